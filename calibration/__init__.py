@@ -1,0 +1,1 @@
+"""Technician's stage, no torch: scores become thresholds with proof and a signed record."""

@@ -1,0 +1,1 @@
+"""Station stage, no torch: camera -> engine -> verdict -> store -> MQTT."""

@@ -1,0 +1,1 @@
+"""Workstation stage: a finished run becomes ONNX, INT8 Q/DQ ONNX and a signed bundle."""

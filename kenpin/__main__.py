@@ -1,0 +1,5 @@
+"""`python -m kenpin`, the same as the `kenpin` command."""
+
+from kenpin.cli import main
+
+main()

@@ -1,0 +1,308 @@
+"""The bundle: what travels from the workstation to the station, verified before anything in it is parsed.
+
+A bundle is a stored (not deflated) zip, or the same files in a folder once it is installed:
+
+    manifest.json           canonical JSON: what this is, every file with size and SHA-256
+    manifest.json.minisig   Ed25519 signature of the manifest
+    model.onnx              INT8 Q/DQ model
+    model_fp.onnx           float model
+    golden/*.png            frames with known scores
+    card.md                 what the model is for and what it must not be used for
+
+The identity of a bundle is the SHA-256 of its manifest, which pins every other byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kenpin import __version__
+from kenpin.errors import BundleError
+from kenpin.signing import PublicKey, SecretKey, verify
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.minisig"
+MODEL = "model.onnx"
+MODEL_FP = "model_fp.onnx"
+CARD = "card.md"
+MAX_BYTES = 1 << 30
+MAX_MANIFEST_BYTES = 4 << 20
+_COPY_AGAIN = "do not use it; copy it again from the workstation or export again"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int = Field(ge=0, le=MAX_BYTES)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Golden(_Strict):
+    """A frame at model resolution and the scores each model gave for it when it was exported.
+
+    `score` and `level_scores` (coarse, mid, fine) are of the INT8 model run without graph optimisation,
+    `score_fp` and `level_scores_fp` of the float model.
+    """
+
+    file: str
+    score: float
+    level_scores: tuple[float, float, float]
+    score_fp: float
+    level_scores_fp: tuple[float, float, float]
+
+
+class Manifest(_Strict):
+    """Content of `manifest.json`.
+
+    Attributes:
+        product: Name of the part that is inspected.
+        version: Version of the bundle, chosen by whoever exports.
+        created_ms: UTC, milliseconds since 1970.
+        min_runtime: Oldest kenpin that can run it.
+        files: Every other file of the bundle, by path.
+        input_shape: Shape of the model's input `frames` (N, H, W, 3).
+        golden: Frames with known scores.
+        score_stats: `mean`, `std` and `p99` of the score over held-back good pictures, and their `count`.
+        golden_tolerance: Largest |difference of a golden score| that counts as the same model.
+        lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
+        metrics: Figures measured at training and export.
+        quantization: How INT8 was made: ranges, number of pictures, layers.
+    """
+
+    schema_: Literal["kenpin.bundle.v1"] = Field(default="kenpin.bundle.v1", alias="schema")
+    product: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    version: str = Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")
+    created_ms: int
+    min_runtime: str
+    files: dict[str, FileEntry]
+    input_shape: tuple[int, int, int, int]
+    golden: tuple[Golden, ...]
+    golden_tolerance: float
+    score_stats: dict[str, float]
+    lineage: dict[str, Any]
+    metrics: dict[str, Any]
+    quantization: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: The zip file or the folder it was read from.
+        sha256: Identity: SHA-256 of the manifest.
+        manifest: The verified manifest.
+        files: Content of each file, verified against the manifest.
+        seal: The manifest and its signature, as they were read.
+        signed_by: Name of the key that signed.
+    """
+
+    path: Path
+    sha256: str
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    seal: Mapping[str, bytes]
+    signed_by: str
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes. NaN is refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str, bytes], key: SecretKey) -> str:
+    """Sign and write a bundle; the file appears whole or not at all.
+
+    Args:
+        path: The `.kenpin` file to write.
+        manifest: Fields of `Manifest` without `files`.
+        files: Path inside the bundle -> content.
+        key: The signing key.
+
+    Returns:
+        The identity of the bundle.
+    """
+    entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in files.items()}
+    parsed = Manifest.model_validate({**manifest, "files": entries})
+    content = canonical_json(parsed.model_dump(mode="json", by_alias=True))
+    comment = f"product={parsed.product} version={parsed.version}"
+    signature = key.sign(content, comment=comment)
+    partial = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {MANIFEST: content, SIGNATURE: signature.encode(), **files}.items():
+            # A fixed date: the same content gives the same file.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
+    """Read and verify a bundle, from the file or from the folder it was installed to.
+
+    Args:
+        path: A `.kenpin` file or an installed bundle's folder.
+        trusted: Keys that may have signed it.
+
+    Raises:
+        BundleError: It says what is wrong: missing, unsigned, signed by a stranger, changed, files missing,
+            unexpected or outside, or made for a newer kenpin.
+    """
+    if not path.exists():
+        raise BundleError("the bundle does not exist", where=path, cure="check the path, or export one")
+    raw = _read_folder(path) if path.is_dir() else _read_zip(path)
+    for needed in (MANIFEST, SIGNATURE):
+        if needed not in raw:
+            raise BundleError(f"the bundle has no {needed}", where=path, cure=_COPY_AGAIN)
+    seal = {name: raw.pop(name) for name in (MANIFEST, SIGNATURE)}
+    content, signature = seal[MANIFEST], seal[SIGNATURE].decode("ascii", errors="replace")
+    signer = verify(content, signature, trusted, where=f"{path}: {MANIFEST}")
+    manifest = _parse_manifest(content, path)
+    _check_files(raw, manifest, path)
+    return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, raw, seal, signer.name)
+
+
+def install_bundle(bundle: Bundle, bundles: Path) -> Path:
+    """Copy a verified bundle to `bundles/<sha256>/`, complete or not at all.
+
+    Args:
+        bundle: What `open_bundle` returned.
+        bundles: The station's folder of bundles.
+
+    Returns:
+        The installed folder.
+    """
+    target = bundles / bundle.sha256
+    if target.is_dir():
+        return target
+    staging = bundles / f".staging-{bundle.sha256}"
+    shutil.rmtree(staging, ignore_errors=True)
+    for name, data in {**bundle.files, **bundle.seal}.items():
+        _write_synced(staging / name, data)
+    for folder in {(staging / name).parent for name in bundle.files} | {staging}:
+        _sync_folder(folder)
+    staging.rename(target)
+    _sync_folder(bundles)
+    return target
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _parse_manifest(content: bytes, path: Path) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"the manifest is signed but not understood: {key}: {first['msg']}",
+            where=path,
+            cure="install the kenpin version that exported it",
+        ) from None
+    if _numbers(manifest.min_runtime) > _numbers(__version__):
+        raise BundleError(
+            f"the bundle needs kenpin {manifest.min_runtime} or newer, this is {__version__}",
+            where=path,
+            cure="update kenpin on this machine",
+        )
+    return manifest
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> None:
+    missing = sorted(manifest.files.keys() - raw.keys())
+    if missing:
+        raise BundleError(f"the bundle lacks {', '.join(missing)}", where=path, cure=_COPY_AGAIN)
+    extra = sorted(raw.keys() - manifest.files.keys())
+    if extra:
+        raise BundleError(
+            f"the bundle holds what its manifest does not name: {', '.join(extra)}",
+            where=path,
+            cure=_COPY_AGAIN,
+        )
+    for name, entry in manifest.files.items():
+        if len(raw[name]) != entry.size:
+            raise BundleError(
+                f"{name} has {len(raw[name])} bytes instead of {entry.size}", where=path, cure=_COPY_AGAIN
+            )
+        if hashlib.sha256(raw[name]).hexdigest() != entry.sha256:
+            raise BundleError(f"{name} was changed after signing", where=path, cure=_COPY_AGAIN)
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise BundleError(f"{name} is a link", where=folder, cure=_COPY_AGAIN)
+        if path.is_file():
+            files[name] = path.read_bytes()
+    return files
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, path)
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"the bundle cannot be read: {error}", where=path, cure=_COPY_AGAIN) from None
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
+    """Refuse everything that a bundle written by kenpin cannot contain, before a byte of it is read."""
+
+    def refuse(why: str) -> BundleError:
+        return BundleError(why, where=path, cure=_COPY_AGAIN)
+
+    names = [entry.filename for entry in entries]
+    if len(set(names)) != len(names):
+        raise refuse("the bundle holds a name twice")
+    if sum(entry.file_size for entry in entries) > MAX_BYTES:
+        raise refuse(f"the bundle is larger than {MAX_BYTES >> 20} MiB")
+    for entry in entries:
+        pure = PurePosixPath(entry.filename)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in entry.filename or str(pure) != entry.filename:
+            raise refuse(f"the bundle holds a path that leads outside: {entry.filename!r}")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise refuse(f"{entry.filename} is compressed; bundles are stored")
+        if entry.flag_bits & 0x1:
+            raise refuse(f"{entry.filename} is encrypted")
+        if entry.external_attr >> 16 & 0o170000 not in (0, 0o100000):
+            raise refuse(f"{entry.filename} is not a regular file")
+        if entry.filename == MANIFEST and entry.file_size > MAX_MANIFEST_BYTES:
+            raise refuse(f"the manifest is larger than {MAX_MANIFEST_BYTES >> 20} MiB")

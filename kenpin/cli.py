@@ -1,0 +1,80 @@
+"""The command line: a thin skin. Each stage is imported only when one of its verbs is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from kenpin import __version__
+from kenpin.errors import ConfigError, KenpinError
+
+# verb -> (module:command, extra that brings what it needs, help). The help stands here so that
+# `kenpin --help` need not import torch.
+_VERBS = {
+    "demo": (
+        "kenpin.demo:demo",
+        "demo",
+        "The whole line on this machine: no camera, GPU, broker or network.",
+    ),
+    "train": ("kenpin.train.cli:train", "train", "Learn what good parts look like."),
+    "evaluate": ("kenpin.train.cli:evaluate", "train", "Measure a run on test pictures."),
+    "export": ("kenpin.export.cli:export", "export,train", "Turn a run into a signed bundle."),
+    "bundle": ("kenpin.bundle_cli:bundle", "edge", "Verify, show and install bundles; make signing keys."),
+    "calibrate": ("kenpin.calibration.cli:calibrate", "edge", "Set the thresholds, with proof."),
+    "run": ("kenpin.edge_runtime.cli:run", "edge", "Run the station: frames to verdicts to MQTT."),
+    "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
+    "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        target, extra, _ = _VERBS[cmd_name]
+        module, attribute = target.split(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("kenpin"):
+                raise
+            raise ConfigError(
+                f"kenpin {cmd_name} needs the Python package {error.name}, which is not installed",
+                cure=f"pip install 'kenpin[{extra}]'",
+            ) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in _VERBS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kenpin")
+def cli() -> None:
+    """Visual inspection stations from pictures of good parts.
+
+    Start with: kenpin demo
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes: 0 fine, 1 failed check, 2 wrong usage, 130 stopped by Ctrl-C."""
+    try:
+        sys.exit(cli.main(standalone_mode=False, prog_name="kenpin") or 0)
+    except KenpinError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)

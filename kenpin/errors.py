@@ -1,0 +1,86 @@
+"""The one error tree. Each error says what is wrong, where, and the cure.
+
+KenpinError
+├── ConfigError        wrong usage, wrong configuration file            exit 2
+├── DataError          pictures, folders and score lists that are given exit 2
+├── BundleError        a bundle that is damaged, unsigned or unknown    exit 1
+├── CalibrationError   thresholds that are missing or do not fit        exit 1
+├── SourceError        a camera, video or folder that does not deliver  exit 1
+├── EngineError        a model that does not run or gives other scores  exit 1
+├── StoreError         the station's database                           exit 1
+├── BrokerError        MQTT                                             exit 1
+├── TrainError         training that cannot go on                       exit 1
+└── ExportError        a model that cannot be turned into a bundle      exit 1
+"""
+
+from __future__ import annotations
+
+
+class KenpinError(Exception):
+    """An error that a person can act on.
+
+    Args:
+        what: What is wrong, one sentence without a full stop.
+        where: File, line, key or device it concerns.
+        cure: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = "", cure: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = str(where)
+        self.cure = cure
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.cure:
+            lines.append(f"  cure:  {self.cure}")
+        return "\n".join(lines)
+
+
+class ConfigError(KenpinError):
+    """Wrong usage or a wrong configuration file."""
+
+    exit_code = 2
+
+
+class DataError(KenpinError):
+    """Pictures, folders or score lists that cannot be used."""
+
+    exit_code = 2
+
+
+class BundleError(KenpinError):
+    """A bundle that is damaged, unsigned, signed by an unknown key or made for a newer kenpin."""
+
+
+class CalibrationError(KenpinError):
+    """Thresholds that are missing, altered or do not belong to the bundle."""
+
+
+class SourceError(KenpinError):
+    """A camera, video or folder that does not deliver frames."""
+
+
+class EngineError(KenpinError):
+    """A model that does not run, or does not give the scores it gave when it was exported."""
+
+
+class StoreError(KenpinError):
+    """The station's database cannot be opened or written."""
+
+
+class BrokerError(KenpinError):
+    """The MQTT broker cannot be started or reached."""
+
+
+class TrainError(KenpinError):
+    """Training that cannot start or go on."""
+
+
+class ExportError(KenpinError):
+    """A model that cannot be exported, quantised or packed."""

@@ -1,0 +1,95 @@
+"""A frame: one camera picture, BGR uint8 (H, W, 3), with its identity and its times."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kenpin.errors import DataError
+
+Image = NDArray[np.uint8]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera picture of one part.
+
+    Attributes:
+        image: BGR uint8, shape (H, W, 3).
+        part_id: Identity of the part, from the trigger, the file name or a counter.
+        camera: Name of the camera or source.
+        captured_ns: Monotonic clock at exposure, nanoseconds; for latencies only.
+        ts_ms: UTC at exposure, milliseconds since 1970.
+    """
+
+    image: Image
+    part_id: str
+    camera: str
+    captured_ns: int = field(default_factory=time.monotonic_ns)
+    ts_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+
+
+def read_picture(path: Path) -> Image:
+    """Read a picture file as BGR uint8 (H, W, 3).
+
+    Grey pictures get three equal channels, alpha is dropped, 16 bit becomes 8 bit (the high byte).
+
+    Raises:
+        DataError: The file is missing, empty, cut short, too large or not a picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the picture: {error.strerror}",
+            where=path,
+            cure="check the path and its permissions",
+        ) from None
+    return decode_picture(data, where=path)
+
+
+def decode_picture(data: bytes, *, where: object) -> Image:
+    """Decode the bytes of a picture file to BGR uint8 (H, W, 3).
+
+    Args:
+        data: The whole file.
+        where: What to name in an error, usually the path.
+
+    Raises:
+        DataError: The bytes are empty, cut short, too large or not a picture.
+    """
+    replace = "replace the file with a complete PNG or JPEG, or remove it"
+    if not data:
+        raise DataError("the picture file is empty", where=where, cure=replace)
+    if _is_cut_short(data):
+        raise DataError("the picture file is cut short", where=where, cure=replace)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        if "PIXELS" in str(error):
+            raise DataError(
+                "the picture has more pixels than allowed (OPENCV_IO_MAX_IMAGE_PIXELS)",
+                where=where,
+                cure="crop or shrink it; a small file that claims a huge size may be an attack",
+            ) from None
+        image = None
+    if image is None:
+        raise DataError("the file is not a picture that can be decoded", where=where, cure=replace)
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """OpenCV fills what a cut JPEG or PNG lacks with grey and says nothing, so look for the end marks."""
+    if data.startswith(b"\xff\xd8"):
+        # An embedded thumbnail ends before the main scan starts: the last end must follow the last start.
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data[-64:]
+    return False

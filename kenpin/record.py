@@ -1,0 +1,151 @@
+"""The calibration record: two thresholds, what they rest on, who set them; append-only, chained and signed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kenpin.bundle import canonical_json
+from kenpin.errors import BundleError, CalibrationError
+from kenpin.signing import PublicKey, SecretKey, verify
+
+_RECALIBRATE = "calibrate again with: kenpin calibrate fit"
+
+
+class Bound(BaseModel):
+    """A rate that was seen and what it proves.
+
+    Attributes:
+        seen: Number of parts that did.
+        of: Number of parts that were shown.
+        bound: One-sided exact (Clopper-Pearson) limit of the true rate, 0 to 1, rounded to the unsafe side.
+        confidence: Confidence of the limit, 0 to 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seen: int = Field(ge=0)
+    of: int = Field(gt=0)
+    bound: float = Field(ge=0, le=1)
+    confidence: float = Field(gt=0, lt=1)
+
+
+class CalibrationRecord(BaseModel):
+    """One decision of a technician on the thresholds.
+
+    A score below `t1` is OK, from `t2` on NG, between them REVIEW.
+
+    Attributes:
+        rev: 1, 2, 3 …; the `threshold_rev` of every event.
+        created_ms: UTC, milliseconds since 1970.
+        state: `TRIAL` until fresh parts have confirmed it.
+        bundle_sha256: The bundle it belongs to; with any other one the station is not calibrated.
+        precision: Which of the bundle's models gave the scores.
+        t1: Scores below are OK.
+        t2: Scores from here on are NG.
+        method: How the thresholds were chosen, in words.
+        good: Score of each good part, by name.
+        masters: Score of each known bad part, by name.
+        false_calls: Good parts stopped (REVIEW or NG): upper limit of the rate.
+        caught: Masters stopped: lower limit of the rate; missing without masters.
+        by: Who signs.
+        why: Reason in words.
+        software: Version of kenpin.
+        previous_sha256: SHA-256 of the line before; empty in the first record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["kenpin.calibration.v1"] = Field(default="kenpin.calibration.v1", alias="schema")
+    rev: int = Field(ge=1)
+    created_ms: int
+    state: Literal["TRIAL", "CONFIRMED"] = "TRIAL"
+    bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    precision: Literal["int8", "fp32"]
+    t1: float = Field(allow_inf_nan=False)
+    t2: float = Field(allow_inf_nan=False)
+    method: str
+    good: dict[str, float]
+    masters: dict[str, float]
+    false_calls: Bound
+    caught: Bound | None
+    by: str
+    why: str
+    software: str
+    previous_sha256: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalibrationRecord:
+        if self.t1 > self.t2:
+            raise ValueError("t1 must not be above t2")
+        return self
+
+
+class _Line(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    record: CalibrationRecord
+    signature: str
+
+
+def append_record(path: Path, record: CalibrationRecord, key: SecretKey) -> None:
+    """Sign a record and append it; the line is on disk when this returns.
+
+    Args:
+        path: The file of records.
+        record: Its `previous_sha256` must be `head(path)`.
+        key: The station's key.
+    """
+    body = record.model_dump(mode="json", by_alias=True)
+    signature = key.sign(canonical_json(body), comment=f"calibration rev {record.rev}")
+    with path.open("ab") as out:
+        out.write(canonical_json({"record": body, "signature": signature}) + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def head(path: Path) -> str:
+    """SHA-256 of the last line, or an empty string: what the next record must name as its predecessor."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
+
+
+def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
+    """Read and verify all records, oldest first.
+
+    Args:
+        path: The file of records; a missing one holds none.
+        key: The station's public key.
+
+    Raises:
+        CalibrationError: A line is damaged, not signed by this station, or out of the chain.
+    """
+    records: list[CalibrationRecord] = []
+    previous = ""
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+        where = f"{path}, line {number}"
+        try:
+            parsed = _Line.model_validate_json(line)
+            body = canonical_json(parsed.record.model_dump(mode="json", by_alias=True))
+            verify(body, parsed.signature, [key], where=where)
+        except ValidationError:
+            raise CalibrationError(
+                "the calibration record is damaged", where=where, cure=_RECALIBRATE
+            ) from None
+        except BundleError as error:
+            raise CalibrationError(
+                f"the calibration record: {error.what}", where=where, cure=_RECALIBRATE
+            ) from None
+        if parsed.record.previous_sha256 != previous or parsed.record.rev != len(records) + 1:
+            raise CalibrationError(
+                "a calibration record was removed or inserted", where=where, cure=_RECALIBRATE
+            )
+        previous = hashlib.sha256(line).hexdigest()
+        records.append(parsed.record)
+    return records

@@ -1,0 +1,72 @@
+"""The station's folder: where everything lies that one station keeps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StationFolder:
+    """Paths below `--state DIR` (default `/var/lib/kenpin`).
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """SQLite: parts and events."""
+        return self.root / "station.db"
+
+    @property
+    def bundles(self) -> Path:
+        """Installed bundles, one folder each, named by SHA-256."""
+        return self.root / "bundles"
+
+    @property
+    def active(self) -> Path:
+        """Link to the bundle in use."""
+        return self.root / "active"
+
+    @property
+    def records(self) -> Path:
+        """Calibration records, one per line, append-only."""
+        return self.root / "calibration.jsonl"
+
+    @property
+    def key(self) -> Path:
+        """The station's own key, which signs its calibration records."""
+        return self.root / "station.key"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigError: It cannot be made or written.
+        """
+        try:
+            self.bundles.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the station folder: {error.strerror}",
+                where=self.root,
+                cure="give another --state DIR, or create it for this user",
+            ) from None
+
+    def activate(self, installed: Path) -> None:
+        """Let `active` point to an installed bundle: the old one or the new one, never neither."""
+        pending = self.root / ".active.new"
+        pending.unlink(missing_ok=True)
+        pending.symlink_to(installed.relative_to(self.root))
+        pending.replace(self.active)
+        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

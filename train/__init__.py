@@ -1,0 +1,1 @@
+"""Workstation stage: pictures of good parts become an encoder, an anomaly head and a report."""
