@@ -1,0 +1,80 @@
+"""The encoder: ResNet18 up to its third stage, with taps at strides 4, 8 and 16.
+
+Parameter names are those of torchvision's resnet18, so that its weights load where the width is 64.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDES = (4, 8, 16)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C, H / stride, W / stride)."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return functional.relu(y + shortcut)
+
+
+class Encoder(nn.Module):
+    """Pictures to features at three strides.
+
+    Args:
+        width: Channels of the first stage; the next two have twice and four times as many.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.channels = (width, 2 * width, 4 * width)
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(BasicBlock(width, width, 1), BasicBlock(width, width, 1))
+        self.layer2 = nn.Sequential(BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2), BasicBlock(4 * width, 4 * width, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of normalised pictures.
+
+        Args:
+            x: (N, 3, H, W), H and W multiples of 16.
+
+        Returns:
+            Features at strides 4, 8 and 16: (N, C, H/4, W/4), (N, 2C, H/8, W/8), (N, 4C, H/16, W/16).
+        """
+        x = self.maxpool(functional.relu(self.bn1(self.conv1(x))))
+        stride4 = self.layer1(x)
+        stride8 = self.layer2(stride4)
+        return stride4, stride8, self.layer3(stride8)
+
+    def multiply_accumulates(self, side: int) -> float:
+        """Multiply-accumulates of one forward pass of one square picture of `side` pixels."""
+        total = 0.0
+        positions = {"conv1": (side / 2) ** 2, "layer1": (side / 4) ** 2}
+        positions |= {"layer2": (side / 8) ** 2, "layer3": (side / 16) ** 2}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                total += positions[name.split(".")[0]] * module.weight.numel()
+        return total

@@ -1,0 +1,135 @@
+"""Measure a finished run on pictures with known labels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kenpin.pictures import GOOD, Picture
+from kenpin.train.data import load_masks, load_pictures
+from kenpin.train.inspector import Inspector
+from kenpin.train.metrics import (
+    Bools,
+    Floats,
+    aupro,
+    auroc,
+    bootstrap,
+    escapes_at,
+    false_calls_at,
+)
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says about pictures.
+
+    Attributes:
+        pictures: The N pictures.
+        score: (N,)
+        levels: (N, 3) coarse, mid, fine.
+        maps: (N, h, w)
+        ms_per_picture: Mean time of the model alone, in batches, on this machine.
+    """
+
+    pictures: tuple[Picture, ...]
+    score: Floats
+    levels: Floats
+    maps: Floats
+    ms_per_picture: float
+
+    @property
+    def bad(self) -> Bools:
+        """(N,) true where the label is not good."""
+        return np.array([p.label != GOOD for p in self.pictures], np.bool_)
+
+
+@torch.no_grad()
+def score_pictures(
+    inspector: Inspector,
+    pictures: Sequence[Picture],
+    *,
+    side: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """Score pictures in batches.
+
+    Args:
+        inspector: The model, in evaluation mode.
+        pictures: At least one.
+        side: Side of the model's input.
+        advance: Called with the number of pictures done.
+    """
+    outputs: list[list[torch.Tensor]] = []
+    seconds = 0.0
+    for first in range(0, len(pictures), BATCH):
+        batch = load_pictures(pictures[first : first + BATCH], side=side).permute(0, 2, 3, 1)
+        started = time.perf_counter()
+        outputs.append(list(inspector(batch)))
+        seconds += time.perf_counter() - started
+        advance(len(batch))
+    score, levels, maps = (torch.cat(parts).numpy() for parts in zip(*outputs, strict=True))
+    return Scores(tuple(pictures), score, levels, maps, seconds * 1000 / len(pictures))
+
+
+def measure(scores: Scores) -> dict[str, Any]:
+    """The figures of a report; what cannot be known from these pictures is missing, not zero.
+
+    Returns:
+        `pictures`, `good`, `bad`, `ms_per_image`; with both classes `image_auroc`,
+        `escapes_at_10_per_1000`, `false_calls_at_95` (each value, low, high) and `auroc_of` each defect and
+        level; with masks `pixel_auroc`, `aupro_30`, `aupro_05`.
+    """
+    bad = scores.bad
+    figures: dict[str, Any] = {
+        "pictures": len(bad),
+        "good": int((~bad).sum()),
+        "bad": int(bad.sum()),
+        "ms_per_image": round(scores.ms_per_picture, 2),
+    }
+    if bad.any() and not bad.all():
+        groups = [p.group for p in scores.pictures]
+        for name, figure in (
+            ("image_auroc", auroc),
+            ("escapes_at_10_per_1000", escapes_at),
+            ("false_calls_at_95", false_calls_at),
+        ):
+            figures[name] = asdict(bootstrap(figure, scores.score, bad, groups=groups))
+        figures["auroc_of"] = _parts(scores)
+        figures |= _pixel_figures(scores)
+    return figures
+
+
+def _parts(scores: Scores) -> dict[str, float]:
+    """AUROC of each kind of defect against the good ones, and of each level alone."""
+    bad = scores.bad
+    labels = np.array([p.label for p in scores.pictures])
+    parts = {}
+    for label in sorted(set(labels[bad])):
+        chosen = ~bad | (labels == label)
+        parts[str(label)] = auroc(scores.score[chosen], bad[chosen])
+    for number, name in enumerate(("coarse", "mid", "fine")):
+        parts[f"level {name}"] = auroc(scores.levels[:, number], bad)
+    return parts
+
+
+def _pixel_figures(scores: Scores) -> dict[str, float]:
+    masks = load_masks(scores.pictures, side=scores.maps.shape[-1])
+    # A defect without a mask would count every one of its pixels as good.
+    known = ~scores.bad | masks.any((1, 2))
+    if not masks.any():
+        return {}
+    maps, masks = scores.maps[known], masks[known]
+    figures = {
+        "pixel_auroc": auroc(maps, masks),
+        "aupro_30": aupro(maps, masks, limit=0.3),
+        "aupro_05": aupro(maps, masks, limit=0.05),
+    }
+    return {name: value for name, value in figures.items() if math.isfinite(value)}

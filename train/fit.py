@@ -1,0 +1,118 @@
+"""Fit the anomaly head: fill the banks, standardise the maps, weigh them.
+
+Only good pictures are used. The banks are filled from the pictures the encoder was trained on; spread and
+weights come from held-back good pictures and defects drawn on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kenpin.train.head import MAPS, AnomalyHead, HeadShape, light, robust_maximum, smooth
+from kenpin.train.metrics import auroc
+from kenpin.train.pretrain import Pretrained, normalise
+from kenpin.train.validation import draw_validation_defects
+
+BATCH = 32
+# Quantile of the per-picture maximum over held-back good pictures that becomes 1.
+UNIT_QUANTILE = 0.9
+# Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
+NEAR_BEST = 0.01
+
+
+@torch.no_grad()
+def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: int) -> AnomalyHead:
+    """Build the head for a trained encoder.
+
+    Args:
+        trained: Encoder and discriminators.
+        pictures: The good pictures it was trained on, BGR uint8 (N, 3, S, S).
+        held_back: Good pictures of other parts, BGR uint8 (M, 3, S, S).
+        seed: Decides the validation defects.
+
+    Returns:
+        The head, in evaluation mode.
+    """
+    trained.eval()
+    shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
+    head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
+    _fill(head, trained, pictures)
+    _standardise(head, trained, held_back)
+    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
+    head.weight.copy_(choose_weights(good, bad).to(pictures.device))
+    weighted = good * head.weight.view(1, -1, 1, 1)
+    levels = weighted.unflatten(1, (3, 2)).sum(2)
+    head.level_scale.copy_(robust_maximum(levels).quantile(UNIT_QUANTILE, 0).clamp(min=1e-3).reciprocal())
+    fused = robust_maximum(levels.sum(1)).quantile(UNIT_QUANTILE)
+    head.fused_scale.copy_(fused.clamp(min=1e-3).reciprocal())
+    return head
+
+
+def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
+    """Weights of the six maps that separate drawn defects best.
+
+    Every combination of 0, 1/2 and 1 is tried; those near the best are averaged. The light map always
+    counts, because nothing that a brightness meter would catch may escape, and so does one map per level.
+
+    Args:
+        good: Standardised maps of good pictures (N, 6, h, w).
+        bad: Standardised maps of pictures with drawn defects (M, 6, h, w).
+
+    Returns:
+        (6,)
+    """
+    maps = torch.cat([good, bad])
+    is_bad = np.arange(len(maps)) >= len(good)
+    tried: list[tuple[float, tuple[float, ...]]] = []
+    for place, bank16, defect16, bank8, defect8 in itertools.product((0.0, 0.5, 1.0), repeat=5):
+        if bank16 + defect16 == 0 or bank8 + defect8 == 0:
+            continue
+        weight = (place, 0.5, bank16, defect16, bank8, defect8)
+        fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
+        tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
+    best = max(figure for figure, _ in tried)
+    return torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
+
+
+def _fill(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> None:
+    taps = [_taps(trained, batch) for batch in pictures.split(BATCH)]
+    stride8 = torch.cat([smooth(t[1]) for t in taps])
+    stride16 = torch.cat([smooth(t[2]) for t in taps])
+    head.bank8.fit(stride8)
+    head.bank16.fit(stride16)
+    head.place.fit(stride16)
+    head.light.fit(torch.cat([light(batch.float() / 255) for batch in pictures.split(BATCH)]))
+
+
+def _standardise(head: AnomalyHead, trained: Pretrained, held_back: Tensor) -> None:
+    """Give every map zero mean and unit spread, then let the worst place of one good part in ten be 1."""
+    raw = _maps(head, trained, held_back)
+    mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3)) + 1e-6
+    top = robust_maximum((raw - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1))
+    unit = top.quantile(UNIT_QUANTILE, 0).clamp(min=0.1)
+    head.offset.copy_(mean)
+    head.scale.copy_(1 / (std * unit))
+
+
+def _validation_maps(head: AnomalyHead, trained: Pretrained, held_back: Tensor, seed: int) -> Tensor:
+    images = [np.ascontiguousarray(p) for p in held_back.permute(0, 2, 3, 1).cpu().numpy()]
+    per_picture = max(1, min(4, 160 // len(images)))
+    drawn = np.stack(draw_validation_defects(images, per_picture=per_picture, seed=seed))
+    return _maps(head, trained, torch.from_numpy(drawn).permute(0, 3, 1, 2).to(held_back.device))
+
+
+def _maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
+    """Standardised maps (N, 6, h, w)."""
+    batches = [head.maps(b.float() / 255, _taps(trained, b)) for b in pictures.split(BATCH)]
+    maps = torch.cat(batches)
+    assert maps.shape[1] == len(MAPS)
+    return maps
+
+
+def _taps(trained: Pretrained, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    taps: tuple[Tensor, Tensor, Tensor] = trained.encoder(normalise(pictures.float() / 255))
+    return taps

@@ -1,0 +1,253 @@
+"""The run folder: everything that one training leaves behind, without pickle.
+
+config.json           resolved settings, seed, git commit
+data.json             every picture used, with SHA-256 and role
+metrics.jsonl         one line per step, then one per evaluation
+checkpoint.safetensors  weights and optimiser state, to resume
+encoder.safetensors, head.safetensors   the finished model
+report.html           what a person looks at
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kenpin import __version__
+from kenpin.errors import ConfigError, TrainError
+from kenpin.train.encoder import Encoder
+from kenpin.train.head import AnomalyHead, HeadShape
+from kenpin.train.inspector import Inspector
+from kenpin.train.pretrain import Training, discriminator
+
+
+class RunConfig(BaseModel):
+    """Resolved settings of a run.
+
+    Attributes:
+        product: Name of the part, from the data folder.
+        data: Where the pictures came from.
+        size: Side of the model's input, pixels.
+        width: Width of the encoder.
+        steps: Steps of pretraining.
+        batch: Pictures per step.
+        seed: Seed of everything.
+        commit: Git commit of kenpin, empty outside a checkout.
+        software: Version of kenpin.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    product: str
+    data: str
+    size: int = Field(ge=64, le=1024, multiple_of=16)
+    width: int = Field(ge=8, le=64)
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    seed: int
+    commit: str = ""
+    software: str = __version__
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder on disk."""
+
+    root: Path
+
+    def create(self, config: RunConfig, data: Mapping[str, Any], *, resume: bool) -> None:
+        """Start the folder, or check that a resumed run has the same settings and pictures.
+
+        Raises:
+            ConfigError: The folder holds another run.
+        """
+        wanted = {"config.json": json.loads(config.model_dump_json()), "data.json": dict(data)}
+        if (self.root / "config.json").exists():
+            if not resume:
+                raise ConfigError(
+                    "the run folder holds a run already",
+                    where=self.root,
+                    cure="give another --run, or --resume to go on with it",
+                )
+            for name, content in wanted.items():
+                if _without_version(_read_json(self.root / name)) != _without_version(content):
+                    raise ConfigError(
+                        f"{name} differs from the run that was interrupted",
+                        where=self.root,
+                        cure="resume with the same settings and pictures, or start a new --run",
+                    )
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        for name, content in wanted.items():
+            (self.root / name).write_text(json.dumps(content, indent=1) + "\n")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is there."""
+        return (self.root / "head.safetensors").exists()
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings.
+
+        Raises:
+            ConfigError: The folder is not a run.
+        """
+        try:
+            return RunConfig.model_validate(_read_json(self.root / "config.json"))
+        except ValidationError as error:
+            raise ConfigError(
+                f"config.json is damaged: {error.errors()[0]['msg']}", where=self.root, cure="train again"
+            ) from None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data manifest."""
+        return _read_json(self.root / "data.json")
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.root / "metrics.jsonl").open("a") as out:
+            out.write(json.dumps(dict(entry), allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl."""
+        path = self.root / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def save_training(self, training: Training) -> None:
+        """Write the checkpoint; the old one stays until the new one is complete."""
+        names = {id(p): name for name, p in training.model.named_parameters()}
+        tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+        for parameter, state in training.optimizer.state.items():
+            tensors |= {f"optimizer.{k}.{names[id(parameter)]}": v for k, v in state.items()}
+        _save(tensors, self.root / "checkpoint.safetensors", {"step": str(training.step)})
+
+    def load_training(self, training: Training) -> None:
+        """Go on from the checkpoint, if there is one; later lines of metrics.jsonl are dropped.
+
+        Raises:
+            TrainError: The checkpoint is damaged.
+        """
+        path = self.root / "checkpoint.safetensors"
+        if not path.exists():
+            (self.root / "metrics.jsonl").unlink(missing_ok=True)
+            return
+        tensors, metadata = _load(path)
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        training.model.load_state_dict(model)
+        for name, parameter in training.model.named_parameters():
+            training.optimizer.state[parameter] = {
+                k: tensors[f"optimizer.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")
+            }
+        training.step = int(metadata["step"])
+        kept = [m for m in self.metrics() if m.get("step", training.step + 1) <= training.step]
+        text = "".join(json.dumps(m) + "\n" for m in kept)
+        (self.root / "metrics.jsonl").write_text(text)
+
+    def save_model(self, inspector: Inspector) -> None:
+        """Write the finished model."""
+        _save(dict(inspector.encoder.state_dict()), self.root / "encoder.safetensors", {})
+        _save(dict(inspector.head.state_dict()), self.root / "head.safetensors", {})
+
+
+def load_inspector(run: Path) -> Inspector:
+    """The finished model of a run, on the CPU, in evaluation mode.
+
+    Raises:
+        ConfigError: The folder is not a finished run.
+        TrainError: A file of it is damaged.
+    """
+    folder = RunFolder(run)
+    config = folder.config
+    if not folder.finished:
+        raise ConfigError(
+            "the run is not finished", where=run, cure="finish it with: kenpin train … --run RUN --resume"
+        )
+    encoder = Encoder(config.width)
+    taps = nn.ModuleList(discriminator(channels) for channels in encoder.channels[1:])
+    head = AnomalyHead(HeadShape(config.size, encoder.channels), taps)
+    for module, name in ((encoder, "encoder"), (head, "head")):
+        try:
+            module.load_state_dict(_load(run / f"{name}.safetensors")[0])
+        except RuntimeError as error:
+            raise TrainError(
+                f"{name}.safetensors does not fit config.json: {str(error).splitlines()[0]}",
+                where=run,
+                cure="train again",
+            ) from None
+    return Inspector(encoder, head).eval()
+
+
+def git_commit() -> str:
+    """Commit of the checkout kenpin runs from, with `+` for local changes; empty outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return answer.stdout.strip()
+
+
+def _without_version(content: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in content.items() if k not in ("commit", "software")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"the folder is not a run: {path.name} is missing or damaged",
+            where=path.parent,
+            cure="give the folder that kenpin train wrote with --run",
+        ) from None
+    assert isinstance(content, dict)
+    return content
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    partial = path.with_name(path.name + ".part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise TrainError(
+            f"cannot write: {error}", where=path, cure="free disk space, then go on with --resume"
+        ) from None
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+        return load_file(path), metadata
+    except (OSError, SafetensorError) as error:
+        raise TrainError(f"cannot read: {error}", where=path, cure="train again") from None
+
+
+def device_of(name: str) -> torch.device:
+    """The device for auto, cpu or cuda.
+
+    Raises:
+        ConfigError: cuda is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
