@@ -44,7 +44,10 @@ class _Source:
     def root(self) -> Path:
         root = self.data or self.good
         if root is None or (self.data and self.good) or (self.bad and not self.good):
-            raise ConfigError("give either --data DIR, or --good DIR with or without --bad DIR")
+            raise ConfigError(
+                "no folder of pictures is given, or one too many",
+                cure="give either --data DIR, or --good DIR with or without --bad DIR",
+            )
         return root
 
     def read(self, *, seed: int) -> PictureSet:
@@ -65,7 +68,7 @@ class _Source:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def train(  # noqa: PLR0913 - one argument per option
+def train(  # noqa: PLR0913, PLR0917 - one argument per option
     data: Path | None,
     good: Path | None,
     bad: Path | None,
@@ -88,14 +91,18 @@ def train(  # noqa: PLR0913 - one argument per option
     source = _Source(data, good, bad)
     roles = assign_roles(source.read(seed=seed), where=source.root, seed=seed)
     if epochs and steps:
-        raise ConfigError("give --epochs or --steps, not both")
+        raise ConfigError("--epochs and --steps are given both", cure="give one of them")
     batch = min(BATCH, len(roles.fit))
     count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else BUDGETS[budget])
     config = _config(source.root, size=size, steps=count, batch=batch, seed=seed)
     folder = RunFolder(run)
     folder.create(config, roles.manifest(), resume=resume)
     if not (resume and folder.finished):
-        _train(folder, roles, device_of(device))
+        try:
+            _train(folder, roles, device_of(device))
+        except KeyboardInterrupt:
+            console.print("stopped; the same command with --resume goes on from the last checkpoint")
+            raise
     figures = _measure_and_report(folder, roles)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder)

@@ -1,5 +1,6 @@
-"""The anomaly head: from features to an anomaly map and scores. Plain convolutions, matrix products and
-minima with static shapes, so that it exports as it is.
+"""The anomaly head: from features to an anomaly map and scores.
+
+Plain convolutions, matrix products and minima with static shapes, so that it exports as it is.
 
 Six maps, two per level:
 
@@ -24,8 +25,9 @@ from torch.nn import functional
 
 LEVEL_NAMES = ("coarse", "mid", "fine")
 MAPS = ("place", "light", "bank16", "defect16", "bank8", "defect8")
-LEVEL_OF_MAP = (0, 0, 1, 1, 2, 2)
 LIGHT_CELLS = 16
+# Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
+DARK = 0.02
 BANK_SIZE = 1000
 # The score is the mean of this share of the fused map's highest places: robust against a single hot pixel.
 TOP_SHARE = 0.001
@@ -92,7 +94,7 @@ class MemoryBank(nn.Module):
         places = self._standardise(features).flatten(2).transpose(1, 2)
         squared = (places**2).sum(2, keepdim=True) - 2 * places @ self.bank + self.squares
         nearest = squared.amin(2).clamp(min=0).sqrt()
-        return nearest.unflatten(1, (features.shape[2], features.shape[3]))
+        return nearest.reshape(-1, features.shape[2], features.shape[3])
 
     def _standardise(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.inverse_std
@@ -169,7 +171,7 @@ class AnomalyHead(nn.Module):
             score (N,), level_scores (N, 3) in the order coarse, mid, fine, anomaly_map (N, S/4, S/4).
         """
         maps = self.maps(pictures, taps) * self.weight.view(1, -1, 1, 1)
-        levels = maps.unflatten(1, (len(LEVEL_NAMES), 2)).sum(2)
+        levels = by_level(maps)
         fused = levels.sum(1) * self.fused_scale
         level_scores = robust_maximum(levels) * self.level_scale
         return robust_maximum(fused), level_scores, fused
@@ -197,18 +199,26 @@ class AnomalyHead(nn.Module):
         return smooth(large)[:, 0]
 
 
+def by_level(maps: Tensor) -> Tensor:
+    """Sum of each level's two maps: (N, 6, h, w) -> (N, 3, h, w)."""
+    return maps.reshape(-1, len(LEVEL_NAMES), 2, *maps.shape[2:]).sum(2)
+
+
 def smooth(x: Tensor) -> Tensor:
     """3x3 mean over the inside, (N, C, h, w)."""
     return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def light(pictures: Tensor) -> Tensor:
-    """Local mean and contrast of pictures (N, 3, S, S) on a coarse grid: (N, 2, 16, 16)."""
+    """Logarithm of local mean and contrast of pictures (N, 3, S, S) on a coarse grid: (N, 2, 16, 16).
+
+    Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
+    """
     cell = pictures.shape[-1] // LIGHT_CELLS
     grey = pictures.mean(1, keepdim=True)
     mean = functional.avg_pool2d(grey, cell)
     variance = functional.avg_pool2d(grey**2, cell) - mean**2
-    return torch.cat([mean, variance.clamp(min=0).sqrt()], 1)
+    return (torch.cat([mean, variance.clamp(min=0).sqrt()], 1) + DARK).log()
 
 
 def robust_maximum(maps: Tensor) -> Tensor:

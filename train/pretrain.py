@@ -1,5 +1,6 @@
-"""Hierarchical contrastive pretraining: three levels, coarse -> mid -> fine, each with its own views,
-negatives and temperature. Read from top to bottom.
+"""Hierarchical contrastive pretraining. Read from top to bottom.
+
+Three levels, coarse -> mid -> fine, each with its own views, negatives and temperature.
 
 One step: a batch of good pictures -> two overlapping views with known geometry and a third one with a
 synthetic defect of the level's size -> one pass through the encoder -> at strides 8 and 16 the three losses
@@ -150,6 +151,37 @@ def pretrain(
     settle_batch_norms(model.encoder, pictures)
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Three views of each picture of a batch, and what is known about them.
+
+    Attributes:
+        views: Two views of the good part and one with a synthetic defect, BGR, (3 * N, 3, S, S).
+        mask: Where the defect is visible, (N, 1, S, S).
+        places: Places in the first view, -1..1, (N, K, 2).
+        places_second: The same places in the second view.
+        seen: 1 where both views see the place, (N * K,).
+    """
+
+    views: Tensor
+    mask: Tensor
+    places: Tensor
+    places_second: Tensor
+    seen: Tensor
+
+
+def cut_views(level: Level, batch: Tensor, photometry: Photometry) -> Scene:
+    """Cut a level's views out of good pictures, BGR 0..1, (N, 3, S, S)."""
+    count, side = len(batch), level.view_side(batch.shape[-1])
+    first = random_crops(count, level.extent)
+    second = overlapping(first, random_crops(count, level.extent), extent=level.extent[0])
+    view = warp(batch, first, side)
+    middle = sum(level.extent) / 2
+    broken, mask = add_defects(view, (level.defect_sizes[0] / middle, level.defect_sizes[1] / middle))
+    views = torch.cat([jitter(v, photometry) for v in (view, warp(batch, second, side), broken)])
+    return Scene(views, mask, *_common_places(first, second, level.places))
+
+
 def level_loss(model: Pretrained, level: Level, batch: Tensor, photometry: Photometry) -> Tensor:
     """Loss of one level on one batch.
 
@@ -160,39 +192,37 @@ def level_loss(model: Pretrained, level: Level, batch: Tensor, photometry: Photo
         photometry: Spread of light and contrast among good parts.
 
     Returns:
-        Scalar, the sum over the taps of contrast, soft nearest neighbour and discrimination.
+        Scalar, the sum over the taps at strides 8 and 16.
     """
-    count, side = len(batch), level.view_side(batch.shape[-1])
-    first = random_crops(count, level.extent)
-    second = overlapping(first, random_crops(count, level.extent), extent=level.extent[0])
-    view = warp(batch, first, side)
-    middle = sum(level.extent) / 2
-    broken, mask = add_defects(view, (level.defect_sizes[0] / middle, level.defect_sizes[1] / middle))
-    views = torch.cat([jitter(v, photometry) for v in (view, warp(batch, second, side), broken)])
-    taps = model.encoder(normalise(views).contiguous(memory_format=torch.channels_last))[1:]
-    places, places_second, seen = _common_places(first, second, level.places)
-    picture = torch.arange(count).repeat_interleave(level.places).to(batch.device)
-    total = torch.zeros((), device=batch.device)
-    for tap, features in enumerate(taps):
-        clean, other, changed = features.chunk(3)
-        share = functional.adaptive_avg_pool2d(mask, features.shape[-1])[:, 0]
-        logits = model.discriminators[tap](torch.cat([clean, changed]))[:, 0]
-        both = torch.cat([torch.zeros_like(share), share])
-        total = total + defect_discrimination(logits, both, threshold=DEFECT_SHARE[tap])
-        defects = _defect_places(changed, share > DEFECT_SHARE[tap])
-        if len(defects) == 0:
-            continue
-        good = [sample(clean, places), sample(other, places_second)]
-        unit = functional.normalize(model.projections[tap](torch.cat([*good, defects])), dim=1)
-        anchors, positives, negatives = unit.split([len(picture), len(picture), len(defects)])
-        temperature = level.temperatures[tap]
-        pull = defect_contrast(anchors, positives, negatives, temperature=temperature)
-        pull = pull + defect_contrast(positives, anchors, negatives, temperature=temperature)
-        total = total + 0.5 * (pull * seen).sum() / seen.sum().clamp(min=1)
-        total = total + soft_nearest_neighbour(
-            torch.cat([anchors, positives]), torch.cat([picture, picture]), negatives, temperature=temperature
-        )
-    return total
+    scene = cut_views(level, batch, photometry)
+    pictures = normalise(scene.views).contiguous(memory_format=torch.channels_last)
+    taps = model.encoder(pictures)[1:]
+    losses = [tap_loss(model, tap, taps[tap], scene, level.temperatures[tap]) for tap in range(len(taps))]
+    return torch.stack(losses).sum()
+
+
+def tap_loss(model: Pretrained, tap: int, features: Tensor, scene: Scene, temperature: float) -> Tensor:
+    """Discrimination, contrast and soft nearest neighbour at one tap, for features (3 * N, C, h, w)."""
+    clean, other, changed = features.chunk(3)
+    share = functional.adaptive_avg_pool2d(scene.mask, features.shape[-1])[:, 0]
+    logits = model.discriminators[tap](torch.cat([clean, changed]))[:, 0]
+    shares = torch.cat([torch.zeros_like(share), share])
+    discrimination = defect_discrimination(logits, shares, threshold=DEFECT_SHARE[tap])
+    defects = _defect_places(changed, share > DEFECT_SHARE[tap])
+    if len(defects) == 0:
+        return discrimination
+    good = [sample(clean, scene.places), sample(other, scene.places_second)]
+    unit = functional.normalize(model.projections[tap](torch.cat([*good, defects])), dim=1)
+    anchors, positives, negatives = torch.split(unit, [len(good[0]), len(good[1]), len(defects)])
+    pull = defect_contrast(anchors, positives, negatives, temperature=temperature)
+    pull = pull + defect_contrast(positives, anchors, negatives, temperature=temperature)
+    seen = scene.seen.to(pull)
+    contrast = 0.5 * (pull * seen).sum() / seen.sum().clamp(min=1)
+    picture = torch.arange(len(clean), device=features.device).repeat_interleave(scene.places.shape[1])
+    neighbour = soft_nearest_neighbour(
+        torch.cat([anchors, positives]), picture.repeat(2), negatives, temperature=temperature
+    )
+    return discrimination + contrast + neighbour
 
 
 def _common_places(first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,7 +247,7 @@ def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batches: int = 10,
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # type: ignore[assignment]
+        norm.momentum = None
     encoder.train()
     for _ in range(batches):
         chosen = torch.randint(len(pictures), (batch,)).to(pictures.device)

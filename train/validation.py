@@ -56,7 +56,7 @@ def _stain(rng: Rng, canvas: Canvas) -> Canvas:
     """A translucent patch of one tone."""
     mask = _polygon(rng, len(canvas), 0.03, 0.09)[..., None] * np.float32(rng.uniform(0.25, 0.6))
     tone = np.float32(rng.uniform(20, 220))
-    return canvas * (1 - mask) + tone * mask
+    return np.asarray(canvas * (1 - mask) + tone * mask, np.float32)
 
 
 def _dent(rng: Rng, canvas: Canvas) -> Canvas:
@@ -89,7 +89,7 @@ def _streak(rng: Rng, canvas: Canvas) -> Canvas:
 def _gap(rng: Rng, canvas: Canvas) -> Canvas:
     """A block is missing: only its surroundings' mean tone is left."""
     rows, columns = _block(rng, len(canvas), 0.08, 0.25)
-    gone = canvas.copy()
+    gone: Canvas = np.array(canvas)
     gone[rows, columns] = 0.7 * canvas[rows, columns].mean((0, 1)) + 0.3 * canvas.mean((0, 1))
     return gone
 
@@ -97,7 +97,7 @@ def _gap(rng: Rng, canvas: Canvas) -> Canvas:
 def _slip(rng: Rng, canvas: Canvas) -> Canvas:
     """A block has moved by a few pixels."""
     rows, columns = _block(rng, len(canvas), 0.1, 0.3)
-    moved = canvas.copy()
+    moved: Canvas = np.array(canvas)
     shift = max(3, len(canvas) // 25)
     moved[rows, columns] = np.roll(canvas, (shift, -shift), (0, 1))[rows, columns]
     return moved
@@ -122,4 +122,4 @@ def _polygon(rng: Rng, side: int, smallest: float, largest: float) -> Canvas:
 
 
 def _shade(canvas: Canvas, mask: Canvas, amount: float) -> Canvas:
-    return canvas + mask[..., None] * np.float32(amount)
+    return np.asarray(canvas + mask[..., None] * np.float32(amount), np.float32)

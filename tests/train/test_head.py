@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kenpin.train.encoder import Encoder
+from kenpin.train.fit import choose_weights, fit_head
+from kenpin.train.head import MAPS, MemoryBank, PlaceStatistics, k_centres, robust_maximum
+from kenpin.train.inspector import Inspector
+from kenpin.train.pretrain import Pretrained
+
+
+def test_encoder_names_are_those_of_torchvision_and_strides_are_4_8_16() -> None:
+    encoder = Encoder(64)
+    names = set(encoder.state_dict())
+    assert {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer3.1.bn2.bias",
+    } <= names
+    taps = encoder(torch.zeros(1, 3, 96, 96))
+    assert [tuple(t.shape) for t in taps] == [(1, 64, 24, 24), (1, 128, 12, 12), (1, 256, 6, 6)]
+
+
+def test_multiply_accumulates_are_counted_from_the_convolutions() -> None:
+    encoder = Encoder(8)
+    counted = 0
+
+    def count(module: torch.nn.Module, _: object, out: torch.Tensor) -> None:
+        nonlocal counted
+        counted += out.shape[2] * out.shape[3] * module.weight.numel()  # type: ignore[operator, union-attr]
+
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    encoder(torch.zeros(1, 3, 64, 64))
+    assert encoder.multiply_accumulates(64) == counted
+
+
+def test_bank_gives_the_distance_to_the_nearest_remembered_place() -> None:
+    torch.manual_seed(0)
+    good, query = torch.randn(5, 6, 4, 4) * 3 + 1, torch.randn(2, 6, 4, 4)
+    bank = MemoryBank(6, 40)
+    bank.fit(good)
+    mean, std = good.mean((0, 2, 3)), good.std((0, 2, 3))
+    places = ((query.permute(0, 2, 3, 1) - mean) / std).reshape(-1, 6)
+    expected = torch.cdist(places, bank.bank.T).amin(1).reshape(2, 4, 4)
+    assert torch.allclose(bank(query), expected, atol=1e-3)
+
+
+def test_a_bank_larger_than_the_places_remembers_every_place() -> None:
+    points = torch.randn(7, 3)
+    chosen = k_centres(points, 20)
+    assert set(chosen.tolist()) == set(range(7))
+
+
+def test_k_centres_cover_far_points_first() -> None:
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(500, 4) * 0.01, torch.tensor([[9.0, 0, 0, 0], [0, -9.0, 0, 0]])])
+    assert {500, 501} <= set(k_centres(points, 3).tolist())
+
+
+def test_place_statistics_know_what_is_usual_where() -> None:
+    features = torch.zeros(50, 1, 2, 2)
+    features[:, 0, 0, 0] = 5 + torch.randn(50) * 0.1
+    statistics = PlaceStatistics((1, 2, 2))
+    statistics.fit(features)
+    moved = torch.zeros(1, 1, 2, 2)
+    moved[0, 0, 1, 1] = 5
+    deviation = statistics(moved).abs()[0, 0]
+    assert deviation[1, 1] > 1
+    assert deviation[0, 0] > 1
+    assert deviation[0, 1] < 0.1
+
+
+def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:
+    maps = torch.zeros(1, 40, 50)
+    maps[0, 3, 4], maps[0, 5, 5] = 10.0, 6.0
+    assert robust_maximum(maps).tolist() == [8.0]
+
+
+def test_weights_prefer_the_map_that_separates() -> None:
+    torch.manual_seed(0)
+    good, bad = torch.rand(30, len(MAPS), 8, 8), torch.rand(30, len(MAPS), 8, 8)
+    good[:, MAPS.index("light")] = bad[:, MAPS.index("light")] = 0
+    bad[:, MAPS.index("bank8"), 2, 2] += 1
+    weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
+    assert weights["bank8"] == 1.0
+    assert weights["bank16"] < 0.8
+    assert weights["light"] == 2.0
+    assert max(weights["defect16"], weights["defect8"]) <= 0.5
+
+
+@pytest.fixture(scope="module")
+def grey_inspector() -> Inspector:
+    """An untrained encoder with a head fitted to noisy grey parts between 90 and 110."""
+    torch.manual_seed(0)
+    base = torch.linspace(90, 110, 40).view(-1, 1, 1, 1) + torch.randn(40, 3, 64, 64) * 4
+    pictures = base.clamp(0, 255).to(torch.uint8)
+    trained = Pretrained(8)
+    head = fit_head(trained, pictures[::2].contiguous(), pictures[1::2].contiguous(), seed=0)
+    return Inspector(trained.encoder, head).eval()
+
+
+def score(inspector: Inspector, level: float) -> float:
+    noise = np.random.default_rng(1).normal(level, 4, (1, 64, 64, 3))
+    with torch.no_grad():
+        return float(inspector(torch.from_numpy(noise.clip(0, 255).astype(np.uint8)))[0])
+
+
+def test_a_part_darker_or_lighter_than_every_good_part_scores_high(grey_inspector: Inspector) -> None:
+    usual = max(score(grey_inspector, level) for level in (92, 100, 108))
+    assert score(grey_inspector, 50) > 2 * usual
+    assert score(grey_inspector, 160) > 2 * usual
+
+
+def test_inspector_returns_score_levels_and_map(grey_inspector: Inspector) -> None:
+    with torch.no_grad():
+        scores, levels, maps = grey_inspector(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert scores.shape == (2,)
+    assert levels.shape == (2, 3)
+    assert maps.shape == (2, 16, 16)
+    assert torch.allclose(scores, robust_maximum(maps))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kenpin.train.losses import defect_contrast, defect_discrimination, soft_nearest_neighbour
+
+
+def unit(*shape: int) -> torch.Tensor:
+    return functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=1)
+
+
+def test_defect_contrast_is_the_formula_written_as_loops() -> None:
+    torch.manual_seed(0)
+    anchors, positives, defects, t = unit(5, 8), unit(5, 8), unit(7, 8), 0.2
+    expected = []
+    for a, p in zip(anchors, positives, strict=True):
+        attract = math.exp(float(a @ p) / t)
+        repel = sum(math.exp(float(a @ d) / t) for d in defects)
+        expected.append(-math.log(attract / (attract + repel)))
+    got = defect_contrast(anchors, positives, defects, temperature=t)
+    assert got.tolist() == pytest.approx(expected)
+
+
+def test_soft_nearest_neighbour_is_the_formula_written_as_loops() -> None:
+    torch.manual_seed(1)
+    good, picture, defects, t = unit(6, 8), torch.tensor([0, 0, 1, 1, 2, 2]), unit(4, 8), 0.3
+    losses = []
+    for i in range(6):
+        near = [math.exp(float(good[i] @ good[j]) / t) for j in range(6) if picture[j] != picture[i]]
+        repel = sum(math.exp(float(good[i] @ d) / t) for d in defects) / len(defects)
+        difference = math.log(repel) - math.log(sum(near) / len(near))
+        losses.append(math.log1p(math.exp(difference)))
+    got = soft_nearest_neighbour(good, picture, defects, temperature=t)
+    assert float(got) == pytest.approx(sum(losses) / 6)
+
+
+def test_discrimination_weighs_defect_and_good_cells_alike_and_ignores_mixed_ones() -> None:
+    share = torch.tensor([[[0.0, 0.0, 0.0], [0.05, 1.0, 0.0]]])
+    logits = torch.tensor([[[-1.0, 2.0, 0.5], [9.0, -3.0, 0.0]]])
+    good = sum(math.log1p(math.exp(v)) for v in (-1.0, 2.0, 0.5, 0.0)) / 4
+    defect = math.log1p(math.exp(3.0))
+    got = defect_discrimination(logits, share, threshold=0.1)
+    assert float(got) == pytest.approx(0.5 * (good + defect), rel=1e-5)
+
+
+def test_losses_fall_when_good_places_agree_and_defects_are_far() -> None:
+    torch.manual_seed(2)
+    good = functional.normalize(torch.tensor([[1.0, 0.0]]).repeat(4, 1) + 0.01 * torch.randn(4, 2), dim=1)
+    near, far = good.clone(), -good
+    t = 0.1
+    assert defect_contrast(good, good, far, temperature=t).max() < 1e-3
+    assert defect_contrast(good, far, near, temperature=t).min() > 10
+    picture = torch.arange(4)
+    assert soft_nearest_neighbour(good, picture, far, temperature=t) < 1e-3

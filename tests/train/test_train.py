@@ -1,0 +1,257 @@
+"""`kenpin train` from a folder of drawn parts to a finished run, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kenpin.cli import cli
+from kenpin.errors import ConfigError, DataError, KenpinError, TrainError
+from kenpin.pictures import read_data
+from kenpin.synthetic import draw_part
+from kenpin.train.data import assign_roles, load_masks, load_pictures
+from kenpin.train.pretrain import Schedule, StepLog, Training, pretrain
+from kenpin.train.run import RunConfig, RunFolder, load_inspector
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn caps, MVTec style: 24 good for training, 8 good and 8 defective with masks for testing."""
+    root = tmp_path_factory.mktemp("cap")
+    for index in range(24):
+        write(
+            root / "train/good" / f"{index:03}.png", draw_part("cap", seed=1, index=index, defect_share=0).image
+        )
+    for index in range(8):
+        write(
+            root / "test/good" / f"{index:03}.png", draw_part("cap", seed=2, index=index, defect_share=0).image
+        )
+        broken = draw_part("cap", seed=3, index=index, defect_share=1)
+        write(root / "test" / broken.label / f"{index:03}.png", broken.image)
+        write(root / "ground_truth" / broken.label / f"{index:03}_mask.png", broken.mask)
+    return root
+
+
+def write(path: Path, image: np.ndarray) -> None:  # type: ignore[type-arg]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def kenpin(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kenpin", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("runs") / "cap"
+    done = kenpin("train", "--data", parts, "--run", folder, "--size", 64, "--steps", 30, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_a_run_leaves_everything_that_is_needed_later(run: tuple[Path, dict[str, object]], parts: Path) -> None:
+    folder, figures = run
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json",
+        "data.json",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "encoder.safetensors",
+        "head.safetensors",
+        "report.html",
+    }
+    rows = json.loads((folder / "data.json").read_text())["pictures"]
+    assert {row["role"] for row in rows} == {"fit", "held_back", "test"}
+    for row in rows:
+        assert hashlib.sha256(Path(row["file"]).read_bytes()).hexdigest() == row["sha256"]
+    assert all("/train/good/" in row["file"] for row in rows if row["role"] != "test")
+    steps = [m for m in RunFolder(folder).metrics() if "loss" in m]
+    assert [m["step"] for m in steps] == list(range(1, 31))
+    assert figures["good"] == 8
+    assert {"image_auroc", "pixel_auroc", "aupro_30", "aupro_05"} <= set(figures)
+
+
+def test_the_report_shows_histogram_roc_and_maps_and_asks_nothing_from_outside(
+    run: tuple[Path, dict[str, object]],
+) -> None:
+    page = (run[0] / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert page.count("data:image/jpeg;base64,") >= 8
+    assert 'src="http' not in page
+    assert "image AUROC" in page
+
+
+def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, object]], parts: Path) -> None:
+    done = kenpin("evaluate", run[0], "--data", parts, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image_auroc"] == run[1]["image_auroc"]
+
+
+def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], parts: Path) -> None:
+    done = kenpin("train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 30)
+    assert done.returncode == 2
+    assert "holds a run already" in done.stderr
+    assert "--resume" in done.stderr
+
+
+def test_resume_with_other_settings_is_refused(run: tuple[Path, dict[str, object]], parts: Path) -> None:
+    arguments = ["train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 31, "--resume"]
+    with pytest.raises(ConfigError, match=r"config\.json differs"):
+        cli.main([str(a) for a in arguments], standalone_mode=False)
+
+
+def test_a_damaged_model_file_is_named(run: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    for name in ("config.json", "encoder.safetensors"):
+        (tmp_path / name).write_bytes((run[0] / name).read_bytes())
+    (tmp_path / "head.safetensors").write_bytes((run[0] / "head.safetensors").read_bytes()[:1000])
+    with pytest.raises(TrainError, match="cannot read"):
+        load_inspector(tmp_path)
+
+
+def test_an_unfinished_run_is_not_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run"):
+        load_inspector(tmp_path)
+
+
+def losses(folder: RunFolder, pictures: torch.Tensor, *, stop_after: int = 0) -> list[float]:
+    """Train eight steps, saving after the fifth; with `stop_after`, be interrupted there."""
+    training = Training.start(width=8, seed=3, device=torch.device("cpu"))
+    folder.load_training(training)
+
+    def on_step(log: StepLog) -> None:
+        folder.log(vars(log))
+        if log.step == 5:
+            folder.save_training(training)
+        if log.step == stop_after:
+            raise KeyboardInterrupt
+
+    pretrain(training, pictures, Schedule(8, 6, 3), on_step=on_step)
+    return [m["loss"] for m in folder.metrics()]
+
+
+def test_resume_after_an_interruption_gives_the_same_loss_curve(parts: Path, tmp_path: Path) -> None:
+    pictures = load_pictures(read_data(parts).train, side=64)
+    config = RunConfig(product="cap", data="", size=64, width=8, steps=8, batch=6, seed=3)
+    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
+    for folder in (whole, broken):
+        folder.create(config, {"pictures": []}, resume=False)
+    expected = losses(whole, pictures)
+    with pytest.raises(KeyboardInterrupt):
+        losses(broken, pictures, stop_after=7)
+    assert losses(broken, pictures) == expected
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_stopped_training_goes_on_with_resume(parts: Path, tmp_path: Path, how: signal.Signals) -> None:
+    folder = tmp_path / "run"
+    arguments = [str(a) for a in ("train", "--data", parts, "--run", folder, "--size", 64, "--steps", 12)]
+    command = [sys.executable, "-m", "kenpin", *arguments]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(how)
+    message = child.communicate()[1]
+    if how is signal.SIGINT:
+        assert child.returncode == 130
+        assert "--resume" in message
+        assert "Traceback" not in message
+    assert not RunFolder(folder).finished
+    cli.main([*arguments, "--resume"], standalone_mode=False)
+    assert [m["step"] for m in RunFolder(folder).metrics() if "loss" in m] == list(range(1, 13))
+
+
+def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--good", parts / "train/good", "--run", tmp_path / "r", "--size", 64, "--epochs", 2]
+    cli.main([str(a) for a in arguments], standalone_mode=False)
+    assert RunFolder(tmp_path / "r").config.steps == 2
+    assert "No figure can be given" in (tmp_path / "r/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "{none}"], "does not exist"),
+        (["--data", "{empty}"], "holds no picture"),
+        (["--data", "{one}"], "too few to learn from"),
+        (["--good", "{one}"], "too few to learn from"),
+        (["--data", "{parts}", "--size", "100"], "multiple of 16"),
+        (["--data", "{parts}", "--good", "{parts}"], "one too many"),
+        ([], "one too many"),
+        (["--data", "{cut}"], "cut short"),
+        (["--data", "{parts}", "--device", "cuda"], "no CUDA device"),
+        (["--data", "{parts}", "--epochs", "1", "--steps", "1"], "given both"),
+    ],
+)
+def test_bad_input_is_answered_with_what_where_and_the_cure(
+    parts: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        arguments, message = ["--data", "{empty}"], "holds no picture"
+    folders = {name: tmp_path / name for name in ("none", "empty", "one", "cut")}
+    folders["empty"].mkdir()
+    picture = draw_part("cap", seed=1, index=0, defect_share=0).image
+    write(folders["one"] / "a.png", picture)
+    for index in range(10):
+        write(folders["cut"] / f"{index}.png", draw_part("cap", seed=1, index=index, defect_share=0).image)
+    whole = (folders["cut"] / "3.png").read_bytes()
+    (folders["cut"] / "3.png").write_bytes(whole[: len(whole) // 2])
+    given = [a.format(parts=parts, **folders) for a in arguments]
+    steps = [] if "--steps" in given else ["--steps", "1"]
+    with pytest.raises(KenpinError, match=message) as refused:
+        cli.main(["train", *given, "--run", str(tmp_path / "run"), *steps], standalone_mode=False)
+    assert refused.value.exit_code == 2
+    assert refused.value.cure
+    assert not RunFolder(tmp_path / "run").finished
+
+
+def test_mixed_sizes_and_channels_train(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        grey = rng.integers(0, 255, (50 + index, 70 + 3 * index), np.uint8)
+        kinds = [grey, np.dstack([grey] * 3), np.dstack([grey] * 4), grey.astype(np.uint16) * 257]
+        write(tmp_path / f"{index}.png", kinds[index % 4])
+    roles = assign_roles(read_data(tmp_path), where=tmp_path, seed=0)
+    assert load_pictures(roles.fit, side=64).shape[1:] == (3, 64, 64)
+
+
+def test_pictures_of_one_part_only_are_refused(tmp_path: Path) -> None:
+    for index in range(10):
+        write(tmp_path / f"{index}.png", np.full((32, 32, 3), index, np.uint8))
+    rows = "".join(f"{index}.png,same\n" for index in range(10))
+    (tmp_path / "manifest.csv").write_text("file,group\n" + rows)
+    with pytest.raises(DataError, match="same part"):
+        assign_roles(read_data(tmp_path), where=tmp_path, seed=0)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_level(
+    parts: Path,
+) -> None:
+    pictures = load_pictures(read_data(parts).train, side=64)
+    training = Training.start(width=8, seed=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        training.model.encoder.conv1.weight.fill_(float("nan"))
+    with pytest.raises(TrainError, match="loss of level mid is nan at step 0"):
+        pretrain(training, pictures, Schedule(4, 6, 0), on_step=lambda _: None)
+
+
+def test_a_mask_of_a_tiny_defect_does_not_vanish(tmp_path: Path) -> None:
+    image, mask = np.zeros((256, 256, 3), np.uint8), np.zeros((256, 256), np.uint8)
+    mask[100:102, 100:102] = 255
+    for index in range(10):
+        write(tmp_path / f"train/good/{index}.png", image)
+    write(tmp_path / "test/pit/0.png", image)
+    write(tmp_path / "ground_truth/pit/0_mask.png", mask)
+    masks = load_masks(read_data(tmp_path).test, side=16)
+    assert masks.sum() == 1
