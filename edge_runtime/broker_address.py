@@ -1,0 +1,81 @@
+"""The broker's address: where it is and how to be let in."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kenpin.config import MqttSection
+from kenpin.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where and how to connect; secrets are read from their files once.
+
+    Attributes:
+        host: Name or address.
+        port: TCP port.
+        client_id: The station's id.
+        tls: For `mqtts`.
+        username: Login name, empty = none.
+        password: Its password.
+    """
+
+    host: str
+    port: int
+    client_id: str
+    tls: ssl.SSLContext | None = None
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def from_config(cls, config: MqttSection, *, client_id: str) -> BrokerAddress:
+        """Read the certificates and the password that the configuration names.
+
+        Raises:
+            ConfigError: One cannot be read, or the password can be read by others.
+        """
+        parts = urlsplit(config.url)
+        is_tls = parts.scheme == "mqtts"
+        assert parts.hostname is not None
+        return cls(
+            parts.hostname,
+            parts.port or (8883 if is_tls else 1883),
+            client_id,
+            _tls(config) if is_tls else None,
+            config.username,
+            _password(config.password_file) if config.password_file else "",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def _tls(config: MqttSection) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if config.cert_file is not None:
+            context.load_cert_chain(config.cert_file, config.key_file)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(str(f) for f in (config.ca_file, config.cert_file, config.key_file) if f)
+        raise ConfigError(
+            f"the TLS files cannot be used: {error}",
+            where=files,
+            cure="give PEM files: ca_file of the broker, and cert_file with its key_file",
+        ) from None
+    return context
+
+
+def _password(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError("the password file can be read by others", where=path, cure=f"chmod 600 {path}")
+        return path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the password file: {error}", where=path, cure="check mqtt.password_file"
+        ) from None

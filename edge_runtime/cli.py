@@ -1,0 +1,159 @@
+"""The command line of the station: `kenpin run` and `kenpin events`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kenpin.config import SourceSection, load_config
+from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.outbox import Entry, Outbox
+from kenpin.edge_runtime.station import Report, Station
+from kenpin.edge_runtime.store import Part
+from kenpin.station_folder import StationFolder
+
+_PAGE = 500
+_POLL_S = 0.2
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="The station's TOML file."
+)
+@click.option(
+    "--source",
+    "source_url",
+    help="Take frames from here instead: folder:DIR, video:FILE, usb:0, synthetic:board.",
+)
+@click.option("--max-parts", type=click.IntRange(min=1), help="Stop after this many parts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
+def run(config_path: Path, source_url: str | None, max_parts: int | None, as_json: bool) -> None:
+    """Run the station until the source ends, Ctrl-C or SIGTERM.
+
+    Each part gets one verdict. Only OK releases it, and only after its record is on disk.
+    """
+    config = load_config(config_path)
+    if source_url is not None:
+        config = config.model_copy(update={"source": SourceSection(url=source_url)})
+    with Station(config, on_part=_tell) as station:
+
+        def stop(number: int, _frame: object) -> None:
+            station.stop()
+            signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait for the part
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        report = station.run(max_parts=max_parts)
+    if as_json:
+        click.echo(json.dumps(_document(report)))
+    else:
+        _print_table(report)
+
+
+@click.command()
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
+@click.option("--since", type=click.IntRange(min=0), default=0, help="First number to show.")
+@click.option("--watch", is_flag=True, help="Go on with events as they are committed, until Ctrl-C.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON array; with --watch one JSON object per line."
+)
+def events(state: Path, since: int, watch: bool, as_json: bool) -> None:
+    """Read the station's events, sent or waiting, from its outbox.
+
+    They can be read while the station runs. Acknowledged ones are kept for seven days.
+    """
+    entries = _follow(state, since) if watch else _stored(state, since)
+    if as_json and not watch:
+        click.echo(json.dumps([entry.payload() for entry in entries]))
+        return
+    for entry in entries:
+        if as_json:
+            click.echo(json.dumps(entry.payload()))
+        else:
+            click.echo(_event_line(entry), err=True)
+
+
+def _tell(part: Part) -> None:
+    decision = part.decision
+    if decision.verdict.value == "OK":
+        return
+    score = f"  score {decision.scored.score:.4g}" if decision.scored else ""
+    limits = f" (T1 {part.record.t1:.4g}, T2 {part.record.t2:.4g})" if score and part.record else ""
+    reason = f"  {decision.reason}" if decision.reason else ""
+    with suppress(OSError):  # a terminal that went away must not stop the line
+        click.echo(f"{decision.verdict.value:<11} {part.part_id}{score}{limits}{reason}", err=True)
+
+
+def _document(report: Report) -> dict[str, Any]:
+    now = report.counters
+    return {
+        "parts": {verdict.value: count for verdict, count in now.parts.items()},
+        "latency_ms_p50": now.latency_ms_p50,
+        "latency_ms_p99": now.latency_ms_p99,
+        "infer_ms_p50": now.infer_ms_p50,
+        "engine_precision": report.precision,
+        "events_written": now.events,
+        "events_acked": report.events_acked,
+        "outbox_depth": report.depth.waiting,
+        "session_id": report.session_id,
+        "rss_mb": _rss_mb(),
+        "reasons": dict(now.reasons),
+    }
+
+
+def _print_table(report: Report) -> None:
+    now = report.counters
+    table = Table(title="Station", show_header=False)
+    for verdict, count in now.parts.items():
+        table.add_row(verdict.value, str(count))
+    table.add_section()
+    table.add_row("capture to verdict", f"p50 {now.latency_ms_p50:.1f} ms, p99 {now.latency_ms_p99:.1f} ms")
+    table.add_row("engine", f"{report.precision or 'none'}, p50 {now.infer_ms_p50:.1f} ms")
+    table.add_row(
+        "events", f"{now.events} written, {report.events_acked} acknowledged, {report.depth.waiting} waiting"
+    )
+    table.add_row("memory", f"{_rss_mb():.0f} MB")
+    for reason, count in now.reasons.items():
+        table.add_row(f"{count} without decision", reason)
+    Console(stderr=True).print(table)
+
+
+def _rss_mb() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _stored(state: Path, since: int) -> Iterator[Entry]:
+    with closing(connect_to_read(StationFolder(state).database)) as connection:
+        outbox = Outbox(connection)
+        while page := outbox.replay(since=since, limit=_PAGE):
+            yield from page
+            since = page[-1].seq + 1
+
+
+def _follow(state: Path, since: int) -> Iterator[Entry]:
+    while True:
+        for entry in _stored(state, since):
+            since = entry.seq + 1
+            yield entry
+        time.sleep(_POLL_S)
+
+
+def _event_line(entry: Entry) -> str:
+    event = entry.payload()
+    fate = "waiting" if entry.acked_ms is None else "sent"
+    return (
+        f"{entry.seq:>8}  {event['ts']}  {event['verdict']:<6} {event['part_id']}  "
+        f"score {event['score']:.4g} (threshold {event['threshold']:.4g})  {fate}"
+    )

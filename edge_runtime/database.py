@@ -1,0 +1,244 @@
+"""The station's SQLite file: opening, migrations, transactions, and what happens when it is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from kenpin.errors import StoreError
+from kenpin.events import now_ms
+
+APPLICATION_ID = 0x6B656E70  # "kenp"
+# A fresh database after damage starts its numbers this far on: no number is ever given twice.
+SEQ_JUMP = 1_000_000
+
+_log = logging.getLogger(__name__)
+
+# Each script runs once, in one transaction; `user_version` counts them. Never change one that was released.
+_MIGRATIONS = (
+    """
+    CREATE TABLE part (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        part_id TEXT NOT NULL,
+        camera TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        ts_ms INTEGER NOT NULL,             -- UTC of the exposure
+        captured_mono_ns INTEGER NOT NULL,  -- monotonic clock, comparable within a session only
+        decided_mono_ns INTEGER NOT NULL,
+        decided_ns INTEGER NOT NULL,        -- UTC
+        verdict TEXT NOT NULL CHECK (verdict IN ('OK', 'REVIEW', 'NG', 'MISSED', 'NO_DECISION')),
+        reason TEXT NOT NULL,
+        score REAL, score_coarse REAL, score_mid REAL, score_fine REAL,
+        t1 REAL, t2 REAL, threshold_rev INTEGER,
+        bundle_sha256 TEXT,
+        infer_ms REAL,
+        latency_ms REAL NOT NULL,           -- from the exposure to the verdict
+        released INTEGER NOT NULL DEFAULT 0,
+        -- The fail-safe rule once more, where no program can pass it by.
+        CHECK (released = 0 OR verdict = 'OK'),
+        CHECK (verdict <> 'OK' OR (score IS NOT NULL AND t1 IS NOT NULL AND score < t1
+               AND threshold_rev IS NOT NULL AND bundle_sha256 IS NOT NULL))
+    );
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        part_seq INTEGER NOT NULL REFERENCES part (seq),
+        created_ms INTEGER NOT NULL,
+        topic TEXT NOT NULL,
+        body TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        acked_ms INTEGER
+    );
+    CREATE INDEX outbox_waiting ON outbox (seq) WHERE acked_ms IS NULL;
+    CREATE INDEX outbox_acked ON outbox (seq) WHERE acked_ms IS NOT NULL;
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO counter VALUES ('outbox_bytes', 0), ('outbox_dropped', 0);
+    CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN
+        UPDATE counter SET value = value + new.bytes WHERE name = 'outbox_bytes';
+    END;
+    CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
+        UPDATE counter SET value = value - old.bytes WHERE name = 'outbox_bytes';
+    END;
+    """,
+)
+
+
+def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
+    """Open a connection to a database that `open_database` has prepared; use it from one thread.
+
+    Args:
+        path: The file.
+        durable: Whether a commit survives a power cut. The publisher does without: what it loses is the note
+            that an event was acknowledged, and the event is sent once more.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+    with explained(path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA journal_size_limit = 4194304")
+        return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a station's database beside the running station, to read only.
+
+    Raises:
+        StoreError: There is none, or it cannot be opened.
+    """
+    if not path.is_file():
+        raise StoreError(
+            "there is no station database", where=path, cure="give the --state folder of a station"
+        )
+    with explained(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        connection.execute("PRAGMA busy_timeout = 5000")
+        return connection
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the station's database, make it, or replace a damaged one.
+
+    A damaged file is moved aside, said so, and a fresh one started whose numbers jump.
+
+    Raises:
+        StoreError: It cannot be opened, or was made by another program or a newer kenpin.
+    """
+    with explained(path):
+        try:
+            return _prepare(path)
+        except sqlite3.OperationalError:
+            raise  # a full disk or a missing permission, not damage
+        except sqlite3.DatabaseError as error:
+            _move_aside(path, str(error))
+            _write_lease(path, max(_read_lease(path), SEQ_JUMP))
+        return _prepare(path)
+
+
+@contextlib.contextmanager
+def explained(where: object) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into a StoreError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"the store does not work: {error}",
+            where=where,
+            cure="check the free space, the permissions and the health of the disk",
+        ) from None
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, written when this ends.
+
+    Raises:
+        StoreError: The disk is full, broken or read-only; nothing was written.
+    """
+    with explained("the station's database"):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself when the disk is full.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def lease_numbers(path: Path, seq: int) -> int:
+    """Promise on disk, outside the database, that numbers may be in use up to some way above `seq`.
+
+    Args:
+        path: The database.
+        seq: The newest number in it.
+
+    Returns:
+        The number that needs the next lease.
+
+    Raises:
+        StoreError: The promise cannot be written.
+    """
+    with explained(path):
+        if _read_lease(path) < seq + SEQ_JUMP // 2:
+            _write_lease(path, seq + SEQ_JUMP)
+        return _read_lease(path) - SEQ_JUMP // 2
+
+
+def _prepare(path: Path) -> sqlite3.Connection:
+    with contextlib.closing(sqlite3.connect(path)) as plain:
+        _check_owner(plain, path)
+        (finding,) = plain.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise sqlite3.DatabaseError(finding)
+    connection = connect(path)
+    _migrate(connection, path)
+    return connection
+
+
+def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and owner != APPLICATION_ID:
+        raise StoreError(
+            "the database belongs to another program", where=path, cure="give another state folder"
+        )
+    if version > len(_MIGRATIONS):
+        raise StoreError("the database was written by a newer kenpin", where=path, cure="update kenpin here")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    # A lease without a database: it was moved aside, or somebody removed it. Its numbers stay used.
+    used = _read_lease(path)
+    numbers = f"INSERT INTO sqlite_sequence (name, seq) VALUES ('part', {used}), ('outbox', {used});"  # noqa: S608 a number
+    for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script} {numbers if number == 1 else ''}"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+        )
+
+
+def _move_aside(path: Path, why: str) -> None:
+    suffix = f".corrupt-{now_ms()}"
+    for name in (path.name, path.name + "-wal", path.name + "-shm"):
+        part = path.with_name(name)
+        if part.exists():
+            part.rename(part.with_name(name.replace(path.name, path.name + suffix, 1)))
+    _log.warning(
+        "The station's database was damaged (%s) and moved aside to %s%s. A fresh one is started; its numbers "
+        "jump so that none is used twice. Events that still waited in the damaged file are not sent. "
+        "Keep the file: much of it can usually be recovered.",
+        why,
+        path.name,
+        suffix,
+    )
+
+
+def _lease_file(path: Path) -> Path:
+    return path.with_suffix(".seq")
+
+
+def _read_lease(path: Path) -> int:
+    try:
+        return int(_lease_file(path).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _write_lease(path: Path, seq: int) -> None:
+    pending = _lease_file(path).with_suffix(".seq.new")
+    with pending.open("w") as out:
+        out.write(f"{seq}\n")
+        out.flush()
+        os.fsync(out.fileno())
+    pending.replace(_lease_file(path))

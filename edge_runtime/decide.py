@@ -1,0 +1,93 @@
+"""The decision on one part. Only OK releases it, and OK needs every precondition; all else fails to not OK."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from kenpin.edge_runtime.engine import Precision, Scored
+from kenpin.record import CalibrationRecord
+
+
+class Verdict(str, Enum):
+    """Exactly one per part."""
+
+    OK = "OK"
+    REVIEW = "REVIEW"
+    NG = "NG"
+    MISSED = "MISSED"
+    NO_DECISION = "NO_DECISION"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What scores the parts, taken from a bundle that was verified.
+
+    Attributes:
+        name: Product and version.
+        bundle_sha256: Identity of the bundle.
+        precision: Which of its models runs.
+    """
+
+    name: str
+    bundle_sha256: str
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and what it rests on.
+
+    Attributes:
+        verdict: The verdict.
+        reason: Why there is none of OK, REVIEW and NG, in words; empty for those.
+        scored: The scores, where there are any.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    scored: Scored | None = None
+
+
+def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None) -> Decision:
+    """Judge the scores of one part by the calibration record.
+
+    A score below T1 is OK, from T2 on NG, between them REVIEW.
+
+    Args:
+        scored: What the engine gave.
+        model: The verified model that gave it; `None` = not verified.
+        record: The verified calibration record in force; `None` = not calibrated.
+
+    Returns:
+        NO_DECISION with the reason in words unless all of it is there, finite and belongs together.
+    """
+    reason = why_not(model, record)
+    if not reason and not scored.is_finite:
+        reason = "the score is not a finite number"
+    if reason:
+        return Decision(Verdict.NO_DECISION, reason, scored)
+    assert record is not None
+    return Decision(_judge(scored.score, record.t1, record.t2), scored=scored)
+
+
+def why_not(model: Model | None, record: CalibrationRecord | None) -> str:
+    """Why no part can be judged with this model and record, in words; empty when it can."""
+    if model is None:
+        return "no verified bundle"
+    if record is None:
+        return "not calibrated"
+    if record.bundle_sha256 != model.bundle_sha256:
+        return f"calibrated for bundle {record.bundle_sha256[:16]}, but {model.bundle_sha256[:16]} is active"
+    if record.precision != model.precision:
+        return f"calibrated for the {record.precision} model, but the {model.precision} model runs"
+    if not (math.isfinite(record.t1) and math.isfinite(record.t2) and record.t1 <= record.t2):
+        return "the thresholds of the calibration record are not usable"
+    return ""
+
+
+def _judge(score: float, t1: float, t2: float) -> Verdict:
+    if score < t1:
+        return Verdict.OK
+    return Verdict.NG if score >= t2 else Verdict.REVIEW

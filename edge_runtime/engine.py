@@ -1,0 +1,56 @@
+"""The engine: what turns an image into scores. TensorRT on a Jetson, ONNX Runtime elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kenpin.frame import Image
+
+Precision = Literal["int8", "fp32"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model says about one image: raw scores, higher is stranger.
+
+    Attributes:
+        score: The anomaly score that the thresholds judge.
+        level_scores: Scores of the levels coarse, mid, fine.
+        anomaly_map: Where it is strange, float32, shape (h, w).
+    """
+
+    score: float
+    level_scores: tuple[float, float, float]
+    anomaly_map: NDArray[np.float32]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is one. A single NaN means that the model cannot be believed."""
+        return bool(np.isfinite([self.score, *self.level_scores]).all() and np.isfinite(self.anomaly_map).all())
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    Attributes:
+        precision: Which of the bundle's models runs.
+        input_size: Height and width of the model's input in pixels.
+    """
+
+    precision: Precision
+    input_size: tuple[int, int]
+
+    def score(self, image: Image) -> Scored:
+        """Score one image.
+
+        Args:
+            image: BGR uint8 at model resolution, shape (H, W, 3).
+
+        Raises:
+            EngineError: The model does not run, or gives a number that is not finite.
+        """
+        ...

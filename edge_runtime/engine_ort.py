@@ -1,0 +1,163 @@
+"""The engine on ONNX Runtime, for machines without TensorRT."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from kenpin.bundle import MODEL, MODEL_FP, Bundle
+from kenpin.edge_runtime.engine import Engine, Precision, Scored
+from kenpin.errors import EngineError
+from kenpin.frame import Image, decode_picture
+
+_OUTPUTS = ("score", "level_scores", "anomaly_map")
+_EXPORT_AGAIN = "export the bundle again with this version of kenpin"
+_TIMED_RUNS = 5
+
+
+class OrtEngine:
+    """One ONNX model with a batch of one.
+
+    Args:
+        model: The ONNX file's content, already verified.
+        precision: Which of the bundle's models it is.
+        threads: Threads that work on one image. They sleep between images: spinning ones would take the
+            time that the camera and the publisher need.
+
+    Raises:
+        EngineError: The model cannot be loaded or has other inputs and outputs than a kenpin model.
+    """
+
+    def __init__(self, model: bytes, precision: Precision, *, threads: int = 2) -> None:
+        self.precision = precision
+        try:
+            self._session = ort.InferenceSession(
+                model, _options(precision, threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise EngineError(
+                f"the model does not load: {_first_line(error)}", where=precision, cure=_EXPORT_AGAIN
+            ) from None
+        self.input_size = _input_size(self._session)
+
+    def score(self, image: Image) -> Scored:
+        """Score one image.
+
+        Args:
+            image: BGR uint8 at model resolution, shape (H, W, 3).
+
+        Raises:
+            EngineError: The image has another shape or type, the model does not run, or gives a number that
+                is not finite.
+        """
+        expected = (*self.input_size, 3)
+        if image.dtype != np.uint8 or image.shape != expected:
+            raise EngineError(
+                f"the model takes uint8 {expected}, not {image.dtype} {image.shape}",
+                cure="bring the frame to the model's size with kenpin.preprocess.to_input",
+            )
+        try:
+            score, levels, anomaly_map = self._session.run(_OUTPUTS, {"frames": image[np.newaxis]})
+        except Exception as error:
+            raise EngineError(
+                f"the model failed: {_first_line(error)}", where=self.precision, cure="restart the station"
+            ) from None
+        coarse, mid, fine = (float(value) for value in levels[0])
+        scored = Scored(float(score[0]), (coarse, mid, fine), anomaly_map[0])
+        if not scored.is_finite:
+            raise EngineError(
+                "the model gave a number that is not finite", where=self.precision, cure=_EXPORT_AGAIN
+            )
+        return scored
+
+
+def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
+    """Load a model of a verified bundle and prove it on the golden frames.
+
+    Args:
+        bundle: What `kenpin.bundle.open_bundle` returned.
+        precision: Which model; `None` takes the faster one on this machine.
+
+    Raises:
+        EngineError: The model does not load, or scores a golden frame otherwise than when it was exported.
+    """
+    if precision is not None:
+        return _proven(bundle, precision)
+    engines: list[OrtEngine] = []
+    refusals: list[EngineError] = []
+    for candidate in ("int8", "fp32"):
+        try:
+            engines.append(_proven(bundle, candidate))
+        except EngineError as error:
+            refusals.append(error)
+    if not engines:
+        raise refusals[0]
+    return min(engines, key=_seconds_per_image)
+
+
+def _proven(bundle: Bundle, precision: Precision) -> OrtEngine:
+    name = MODEL if precision == "int8" else MODEL_FP
+    if name not in bundle.files:
+        raise EngineError(f"the bundle has no {name}", where=bundle.path, cure=_EXPORT_AGAIN)
+    if not bundle.manifest.golden:
+        raise EngineError("the bundle has no golden frames", where=bundle.path, cure=_EXPORT_AGAIN)
+    engine = OrtEngine(bundle.files[name], precision)
+    tolerance = bundle.manifest.golden_tolerance
+    for golden in bundle.manifest.golden:
+        image = decode_picture(bundle.files.get(golden.file, b""), where=golden.file)
+        expected = golden.score if precision == "int8" else golden.score_fp
+        score = engine.score(image).score
+        if not abs(score - expected) <= tolerance:
+            raise EngineError(
+                f"the {precision} model scores a known frame {score:.6g} instead of {expected:.6g}",
+                where=f"{bundle.path}: {golden.file}",
+                cure=f"use another onnxruntime than {ort.__version__} or the other precision; "
+                "on another processor, export again",
+            )
+    return engine
+
+
+def _options(precision: Precision, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    # Above BASIC, ONNX Runtime fuses Q/DQ into integer kernels that saturate on AVX2: scores would be wrong.
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_BASIC if precision == "int8" else level.ORT_ENABLE_ALL
+    return options
+
+
+def _input_size(session: ort.InferenceSession) -> tuple[int, int]:
+    inputs, outputs = session.get_inputs(), {o.name for o in session.get_outputs()}
+    if len(inputs) == 1 and inputs[0].name == "frames" and inputs[0].type == "tensor(uint8)":
+        shape: Sequence[object] = inputs[0].shape
+        if outputs >= set(_OUTPUTS) and len(shape) == 4 and shape[0] == 1 and shape[3] == 3:
+            height, width = shape[1], shape[2]
+            if isinstance(height, int) and isinstance(width, int):
+                return height, width
+    found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+    raise EngineError(
+        f"not a kenpin model: it takes {found} and gives {', '.join(sorted(outputs))}",
+        where="frames uint8 (1, H, W, 3) is needed, and the outputs " + ", ".join(_OUTPUTS),
+        cure=_EXPORT_AGAIN,
+    )
+
+
+def _seconds_per_image(engine: OrtEngine) -> float:
+    """Fastest of a few runs: the slower ones tell about the rest of the machine."""
+    blank = np.zeros((*engine.input_size, 3), np.uint8)
+    times: list[float] = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        engine.score(blank)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,120 @@
+"""The herald: tells the broker how the station is, as retained status, as kpi and as last will."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.edge_runtime import announce
+from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.counters import Snapshot
+from kenpin.edge_runtime.delivery import Traffic
+from kenpin.edge_runtime.link import Link
+from kenpin.edge_runtime.outbox import Depth
+from kenpin.events import Kpi, Status, now_ms
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a publisher works for.
+
+    Attributes:
+        broker: Where to publish.
+        topic: Prefix of every topic.
+        identity: Who speaks.
+        database: The file with the outbox.
+        counters: Gives the line's counters.
+    """
+
+    broker: BrokerAddress
+    topic: str
+    identity: Identity
+    database: Path
+    counters: Callable[[], Snapshot]
+
+
+class Herald:
+    """Tells the status when it changes, on every new connection and now and then; the kpi now and then.
+
+    Args:
+        desk: What it speaks for.
+        status_s: Time between two status messages in seconds.
+        kpi_s: Time between two kpi messages in seconds.
+
+    Attributes:
+        state: How the station is, and why.
+    """
+
+    def __init__(self, desk: Desk, *, status_s: float, kpi_s: float) -> None:
+        self.state: tuple[State, str] = ("STARTING", "")
+        self._desk = desk
+        self._every_s = {"status": status_s, "kpi": kpi_s}
+        self._due_s = dict.fromkeys(self._every_s, 0.0)
+        self._told: tuple[State, str] | None = None
+        self._message: int | None = None
+        self._connected_ms = 0
+        self._before = desk.counters()
+
+    @property
+    def status_topic(self) -> str:
+        """Where the status and the last will go."""
+        return f"{self._desk.topic}/{Status.topic}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the last status has no answer yet."""
+        return self._message is not None
+
+    def last_will(self) -> bytes:
+        """What the broker is to say when the station vanishes; called for each connection."""
+        self._connected_ms = now_ms()
+        return self._status("STOPPED", "lwt", online=False)
+
+    def begin(self) -> None:
+        """A new connection knows nothing yet."""
+        self._told = None
+        self._message = None
+
+    def take(self, message: int) -> None:
+        """The broker answered a message."""
+        if message == self._message:
+            self._message = None
+
+    def tell_status(self, link: Link) -> None:
+        """Publish the status where it is new or due, one at a time."""
+        if not self.is_waiting and (self._told != self.state or self._is_due("status")):
+            self._told = self.state
+            body = self._status(*self._told, online=True)
+            self._message = link.publish(self.status_topic, body, qos=1, retain=True)
+
+    def tell_end(self, link: Link, reason: str) -> None:
+        """Publish the last status."""
+        body = self._status("STOPPED", reason, online=False)
+        self._message = link.publish(self.status_topic, body, qos=1, retain=True)
+
+    def tell_kpi(
+        self, link: Link, depth: Callable[[], Depth], traffic: Traffic, *, at_once: bool = False
+    ) -> None:
+        """Publish the kpi where it is due; nothing is lost with one that does not arrive."""
+        if not (self._is_due("kpi") or at_once):
+            return
+        now, before = self._desk.counters(), self._before
+        self._before = now
+        fps = (now.total - before.total) / max(1e-3, now.elapsed_s - before.elapsed_s)
+        payload = announce.kpi(self._desk.identity, now, depth(), traffic, fps=fps)
+        link.publish(f"{self._desk.topic}/{Kpi.topic}", payload.to_json(), qos=0)
+
+    def _status(self, state: State, reason: str, *, online: bool) -> bytes:
+        return announce.status(
+            self._desk.identity, state, reason, online=online, connected_ms=self._connected_ms
+        ).to_json()
+
+    def _is_due(self, topic: str) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._due_s[topic]:
+            return False
+        self._due_s[topic] = now_s + self._every_s[topic]
+        return True

@@ -1,0 +1,253 @@
+"""One MQTT client of paho, tamed: its callbacks only put signals into a queue, it holds nothing back.
+
+paho keeps messages in memory and loses, doubles or reorders them around a reconnection. The publisher behind
+the outbox needs none of that, so the link publishes only on a live connection and forgets what paho kept
+whenever a connection starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from kenpin.edge_runtime.broker_address import BrokerAddress
+
+_MAX_INCOMING_BYTES = 65536
+_UNSUPPORTED_VERSION = 0x84
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Up:
+    """The broker accepted the connection.
+
+    Attributes:
+        connection: Its number, as in `Link.connection`.
+        receive_maximum: Unacknowledged messages that the broker takes at a time.
+    """
+
+    connection: int
+    receive_maximum: int
+
+
+@dataclass(frozen=True)
+class Down:
+    """There is no connection.
+
+    Attributes:
+        reason: Why, in words.
+        version_doubtful: The broker refused this version of MQTT, or answered CONNECT with nothing at all,
+            as some do that do not know it.
+    """
+
+    reason: str
+    version_doubtful: bool = False
+
+
+@dataclass(frozen=True)
+class Acked:
+    """The broker answered a message.
+
+    Attributes:
+        mid: The message.
+        code: Reason code of MQTT 5; from 0x80 on it was refused.
+        reason: The same in words.
+    """
+
+    mid: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wake:
+    """There is something to do."""
+
+
+Signal: TypeAlias = Up | Down | Acked | Wake
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker publishes when the station vanishes, retained, with QoS 1.
+
+    Attributes:
+        topic: The whole topic.
+        body: Makes the payload; called for each connection, so that it can carry the time of it.
+    """
+
+    topic: str
+    body: Callable[[], bytes]
+
+
+class Link:
+    """A connection that comes back by itself.
+
+    Args:
+        broker: Where to connect.
+        will: The last will.
+        signals: Where everything that happens is put.
+        keepalive_s: Silence after which the broker is probed.
+        reconnect_s: Shortest and longest pause before a new attempt; both vary by half, so that a hundred
+            stations do not come back in the same instant.
+
+    Attributes:
+        connection: Changes with every connection made and lost. `Down` and `Up` may still wait in the queue
+            when a new connection stands; who compares this number sends nothing on the wrong one.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        will: Will,
+        signals: SimpleQueue[Signal],
+        *,
+        keepalive_s: int = 15,
+        reconnect_s: tuple[float, float] = (1.0, 30.0),
+    ) -> None:
+        self._broker = broker
+        self._will = will
+        self._signals = signals
+        self._keepalive_s = keepalive_s
+        self._reconnect_s = reconnect_s
+        self.connection = 0
+        self._asked_s: float | None = None  # when CONNECT went out that has no answer yet
+
+    def open(self, version: MQTTProtocolVersion) -> None:
+        """Start connecting, in a thread of paho; the broker may be absent.
+
+        Args:
+            version: MQTT 5 or 3.1.1.
+        """
+        self._is_v5 = version == MQTTProtocolVersion.MQTTv5
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._broker.client_id,
+            protocol=version,
+            # A session kept by the broker would bring back what the outbox sends anyway.
+            clean_session=None if self._is_v5 else True,
+        )
+        client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
+        client.on_log = _log_caught
+        client.max_inflight_messages = 0  # the publisher's own window counts
+        short, long = (seconds * random.uniform(0.5, 1.5) for seconds in self._reconnect_s)
+        client.reconnect_delay_set(short, max(short, long))  # type: ignore[arg-type]  # fractions work
+        if self._broker.tls is not None:
+            client.tls_set_context(self._broker.tls)
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, self._broker.password)
+        client.on_socket_open = self._on_socket_open
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.connect_async(
+            self._broker.host,
+            self._broker.port,
+            self._keepalive_s,
+            **(_connect_options() if self._is_v5 else {}),
+        )
+        client.loop_start()
+        self._client = client
+
+    def publish(self, topic: str, body: bytes, *, qos: int, retain: bool = False) -> int | None:
+        """Hand a message to the connection.
+
+        Returns:
+            The message's id, to be found again in `Acked`; `None` without a connection.
+        """
+        properties = _publish_properties() if self._is_v5 else None
+        info = self._client.publish(topic, body, qos=qos, retain=retain, properties=properties)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def revive(self) -> bool:
+        """Start paho's thread again if it has died, which it does without a word; whether it had."""
+        return self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def is_unanswered(self, limit_s: float) -> bool:
+        """Whether CONNECT has been without an answer for longer."""
+        asked_s = self._asked_s
+        return asked_s is not None and time.monotonic() - asked_s > limit_s
+
+    def break_off(self) -> None:
+        """Give up a connection that does not answer; a new one follows by itself."""
+        connected = self._client.socket()
+        if isinstance(connected, socket.socket):
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def disconnect(self) -> None:
+        """Say goodbye, so that the broker does not publish the last will; `Down` follows."""
+        self._client.disconnect()
+
+    def close(self) -> None:
+        """End paho's thread."""
+        self._client.disconnect()
+        # paho's thread goes on for ever while it believes that a message is on its way.
+        self._client.drop_out_messages()
+        self.break_off()
+        with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
+            self._client.loop_stop()
+
+    def _on_socket_open(self, client: Client, *_: Any) -> None:
+        # After TCP and TLS stand and just before CONNECT goes out: once per connection, not per attempt.
+        self._asked_s = time.monotonic()
+        client.will_set(self._will.topic, self._will.body(), qos=1, retain=True)
+
+    def _on_connect(
+        self, client: Client, _data: Any, _flags: Any, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._asked_s = None
+        # What paho kept from the last connection would go out now, before and beside the outbox.
+        client.drop_out_messages()
+        if code.is_failure:
+            self._signals.put(Down(str(code), code.value == _UNSUPPORTED_VERSION))
+        else:
+            self.connection += 1
+            self._signals.put(Up(self.connection, getattr(properties, "ReceiveMaximum", 65535)))
+
+    def _on_connect_fail(self, *_: Any) -> None:
+        self._signals.put(Down(str(sys.exc_info()[1] or "no answer")))
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+        self.connection += 1
+        self._signals.put(Down(str(code), version_doubtful=self._asked_s is not None))
+        self._asked_s = None
+
+    def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Any) -> None:
+        self._signals.put(Acked(mid, code.value, str(code)))
+
+
+def _log_caught(_client: Client, _data: Any, _level: int, text: str) -> None:
+    """Of what paho has to say, only that a callback of this module failed is news."""
+    if text.startswith("Caught exception"):
+        _log.error("%s", text)
+
+
+def _publish_properties() -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/json"
+    return properties
+
+
+def _connect_options() -> dict[str, Any]:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    properties.ReceiveMaximum = 16
+    properties.MaximumPacketSize = _MAX_INCOMING_BYTES
+    return {"clean_start": True, "properties": properties}

@@ -1,0 +1,348 @@
+"""A small real bundle, a station that may run it, a real broker and an independent subscriber."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
+from kenpin.config import StationConfig
+from kenpin.record import Bound, CalibrationRecord, append_record, head
+from kenpin.signing import SecretKey
+from kenpin.station_folder import StationFolder
+
+SIZE = 16
+GOLDEN_SCORE = 40.0
+
+
+def brightness_model(*, scale: float = 1.0, divide_by: float = 1.0) -> bytes:
+    """Score = brightest pixel * scale / divide_by; the levels are a half, three quarters and all of it."""
+    numbers = {"scale": scale, "divide_by": divide_by}
+    constants = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in numbers.items()]
+    constants += [
+        helper.make_tensor("shares", TensorProto.FLOAT, [1, 3], [0.5, 0.75, 1.0]),
+        helper.make_tensor("channels", TensorProto.INT64, [1], [3]),
+        helper.make_tensor("places", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("column", TensorProto.INT64, [2], [1, 1]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "channels"], ["grey"], keepdims=0),
+        helper.make_node("Mul", ["grey", "scale"], ["scaled"]),
+        helper.make_node("Div", ["scaled", "divide_by"], ["anomaly_map"]),
+        helper.make_node("ReduceMax", ["anomaly_map", "places"], ["score"], keepdims=0),
+        helper.make_node("Reshape", ["score", "column"], ["score_column"]),
+        helper.make_node("Mul", ["score_column", "shares"], ["level_scores"]),
+    ]
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [tensor("frames", TensorProto.UINT8, [1, SIZE, SIZE, 3])],
+        [
+            tensor("score", TensorProto.FLOAT, [1]),
+            tensor("level_scores", TensorProto.FLOAT, [1, 3]),
+            tensor("anomaly_map", TensorProto.FLOAT, [1, SIZE, SIZE]),
+        ],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def grey_png(brightness: int, size: int = SIZE) -> bytes:
+    return cv2.imencode(".png", np.full((size, size, 3), brightness, np.uint8))[1].tobytes()
+
+
+@dataclass
+class Workshop:
+    """Makes bundles and stations below one folder."""
+
+    root: Path
+    signer: SecretKey = field(default_factory=SecretKey.generate)
+    station_key: SecretKey = field(default_factory=SecretKey.generate)
+    port: int = 0
+
+    @property
+    def folder(self) -> StationFolder:
+        return StationFolder(self.root / "state")
+
+    @property
+    def public_key(self) -> Path:
+        return self.root / "signer.pub"
+
+    def bundle(self, *, model: bytes | None = None, **changes: Any) -> Bundle:
+        """A signed bundle of the brightness model."""
+        model = brightness_model() if model is None else model
+        golden = {"file": "golden/0.png", "score": GOLDEN_SCORE, "score_fp": GOLDEN_SCORE}
+        levels = (GOLDEN_SCORE / 2, GOLDEN_SCORE * 0.75, GOLDEN_SCORE)
+        manifest = {
+            "product": "lamp",
+            "version": "1.0",
+            "created_ms": 0,
+            "min_runtime": "0.1.0",
+            "input_shape": (1, SIZE, SIZE, 3),
+            "golden": ({**golden, "level_scores": levels, "level_scores_fp": levels},),
+            "golden_tolerance": 0.01,
+            "score_stats": {},
+            "lineage": {},
+            "metrics": {},
+            "quantization": {},
+            **changes,
+        }
+        files = {
+            "model.onnx": model,
+            "model_fp.onnx": model,
+            "golden/0.png": grey_png(int(GOLDEN_SCORE)),
+            "card.md": b"# lamp",
+        }
+        path = self.root / "lamp.kenpin"
+        write_bundle(path, manifest=manifest, files=files, key=self.signer)
+        return open_bundle(path, [self.signer.public])
+
+    def install(self, bundle: Bundle | None = None) -> Bundle:
+        """Install and activate a bundle."""
+        bundle = bundle or self.bundle()
+        self.folder.create()
+        self.folder.activate(install_bundle(bundle, self.folder.bundles))
+        self.public_key.write_text(self.signer.public.dumps())
+        return bundle
+
+    def record(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
+        """A calibration record: below 100 OK, from 200 on NG."""
+        fields: dict[str, Any] = {
+            "rev": 1,
+            "created_ms": 0,
+            "bundle_sha256": bundle.sha256,
+            "precision": "int8",
+            "t1": 100.0,
+            "t2": 200.0,
+            "method": "chosen for the test",
+            "good": {"a.png": 10.0, "b.png": 20.0, "c.png": 30.0},
+            "masters": {},
+            "false_calls": Bound(seen=0, of=3, bound=0.7, confidence=0.95),
+            "caught": None,
+            "by": "tester",
+            "why": "test",
+            "software": "0",
+            "previous_sha256": head(self.folder.records),
+        }
+        return CalibrationRecord(**{**fields, **changes})
+
+    def calibrate(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
+        """Sign a record and put it in force."""
+        record = self.record(bundle, **changes)
+        self.folder.key.with_suffix(".pub").write_text(self.station_key.public.dumps())
+        append_record(self.folder.records, record, self.station_key)
+        return record
+
+    def ready(self) -> Workshop:
+        """Install the bundle and calibrate it."""
+        self.calibrate(self.install())
+        return self
+
+    def pictures(self, *brightness: int) -> Path:
+        """A folder with one grey picture per value, named in their order."""
+        folder = self.root / "parts"
+        folder.mkdir(exist_ok=True)
+        for number, value in enumerate(brightness):
+            (folder / f"{number:03d}.png").write_bytes(grey_png(value, 2 * SIZE))
+        return folder
+
+    def config(self, source: str, **mqtt: Any) -> StationConfig:
+        """The station's configuration."""
+        if self.port:
+            mqtt["url"] = f"mqtt://127.0.0.1:{self.port}"
+        return StationConfig.model_validate(
+            {
+                "station": {
+                    "topic": "plant/line/st1",
+                    "state_dir": self.folder.root,
+                    "trusted_keys": [self.public_key],
+                },
+                "source": {"url": source},
+                "mqtt": mqtt,
+            }
+        )
+
+    def toml(self, source: str) -> Path:
+        """The same as a file."""
+        path = self.root / "station.toml"
+        path.write_text(
+            f'[station]\ntopic = "plant/line/st1"\nstate_dir = "{self.folder.root}"\n'
+            f'trusted_keys = ["{self.public_key}"]\n[source]\nurl = "{source}"\n'
+            + (f'[mqtt]\nurl = "mqtt://127.0.0.1:{self.port}"\n' if self.port else "")
+        )
+        return path
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    made = Workshop(tmp_path)
+    made.public_key.write_text(made.signer.public.dumps())
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mosquitto:
+    """A real broker that keeps sessions and messages over its own death."""
+
+    def __init__(self, root: Path, extra: str = "") -> None:
+        root.mkdir()
+        self.port = free_port()
+        self._config = root / "mosquitto.conf"
+        # As root it would become another user, who cannot read a temporary folder.
+        user = "user root\n" if os.geteuid() == 0 else ""
+        self._config.write_text(
+            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
+            f"persistence true\npersistence_location {root}/\n"
+            f"autosave_on_changes true\nautosave_interval 1\n{extra}\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(self._answers, "mosquitto")
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    made: list[Mosquitto] = []
+
+    def make(extra: str = "") -> Mosquitto:
+        made.append(Mosquitto(tmp_path / f"mosquitto{len(made)}", extra))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.kill()
+
+
+@pytest.fixture
+def mosquitto(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    broker = make_mosquitto()
+    broker.start()
+    return broker
+
+
+class Subscriber:
+    """mosquitto_sub with MQTT 5: another program, which shares no code with the station."""
+
+    def __init__(self, port: int, client_id: str) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [
+                *("mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-i", client_id),
+                *("-c", "-x", "3600", "-q", "1", "-t", "plant/#", "-t", "ready", "-F", "%j"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        ready = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-t", "ready", "-m", "{}", "-q", "1"]
+        wait_for(lambda: subprocess.run(ready, check=True) and bool(self.messages), "the subscription")
+
+    def payloads(self, topic: str) -> list[dict[str, Any]]:
+        return [
+            json.loads(m["payload"]) for m in list(self.messages) if m["topic"] == f"plant/line/st1/{topic}"
+        ]
+
+    def events(self) -> list[dict[str, Any]]:
+        return self.payloads("event/anomaly")
+
+    def first_seqs(self) -> list[int]:
+        """Numbers of the events in the order of their first delivery."""
+        return list(dict.fromkeys(event["seq"] for event in self.events()))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.messages.append(json.loads(line))
+
+
+@pytest.fixture
+def make_subscriber() -> Iterator[Callable[[int], Subscriber]]:
+    made: list[Subscriber] = []
+
+    def make(port: int) -> Subscriber:
+        made.append(Subscriber(port, f"scada{len(made)}"))
+        return made[-1]
+
+    yield make
+    for subscriber in made:
+        subscriber.close()
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+    by_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < by_s, f"{what} did not come in {timeout_s} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="wait_for")
+def wait_for_fixture() -> Callable[..., None]:
+    return wait_for
+
+
+@pytest.fixture(name="free_port")
+def free_port_fixture() -> int:
+    return free_port()
+
+
+@pytest.fixture(name="grey_png")
+def grey_png_fixture() -> Callable[..., bytes]:
+    return grey_png
+
+
+@pytest.fixture(name="brightness_model")
+def brightness_model_fixture() -> Callable[..., bytes]:
+    return brightness_model

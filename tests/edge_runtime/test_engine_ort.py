@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kenpin.edge_runtime.engine_ort import OrtEngine, load_engine
+from kenpin.errors import EngineError
+
+
+def test_scores_are_those_of_the_model(brightness_model: Any) -> None:
+    engine = OrtEngine(brightness_model(), "int8")
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[3, 5] = 90
+    scored = engine.score(image)
+    assert scored.score == 90
+    assert scored.level_scores == (45, 67.5, 90)
+    assert scored.anomaly_map.shape == (16, 16)
+    assert scored.anomaly_map.dtype == np.float32
+    assert np.unravel_index(scored.anomaly_map.argmax(), (16, 16)) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((16, 17, 3), np.uint8),
+        np.zeros((16, 16), np.uint8),
+        np.zeros((16, 16, 3), np.float32),
+    ],
+)
+def test_another_shape_or_type_is_refused(brightness_model: Any, image: Any) -> None:
+    with pytest.raises(EngineError, match=r"takes uint8 \(16, 16, 3\)"):
+        OrtEngine(brightness_model(), "int8").score(image)
+
+
+@pytest.mark.parametrize("brightness", [0, 7])  # 0 / 0 is NaN, 7 / 0 is infinite
+def test_a_score_that_is_not_finite_is_an_error(brightness_model: Any, brightness: int) -> None:
+    engine = OrtEngine(brightness_model(divide_by=0.0), "int8")
+    with pytest.raises(EngineError, match="not finite"):
+        engine.score(np.full((16, 16, 3), brightness, np.uint8))
+
+
+def test_bytes_that_are_no_model_are_an_engine_error() -> None:
+    with pytest.raises(EngineError, match="does not load"):
+        OrtEngine(b"no model", "int8")
+
+
+def test_a_model_with_other_inputs_is_refused() -> None:
+    tensor = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", [tensor], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    with pytest.raises(EngineError, match="not a kenpin model: it takes x"):
+        OrtEngine(model.SerializeToString(), "fp32")
+
+
+def test_a_golden_frame_within_the_tolerance_passes(workshop: Any, brightness_model: Any) -> None:
+    off_by_0_004 = brightness_model(scale=1.0001)
+    assert load_engine(workshop.bundle(model=off_by_0_004), "int8").precision == "int8"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32", None])
+def test_a_golden_frame_beyond_the_tolerance_is_refused(
+    workshop: Any, brightness_model: Any, precision: Any
+) -> None:
+    with pytest.raises(EngineError, match=r"instead of 40"):
+        load_engine(workshop.bundle(model=brightness_model(scale=1.01)), precision)
+
+
+def test_a_tolerance_that_is_no_number_lets_nothing_pass(workshop: Any, brightness_model: Any) -> None:
+    bundle = workshop.bundle(model=brightness_model(scale=2.0))
+    object.__setattr__(bundle.manifest, "golden_tolerance", float("nan"))
+    with pytest.raises(EngineError, match="instead of 40"):
+        load_engine(bundle, "int8")
+
+
+def test_without_golden_frames_nothing_is_proven(workshop: Any) -> None:
+    with pytest.raises(EngineError, match="no golden frames"):
+        load_engine(workshop.bundle(golden=()), "int8")
+
+
+def test_one_of_the_two_models_is_taken_when_none_is_named(workshop: Any) -> None:
+    engine = load_engine(workshop.bundle())
+    assert engine.precision in ("int8", "fp32")
+    assert engine.input_size == (16, 16)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.source import Fault, Source
+from kenpin.edge_runtime.sources import open_source
+from kenpin.errors import ConfigError, SourceError
+from kenpin.frame import Frame
+from kenpin.synthetic import draw_part
+
+
+def drain(source: Source) -> list[Frame | Fault]:
+    items: list[Frame | Fault] = []
+    while (item := source.next()) is not None:
+        items.append(item)
+    source.close()
+    return items
+
+
+@pytest.mark.parametrize(
+    ("url", "what", "cure"),
+    [
+        ("foldr:x", "unknown source 'foldr'", "did you mean folder?"),
+        ("x", "unknown source 'x'", "synthetic:board"),
+        ("folder:x?rat=3", "has no option 'rat'", "did you mean rate?"),
+        ("folder:", "names nothing", "folder:DIR"),
+        ("folder:x?rate=fast", "rate=fast is not usable", "0 to 1000"),
+        ("synthetic:board?rate=0", "rate=0 is not usable", "0.1 to 1000"),
+        ("synthetic:board?rate=nan", "rate=nan is not usable", "0.1 to 1000"),
+        ("synthetic:bord", "bord", "board"),
+        ("usb:front", "not a camera's number", "usb:0"),
+        ("usb:0?width=0", "width=0 is not usable", "1 to"),
+    ],
+)
+def test_a_wrong_address_says_what_is_wrong_and_the_cure(url: str, what: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        open_source(url)
+    assert what in error.value.what
+    assert cure in error.value.cure
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("folder:{tmp}/none", "does not exist"),
+        ("folder:{tmp}", "holds no picture"),
+        ("video:{tmp}/none.mp4", "does not exist"),
+        ("video:{tmp}/text.mp4", "not a video"),
+        ("usb:97", "does not open"),
+    ],
+)
+def test_what_does_not_open_says_so(tmp_path: Path, url: str, what: str) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(SourceError, match=what) as error:
+        open_source(url.format(tmp=tmp_path))
+    assert error.value.cure
+
+
+def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Path, grey_png: Any) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.png").write_bytes(grey_png(5))
+    (tmp_path / "a.png").write_bytes(grey_png(6)[:-20])
+    (tmp_path / "c.jpg").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    cut, good, empty = drain(open_source(f"folder:{tmp_path}"))
+    assert isinstance(good, Frame)
+    assert (good.part_id, good.camera, good.image[0, 0, 0]) == ("b/1.png", tmp_path.name, 5)
+    assert isinstance(cut, Fault)
+    assert isinstance(empty, Fault)
+    assert (cut.part_id, cut.verdict, cut.reason) == (
+        "a.png",
+        Verdict.NO_DECISION,
+        "the picture file is cut short",
+    )
+    assert empty.reason == "the picture file is empty"
+
+
+def test_a_file_name_that_is_not_utf8_can_be_stored(tmp_path: Path, grey_png: Any) -> None:
+    Path(bytes(tmp_path).decode() + "/\udcff.png").write_bytes(grey_png(5))
+    (item,) = drain(open_source(f"folder:{tmp_path}"))
+    assert item.part_id.encode("utf-8") == b"\\udcff.png"
+
+
+def test_a_folder_keeps_its_rate_and_starts_over(tmp_path: Path, grey_png: Any) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(grey_png(5))
+    source = open_source(f"folder:{tmp_path}?rate=20&loop=1")
+    start = time.monotonic()
+    items = [source.next() for _ in range(5)]
+    assert time.monotonic() - start >= 0.2
+    assert [item.part_id for item in items if item] == ["a.png", "b.png", "a.png", "b.png", "a.png"]
+
+
+def test_every_frame_of_a_video_is_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 24))
+    for value in (0, 100, 200):
+        writer.write(np.full((24, 32, 3), value, np.uint8))
+    writer.release()
+    items = drain(open_source(f"video:{path}"))
+    assert [item.part_id for item in items] == ["line-000000", "line-000001", "line-000002"]
+    assert isinstance(items[1], Frame)
+    assert items[1].image.shape == (24, 32, 3)
+    assert abs(int(items[1].image.mean()) - 100) < 5
+
+
+def test_drawn_parts_are_those_of_the_seed_and_come_in_time() -> None:
+    source = open_source("synthetic:board?seed=3&rate=20&defects=1")
+    start_ns = time.monotonic_ns()
+    items = [source.next() for _ in range(4)]
+    assert source.drawn
+    for index, item in enumerate(items):
+        assert isinstance(item, Frame)
+        assert item.part_id == f"board-3-{index:06d}"
+        assert np.array_equal(item.image, draw_part("board", seed=3, index=index, defect_share=1).image)
+        assert (item.captured_ns - start_ns) / 1e9 == pytest.approx(index / 20, abs=0.02)
+    assert time.monotonic_ns() - start_ns >= 0.15e9
+
+
+def test_parts_that_a_late_station_overran_are_missed_one_by_one() -> None:
+    source = open_source("synthetic:cap?rate=40")
+    first = source.next()
+    assert isinstance(first, Frame)
+    time.sleep(0.62)  # parts 1 to 24 became due, 8 frames wait, 1 to 16 were overrun
+    items = [source.next() for _ in range(40)]
+    assert [item.part_id for item in items if item] == [f"cap-1-{k:06d}" for k in range(1, 41)]
+    missed = [item for item in items if isinstance(item, Fault)]
+    assert missed[:16] == items[:16]
+    assert len(missed) < 40
+    assert all(item.verdict is Verdict.MISSED and "overrun" in item.reason for item in missed)
+    assert missed[0].ts_ms == pytest.approx(first.ts_ms + 25, abs=20)
