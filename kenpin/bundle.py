@@ -15,9 +15,11 @@ The identity of a bundle is the SHA-256 of its manifest, which pins every other 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +43,8 @@ _COPY_AGAIN = "do not use it; copy it again from the workstation or export again
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A tolerance of NaN would accept every score.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileEntry(_Strict):
@@ -54,8 +57,8 @@ class FileEntry(_Strict):
 class Golden(_Strict):
     """A frame at model resolution and the scores each model gave for it when it was exported.
 
-    `score` and `level_scores` (coarse, mid, fine) are of the INT8 model run without graph optimisation,
-    `score_fp` and `level_scores_fp` of the float model.
+    `score` and `level_scores` (coarse, mid, fine) are of the INT8 model in ONNX Runtime with basic graph
+    optimisation, `score_fp` and `level_scores_fp` of the float model with all of it: as a station runs them.
     """
 
     file: str
@@ -76,7 +79,7 @@ class Manifest(_Strict):
         files: Every other file of the bundle, by path.
         input_shape: Shape of the model's input `frames` (N, H, W, 3).
         golden: Frames with known scores.
-        score_stats: `mean`, `std` and `p99` of the score over held-back good pictures, and their `count`.
+        score_stats: `mean`, `std` and `p99` of the INT8 score over held-back good pictures, and `count`.
         golden_tolerance: Largest |difference of a golden score| that counts as the same model.
         lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
         metrics: Figures measured at training and export.
@@ -87,11 +90,11 @@ class Manifest(_Strict):
     product: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     version: str = Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")
     created_ms: int
-    min_runtime: str
+    min_runtime: str = Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$")
     files: dict[str, FileEntry]
     input_shape: tuple[int, int, int, int]
     golden: tuple[Golden, ...]
-    golden_tolerance: float
+    golden_tolerance: float = Field(gt=0)
     score_stats: dict[str, float]
     lineage: dict[str, Any]
     metrics: dict[str, Any]
@@ -140,17 +143,35 @@ def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str,
     entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in files.items()}
     parsed = Manifest.model_validate({**manifest, "files": entries})
     content = canonical_json(parsed.model_dump(mode="json", by_alias=True))
-    comment = f"product={parsed.product} version={parsed.version}"
-    signature = key.sign(content, comment=comment)
-    partial = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {MANIFEST: content, SIGNATURE: signature.encode(), **files}.items():
-            # A fixed date: the same content gives the same file.
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)
+    signature = key.sign(content, comment=f"product={parsed.product} version={parsed.version}")
+    try:
+        _replace_synced(path, _to_zip({MANIFEST: content, SIGNATURE: signature.encode(), **files}))
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle: {error.strerror}", where=path, cure="choose another place, or make room"
+        ) from None
     return hashlib.sha256(content).hexdigest()
+
+
+def _to_zip(files: Mapping[str, bytes]) -> bytes:
+    """The one zip that these files make: the same files give the same bytes, on every machine."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            archive.writestr(entry, data)
+    return out.getvalue()
+
+
+def _replace_synced(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    try:
+        _write_synced(partial, data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
@@ -164,14 +185,23 @@ def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
         BundleError: It says what is wrong: missing, unsigned, signed by a stranger, changed, files missing,
             unexpected or outside, or made for a newer kenpin.
     """
-    if not path.exists():
-        raise BundleError("the bundle does not exist", where=path, cure="check the path, or export one")
-    raw = _read_folder(path) if path.is_dir() else _read_zip(path)
+    try:
+        raw = _read_folder(path) if path.is_dir() else _read_zip(path)
+    except FileNotFoundError:
+        raise BundleError(
+            "the bundle does not exist", where=path, cure="check the path, or export one"
+        ) from None
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be read: {error.strerror}",
+            where=path,
+            cure="check the path and its permissions",
+        ) from None
     for needed in (MANIFEST, SIGNATURE):
         if needed not in raw:
             raise BundleError(f"the bundle has no {needed}", where=path, cure=_COPY_AGAIN)
     seal = {name: raw.pop(name) for name in (MANIFEST, SIGNATURE)}
-    content, signature = seal[MANIFEST], seal[SIGNATURE].decode("ascii", errors="replace")
+    content, signature = seal[MANIFEST], seal[SIGNATURE].decode(errors="replace")
     signer = verify(content, signature, trusted, where=f"{path}: {MANIFEST}")
     manifest = _parse_manifest(content, path)
     _check_files(raw, manifest, path)
@@ -187,19 +217,42 @@ def install_bundle(bundle: Bundle, bundles: Path) -> Path:
 
     Returns:
         The installed folder.
+
+    Raises:
+        BundleError: It cannot be written.
     """
     target = bundles / bundle.sha256
-    if target.is_dir():
-        return target
-    staging = bundles / f".staging-{bundle.sha256}"
-    shutil.rmtree(staging, ignore_errors=True)
-    for name, data in {**bundle.files, **bundle.seal}.items():
-        _write_synced(staging / name, data)
-    for folder in {(staging / name).parent for name in bundle.files} | {staging}:
-        _sync_folder(folder)
-    staging.rename(target)
-    _sync_folder(bundles)
+    content = {**bundle.files, **bundle.seal}
+    try:
+        if not _is_intact(target, content):
+            _install(content, target)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be installed: {error.strerror}",
+            where=target,
+            cure="make room there and let this user write; the active bundle is unchanged",
+        ) from None
     return target
+
+
+def _is_intact(target: Path, content: Mapping[str, bytes]) -> bool:
+    try:
+        return target.is_dir() and _read_folder(target) == content
+    except BundleError:
+        return False
+
+
+def _install(content: Mapping[str, bytes], target: Path) -> None:
+    staging = target.with_name(f".staging-{target.name}")
+    shutil.rmtree(staging, ignore_errors=True)
+    for name, data in content.items():
+        _write_synced(staging / name, data)
+    for folder in {(staging / name).parent for name in content}:
+        _sync_folder(folder)
+    # What stands there already was damaged on the disk, or it would not be written again.
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    _sync_folder(target.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -246,6 +299,12 @@ def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> No
     missing = sorted(manifest.files.keys() - raw.keys())
     if missing:
         raise BundleError(f"the bundle lacks {', '.join(missing)}", where=path, cure=_COPY_AGAIN)
+    needed = {MODEL, MODEL_FP, CARD, *(golden.file for golden in manifest.golden)}
+    unnamed = sorted(needed - manifest.files.keys())
+    if unnamed:
+        raise BundleError(
+            f"the manifest does not name {', '.join(unnamed)}", where=path, cure="export the bundle again"
+        )
     extra = sorted(raw.keys() - manifest.files.keys())
     if extra:
         raise BundleError(
@@ -274,13 +333,23 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise BundleError("the bundle is neither a file nor a folder", where=path, cure="check the path")
+    if about.st_size > MAX_BYTES:
+        raise BundleError(f"the bundle is larger than {MAX_BYTES >> 20} MiB", where=path, cure=_COPY_AGAIN)
+    data = path.read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             _check_entries(entries, path)
-            return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"the bundle cannot be read: {error}", where=path, cure=_COPY_AGAIN) from None
+            files = {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        raise BundleError(f"the bundle is not a complete zip: {error}", where=path, cure=_COPY_AGAIN) from None
+    # A zip has room for bytes that no signature covers: comments, dates, gaps. Here it must have none.
+    if _to_zip(files) != data:
+        raise BundleError("the bundle holds bytes that kenpin did not write", where=path, cure=_COPY_AGAIN)
+    return files
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 from typing import NoReturn
 
@@ -37,23 +38,34 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        target, extra, _ = _VERBS[cmd_name]
-        module, attribute = target.split(":")
-        try:
-            command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("kenpin"):
-                raise
-            raise ConfigError(
-                f"kenpin {cmd_name} needs the Python package {error.name}, which is not installed",
-                cure=f"pip install 'kenpin[{extra}]'",
-            ) from None
+        ctx.invoked_subcommand = cmd_name
+        module, attribute = _VERBS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ImportError as error:
+            if error.name is not None and error.name.split(".")[0] == "kenpin":
+                raise
+            raise _package_error(error, str(ctx.invoked_subcommand)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, text) for verb, (_, _, text) in _VERBS.items()])
+
+
+def _package_error(error: ImportError, verb: str) -> ConfigError:
+    """Say which package a verb lacks, at its import or later: heavy ones are imported when it runs."""
+    what = f"kenpin {verb} needs the Python package {error.name}, which is not installed"
+    if not isinstance(error, ModuleNotFoundError):
+        what = f"kenpin {verb} cannot load a Python package: {error}"
+    cure = f"pip install 'kenpin[{_VERBS[verb][1]}]'"
+    if error.name is not None and error.name.split(".")[0] == "cv2" and platform.machine() == "aarch64":
+        cure = "apt install python3-opencv, in an environment made with --system-site-packages"
+    return ConfigError(what, where=sys.prefix, cure=cure)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

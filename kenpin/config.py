@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -90,7 +90,7 @@ class MqttSection(_Section):
         if not self.url:
             return self
         parts = urlsplit(self.url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not _has_valid_port(parts):
             raise ValueError("url must look like mqtt://host:1883 or mqtts://host:8883")
         if parts.password:
             raise ValueError("no password in the url; use username and password_file")
@@ -105,7 +105,7 @@ class DecideSection(_Section):
     """How a verdict is reached.
 
     Attributes:
-        timeout_ms: A part that is not decided this long after its exposure gets NO_DECISION.
+        timeout_ms: An OK that comes later than this after the exposure becomes NO_DECISION; a late NG stays one.
     """
 
     timeout_ms: int = Field(default=1000, ge=1, le=600_000)
@@ -143,9 +143,10 @@ def load_config(path: Path) -> StationConfig:
 
 
 def _explain(error: ValidationError, text: str, path: Path) -> ConfigError:
-    """Turn the first finding of pydantic into a sentence with a line."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
+    """Turn a finding of pydantic into a sentence with a line."""
+    # A misspelt key is often the reason why another one is missing, so it comes first.
+    first = min(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
+    keys = [part for part in first["loc"] if isinstance(part, str)]
     name = ".".join(keys)
     where = f"{path}, line {_line_of(keys, text)}"
     if first["type"] == "extra_forbidden":
@@ -154,7 +155,8 @@ def _explain(error: ValidationError, text: str, path: Path) -> ConfigError:
         cure = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
         return ConfigError(f"unknown key {name}", where=where, cure=cure)
     if first["type"] == "missing":
-        return ConfigError(f"the key {name} is missing", where=path, cure=f"add {keys[-1]} to [{keys[0]}]")
+        cure = f"add {keys[-1]} to [{keys[0]}]" if len(keys) > 1 else f"add the section [{name}]"
+        return ConfigError(f"{name} is missing", where=path, cure=cure)
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{name}: {message}", where=where, cure="correct the value")
 
@@ -180,6 +182,13 @@ def _line_of(keys: list[str], text: str) -> int:
         if key and [*section.split("."), key.group(1)][-len(keys) :] == keys:
             return number
     return found
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

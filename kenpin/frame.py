@@ -91,5 +91,5 @@ def _is_cut_short(data: bytes) -> bool:
         # An embedded thumbnail ends before the main scan starts: the last end must follow the last start.
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data[-64:]
+        return b"IEND" not in data[max(data.rfind(b"IDAT"), 0) :]
     return False

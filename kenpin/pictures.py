@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kenpin.errors import DataError
 from kenpin.frame import PICTURE_SUFFIXES
 
 GOOD = "good"
+GROUND_TRUTH = "ground_truth"
+MANIFEST = "manifest.csv"
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,8 @@ def list_pictures(folder: Path) -> list[Path]:
     Raises:
         DataError: The folder is missing or holds no picture.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"the picture folder {what}", where=folder, cure="give a folder of PNG or JPEG files")
-    found = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
-    )
+    _check_folder(folder)
+    found = sorted(p for p in folder.rglob("*") if _is_picture(p, folder))
     if not found:
         kinds = " ".join(sorted(PICTURE_SUFFIXES))
         raise DataError("the folder holds no picture", where=folder, cure=f"put pictures there ({kinds})")
@@ -61,38 +60,50 @@ def list_pictures(folder: Path) -> list[Path]:
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
-    A `manifest.csv` with the columns `file` and `group` in the folder is honoured. Where the folder has no
-    test part of its own, a fifth of the good groups is held back for testing.
+    Masks are looked for in `ground_truth/<defect>/`. A `manifest.csv` with the columns `file` and `group` in
+    the folder is honoured. Where the folder has no test part of its own, a fifth of the good groups is held
+    back for testing.
 
     Args:
         folder: The data folder.
         seed: Decides which groups are held back.
 
     Raises:
-        DataError: No picture of a good part was found.
+        DataError: No picture of a good part was found, or it is not clear which ones are good.
     """
-    if not folder.is_dir():
-        raise DataError("the data folder does not exist", where=folder, cure="check the path given with --data")
+    _check_folder(folder)
     groups = _read_groups(folder)
     if (folder / "train" / GOOD).is_dir():
-        train = _label(list_pictures(folder / "train" / GOOD), GOOD, folder, groups)
-        test_dir = folder / "test"
-        if not test_dir.is_dir():
-            return _hold_back(train, [], seed)
-        test = [p for d in _subfolders(test_dir) for p in _mvtec_label(d, folder, groups)]
-        return PictureSet(tuple(train), tuple(test))
+        return _read_mvtec(folder, groups, seed)
     if (folder / GOOD).is_dir():
-        bad_dirs = [d for d in _subfolders(folder) if d.name != GOOD]
-        bad = [p for d in bad_dirs for p in _label(list_pictures(d), d.name, folder, groups)]
+        bad_dirs = [d for d in _subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
+        bad = [p for d in bad_dirs for p in _label_with_masks(d, folder, groups)]
         return _hold_back(_label(list_pictures(folder / GOOD), GOOD, folder, groups), bad, seed)
-    return _hold_back(_label(list_pictures(folder), GOOD, folder, groups), [], seed)
+    pictures = list_pictures(folder)
+    nested = sorted({p.relative_to(folder).parts[0] for p in pictures if p.parent != folder})
+    if nested:
+        raise DataError(
+            f"the folder has subfolders ({', '.join(nested)}) but none is named {GOOD}",
+            where=folder,
+            cure=f"name the folder of good parts {GOOD!r}, or use --good DIR, which takes all below it as good",
+        )
+    return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
 
 
 def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     """Read a folder of good parts and, where given, one of bad parts (subfolders name the defects).
 
     A fifth of the good groups is held back for testing. `manifest.csv` is looked for in each folder.
+
+    Raises:
+        DataError: A folder is missing or empty, or one lies in the other.
     """
+    if bad is not None and good.resolve() in (bad.resolve(), *bad.resolve().parents):
+        raise DataError(
+            "the folder of bad parts lies in the folder of good ones",
+            where=bad,
+            cure="put them side by side, or all below one folder and use --data",
+        )
     good_pictures = _label(list_pictures(good), GOOD, good, _read_groups(good))
     bad_pictures: list[Picture] = []
     if bad is not None:
@@ -101,6 +112,16 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
             label = path.relative_to(bad).parts[0] if path.parent != bad else "bad"
             bad_pictures += _label([path], label, bad, groups)
     return _hold_back(good_pictures, bad_pictures, seed)
+
+
+def read_folder(folder: Path, *, label: str) -> list[Picture]:
+    """All pictures below one folder, under one label.
+
+    A `manifest.csv` in the folder, or in one of the two above it (`DATA/test/good`), is honoured.
+    """
+    here = folder.resolve()
+    root = next((d for d in (here, *here.parents[:2]) if (d / MANIFEST).is_file()), here)
+    return _label(list_pictures(here), label, root, _read_groups(root))
 
 
 def split_groups(
@@ -117,9 +138,9 @@ def split_groups(
         The larger rest and the part of about `share`, each in the given order. With two groups or more
         neither is empty.
     """
-    names = sorted({p.group for p in pictures})
+    size = Counter(p.group for p in pictures)
+    names = sorted(size)
     random.Random(seed).shuffle(names)
-    size = {name: sum(p.group == name for p in pictures) for name in names}
     second: set[str] = set()
     taken = 0
     for name in names[:-1]:
@@ -135,40 +156,105 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet:
-    train, test = split_groups(good, 0.2, seed=seed)
-    return PictureSet(tuple(train), tuple(test + bad))
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"the picture folder {what}", where=folder, cure="give a folder of PNG or JPEG files")
+
+
+def _is_picture(path: Path, root: Path) -> bool:
+    """Tell whether a path below `root` is a picture file. A broken link is one: reading it names it."""
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden and not path.is_dir()
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
 
 
-def _mvtec_label(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:
+def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
+    train = _label(list_pictures(folder / "train" / GOOD), GOOD, folder, groups)
+    test_dir = folder / "test"
+    if not test_dir.is_dir():
+        return _hold_back(train, [], seed)
+    test = [p for d in _subfolders(test_dir) for p in _label_with_masks(d, folder, groups)]
+    if not test:
+        raise DataError(
+            "the test folder has no subfolders",
+            where=test_dir,
+            cure=f"sort its pictures into {GOOD}/ and one folder for each defect, or remove it",
+        )
+    shared = sorted({p.group for p in train} & {p.group for p in test})
+    if shared:
+        raise DataError(
+            f"pictures of the same part are in train and in test: group {shared[0]}",
+            where=folder / MANIFEST,
+            cure="move all pictures of a group to one side; results would be too good otherwise",
+        )
+    return PictureSet(tuple(train), tuple(test))
+
+
+def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet:
+    """Hold a fifth of the good groups back, and every good picture of a part that also has bad ones."""
+    tied = {p.group for p in bad}
+    free = [p for p in good if p.group not in tied]
+    if not free:
+        raise DataError(
+            "every good picture is in one group with a bad one, so none is left to learn from",
+            where=good[0].path.parent,
+            cure=f"add pictures of parts that have no defect, or correct the groups in {MANIFEST}",
+        )
+    train, _ = split_groups(free, 0.2, seed=seed)
+    kept = {p.path for p in train}
+    return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad))
+
+
+def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:
+    """Label the pictures of one folder by its name, with their masks where it names a defect."""
     pictures = _label(list_pictures(folder), folder.name, root, groups)
-    if folder.name == GOOD:
+    truth = root / GROUND_TRUTH / folder.name
+    if folder.name == GOOD or not truth.is_dir():
         return pictures
-    truth = root / "ground_truth" / folder.name
-    masks = {m.stem.removesuffix("_mask"): m for m in truth.glob("*")} if truth.is_dir() else {}
-    return [Picture(p.path, p.label, p.group, masks.get(p.path.stem)) for p in pictures]
+    masks = {m.stem.removesuffix("_mask"): m for m in list_pictures(truth)}
+    return [replace(p, mask=masks.get(p.path.stem)) for p in pictures]
 
 
 def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) -> list[Picture]:
-    relative = [p.relative_to(root).as_posix() for p in paths]
-    return [Picture(p, label, groups.get(r, r)) for p, r in zip(paths, relative, strict=True)]
+    """Label pictures. One that the manifest does not name is a part of its own."""
+    labelled = []
+    for path in paths:
+        relative = path.relative_to(root).as_posix()
+        # With the folder's name: good/1.png and bad/1.png are not the same part.
+        labelled.append(Picture(path, label, groups.get(relative, f"{root.name}/{relative}")))
+    return labelled
 
 
 def _read_groups(folder: Path) -> dict[str, str]:
     """Read `manifest.csv`: relative path -> group."""
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
+    path = folder / MANIFEST
+    if not path.is_file():
         return {}
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        rows = csv.DictReader(lines)
-        if not {"file", "group"} <= set(rows.fieldnames or ()):
+    try:
+        # Spreadsheets write a byte order mark and, on Windows, backslashes.
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{MANIFEST} cannot be read: {error}", where=path, cure="save it as CSV in UTF-8, or remove it"
+        ) from None
+    groups: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        if not row.get("file") or not row.get("group"):
             raise DataError(
-                "manifest.csv needs the columns file and group",
-                where=manifest,
-                cure="add them, or remove the file",
+                f"{MANIFEST} needs a file and a group in every row",
+                where=f"{path}, line {number}",
+                cure="add the columns file and group and fill them, or remove the file",
             )
-        return {row["file"]: row["group"] for row in rows}
+        groups[row["file"].replace("\\", "/")] = row["group"]
+    if not any((folder / name).is_file() for name in groups):
+        raise DataError(
+            f"{MANIFEST} names no file of this folder",
+            where=path,
+            cure="write paths relative to the folder, like good/part1.png, or remove the file",
+        )
+    return groups

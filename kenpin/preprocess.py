@@ -33,7 +33,9 @@ def to_input(image: Image, *, height: int, width: int) -> Image:
         )
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (width, height), interpolation=method)
+    # Each side is shrunk or enlarged for itself: OpenCV averages only where neither side grows.
+    least = (min(image.shape[1], width), min(image.shape[0], height))
+    resized = cv2.resize(image, least, interpolation=cv2.INTER_AREA)
+    if least != (width, height):
+        resized = cv2.resize(resized, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized, dtype=np.uint8)

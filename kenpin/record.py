@@ -13,7 +13,7 @@ from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.signing import PublicKey, SecretKey, verify
 
-_RECALIBRATE = "calibrate again with: kenpin calibrate fit"
+_RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
 
 
 class Bound(BaseModel):
@@ -58,7 +58,7 @@ class CalibrationRecord(BaseModel):
         previous_sha256: SHA-256 of the line before; empty in the first record.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_: Literal["kenpin.calibration.v1"] = Field(default="kenpin.calibration.v1", alias="schema")
     rev: int = Field(ge=1)
@@ -66,8 +66,8 @@ class CalibrationRecord(BaseModel):
     state: Literal["TRIAL", "CONFIRMED"] = "TRIAL"
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     precision: Literal["int8", "fp32"]
-    t1: float = Field(allow_inf_nan=False)
-    t2: float = Field(allow_inf_nan=False)
+    t1: float
+    t2: float
     method: str
     good: dict[str, float]
     masters: dict[str, float]

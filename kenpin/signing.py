@@ -77,24 +77,25 @@ class SecretKey:
         """Write the secret key (mode 0600) and, beside it, the public key as `<stem>.pub`.
 
         Raises:
-            ConfigError: The file exists already; a key is never overwritten.
+            ConfigError: One of the files exists already, as a key is never overwritten; or it cannot be
+                written.
         """
         secret = self.seed + self.public.raw
         check = hashlib.blake2b(b"Ed" + self.key_id + secret, digest_size=32).digest()
         # Algorithm, no key derivation, BLAKE2b; salt and limits are unused without a password.
         blob = b"Ed" + b"\0\0" + b"B2" + bytes(48) + self.key_id + secret + check
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+        text = f"untrusted comment: minisign encrypted secret key\n{_b64(blob)}\n"
+        public = path.with_suffix(".pub")
+        if public == path:
             raise ConfigError(
-                "a key with this name exists",
-                where=path,
-                cure="choose another name, or move the old key away",
-            ) from None
-        with os.fdopen(handle, "w") as out:
-            out.write(f"untrusted comment: minisign encrypted secret key\n{_b64(blob)}\n")
-        path.with_suffix(".pub").write_text(self.public.dumps())
+                "the secret key must not end in .pub", where=path, cure="name it, for example, signing.key"
+            )
+        _write_new(public, self.public.dumps(), mode=0o644)
+        try:
+            _write_new(path, text, mode=0o600)
+        except ConfigError:
+            public.unlink()
+            raise
 
     @classmethod
     def load(cls, path: Path) -> SecretKey:
@@ -106,14 +107,20 @@ class SecretKey:
         raw = _read_key_line(path, size=158)
         if path.stat().st_mode & 0o077:
             raise ConfigError("the secret key can be read by others", where=path, cure=f"chmod 600 {path}")
+        if raw[:2] != b"Ed" or raw[4:6] != b"B2":
+            raise ConfigError(
+                "the file is not a minisign secret key", where=path, cure="make one with: kenpin bundle keygen"
+            )
         if raw[2:4] != b"\0\0":
             raise ConfigError(
                 "the secret key has a password", where=path, cure="make one with: kenpin bundle keygen"
             )
-        key_id, secret, check = raw[54:62], raw[62:126], raw[126:]
-        if hashlib.blake2b(b"Ed" + key_id + secret, digest_size=32).digest() != check:
+        key = cls(raw[54:62], raw[62:94])
+        # The tool leaves the checksum of a key without password empty.
+        expected = hashlib.blake2b(b"Ed" + raw[54:126], digest_size=32).digest()
+        if raw[126:] not in (expected, bytes(32)) or raw[94:126] != key.public.raw:
             raise ConfigError("the secret key is damaged", where=path, cure="restore it from your copy")
-        return cls(key_id, secret[:32])
+        return key
 
     def sign(self, data: bytes, *, comment: str) -> str:
         """Sign data.
@@ -177,6 +184,19 @@ def verify(data: bytes, signature: str, trusted: Sequence[PublicKey], *, where: 
             cure="do not use it; copy it again from the workstation or export again",
         ) from None
     return key
+
+
+def _write_new(path: Path, text: str, *, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as out:  # noqa: PTH123
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        taken = isinstance(error, FileExistsError) and path.parent.is_dir()
+        what = "a key with this name exists" if taken else f"cannot write the key: {error.strerror}"
+        raise ConfigError(what, where=path, cure="choose another name; no key is ever overwritten") from None
 
 
 def _read_key_line(path: Path, *, size: int) -> bytes:

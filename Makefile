@@ -1,0 +1,53 @@
+# `make demo` and `make test` prepare .venv by themselves. They need Python >= 3.10 with pip and venv, and make.
+#   make demo ARGS="--data DIR"
+#   make demo PYTHON=python3.12
+#   make bench ARGS="DIR DIR"        folders of real pictures, MVTec style
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+DEMO_READY := $(VENV)/.demo-ready
+DEV_READY  := $(VENV)/.dev-ready
+
+.PHONY: demo test check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO_READY)
+	$(BIN)/kenpin demo $(ARGS)
+
+test: $(DEV_READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(DEV_READY)
+	$(BIN)/python benchmarks/real_pictures.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# An installation that was stopped halfway leaves .unfinished behind; the next one starts from nothing.
+# torch goes first, alone, so that the build that pip is told to take (CPU or CUDA) stays.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	@if [ -e $(VENV)/.unfinished ]; then rm -rf $(VENV); fi
+	$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.unfinished && rm -f $(DEMO_READY) $(DEV_READY)
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[$(1)]'
+	@rm $(VENV)/.unfinished
+endef
+
+$(DEMO_READY): pyproject.toml constraints.txt
+	$(call install,demo)
+	@touch $@
+
+$(DEV_READY): pyproject.toml constraints.txt
+	$(call install,dev)
+	@touch $(DEMO_READY) $@

@@ -1,0 +1,111 @@
+"""Train, export and measure on folders of real pictures; prints the README's table.
+
+    python benchmarks/real_pictures.py DIR [DIR…] [--size 224] [--budget quick]
+
+Each folder is MVTec style with good and defective test pictures. Test pictures take part in no choice.
+Beside each figure stands what mean brightness alone reaches on the same pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kenpin.frame import read_picture
+from kenpin.pictures import GOOD, read_data
+from kenpin.train.metrics import auroc
+from kenpin.train.run import git_commit
+
+COLUMNS = (
+    "pictures",
+    "train + report, s",
+    "export, s",
+    "image AUROC (95 %)",
+    "brightness alone",
+    "pixel AUROC",
+    "AUPRO 30 %",
+    "escapes per 1,000 at 10 false calls (95 %)",
+    "image AUROC of INT8 (of float)",
+    "p99 difference of scores, INT8",
+)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--size", default="224")
+    parser.add_argument("--budget", default="quick")
+    parser.add_argument("--seed", default="0")
+    options = parser.parse_args()
+    setting = f"{options.size} px, {options.budget}, seed {options.seed}"
+    print(f"{cpu()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
+    for folder in options.folders:
+        print(row(folder, options), flush=True)
+
+
+def row(folder: Path, options: argparse.Namespace) -> str:
+    """Train and export one folder: a row of the table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = str(Path(scratch) / "run")
+        settings = ["--size", options.size, "--budget", options.budget, "--seed", options.seed]
+        trained = kenpin("train", "--data", str(folder), "--run", run, *settings)
+        key = f"{scratch}/signing.key"
+        kenpin("bundle", "keygen", "--out", key)
+        exported = kenpin("export", run, "--out", f"{scratch}/part.kenpin", "--key", key)
+    parity = exported["parity"]
+    cells = [
+        folder.name,
+        f"{trained['seconds']:.0f}",
+        f"{exported['seconds']:.0f}",
+        interval(trained["image_auroc"]),
+        f"{brightness(folder):.3f}",
+        f"{trained['pixel_auroc']:.3f}" if "pixel_auroc" in trained else "no masks",
+        f"{trained['aupro_30']:.3f}" if "aupro_30" in trained else "no masks",
+        interval(trained["escapes_at_10_per_1000"], digits=0),
+        f"{parity['auroc']['int8']:.3f} (float {parity['auroc']['onnx']:.3f})",
+        f"{parity['int8_shift']['p99']:.4f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def interval(figure: dict[str, float], *, digits: int = 3) -> str:
+    """Value and interval as text."""
+    return f"{figure['value']:.{digits}f} ({figure['low']:.{digits}f} .. {figure['high']:.{digits}f})"
+
+
+def brightness(folder: Path) -> float:
+    """AUROC of mean brightness alone, in the better direction."""
+    test = read_data(folder).test
+    means = np.array([read_picture(p.path).mean() for p in test])
+    figure = auroc(means, np.array([p.label != GOOD for p in test]))
+    return max(figure, 1 - figure)
+
+
+def kenpin(*arguments: str) -> Any:
+    """Run one verb and return its JSON document, where it gives one."""
+    wanted = [] if arguments[0] == "bundle" else ["--json"]
+    command = [sys.executable, "-m", "kenpin", *arguments, *wanted]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(printed) if wanted else None
+
+
+def cpu() -> str:
+    """Name and number of the processors."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores {names[0] if names else platform.machine()}"
+
+
+if __name__ == "__main__":
+    main()

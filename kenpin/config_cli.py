@@ -1,0 +1,32 @@
+"""`kenpin config`: check a station's configuration, write its schema for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from kenpin.config import StationConfig, load_config
+
+
+@click.group()
+def config() -> None:
+    """Check a station's configuration."""
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Read a station.toml and say what is wrong with it."""
+    loaded = load_config(file)
+    click.echo(f"{file}: correct", err=True)
+    click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir}", err=True)
+    click.echo(f"  frames from {loaded.source.url}", err=True)
+    click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of station.toml."""
+    click.echo(json.dumps(StationConfig.model_json_schema(), indent=2))

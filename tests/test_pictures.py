@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kenpin.errors import DataError
+from kenpin.pictures import (
+    Picture,
+    PictureSet,
+    list_pictures,
+    read_data,
+    read_good_bad,
+    sha256_of,
+    split_groups,
+)
+
+
+def _fill(root: Path, *names: str) -> None:
+    """Make files; nothing here looks into a picture, so their content does not matter."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def _names(folder: str, count: int) -> list[str]:
+    return [f"{folder}/{number:03}.png" for number in range(count)]
+
+
+def _manifest(root: Path, groups: dict[str, str]) -> None:
+    rows = [f"{file},{group}" for file, group in groups.items()]
+    (root / "manifest.csv").write_text("\n".join(["file,group", *rows, ""]))
+
+
+def _labels(pictures: tuple[Picture, ...]) -> list[str]:
+    return [p.label for p in pictures]
+
+
+def _is_whole(parts: PictureSet) -> bool:
+    """No picture and no group on both sides."""
+    sides = [{p.group for p in side} for side in (parts.train, parts.test)]
+    paths = [p.path for p in (*parts.train, *parts.test)]
+    return not sides[0] & sides[1] and len(set(paths)) == len(paths)
+
+
+def _refused(folder: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        read_data(folder)
+    error = caught.value
+    assert error.what
+    assert str(folder) in error.where
+    assert error.cure
+    return error
+
+
+def test_pictures_are_found_below_the_folder_in_order(tmp_path: Path) -> None:
+    _fill(tmp_path, "b.PNG", "a.jpg", "deep/er/c.tiff", "notes.txt", ".hidden.png", ".cache/d.png")
+    (tmp_path / "folder.png").mkdir()
+    found = [p.relative_to(tmp_path).as_posix() for p in list_pictures(tmp_path)]
+    assert found == ["a.jpg", "b.PNG", "deep/er/c.tiff"]
+
+
+def test_a_broken_link_is_listed_so_that_reading_it_names_it(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "moved away")
+    assert [p.name for p in list_pictures(tmp_path)] == ["gone.png"]
+
+
+def test_missing_empty_and_file_are_three_messages(tmp_path: Path) -> None:
+    _fill(tmp_path, "file", "empty/readme.txt")
+    assert "does not exist" in _refused(tmp_path / "nowhere").what
+    assert "is not a folder" in _refused(tmp_path / "file").what
+    assert "holds no picture" in _refused(tmp_path / "empty").what
+
+
+def test_one_picture_is_learned_from_and_nothing_is_left_to_test(tmp_path: Path) -> None:
+    _fill(tmp_path, "only.png")
+    parts = read_data(tmp_path)
+    assert [p.path.name for p in parts.train] == ["only.png"]
+    assert parts.test == ()
+
+
+def test_plain_pictures_are_good_and_a_fifth_is_held_back(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names(".", 20))
+    parts = read_data(tmp_path)
+    assert (len(parts.train), len(parts.test)) == (16, 4)
+    assert set(_labels(parts.train + parts.test)) == {"good"}
+    assert _is_whole(parts)
+
+
+def test_the_seed_decides_what_is_held_back(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 20))
+    assert read_data(tmp_path, seed=1) == read_data(tmp_path, seed=1)
+    assert read_data(tmp_path, seed=1) != read_data(tmp_path, seed=2)
+
+
+def test_subfolders_without_a_good_one_are_not_taken_for_good_parts(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("Good parts", 5), *_names("scratch", 5), "loose.png")
+    error = _refused(tmp_path)
+    assert "Good parts, scratch" in error.what
+    assert "--good" in error.cure
+
+
+def test_good_beside_folders_of_defects_with_masks(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 10), *_names("hole", 2), *_names("stain", 1))
+    _fill(tmp_path, "ground_truth/hole/001_mask.png")
+    parts = read_data(tmp_path)
+    assert _labels(parts.train) == ["good"] * 8
+    assert _labels(parts.test) == ["good", "good", "hole", "hole", "stain"]
+    assert [p.mask for p in parts.test[2:]] == [None, tmp_path / "ground_truth/hole/001_mask.png", None]
+
+
+def test_mvtec_folders_keep_their_own_split(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/good", 2), *_names("test/hole", 2))
+    _fill(tmp_path, "ground_truth/hole/000_mask.png", "ground_truth/hole/001_mask.png")
+    parts = read_data(tmp_path)
+    assert _labels(parts.train) == ["good"] * 6
+    assert _labels(parts.test) == ["good", "good", "hole", "hole"]
+    masks = [p.mask.name if p.mask else None for p in parts.test]
+    assert masks == [None, None, "000_mask.png", "001_mask.png"]
+    assert _is_whole(parts)
+
+
+def test_mvtec_folders_without_a_test_part_hold_some_back(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 10))
+    parts = read_data(tmp_path)
+    assert (len(parts.train), len(parts.test)) == (8, 2)
+
+
+def test_loose_pictures_in_test_are_not_silently_left_out(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 10), *_names("test", 4))
+    with pytest.raises(DataError, match="no subfolders"):
+        read_data(tmp_path)
+
+
+def test_good_and_bad_folders(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("ok", 10), *_names("ng", 2), *_names("ng/dent", 3))
+    parts = read_good_bad(tmp_path / "ok", tmp_path / "ng")
+    assert _labels(parts.train) == ["good"] * 8
+    assert _labels(parts.test) == ["good"] * 2 + ["bad"] * 2 + ["dent"] * 3
+    assert read_good_bad(tmp_path / "ok", None).test == parts.test[:2]
+
+
+def test_the_same_file_name_does_not_make_the_same_part(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("ok", 10), *_names("ng", 10))
+    assert len(read_good_bad(tmp_path / "ok", tmp_path / "ng").train) == 8
+
+
+def test_bad_parts_inside_the_good_folder_are_refused(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("parts", 10), *_names("parts/bad", 2))
+    for bad in ("parts", "parts/bad", "parts/../parts/bad"):
+        with pytest.raises(DataError, match="lies in the folder of good ones"):
+            read_good_bad(tmp_path / "parts", tmp_path / bad)
+
+
+def test_a_good_picture_of_a_part_that_is_also_bad_is_not_learned_from(tmp_path: Path) -> None:
+    names = _names("good", 10)
+    _fill(tmp_path, *names, "hole/front.png")
+    _manifest(tmp_path, {names[3]: "tile 7", names[4]: "tile 7", "hole/front.png": "tile 7"})
+    parts = read_data(tmp_path)
+    assert _is_whole(parts)
+    assert {tmp_path / names[3], tmp_path / names[4]} <= {p.path for p in parts.test}
+
+
+def test_nothing_left_to_learn_from_is_said(tmp_path: Path) -> None:
+    _fill(tmp_path, "good/1.png", "hole/1.png")
+    _manifest(tmp_path, {"good/1.png": "lot", "hole/1.png": "lot"})
+    assert "none is left to learn from" in _refused(tmp_path).what
+
+
+def test_a_group_in_train_and_test_is_refused(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 3), *_names("test/good", 3))
+    _manifest(tmp_path, {"train/good/000.png": "tile 1", "test/good/002.png": "tile 1"})
+    assert "group tile 1" in _refused(tmp_path).what
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "names no file"),
+        (b"path,part\ngood/000.png,1\n", "needs a file and a group"),
+        (b"file,group\ngood/000.png,\n", "needs a file and a group"),
+        (b"file,group\ngood/000.png\n", "needs a file and a group"),
+        (b"file,group\n/elsewhere/000.png,1\n", "names no file"),
+        ("file,group\ngood/000.png,検品\n".encode("shift_jis"), "cannot be read"),
+    ],
+    ids=["empty", "other columns", "empty group", "no group", "other paths", "not UTF-8"],
+)
+def test_a_manifest_that_cannot_be_used_is_never_ignored(tmp_path: Path, content: bytes, says: str) -> None:
+    _fill(tmp_path, *_names("good", 4))
+    (tmp_path / "manifest.csv").write_bytes(content)
+    error = _refused(tmp_path)
+    assert says in error.what
+    assert "manifest.csv" in error.where
+
+
+def test_a_manifest_from_a_spreadsheet_is_understood(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 4))
+    rows = "\ufefffile,group,note\r\ngood\\000.png,A,\r\ngood\\001.png,A,second shot\r\n"
+    (tmp_path / "manifest.csv").write_text(rows, encoding="utf-8", newline="")
+    parts = read_data(tmp_path)
+    assert sorted(p.group for p in parts.train + parts.test).count("A") == 2
+
+
+@given(st.lists(st.integers(0, 12), max_size=40), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_no_group_is_ever_split(numbers: list[int], share: float, seed: int) -> None:
+    pictures = [Picture(Path(f"{i}.png"), "good", f"part {n}") for i, n in enumerate(numbers)]
+    rest, part = split_groups(pictures, share, seed=seed)
+    assert not {p.group for p in rest} & {p.group for p in part}
+    assert sorted(rest + part, key=pictures.index) == pictures
+    assert rest == [p for p in pictures if p in rest], "order is kept"
+    if len(set(numbers)) >= 2:
+        assert rest
+        assert part
+        largest = max(numbers.count(n) for n in numbers)
+        assert len(part) <= share * len(pictures) + largest
+
+
+def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
+    _fill(tmp_path, "a.png")
+    assert sha256_of(tmp_path / "a.png") == hashlib.sha256(b"a.png").hexdigest()
