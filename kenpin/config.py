@@ -105,7 +105,7 @@ class DecideSection(_Section):
     """How a verdict is reached.
 
     Attributes:
-        timeout_ms: An OK that comes later than this after the exposure becomes NO_DECISION; a late NG stays one.
+        timeout_ms: An OK later than this after the exposure becomes NO_DECISION; a late NG stays one.
     """
 
     timeout_ms: int = Field(default=1000, ge=1, le=600_000)
