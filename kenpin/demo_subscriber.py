@@ -40,6 +40,8 @@ class Subscriber:
         self._topic = f"{topic}/event/anomaly"
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2)
+        # What is not an event of a station does not count, and must not end the thread.
+        self._client.suppress_exceptions = True
         if self._parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.on_connect = self._on_connect

@@ -1,0 +1,146 @@
+"""From scores to a signed calibration record."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kenpin import __version__
+from kenpin.calibration.scores import PictureScore, ScoreSet
+from kenpin.calibration.threshold import caught_bound, choose_thresholds, false_call_bound
+from kenpin.edge_runtime.engine import Precision
+from kenpin.errors import CalibrationError, DataError
+from kenpin.events import now_ms
+from kenpin.record import CalibrationRecord, append_record, head, load_records
+from kenpin.signing import SecretKey
+from kenpin.station_folder import StationFolder
+
+LEAST_GOOD_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a calibration belongs to and who answers for it.
+
+    Attributes:
+        bundle_sha256: Identity of the bundle that gave the scores.
+        precision: Which of its models.
+        by: Who signs.
+        why: Reason in words.
+    """
+
+    bundle_sha256: str
+    precision: Precision
+    by: str
+    why: str
+
+
+@contextmanager
+def calibration_lock(folder: StationFolder) -> Iterator[None]:
+    """Let nobody else calibrate this station meanwhile.
+
+    Raises:
+        CalibrationError: Another calibration is running, or the folder cannot be written.
+    """
+    folder.create()
+    with _writing(folder):
+        lock = (folder.root / "calibration.lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CalibrationError(
+                "another calibration of this station is running",
+                where=folder.root,
+                cure="wait until it has ended, look at its result, then start again if you still want to",
+            ) from None
+        yield
+
+
+def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis) -> CalibrationRecord:
+    """Choose the thresholds, work out what they prove, and append the signed record.
+
+    The caller holds `calibration_lock`.
+
+    Raises:
+        DataError: There are too few good parts.
+        CalibrationError: The records that are there do not verify, or nothing can be written.
+    """
+    _check_enough(scores)
+    with _writing(folder):
+        key = _station_key(folder)
+        earlier = load_records(folder.records, key.public)
+        record = _make_record(scores, basis, rev=len(earlier) + 1, previous=head(folder.records))
+        append_record(folder.records, record, key)
+    return record
+
+
+@contextmanager
+def _writing(folder: StationFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CalibrationError(
+            f"the station's folder cannot be written: {error.strerror}",
+            where=error.filename or folder.root,
+            cure="make room, or calibrate as the user that owns it",
+        ) from None
+
+
+def _station_key(folder: StationFolder) -> SecretKey:
+    """The station's own key; made on first use.
+
+    Raises:
+        CalibrationError: The key is gone, but records are there that were signed with it.
+        ConfigError: The key is damaged or can be read by others.
+    """
+    if not folder.key.exists():
+        if folder.records.exists():
+            raise CalibrationError(
+                "the station's key is gone, so its calibration records cannot be verified",
+                where=folder.key,
+                cure=f"restore it, or move {folder.records} away and calibrate again",
+            )
+        SecretKey.generate().save(folder.key)
+    return SecretKey.load(folder.key)
+
+
+def count_groups(scores: Sequence[PictureScore]) -> int:
+    """Number of physical parts."""
+    return len({s.group for s in scores})
+
+
+def _check_enough(scores: ScoreSet) -> None:
+    parts = count_groups(scores.good)
+    if parts < LEAST_GOOD_PARTS:
+        raise DataError(
+            f"{parts} good parts are too few to set a threshold",
+            cure=f"show {LEAST_GOOD_PARTS} at the least, better 50; pictures of one part count once",
+        )
+
+
+def _make_record(scores: ScoreSet, basis: Basis, *, rev: int, previous: str) -> CalibrationRecord:
+    chosen = choose_thresholds([s.score for s in scores.good], [s.score for s in scores.masters])
+    # A good part is a false call if any of its pictures is stopped; a master is caught if every one is.
+    called = {s.group for s in scores.good if s.score >= chosen.t1}
+    missed = {s.group for s in scores.masters if s.score < chosen.t1}
+    masters = count_groups(scores.masters)
+    return CalibrationRecord(
+        rev=rev,
+        created_ms=now_ms(),
+        bundle_sha256=basis.bundle_sha256,
+        precision=basis.precision,
+        t1=chosen.t1,
+        t2=chosen.t2,
+        method=chosen.method,
+        good={s.name: s.score for s in scores.good},
+        masters={s.name: s.score for s in scores.masters},
+        false_calls=false_call_bound(len(called), count_groups(scores.good)),
+        caught=caught_bound(masters - len(missed), masters) if masters else None,
+        by=basis.by,
+        why=basis.why,
+        software=__version__,
+        previous_sha256=previous,
+    )

@@ -1,0 +1,105 @@
+"""Scores of parts that were shown for calibration, from pictures or from a list."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.edge_runtime.engine import Engine
+from kenpin.errors import DataError
+from kenpin.frame import read_picture
+from kenpin.pictures import GOOD, Picture
+from kenpin.preprocess import to_input
+
+MASTER = "master"
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """The score of one picture.
+
+    Attributes:
+        name: File or identity; unique.
+        score: The anomaly score, finite.
+        group: The physical part; pictures of one part are not independent.
+    """
+
+    name: str
+    score: float
+    group: str
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """Scores of good parts and of masters."""
+
+    good: tuple[PictureScore, ...]
+    masters: tuple[PictureScore, ...] = ()
+
+
+def score_pictures(
+    engine: Engine, pictures: Sequence[Picture], root: Path, *, scored: Callable[[], None]
+) -> tuple[PictureScore, ...]:
+    """Score pictures as the station would.
+
+    Args:
+        engine: The model.
+        pictures: What to score.
+        root: Folder that the names are relative to.
+        scored: Called after each picture.
+
+    Raises:
+        DataError: A picture cannot be read; it is named.
+        EngineError: The model failed.
+    """
+    height, width = engine.input_size
+    scores = []
+    for picture in pictures:
+        image = to_input(read_picture(picture.path), height=height, width=width)
+        name = picture.path.relative_to(root.resolve()).as_posix()
+        scores.append(PictureScore(name, engine.score(image).score, picture.group))
+        scored()
+    return tuple(scores)
+
+
+def read_scores(path: Path) -> ScoreSet:
+    """Read a list of scores: CSV with the columns name, score, label (good or master) and, optionally, group.
+
+    Raises:
+        DataError: The file cannot be read, or a line is wrong; it is named.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines))
+    except OSError as error:
+        raise DataError(
+            f"cannot read the scores: {error.strerror}", where=path, cure="check the path"
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"not a CSV file: {error}", where=path, cure="save it as CSV in UTF-8") from None
+    labelled = [_read_row(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
+    scores = [score for _, score in labelled]
+    if len({s.name for s in scores}) < len(scores):
+        names = [s.name for s in scores]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"the name {twice!r} stands there twice", where=path, cure="give each its own name")
+    good, masters = (tuple(s for kind, s in labelled if kind == wanted) for wanted in (GOOD, MASTER))
+    return ScoreSet(good, masters)
+
+
+def _read_row(row: dict[str, str | None], where: str) -> tuple[str, PictureScore]:
+    name, score, label = row.get("name"), row.get("score"), row.get("label")
+    if not name or score is None or label is None:
+        raise DataError("name, score or label is missing", where=where, cure="give all three columns")
+    if label not in (GOOD, MASTER):
+        raise DataError(f"the label is {label!r}", where=where, cure=f"use {GOOD} or {MASTER}")
+    try:
+        value = float(score)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"the score {score!r} is not a finite number", where=where, cure="score it again")
+    return label, PictureScore(name, value, row.get("group") or name)

@@ -1,0 +1,72 @@
+"""The model card: what a bundle is for, what it was measured to do, and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kenpin.export.parity import Parity
+
+_CARD = """\
+# {product} {version}
+
+An anomaly detector for one part: it was shown good parts of "{product}" and scores how unlike them a
+picture is. Higher is stranger. It does not know what a defect is, and it decides nothing: the thresholds
+that turn its score into OK, REVIEW or NG are set by calibration, on the station, with the station's pictures.
+
+## Made from
+{made_from}
+
+## Measured
+On {pictures} pictures that were not trained on, among them {good} good and {bad} bad test parts.
+
+| model | AUROC |
+|---|---|
+{auroc}
+
+INT8 against float: largest difference of a score {int8_max:.4g}, 99 % of them below {int8_p99:.4g}; signal
+to noise of the anomaly map {sqnr:.1f} dB. With a threshold that 95 % of the held-back good parts pass in float
+({threshold:.4g}), INT8 lets {escapes} more bad parts pass and stops {false_calls} more good parts.
+All of this was computed on a processor, with INT8 simulated; no GPU took part.
+
+## Limits
+* It knows this part, this camera, this lens, this light and this exposure. Any change needs a new
+  calibration, and mostly a new training.
+* It sees a picture of {side} x {side} pixels. What is not visible at that size, it cannot find.
+* The figures above hold for pictures like those that were given. The rate of escapes on the line follows
+  from calibration with known bad parts (masters), not from this card.
+
+## Not to be used
+* without a calibration record for this bundle and this station;
+* for another product, or as the only protection where a missed defect can hurt a person;
+* to judge people, or for anything but the inspection of parts.
+"""
+
+
+def write_card(*, names: tuple[str, str], side: int, lineage: Mapping[str, Any], parity: Parity) -> str:
+    """The text of `card.md`.
+
+    Args:
+        names: Product and version.
+        side: Side of the model's input, pixels.
+        lineage: Where the model comes from, one line each.
+        parity: What export measured.
+    """
+    product, version = names
+    return _CARD.format(
+        product=product,
+        version=version,
+        made_from="\n".join(f"* {name.replace('_', ' ')}: {value}" for name, value in lineage.items()),
+        pictures=parity.pictures,
+        good=parity.test_good,
+        bad=parity.test_bad,
+        auroc="\n".join(f"| {n} | {v:.4f} |" for n, v in parity.auroc.items())
+        or "| no bad pictures given | - |",
+        int8_max=parity.int8_shift.max,
+        int8_p99=parity.int8_shift.p99,
+        sqnr=parity.sqnr_db["anomaly_map"],
+        threshold=parity.threshold,
+        escapes=parity.new_escapes,
+        false_calls=parity.new_false_calls,
+        side=side,
+    )

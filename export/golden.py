@@ -1,0 +1,78 @@
+"""Golden frames: pictures with known scores, by which a station proves that it runs the model it was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from kenpin.bundle import Golden
+from kenpin.export.outputs import Floats, Fusion, Models, Outputs, run_onnx
+from kenpin.frame import Image
+
+COUNT = 8
+# Scores of one model differ a little between machines: other instruction sets sum in another order, and in
+# INT8 a sum near the middle of two steps falls to the other side. What this machine can show of it (one
+# thread and two, the graph as written and optimised) is taken this many times,
+NOISE_MARGIN = 4.0
+# and at least this share of the spread of good scores, too little for a threshold to feel.
+SPREAD_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class GoldenFrames:
+    """Golden frames of a bundle.
+
+    Attributes:
+        scores: Their scores.
+        files: Name -> PNG.
+        tolerance: Largest |difference of a score| that counts as the same model.
+    """
+
+    scores: tuple[Golden, ...]
+    files: dict[str, bytes]
+    tolerance: float
+
+
+def make_golden(models: Models, held_back: Image, *, spread: float) -> GoldenFrames:
+    """Choose golden frames and measure how well their scores repeat.
+
+    Args:
+        models: The models of the bundle.
+        held_back: Good pictures, BGR uint8 (N, H, W, 3).
+        spread: Standard deviation of the score over good pictures.
+    """
+    count = min(COUNT, len(held_back))
+    chosen = held_back[np.linspace(0, len(held_back) - 1, count).round().astype(int)]
+    int8 = run_onnx(models.int8, chosen, fusion=Fusion.BASIC, threads=2)
+    fp = run_onnx(models.fp, chosen, fusion=Fusion.FULL, threads=2)
+    variants = [
+        (int8, run_onnx(models.int8, chosen, fusion=Fusion.BASIC, threads=1)),
+        (int8, run_onnx(models.int8, chosen, fusion=Fusion.NONE, threads=1)),
+        (fp, run_onnx(models.fp, chosen, fusion=Fusion.FULL, threads=1)),
+        (fp, run_onnx(models.fp, chosen, fusion=Fusion.NONE, threads=1)),
+    ]
+    noise = max(float(np.abs(a.score - b.score).max()) for a, b in variants)
+    files = {f"golden/{number}.png": _png(image) for number, image in enumerate(chosen)}
+    scores = tuple(_golden(name, number, int8, fp) for number, name in enumerate(files))
+    return GoldenFrames(scores, files, max(NOISE_MARGIN * noise, SPREAD_SHARE * spread, 1e-6))
+
+
+def _golden(file: str, number: int, int8: Outputs, fp: Outputs) -> Golden:
+    return Golden(
+        file=file,
+        score=float(int8.score[number]),
+        level_scores=_three(int8.level_scores[number]),
+        score_fp=float(fp.score[number]),
+        level_scores_fp=_three(fp.level_scores[number]),
+    )
+
+
+def _three(values: Floats) -> tuple[float, float, float]:
+    coarse, mid, fine = (float(value) for value in values)
+    return coarse, mid, fine
+
+
+def _png(image: Image) -> bytes:
+    return bytes(cv2.imencode(".png", image)[1])

@@ -1,0 +1,196 @@
+"""From torch to ONNX: one static graph, opset 18, that TensorRT 10.3 and newer can build.
+
+frames uint8 (1, H, W, 3) BGR -> score (1,), level_scores (1, 3), anomaly_map (1, h, w)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Set
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto
+from torch import Tensor, nn
+
+from kenpin.errors import ExportError
+
+OPSET = 18
+# TensorRT 10.3 (JetPack 6.1) reads IR versions up to 10.
+MAX_IR_VERSION = 10
+INPUT = "frames"
+OUTPUTS = ("score", "level_scores", "anomaly_map")
+# Parameters keep their names through the exporter; those of the encoder start with this.
+ENCODER = "inspector.encoder."
+
+# Operators that TensorRT 10.3 to 11 builds in float, with static shapes.
+ALLOWED_OPS = frozenset(
+    {"Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Gather", "MatMul", "Max", "MaxPool", "Mul"}
+    | {"Abs", "Exp", "Expand", "Flatten", "GlobalAveragePool", "Identity", "Log", "Min", "Neg", "Pow", "Relu"}
+    | {
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "Reshape",
+        "Resize",
+        "Sigmoid",
+        "Slice",
+    }
+    | {"Softplus", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"}
+    | {"QuantizeLinear", "DequantizeLinear"}
+)
+# Inputs that decide a shape must be constants, or TensorRT would need dynamic shapes.
+SHAPE_INPUTS = {
+    "Expand": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceMin": (1,),
+    "ReduceSum": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+}
+_CHANGE_THE_MODEL = "write this part of the model with plain operators and constant shapes"
+
+
+def to_onnx(inspector: nn.Module, *, side: int) -> ModelProto:
+    """Export a model in evaluation mode; batch norms are folded into the convolutions.
+
+    Args:
+        inspector: Maps frames (N, side, side, 3) to score, level_scores and anomaly_map; its submodule
+            `encoder` holds what is quantised later.
+        side: Side of the input, pixels.
+
+    Raises:
+        ExportError: The model cannot be exported, or the graph is one that a station cannot run.
+    """
+    frames = torch.zeros((1, side, side, 3), dtype=torch.uint8)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _CastFirst(inspector).eval(),
+                (frames,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot export the model: {cause}", cure=_CHANGE_THE_MODEL) from None
+    assert program is not None
+    model = strip_notes(program.model_proto)
+    check_model(model, side=side)
+    return model
+
+
+class _CastFirst(nn.Module):
+    """TensorRT accepts uint8 for an input that is cast at once, and for nothing else: not for a transpose."""
+
+    def __init__(self, inspector: nn.Module) -> None:
+        super().__init__()
+        self.inspector = inspector
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor, Tensor] = self.inspector(frames.float())
+        return outputs
+
+
+def strip_notes(model: ModelProto) -> ModelProto:
+    """A copy without the exporter's notes: they hold source paths of this machine."""
+    clean = ModelProto()
+    clean.CopyFrom(model)
+    del clean.metadata_props[:]
+    del clean.graph.metadata_props[:]
+    clean.doc_string = clean.graph.doc_string = ""
+    for part in (*clean.graph.node, *clean.graph.value_info, *clean.graph.input, *clean.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return clean
+
+
+def check_model(model: ModelProto, *, side: int) -> None:
+    """Refuse a graph that ONNX finds wrong, or that a station cannot run.
+
+    Raises:
+        ExportError: It names the node.
+    """
+    _check_by_onnx(model)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET} or model.ir_version > MAX_IR_VERSION or model.functions:
+        raise ExportError(
+            f"the graph has opsets {opsets} and IR version {model.ir_version}, not opset {OPSET} "
+            f"and IR version {MAX_IR_VERSION} at most",
+            cure="install the versions of torch and onnxscript that constraints.txt names",
+        )
+    _check_ends(model, side)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        _check_node(node, constants)
+
+
+def _check_by_onnx(model: ModelProto) -> None:
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"the graph is not valid ONNX: {first}", cure=_CHANGE_THE_MODEL) from None
+
+
+def _check_ends(model: ModelProto, side: int) -> None:
+    graph = model.graph
+    found = {end.name: end.type.tensor_type for end in (*graph.input, *graph.output)}
+    if [i.name for i in graph.input] != [INPUT] or tuple(o.name for o in graph.output) != OUTPUTS:
+        raise ExportError(
+            f"the graph maps {[i.name for i in graph.input]} to {[o.name for o in graph.output]}",
+            cure=f"it must map {INPUT} to {', '.join(OUTPUTS)}",
+        )
+    wanted: dict[str, tuple[int, list[int | None]]] = {
+        INPUT: (TensorProto.UINT8, [1, side, side, 3]),
+        "score": (TensorProto.FLOAT, [1]),
+        "level_scores": (TensorProto.FLOAT, [1, 3]),
+        "anomaly_map": (TensorProto.FLOAT, [1, None, None]),
+    }
+    for name, (kind, shape) in wanted.items():
+        real = [dim.dim_value for dim in found[name].shape.dim]
+        fits = len(real) == len(shape) and all(
+            r > 0 and w in (None, r) for r, w in zip(real, shape, strict=True)
+        )
+        if found[name].elem_type != kind or not fits:
+            raise ExportError(f"{name} has the shape {real}, not {shape}", cure=_CHANGE_THE_MODEL)
+
+
+def _check_node(node: NodeProto, constants: Set[str]) -> None:
+    def refuse(why: str) -> ExportError:
+        return ExportError(why, where=f"node {node.name} ({node.op_type})", cure=_CHANGE_THE_MODEL)
+
+    if node.domain or node.op_type not in ALLOWED_OPS:
+        raise refuse(f"TensorRT is not known to build the operator {node.domain or node.op_type}")
+    if INPUT in node.input and node.op_type != "Cast":
+        raise refuse("the frames must be cast before anything else: TensorRT takes uint8 for inputs only")
+    for position in SHAPE_INPUTS.get(node.op_type, ()):
+        if position < len(node.input) and node.input[position] and node.input[position] not in constants:
+            raise refuse(f"its shape depends on a computed value ({node.input[position]})")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter: it logs about packages that are not needed and warns about its own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

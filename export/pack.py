@@ -1,0 +1,118 @@
+"""Put models, golden frames, figures and lineage into a signed bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from kenpin import __version__
+from kenpin.bundle import CARD, MODEL, MODEL_FP, write_bundle
+from kenpin.export.card import write_card
+from kenpin.export.golden import GoldenFrames
+from kenpin.export.outputs import Models
+from kenpin.export.parity import Parity
+from kenpin.pictures import sha256_of
+from kenpin.signing import SecretKey
+from kenpin.train.run import RunFolder, git_commit
+
+# The oldest station that understands what is written here.
+MIN_RUNTIME = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a bundle is called.
+
+    Attributes:
+        product: Name of the part.
+        version: Version of the bundle.
+    """
+
+    product: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into a bundle.
+
+    Attributes:
+        models: Float and INT8.
+        golden: Golden frames.
+        parity: Comparison of the forms of the model.
+        score_stats: `mean`, `std`, `p99` and `count` of the INT8 score over held-back good pictures.
+        quantization: How INT8 was made.
+    """
+
+    models: Models
+    golden: GoldenFrames
+    parity: Parity
+    score_stats: dict[str, float]
+    quantization: dict[str, Any]
+
+
+def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: SecretKey) -> str:
+    """Write the bundle; returns its identity."""
+    config = run.config
+    lineage = lineage_of(run)
+    card = write_card(
+        names=(label.product, label.version), side=config.size, lineage=lineage, parity=content.parity
+    )
+    files = {
+        MODEL: content.models.int8.SerializeToString(deterministic=True),
+        MODEL_FP: content.models.fp.SerializeToString(deterministic=True),
+        CARD: card.encode(),
+        **content.golden.files,
+    }
+    manifest = {
+        "product": label.product,
+        "version": label.version,
+        "created_ms": time.time_ns() // 1_000_000,
+        "min_runtime": MIN_RUNTIME,
+        "input_shape": (1, config.size, config.size, 3),
+        "golden": content.golden.scores,
+        "golden_tolerance": content.golden.tolerance,
+        "score_stats": content.score_stats,
+        "lineage": lineage,
+        "metrics": {"training": last_evaluation(run), "export": content.parity.to_json()},
+        "quantization": content.quantization,
+    }
+    return write_bundle(path, manifest=manifest, files=files, key=key)
+
+
+def lineage_of(run: RunFolder) -> dict[str, Any]:
+    """Where a model comes from; no path of this machine."""
+    config = run.config
+    roles = Counter(row["role"] for row in run.data["pictures"])
+    return {
+        "run": run.root.resolve().name,
+        "seed": config.seed,
+        "steps": config.steps,
+        "width": config.width,
+        "trained_at_commit": config.commit,
+        "exported_at_commit": git_commit(),
+        "kenpin": __version__,
+        "torch": version_of("torch"),
+        "onnxruntime": version_of("onnxruntime"),
+        **{f"{role}_pictures": count for role, count in sorted(roles.items())},
+        "data_sha256": sha256_of(run.root / "data.json"),
+        "weights_sha256": _sha256_of_weights(run.root),
+    }
+
+
+def last_evaluation(run: RunFolder) -> dict[str, Any]:
+    """The figures measured at the end of training; empty where there are none."""
+    found: list[dict[str, Any]] = [line["evaluation"] for line in run.metrics() if "evaluation" in line]
+    return found[-1] if found else {}
+
+
+def _sha256_of_weights(root: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("encoder", "head"):
+        digest.update((root / f"{name}.safetensors").read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,263 @@
+"""`kenpin calibrate` on real pictures, a real model and a real station folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kenpin.calibration.cli import calibrate
+from kenpin.calibration.fit import calibration_lock
+from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError
+from kenpin.record import CalibrationRecord, load_records
+from kenpin.signing import SecretKey
+from kenpin.station_folder import StationFolder
+
+Fit = Callable[..., Result]
+WriteGrey = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, write_grey: WriteGrey) -> tuple[Path, Path]:
+    """Fifty good parts with scores 10 to 59, twelve masters with 100 to 111."""
+    for k in range(50):
+        write_grey(tmp_path / "good" / f"{k:02}.png", 10 + k)
+    for k in range(12):
+        write_grey(tmp_path / "masters" / f"{k:02}.png", 100 + k)
+    return tmp_path / "good", tmp_path / "masters"
+
+
+@pytest.fixture
+def fit(station: StationFolder, trusted: Path) -> Fit:
+    def run(*arguments: object) -> Result:
+        fixed = ["fit", "--state", station.root, "--trust", trusted, "--by", "Aiko", *arguments]
+        return CliRunner().invoke(calibrate, [str(a) for a in fixed])
+
+    return run
+
+
+def records_of(station: StationFolder) -> list[CalibrationRecord]:
+    return load_records(station.records, SecretKey.load(station.key).public)
+
+
+def write_scores(path: Path, rows: Sequence[Sequence[object]], *, columns: str = "name,score,label") -> Path:
+    with path.open("w", newline="") as out:
+        csv.writer(out).writerows([columns.split(","), *rows])
+    return path
+
+
+def good_rows(count: int) -> list[list[object]]:
+    return [[f"g{k}", 1 + k / 100, "good"] for k in range(count)]
+
+
+def error_of(result: Result) -> KenpinError:
+    assert isinstance(result.exception, KenpinError), result.output
+    return result.exception
+
+
+def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    good, masters = pictures
+    result = fit("--good", good, "--masters", masters, "--why", "new lamp", "--json")
+    assert result.exit_code == 0, result.output
+    assert "0 of 50 good parts stopped: 95 % certain not more than 58.2 per 1,000" in result.stderr
+    assert "12 of 12 masters stopped: 95 % certain at least 77.9 % of parts like these" in result.stderr
+    assert "249 more good parts, none of them stopped, would prove 10 per 1,000" in result.stderr
+    (record,) = records_of(station)
+    assert (record.t1, record.t2) == (math.nextafter(59.0, math.inf), 100.0)
+    assert (record.rev, record.by, record.why, record.state) == (1, "Aiko", "new lamp", "TRIAL")
+    assert record.bundle_sha256 == station.active.resolve().name
+    assert record.good["07.png"] == 17.0
+    document = json.loads(result.stdout)
+    assert document["in_force"] is True
+    assert document["warnings"] == []
+    assert document["more_good_parts_for_10_per_1000"] == 249
+    assert document["record"]["t1"] == record.t1
+
+
+def test_without_masters(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    result = fit("--good", pictures[0])
+    (record,) = records_of(station)
+    assert record.t1 == record.t2 == math.nextafter(59.0, math.inf)
+    assert record.caught is None
+    assert "no masters: nothing is known" in result.stderr
+
+
+def test_overlap(fit: Fit, station: StationFolder, pictures: tuple[Path, Path], write_grey: WriteGrey) -> None:
+    write_grey(pictures[1] / "weak.png", 58)
+    result = fit("--good", pictures[0], "--masters", pictures[1])
+    (record,) = records_of(station)
+    assert (record.t1, record.t2) == (58.0, math.nextafter(59.0, math.inf))
+    assert "2 of 50 good parts stopped: 95 % certain not more than 120.7 per 1,000" in result.stderr
+    assert "2 good pictures would be stopped; are they good? 49.png, 48.png" in result.stderr
+    assert "1 masters score no higher than good parts: weak.png" in result.stderr
+
+
+@pytest.mark.parametrize("folder", ["good", "test/good"])
+def test_parts_count_not_pictures(
+    fit: Fit, station: StationFolder, tmp_path: Path, *, folder: str, write_grey: WriteGrey
+) -> None:
+    """Sixty pictures of thirty parts prove what thirty parts prove; the manifest may lie above the folder."""
+    data = tmp_path / "data"
+    rows = []
+    for k in range(60):
+        write_grey(data / folder / f"{k:02}.png", 10 + k)
+        rows.append([f"{folder}/{k:02}.png", f"part{k // 2}"])
+    write_scores(data / "manifest.csv", rows, columns="file,group")
+    write_grey(tmp_path / "masters" / "weak.png", 66)
+    result = fit("--good", data / folder, "--masters", tmp_path / "masters")
+    (record,) = records_of(station)
+    # Scores 66 to 69 are stopped: four pictures, two parts.
+    assert (record.false_calls.seen, record.false_calls.of) == (2, 30)
+    assert "60 pictures show 30 good parts; pictures of one part are not independent" in result.stderr
+    assert "only 30 good parts; show at least 50" in result.stderr
+
+
+def test_stored_scores(fit: Fit, station: StationFolder, tmp_path: Path) -> None:
+    rows = [[*row, ""] for row in good_rows(60)] + [["m", 9, "master", "M-1"], ["n", 8, "master", "M-1"]]
+    path = write_scores(tmp_path / "scores.csv", rows, columns="name,score,label,group")
+    assert fit("--scores", path, "--precision", "fp32").exit_code == 0
+    (record,) = records_of(station)
+    assert (record.precision, record.false_calls.of, record.t2) == ("fp32", 60, 8.0)
+    assert record.caught is not None
+    assert record.caught.of == 1
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "", "high"])
+def test_scores_that_are_not_finite_are_refused(
+    fit: Fit, station: StationFolder, tmp_path: Path, bad: str
+) -> None:
+    path = write_scores(tmp_path / "scores.csv", [*good_rows(60), ["x", bad, "good"]])
+    error = error_of(fit("--scores", path, "--precision", "int8"))
+    assert isinstance(error, DataError)
+    assert "line 62" in error.where
+    assert not station.records.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "says"),
+    [
+        ([["a", 1, "good"], ["a", 2, "good"]], "name,score,label", "twice"),
+        ([["a", 1, "bad"]], "name,score,label", "the label is 'bad'"),
+        ([["a", 1]], "name,score", "missing"),
+        ([["", 1, "good"]], "name,score,label", "missing"),
+        ([["a"]], "name,score,label", "missing"),
+        ([], "name,score,label", "0 good parts are too few"),
+        (good_rows(4), "name,score,label", "4 good parts are too few"),
+        ([[*row, "one part"] for row in good_rows(50)], "name,score,label,group", "1 good parts are too few"),
+        ([["m", 1, "master"]], "name,score,label", "0 good parts are too few"),
+    ],
+)
+def test_wrong_lists_are_refused(
+    fit: Fit, station: StationFolder, tmp_path: Path, *, rows: list[list[object]], columns: str, says: str
+) -> None:
+    path = write_scores(tmp_path / "scores.csv", rows, columns=columns)
+    assert says in str(error_of(fit("--scores", path, "--precision", "int8")))
+    assert not station.records.exists()
+
+
+def test_list_that_is_not_text(fit: Fit, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_bytes(b"\xff\xfe\x00\x01")
+    assert "CSV" in str(error_of(fit("--scores", tmp_path / "scores.csv", "--precision", "int8")))
+    assert "cannot read" in str(error_of(fit("--scores", tmp_path / "none.csv", "--precision", "int8")))
+
+
+def test_unreadable_picture_refuses_the_whole_fit(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    (pictures[0] / "31.png").write_bytes(b"no picture")
+    error = error_of(fit("--good", pictures[0]))
+    assert "31.png" in error.where
+    assert not station.records.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--masters", "x"], ["--good", "x", "--scores", "y"], ["--scores", "y"]]
+)
+def test_options_that_contradict(fit: Fit, options: list[str]) -> None:
+    assert isinstance(error_of(fit(*options)), ConfigError)
+
+
+def test_same_picture_as_good_and_master(fit: Fit, pictures: tuple[Path, Path]) -> None:
+    (pictures[1] / "copy.png").symlink_to(pictures[0] / "05.png")
+    assert "good and as a master" in str(error_of(fit("--good", pictures[0], "--masters", pictures[1])))
+
+
+def test_records_are_chained_and_shown(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    fit("--good", pictures[0])
+    fit("--good", pictures[0], "--masters", pictures[1])
+    assert [r.rev for r in records_of(station)] == [1, 2]
+    result = CliRunner().invoke(calibrate, ["show", "--state", str(station.root), "--json"])
+    assert json.loads(result.stdout)["record"]["rev"] == 2
+    assert "calibration record 2, TRIAL" in result.stderr
+
+
+def test_altered_records_refuse_a_further_one(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    fit("--good", pictures[0])
+    altered = station.records.read_bytes().replace(b'"Aiko"', b'"Eve"')
+    station.records.write_bytes(altered)
+    assert isinstance(error_of(fit("--good", pictures[0])), CalibrationError)
+    assert station.records.read_bytes() == altered
+
+
+def test_lost_key_is_not_replaced(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    fit("--good", pictures[0])
+    station.key.unlink()
+    assert "key is gone" in str(error_of(fit("--good", pictures[0])))
+    assert not station.key.exists()
+
+
+def test_folder_that_cannot_be_written(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    """A folder in the place of the file: what even root cannot write."""
+    station.records.mkdir()
+    SecretKey.generate().save(station.key)
+    error = error_of(fit("--good", pictures[0]))
+    assert isinstance(error, CalibrationError)
+    assert "cannot be written" in error.what
+
+
+def test_show_warns_when_another_bundle_is_active(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], make_bundle: Callable[[str], Path]
+) -> None:
+    result = fit("--bundle", make_bundle("2"), "--good", pictures[0], "--json")
+    assert "NOT CALIBRATED" in result.stderr
+    assert json.loads(result.stdout)["in_force"] is False
+    shown = CliRunner().invoke(calibrate, ["show", "--state", str(station.root)])
+    assert "NOT CALIBRATED" in shown.stderr
+    assert shown.stdout == ""
+
+
+def test_nothing_installed_and_nothing_to_show(tmp_path: Path, trusted: Path) -> None:
+    state = ["--state", str(tmp_path / "empty")]
+    shown = CliRunner().invoke(calibrate, ["show", *state])
+    assert "never been calibrated" in str(error_of(shown))
+    fitted = CliRunner().invoke(calibrate, ["fit", *state, "--trust", str(trusted), "--good", "x"])
+    assert "no bundle is installed" in str(error_of(fitted))
+
+
+def test_two_at_once_do_not_both_append(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    with calibration_lock(station):
+        assert "another calibration" in str(error_of(fit("--good", pictures[0])))
+    assert not station.records.exists()
+    assert fit("--good", pictures[0]).exit_code == 0
+
+
+def test_racing_processes_leave_a_whole_chain(
+    station: StationFolder, trusted: Path, pictures: tuple[Path, Path]
+) -> None:
+    command = [sys.executable, "-m", "kenpin", "calibrate", "fit", "--state", station.root, "--trust", trusted]
+    command += ["--good", pictures[0], "--by", "Aiko"]
+    racers = [subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ) for _ in range(2)]
+    errors = [racer.communicate(timeout=60)[1].decode() for racer in racers]
+    codes = sorted(racer.returncode for racer in racers)
+    assert len(records_of(station)) == codes.count(0) >= 1
+    assert codes == [0, 0] or "another calibration of this station is running" in "".join(errors)

@@ -1,0 +1,105 @@
+"""A small model of the same kind as the real one, exported and quantised once for all tests here."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kenpin.export.onnx_model import to_onnx
+from kenpin.export.pipeline import find_ranges
+from kenpin.export.quantize import Placement, find_placement, quantize
+from kenpin.frame import Image
+from kenpin.train.encoder import Encoder
+
+# NVIDIA's builder is large and proprietary: it is checked where somebody installed it.
+collect_ignore = [] if find_spec("tensorrt_rtx") else ["test_tensorrt_rtx.py"]
+
+SIDE = 64
+
+
+class Head(nn.Module):
+    """Distance to a memory bank and a 1x1 map, resized, and the mean of the highest places."""
+
+    bank: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(16, 1, 1)
+        self.register_buffer("bank", torch.randn(32, 20))
+
+    def forward(self, taps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        near = functional.avg_pool2d(taps[2], 3, 1, 1, count_include_pad=False)
+        places = near.flatten(2).transpose(1, 2)
+        squared = (places**2).sum(2, keepdim=True) - 2 * places @ self.bank + (self.bank**2).sum(0)
+        distance = squared.amin(2).clamp(min=0).sqrt().unflatten(1, near.shape[2:])[:, None]
+        large = functional.interpolate(distance, size=(16, 16), mode="bilinear", align_corners=False)
+        other = functional.interpolate(self.map(taps[1]), size=(16, 16), mode="bilinear", align_corners=False)
+        maps = torch.cat([large, other, large + other], 1)
+        levels = maps.flatten(2).topk(4, dim=-1).values.mean(-1)
+        return levels[:, 2], levels, maps[:, 2]
+
+
+class Model(nn.Module):
+    """Encoder and head; not trained, but with batch norms that have seen pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(8)
+        self.head = Head()
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores: tuple[Tensor, Tensor, Tensor] = self.head(self.taps(frames))
+        return scores
+
+    def taps(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        taps: tuple[Tensor, Tensor, Tensor] = self.encoder(frames.permute(0, 3, 1, 2).float() / 128 - 1)
+        return taps
+
+
+def waves(count: int, *, seed: int) -> Image:
+    """Smooth pictures with a pattern, BGR uint8 (N, SIDE, SIDE, 3)."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0, 6.28, SIDE)
+    frequency, phase = rng.integers(1, 9, (count, 1, 3)), rng.uniform(0, 6.28, (count, 1, 3))
+    wave = np.sin(frequency * x[None, :, None] + phase)
+    pictures = wave[:, None] * wave[:, :, None] * 100 + 127 + rng.normal(0, 4, (count, SIDE, SIDE, 3))
+    return pictures.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Image:
+    return waves(12, seed=0)
+
+
+@pytest.fixture(scope="session")
+def model(pictures: Image) -> Model:
+    torch.manual_seed(0)
+    model = Model().train()
+    with torch.no_grad():
+        for _ in range(20):
+            taps = model.taps(torch.from_numpy(pictures))
+        columns = taps[2].permute(1, 0, 2, 3).flatten(1)
+        model.head.bank = columns[:, :: columns.shape[1] // 20][:, :20].clone()
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def float_model(model: Model) -> ModelProto:
+    return to_onnx(model, side=SIDE)
+
+
+@pytest.fixture(scope="session")
+def placement(float_model: ModelProto) -> Placement:
+    return find_placement(float_model)
+
+
+@pytest.fixture(scope="session")
+def int8_model(float_model: ModelProto, placement: Placement, pictures: Image) -> ModelProto:
+    ranges = find_ranges(float_model, placement, pictures, advance=lambda: None)
+    return quantize(float_model, placement, ranges)

@@ -1,0 +1,155 @@
+"""The ONNX graph: what comes out, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from kenpin.errors import ExportError
+from kenpin.export.onnx_model import ENCODER, check_model, strip_notes, to_onnx
+from kenpin.export.outputs import Fusion, run_onnx, run_torch
+from kenpin.frame import Image
+
+SIDE = 64
+
+
+def test_graph(float_model: ModelProto) -> None:
+    count = Counter(node.op_type for node in float_model.graph.node)
+    assert count["Conv"] == 16
+    assert count["BatchNormalization"] == 0
+    assert [(o.domain, o.version) for o in float_model.opset_import] == [("", 18)]
+    assert float_model.ir_version <= 10
+    weights = [t.name for t in float_model.graph.initializer if t.name.startswith(ENCODER)]
+    assert sum(name.endswith(".weight") for name in weights) == 15
+
+
+def test_frames_are_cast_first(float_model: ModelProto) -> None:
+    readers = [node.op_type for node in float_model.graph.node if "frames" in node.input]
+    assert readers == ["Cast"]
+
+
+def test_same_scores_as_torch(float_model: ModelProto, model: nn.Module, pictures: Image) -> None:
+    ours, theirs = run_onnx(float_model, pictures, fusion=Fusion.FULL), run_torch(model, pictures)
+    assert ours.score.shape == (len(pictures),)
+    assert ours.level_scores.shape == (len(pictures), 3)
+    np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
+    np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, atol=1e-3)
+
+
+def test_nothing_of_this_machine_is_inside(float_model: ModelProto) -> None:
+    assert b".py" not in float_model.SerializeToString()
+    noted = ModelProto()
+    noted.CopyFrom(float_model)
+    noted.graph.node[0].metadata_props.add(key="stack", value="/home/someone/secret.py")
+    noted.graph.node[0].doc_string = noted.doc_string = "/home/someone/secret.py"
+    assert strip_notes(noted) == float_model
+
+
+class Wrong(nn.Module):
+    """Ends in an operator that no station builds, or in shapes that depend on the picture."""
+
+    def __init__(self, tail: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 3, 3)
+        self.tail = tail
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.encoder(frames.permute(0, 3, 1, 2).float())
+        scores = self.tail(maps.flatten(2).amax(2))
+        return scores.amax(1), scores, maps[:, 0]
+
+
+def test_operator_that_is_not_allowed_is_named() -> None:
+    with pytest.raises(ExportError, match="operator Cos") as caught:
+        to_onnx(Wrong(torch.cos), side=16)
+    assert caught.value.where == "node node_cos (Cos)"
+
+
+def test_model_that_torch_cannot_export() -> None:
+    with pytest.raises(ExportError, match="torch cannot export the model") as caught:
+        to_onnx(Wrong(lambda x: x * float(x.sum().item() > 0) if x.sum() > 0 else x), side=16)
+    assert "\n" not in caught.value.what
+
+
+def test_wrong_outputs() -> None:
+    with pytest.raises(ExportError, match="level_scores has the shape"):
+        to_onnx(Wrong(lambda scores: scores[:, :2]), side=16)
+
+
+def changed(model: ModelProto, change: Callable[[ModelProto], object]) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    change(copy)
+    return copy
+
+
+def _computed_shape(model: ModelProto) -> None:
+    """A Reshape whose shape is computed, although it always comes out the same."""
+    node = next(n for n in model.graph.node if n.op_type == "Reshape")
+    shape = node.input[1]
+    model.graph.node.insert(0, helper.make_node("Neg", [shape], ["minus"], name="minus"))
+    model.graph.node.insert(1, helper.make_node("Neg", ["minus"], ["shape"], name="plus"))
+    node.input[1] = "shape"
+
+
+def _transpose_first(model: ModelProto) -> None:
+    """Cast and Transpose change places: the same numbers, but a transpose of uint8."""
+    cast, transpose = (NodeProto.FromString(n.SerializeToString()) for n in model.graph.node[:2])
+    assert (cast.op_type, transpose.op_type) == ("Cast", "Transpose")
+    transpose.input[0], cast.input[0] = cast.input[0], "moved"
+    cast.output[0], transpose.output[0] = transpose.output[0], "moved"
+    model.graph.node[0].CopyFrom(transpose)
+    model.graph.node[1].CopyFrom(cast)
+    del model.graph.value_info[:]
+
+
+def _external(model: ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name.startswith(ENCODER))
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+
+
+def _unknown_type(model: ModelProto) -> None:
+    model.graph.node[3].op_type = "NoSuchOperator"
+
+
+def _wrong_shape(model: ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name.endswith("layer1.0.conv1.weight"))
+    tensor.CopyFrom(numpy_helper.from_array(np.zeros((8, 7, 3, 3), np.float32), tensor.name))
+
+
+def _int64_input(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.opset_import[0].__setattr__("version", 19), "opsets"),
+        (lambda m: m.opset_import.add(domain="com.microsoft", version=1), "opsets"),
+        (lambda m: m.__setattr__("ir_version", 11), "IR version 11"),
+        (lambda m: m.graph.input[0].__setattr__("name", "image"), "not valid ONNX"),
+        (_int64_input, "frames has"),
+        (_computed_shape, "depends on a computed value"),
+        (_transpose_first, "cast before anything else"),
+        (_external, "not valid ONNX"),
+        (_unknown_type, "not valid ONNX"),
+        (_wrong_shape, "not valid ONNX"),
+    ],
+)
+def test_graphs_that_are_refused(
+    float_model: ModelProto, change: Callable[[ModelProto], object], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        check_model(changed(float_model, change), side=SIDE)
+
+
+def test_another_size_is_refused(float_model: ModelProto) -> None:
+    with pytest.raises(ExportError, match=r"frames has the shape \[1, 64, 64, 3\]"):
+        check_model(float_model, side=96)

@@ -1,0 +1,140 @@
+"""The station's configuration: every mistake is answered with the line and the cure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kenpin.config import load_config
+from kenpin.config_cli import config
+from kenpin.errors import ConfigError
+
+WHOLE = """
+# A station with everything set.
+[station]
+topic = "plant/site/area/line/cap-3"
+state_dir = "/tmp/kenpin"
+trusted_keys = ["/etc/kenpin/a.pub"]
+
+[source]
+url = "folder:/pictures?rate=5"
+
+[mqtt]
+url = "mqtts://broker.plant:8883"
+username = "cap-3"
+password_file = "/etc/kenpin/password"
+ca_file = "/etc/kenpin/ca.pem"
+
+[decide]
+timeout_ms = 250
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "station.toml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path: Path, text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert caught.value.cure
+    assert "station.toml" in caught.value.where
+    return caught.value
+
+
+def test_everything_set(tmp_path: Path) -> None:
+    loaded = load_config(write(tmp_path, WHOLE))
+    assert loaded.station.id == "cap-3"
+    assert loaded.station.trusted_keys == (Path("/etc/kenpin/a.pub"),)
+    assert loaded.source.url == "folder:/pictures?rate=5"
+    assert loaded.decide.timeout_ms == 250
+
+
+def test_only_a_source_is_needed(tmp_path: Path) -> None:
+    loaded = load_config(write(tmp_path, '[source]\nurl = "usb:0"\n'))
+    assert loaded.mqtt.url == ""
+    assert loaded.station.state_dir == Path("/var/lib/kenpin")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "what", "cure"),
+    [
+        ("timeout_ms = 250 -> timeout_s = 250", 18, "unknown key decide.timeout_s", "did you mean timeout_ms?"),
+        ("[source] -> [sorce]", 8, "unknown key sorce", "did you mean source?"),
+        ("[source]\nurl -> [source]\nulr", 9, "unknown key source.ulr", "did you mean url?"),
+        ("state_dir -> threshold", 5, "unknown key station.threshold", "known here: state_dir, topic"),
+        ("line/cap-3 -> line/cap+3", 4, "station.topic: use one to eight levels", "correct"),
+        ("plant/site -> /site", 4, "station.topic", "correct"),
+        ("plant/site -> a/b/c/d/e/f", 4, "station.topic", "correct"),
+        ("250 -> 0", 18, "decide.timeout_ms: Input should be greater than or equal to 1", "correct"),
+        ('250 -> "fast"', 18, "decide.timeout_ms: Input should be a valid integer", "correct"),
+        ('["/etc/kenpin/a.pub"] -> [7]', 6, "station.trusted_keys", "correct"),
+        ("mqtts:// -> mqtt://", 11, "plain mqtt:// to another machine", "correct"),
+        ("mqtts://broker.plant:8883 -> broker.plant", 11, "mqtt: url must look like", "correct"),
+        ("mqtts://broker.plant:8883 -> mqtts://broker.plant:port", 11, "mqtt: url must look like", "correct"),
+        ("mqtts://broker.plant:8883 -> mqtts://broker.plant:99999", 11, "mqtt: url must look like", "correct"),
+        ("mqtts:// -> mqtts://me:secret@", 11, "no password in the url", "correct"),
+    ],
+)
+def test_mistakes_are_answered_with_the_line(
+    tmp_path: Path, *, wrong: str, line: int, what: str, cure: str
+) -> None:
+    before, after = wrong.split(" -> ")
+    assert before in WHOLE
+    error = refusal(tmp_path, WHOLE.replace(before, after, 1))
+    assert error.where.endswith(f"station.toml, line {line}")
+    assert what in error.what
+    assert cure in error.cure
+
+
+def test_password_is_not_repeated_in_the_answer(tmp_path: Path) -> None:
+    error = refusal(tmp_path, WHOLE.replace("mqtts://", "mqtts://me:secret@"))
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_plain_mqtt_on_this_machine(tmp_path: Path, host: str) -> None:
+    assert load_config(write(tmp_path, WHOLE.replace("mqtts://broker.plant", f"mqtt://{host}"))).mqtt.url
+
+
+def test_plain_mqtt_elsewhere_when_the_risk_is_accepted(tmp_path: Path) -> None:
+    text = WHOLE.replace("mqtts://", "mqtt://").replace("username", "insecure = true\nusername")
+    assert load_config(write(tmp_path, text)).mqtt.insecure
+
+
+def test_missing_section_and_key(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "")
+    assert (error.what, error.cure) == ("source is missing", "add the section [source]")
+    error = refusal(tmp_path, "[source]\n")
+    assert (error.what, error.cure) == ("source.url is missing", "add url to [source]")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "line 2" in refusal(tmp_path, '[source]\nurl = "usb:0\n').what
+    (tmp_path / "station.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "station.toml")
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_check_says_what_it_found(tmp_path: Path) -> None:
+    result = CliRunner().invoke(config, ["check", str(write(tmp_path, WHOLE))])
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "station cap-3" in result.stderr
+    wrong = CliRunner().invoke(config, ["check", str(write(tmp_path, "[sorce]"))])
+    assert isinstance(wrong.exception, ConfigError)
+    assert wrong.exception.exit_code == 2
+
+
+def test_schema_is_json_with_every_section() -> None:
+    result = CliRunner().invoke(config, ["schema"])
+    schema = json.loads(result.stdout)
+    assert set(schema["properties"]) == {"station", "source", "mqtt", "decide"}
+    assert schema["additionalProperties"] is False

@@ -1,0 +1,124 @@
+"""What is published: flat objects with the same keys always, which SCADA systems can read."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from kenpin.events import MAX_BYTES, Anomaly, Kpi, Status, now_ms, rfc3339, uuid7
+
+COMMON: dict[str, Any] = {
+    "id": uuid7(1),
+    "ts_ms": 1,
+    "ts": rfc3339(1),
+    "station": "cap-3",
+    "session_id": "s",
+}
+ANOMALY: dict[str, Any] = {
+    **COMMON,
+    "camera": "c",
+    "part_id": "p",
+    "model_id": "cap-1",
+    "model_sha256": "ab",
+    "engine_precision": "int8",
+    "threshold_rev": 1,
+    "verdict": "NG",
+    "score": 2.0,
+    "threshold": 1.0,
+    "margin": 1.0,
+    "score_coarse": 1.0,
+    "score_mid": 1.0,
+    "score_fine": 1.0,
+    "level": "mid",
+    "severity": 700,
+    "roi_x_px": 1,
+    "roi_y_px": 1,
+    "roi_w_px": 1,
+    "roi_h_px": 1,
+    "area_px": 1,
+    "infer_ms": 1.0,
+    "ng_rate_window": 0.1,
+}
+STATUS: dict[str, Any] = {
+    **COMMON,
+    "online": True,
+    "state": "RUNNING",
+    "connected_ms": 1,
+    "sw_version": "0.1.0",
+}
+KPI: dict[str, Any] = {
+    **COMMON,
+    **dict.fromkeys(("parts_total", "ok_total", "review_total", "ng_total", "missed_total"), 0),
+    **dict.fromkeys(("no_decision_total", "outbox_depth", "outbox_bytes", "outbox_dropped_total"), 0),
+    **dict.fromkeys(("broker_rejected_total", "no_subscriber_total", "reconnects_total"), 0),
+    **dict.fromkeys(("ng_rate", "fps", "infer_ms_p50", "infer_ms_p99", "latency_ms_p99"), 0.0),
+    "outbox_oldest_s": 0.0,
+}
+every_payload = pytest.mark.parametrize(("model", "fields"), [(Anomaly, ANOMALY), (Status, STATUS), (Kpi, KPI)])
+
+
+@every_payload
+def test_payloads_are_flat_and_whole(
+    model: type[Anomaly] | type[Status] | type[Kpi], fields: dict[str, Any]
+) -> None:
+    body = json.loads(model(**fields).to_json())
+    assert all(type(value) in (str, int, float, bool) for value in body.values())
+    assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
+    assert body["schema"].startswith("kenpin.")
+    assert {"id", "seq", "ts_ms", "ts", "clock_ok", "late", "station", "session_id", "test"} <= set(body)
+
+
+@every_payload
+def test_unknown_and_missing_fields_are_refused(
+    model: type[Anomaly] | type[Status] | type[Kpi], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError):
+        model(**fields, extra=1)
+    with pytest.raises(ValidationError):
+        model(**{k: v for k, v in fields.items() if k != "station"})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, [1.0]])
+def test_no_null_list_or_nan(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Anomaly(**{**ANOMALY, "score": value})
+
+
+def test_anomaly_is_small() -> None:
+    assert len(Anomaly(**ANOMALY).to_json()) < MAX_BYTES / 4
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_uuid7_has_its_version_variant_and_time(ts_ms: int) -> None:
+    parsed = uuid.UUID(uuid7(ts_ms))
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert parsed.int >> 80 == ts_ms
+
+
+@given(st.integers(0, 2**48 - 2))
+def test_uuid7_is_ordered_by_time(ts_ms: int) -> None:
+    assert uuid7(ts_ms) < uuid7(ts_ms + 1)
+
+
+def test_uuid7_is_unique_within_a_millisecond() -> None:
+    assert len({uuid7(7) for _ in range(1000)}) == 1000
+
+
+@given(st.integers(0, 4102444800000))
+def test_rfc3339_gives_the_time_back(ts_ms: int) -> None:
+    moment = datetime.strptime(rfc3339(ts_ms), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+    assert round(moment.timestamp() * 1000) == ts_ms
+
+
+def test_rfc3339_is_written_in_full() -> None:
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
+    assert abs(now_ms() - datetime.now(tz=timezone.utc).timestamp() * 1000) < 1000
