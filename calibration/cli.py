@@ -15,7 +15,7 @@ from rich.progress import Progress
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.fit import Basis, calibration_lock, record_fit
-from kenpin.calibration.scores import MASTER, ScoreSet, read_scores, score_pictures
+from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
 from kenpin.calibration.words import describe, more_parts_needed, warnings_about
 from kenpin.edge_runtime.engine import Precision
 from kenpin.errors import CalibrationError, ConfigError, DataError
@@ -133,6 +133,7 @@ def _score(shown: _Shown, bundle: Bundle) -> tuple[ScoreSet, Precision]:
     good = read_folder(shown.good, label=GOOD)
     masters = read_folder(shown.masters, label=MASTER) if shown.masters else []
     _check_apart(good, masters)
+    check_fresh(good, bundle.manifest)
     # Stored scores need no engine, so neither does this module.
     from kenpin.edge_runtime.engine_ort import load_engine  # noqa: PLC0415
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kenpin.bundle import Manifest
 from kenpin.edge_runtime.engine import Engine
 from kenpin.errors import DataError
 from kenpin.frame import read_picture
-from kenpin.pictures import GOOD, Picture
+from kenpin.pictures import GOOD, Picture, sha256_of
 from kenpin.preprocess import to_input
 
 MASTER = "master"
@@ -38,6 +39,22 @@ class ScoreSet:
 
     good: tuple[PictureScore, ...]
     masters: tuple[PictureScore, ...] = ()
+
+
+def check_fresh(good: Sequence[Picture], manifest: Manifest) -> None:
+    """Refuse good pictures that the model was trained on: it knows them, so their scores prove nothing.
+
+    Raises:
+        DataError: It names the first one.
+    """
+    learned = set(manifest.learned_from)
+    known = [p.path for p in good if sha256_of(p.path) in learned]
+    if known:
+        raise DataError(
+            f"the model was trained on {len(known)} of these {len(good)} pictures; their scores prove nothing",
+            where=known[0],
+            cure="show good parts that are not in the training folder",
+        )
 
 
 def score_pictures(

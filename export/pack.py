@@ -79,6 +79,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "golden_tolerance": content.golden.tolerance,
         "score_stats": content.score_stats,
         "lineage": lineage,
+        "learned_from": sorted(r["sha256"] for r in run.data["pictures"] if r["role"] != "test"),
         "metrics": {"training": last_evaluation(run), "export": content.parity.to_json()},
         "quantization": content.quantization,
     }

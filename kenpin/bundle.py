@@ -82,6 +82,7 @@ class Manifest(_Strict):
         score_stats: `mean`, `std` and `p99` of the INT8 score over held-back good pictures, and `count`.
         golden_tolerance: Largest |difference of a golden score| that counts as the same model.
         lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
+        learned_from: SHA-256 of every picture that training learned from; their scores prove nothing.
         metrics: Figures measured at training and export.
         quantization: How INT8 was made: ranges, number of pictures, layers.
     """
@@ -97,6 +98,7 @@ class Manifest(_Strict):
     golden_tolerance: float = Field(gt=0)
     score_stats: dict[str, float]
     lineage: dict[str, Any]
+    learned_from: tuple[str, ...] = ()
     metrics: dict[str, Any]
     quantization: dict[str, Any]
 

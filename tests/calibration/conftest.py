@@ -58,8 +58,8 @@ def trusted(tmp_path: Path, signer: SecretKey) -> Path:
 
 
 @pytest.fixture
-def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[[str], Path]:
-    def make(version: str) -> Path:
+def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
+    def make(version: str, learned_from: tuple[str, ...] = ()) -> Path:
         model = brightness_model()
         black = cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
         zeros = (0.0, 0.0, 0.0)
@@ -74,6 +74,7 @@ def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[[str], Path]:
             "golden_tolerance": 1e-3,
             "score_stats": {"mean": 0.0, "std": 1.0, "p99": 0.0, "count": 1},
             "lineage": {},
+            "learned_from": learned_from,
             "metrics": {},
             "quantization": {},
         }
@@ -86,7 +87,7 @@ def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def station(tmp_path: Path, make_bundle: Callable[[str], Path], signer: SecretKey) -> StationFolder:
+def station(tmp_path: Path, make_bundle: Callable[..., Path], signer: SecretKey) -> StationFolder:
     folder = StationFolder(tmp_path / "station")
     folder.create()
     bundle = open_bundle(make_bundle("1"), [signer.public])

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from kenpin.calibration.cli import calibrate
 from kenpin.calibration.fit import calibration_lock
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError
+from kenpin.pictures import sha256_of
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -188,6 +189,17 @@ def test_options_that_contradict(fit: Fit, options: list[str]) -> None:
 def test_same_picture_as_good_and_master(fit: Fit, pictures: tuple[Path, Path]) -> None:
     (pictures[1] / "copy.png").symlink_to(pictures[0] / "05.png")
     assert "good and as a master" in str(error_of(fit("--good", pictures[0], "--masters", pictures[1])))
+
+
+def test_pictures_that_were_learned_from_prove_nothing(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], make_bundle: Callable[..., Path]
+) -> None:
+    good, _ = pictures
+    bundle = make_bundle("2", learned_from=(sha256_of(good / "07.png"),))
+    error = error_of(fit("--bundle", bundle, "--good", good))
+    assert "trained on 1 of these 50 pictures" in error.what
+    assert error.where.endswith("07.png")
+    assert not station.records.exists()
 
 
 def test_records_are_chained_and_shown(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:

@@ -104,6 +104,8 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert manifest.lineage["data_sha256"] == sha256_of(run / "data.json")
     assert manifest.lineage["kenpin"] == __version__
     assert manifest.lineage["seed"] == 0
+    rows = json.loads((run / "data.json").read_text())["pictures"]
+    assert manifest.learned_from == tuple(sorted(r["sha256"] for r in rows if r["role"] != "test"))
     assert manifest.metrics["export"] == exported.answer["parity"]
     assert manifest.metrics["training"]["pictures"] == 12
     assert manifest.score_stats["count"] == 5
