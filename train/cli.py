@@ -128,7 +128,10 @@ def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
 def _config(root: Path, *, size: int, steps: int, batch: int, seed: int) -> RunConfig:
     if size % 16 or not 64 <= size <= 1024:
         raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
-    name = "".join(c if c.isalnum() or c in "_.-" else "-" for c in root.resolve().name)[:64] or "part"
+    name = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in root.resolve().name)[:64]
+        or "part"
+    )
     return RunConfig(
         product=name,
         data=str(root.resolve()),
