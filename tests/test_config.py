@@ -138,3 +138,8 @@ def test_schema_is_json_with_every_section() -> None:
     schema = json.loads(result.stdout)
     assert set(schema["properties"]) == {"station", "source", "mqtt", "decide"}
     assert schema["additionalProperties"] is False
+
+
+def test_the_example_is_valid() -> None:
+    config = load_config(Path(__file__).parent.parent / "examples" / "station.toml")
+    assert config.station.id == "st-01"

@@ -6,6 +6,7 @@ import json
 import math
 import uuid
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,10 @@ def test_rfc3339_is_written_in_full() -> None:
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
     assert rfc3339(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
     assert abs(now_ms() - datetime.now(tz=timezone.utc).timestamp() * 1000) < 1000
+
+
+def test_the_documented_example_is_an_event() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
+    example = page.split("```json\n")[1].split("```")[0]
+    event = Anomaly.model_validate_json(example)
+    assert list(json.loads(example)) == list(json.loads(event.to_json()))

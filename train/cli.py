@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kenpin.errors import ConfigError
-from kenpin.pictures import PictureSet, read_data, read_good_bad
+from kenpin.pictures import GOOD, PictureSet, read_data, read_good_bad
 from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.fit import fit_head
@@ -128,12 +128,8 @@ def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
 def _config(root: Path, *, size: int, steps: int, batch: int, seed: int) -> RunConfig:
     if size % 16 or not 64 <= size <= 1024:
         raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
-    name = (
-        "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in root.resolve().name)[:64]
-        or "part"
-    )
     return RunConfig(
-        product=name,
+        product=_product(root.resolve()),
         data=str(root.resolve()),
         size=size,
         width=WIDTH,
@@ -144,19 +140,28 @@ def _config(root: Path, *, size: int, steps: int, batch: int, seed: int) -> RunC
     )
 
 
+def _product(root: Path) -> str:
+    """Name of the part: that of its folder, with the characters a bundle's name may have."""
+    name = root.parent.name if root.name == GOOD else root.name
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
+    return safe[:64] or "part"
+
+
 def _train(folder: RunFolder, roles: Roles, device: torch.device) -> None:
     config = folder.config
     training = Training.start(width=config.width, seed=config.seed, device=device)
     folder.load_training(training)
     pictures = load_pictures(roles.fit, side=config.size).to(device)
     held_back = load_pictures(roles.held_back, side=config.size).to(device)
+    spent = sum(m["seconds"] for m in folder.metrics())
     saved = time.monotonic()
     with _progress() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=training.step)
 
         def on_step(log: StepLog) -> None:
-            nonlocal saved
-            folder.log({**vars(log), "device": device.type})
+            nonlocal saved, spent
+            spent += log.seconds
+            folder.log({**vars(log), "device": device.type, "device_seconds": round(spent, 3)})
             progress.update(bar, completed=log.step, description=f"pretrain {log.level:6} loss {log.loss:6.3f}")
             if time.monotonic() - saved > CHECKPOINT_EVERY_S or log.step == config.steps:
                 folder.save_training(training)
