@@ -2,7 +2,7 @@
 
 config.json           resolved settings, seed, git commit
 data.json             every picture used, with SHA-256 and role
-metrics.jsonl         one line per step, then one per evaluation
+metrics.jsonl         one line per step, with the seconds on the device so far; then one per evaluation
 checkpoint.safetensors  weights and optimiser state, to resume
 encoder.safetensors, head.safetensors   the finished model
 report.html           what a person looks at

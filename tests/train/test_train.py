@@ -78,6 +78,7 @@ def test_a_run_leaves_everything_that_is_needed_later(run: tuple[Path, dict[str,
     assert all("/train/good/" in row["file"] for row in rows if row["role"] != "test")
     steps = [m for m in RunFolder(folder).metrics() if "loss" in m]
     assert [m["step"] for m in steps] == list(range(1, 31))
+    assert steps[-1]["device_seconds"] == pytest.approx(sum(m["seconds"] for m in steps), abs=0.01)
     assert figures["good"] == 8
     assert {"image_auroc", "pixel_auroc", "aupro_30", "aupro_05"} <= set(figures)
 
@@ -169,7 +170,9 @@ def test_a_stopped_training_goes_on_with_resume(parts: Path, tmp_path: Path, how
         assert "Traceback" not in message
     assert not RunFolder(folder).finished
     cli.main([*arguments, "--resume"], standalone_mode=False)
-    assert [m["step"] for m in RunFolder(folder).metrics() if "loss" in m] == list(range(1, 13))
+    steps = [m for m in RunFolder(folder).metrics() if "loss" in m]
+    assert [m["step"] for m in steps] == list(range(1, 13))
+    assert steps[-1]["device_seconds"] == pytest.approx(sum(m["seconds"] for m in steps), abs=0.01)
 
 
 def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> None:
