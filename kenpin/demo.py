@@ -21,7 +21,7 @@ from kenpin.synthetic import PRODUCTS
 
 _MARK = ".kenpin-demo"
 # Enough for drawn parts; real ones deserve --budget standard.
-_STEPS = 100
+_STEPS = 250
 _NEXT = """
 Now with your own parts:
   kenpin demo --data DIR                                     the same on your pictures: DIR/good and DIR/DEFECT
