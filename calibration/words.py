@@ -26,7 +26,8 @@ def describe(record: CalibrationRecord) -> list[str]:
     if record.caught is not None:
         lines.append(_caught(record))
     more = more_parts_needed(record)
-    if more:
+    # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
+    if more and record.false_calls.seen * 10 < record.false_calls.of:
         lines.append(
             f"{more:,} more good parts, none of them stopped, would prove {_WANTED_RATE * 1000:.0f} per 1,000"
         )

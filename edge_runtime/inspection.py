@@ -60,11 +60,7 @@ class Judge:
         if isinstance(item, Fault):
             return Inspection(self._part(item, Decision(item.verdict, item.reason)))
         try:
-            inspection = self._decided(item)
-            # A late NG or REVIEW still stops the part, and its alert must not be lost.
-            ok = inspection.part.decision.verdict is Verdict.OK
-            reason = self.too_late(inspection.part) if ok else ""
-            return inspection.without_decision(reason) if reason else inspection
+            return self._decided(item)
         except KenpinError as error:
             reason = error.what
         except Exception as error:

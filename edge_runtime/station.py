@@ -156,7 +156,10 @@ class Station:
             done += 1
 
     def _commit_and_release(self, inspection: Inspection) -> Inspection:
-        """Only here a part is released: it is OK, its record is on disk, and it is not too late."""
+        """Only here a part is released: it is OK, its record is on disk, and it is not too late.
+
+        A late NG or REVIEW still stops the part, and its alert is not lost.
+        """
         try:
             seq = self._store.commit(inspection.part, inspection.event)
         except StoreError as error:

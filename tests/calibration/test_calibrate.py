@@ -102,6 +102,17 @@ def test_overlap(fit: Fit, station: StationFolder, pictures: tuple[Path, Path], 
 
 
 @pytest.mark.parametrize("folder", ["good", "test/good"])
+def test_where_most_good_parts_are_stopped_no_further_ones_are_asked_for(
+    fit: Fit, pictures: tuple[Path, Path], write_grey: WriteGrey
+) -> None:
+    good, masters = pictures
+    write_grey(masters / "faint.png", 5)
+    result = fit("--good", good, "--masters", masters)
+    assert "50 of 50 good parts stopped" in result.stderr
+    assert "would prove" not in result.stderr
+    assert "faint.png" in result.stderr
+
+
 def test_parts_count_not_pictures(
     fit: Fit, station: StationFolder, tmp_path: Path, *, folder: str, write_grey: WriteGrey
 ) -> None:

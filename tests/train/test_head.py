@@ -6,7 +6,7 @@ import torch
 
 from kenpin.train.encoder import Encoder
 from kenpin.train.fit import choose_weights, fit_head
-from kenpin.train.head import MAPS, MemoryBank, PlaceStatistics, k_centres, robust_maximum
+from kenpin.train.head import DARK, MAPS, MemoryBank, PlaceStatistics, k_centres, light, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.pretrain import Pretrained
 
@@ -74,6 +74,16 @@ def test_place_statistics_know_what_is_usual_where() -> None:
     assert deviation[1, 1] > 1
     assert deviation[0, 0] > 1
     assert deviation[0, 1] < 0.1
+
+
+def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:
+    pictures = torch.full((1, 3, 64, 64), 0.4)
+    pictures[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
+    mean, contrast = light(pictures)[0]
+    assert torch.allclose(mean, torch.tensor(0.4 + DARK).log().expand(16, 16), atol=1e-5)
+    assert contrast[0, 0].exp() - DARK == pytest.approx(0.2, abs=1e-4)
+    assert contrast[1:].max().exp() - DARK == pytest.approx(0, abs=1e-3)
+    assert torch.allclose(light(pictures / 2)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
 
 
 def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:

@@ -9,6 +9,7 @@ from kenpin.train.metrics import aupro, auroc, bootstrap, escapes_at, false_call
 def test_auroc_counts_pairs_also_with_ties_and_scores_outside_0_to_1() -> None:
     rng = np.random.default_rng(0)
     scores = np.round(rng.normal(50, 30, 200))
+    scores[7] = 1e25  # the others must not merge beside it
     bad = rng.random(200) < 0.3
     pairs = [(b > g) + 0.5 * (b == g) for b in scores[bad] for g in scores[~bad]]
     assert auroc(scores, bad) == pytest.approx(np.mean(pairs), abs=1e-6)
