@@ -101,7 +101,6 @@ def test_overlap(fit: Fit, station: StationFolder, pictures: tuple[Path, Path], 
     assert "1 masters score no higher than good parts: weak.png" in result.stderr
 
 
-@pytest.mark.parametrize("folder", ["good", "test/good"])
 def test_where_most_good_parts_are_stopped_no_further_ones_are_asked_for(
     fit: Fit, pictures: tuple[Path, Path], write_grey: WriteGrey
 ) -> None:
@@ -113,6 +112,7 @@ def test_where_most_good_parts_are_stopped_no_further_ones_are_asked_for(
     assert "faint.png" in result.stderr
 
 
+@pytest.mark.parametrize("folder", ["good", "test/good"])
 def test_parts_count_not_pictures(
     fit: Fit, station: StationFolder, tmp_path: Path, *, folder: str, write_grey: WriteGrey
 ) -> None:
