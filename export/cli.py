@@ -15,7 +15,7 @@ from rich.table import Table
 
 from kenpin.errors import ConfigError
 from kenpin.export.pack import Label
-from kenpin.export.parity import Parity
+from kenpin.export.parity import WEAK_SQNR_DB, Parity
 from kenpin.export.pipeline import Exported, export_run
 from kenpin.signing import SecretKey, default_key
 from kenpin.train.run import RunFolder
@@ -117,6 +117,8 @@ def _table(parity: Parity) -> Table:
     shift = parity.int8_shift
     table.add_row("INT8 against float, score: largest / 99 % below", f"{shift.max:.4f} / {shift.p99:.4f}")
     table.add_row("INT8 signal to noise, score / map", " / ".join(_db(parity, ("score", "anomaly_map"))))
+    if parity.sqnr_db["anomaly_map"] < WEAK_SQNR_DB:
+        table.add_row("", "weak: calibrate with the model that the station runs, as kenpin does")
     table.add_row("at the threshold that 95 % of held-back good parts pass", f"{parity.threshold:.4f}")
     table.add_row(f"  new escapes of {parity.test_bad} bad parts", str(parity.new_escapes))
     table.add_row(f"  new false calls of {parity.test_good} good parts", str(parity.new_false_calls))
