@@ -1,0 +1,160 @@
+"""MQTT over TLS with certificates on both sides, against a real broker."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from kenpin.config import MqttSection
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.counters import Counters
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.herald import Desk
+from kenpin.edge_runtime.publisher import Publisher, Timing
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.errors import ConfigError
+
+FAST = Timing(reconnect_s=(0.1, 0.4), watch_s=0.1)
+
+
+class Authority:
+    """A certificate authority that signs for 127.0.0.1 and for a station."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant")])
+        self._write("ca", self.key, self._sign("plant", self.key, is_ca=True))
+
+    def issue(self, name: str) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        self._write(name, key, self._sign(name, key, is_ca=False))
+
+    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, is_ca: bool) -> x509.Certificate:
+        now = datetime.now(tz=timezone.utc)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        own, issuer = key.public_key(), self.key.public_key()
+        usage = dict.fromkeys(
+            ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+        ) | {"crl_sign": is_ca, "key_cert_sign": is_ca, "digital_signature": True}
+        certificate = (
+            x509.CertificateBuilder(self.name, subject, own, x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(**usage, encipher_only=False, decipher_only=False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+        )
+        if not is_ca:
+            certificate = certificate.add_extension(address, critical=False)
+        return certificate.sign(self.key, hashes.SHA256())
+
+    def _write(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (self.folder / f"{name}.key").write_bytes(secret)
+        (self.folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Authority:
+    authority = Authority(tmp_path / "plant")
+    for name in ("broker", "st1"):
+        authority.issue(name)
+    return authority
+
+
+@pytest.fixture
+def secure_port(plant: Authority, make_mosquitto: Callable[..., Any], free_port: int) -> int:
+    folder = plant.folder
+    make_mosquitto(
+        f"listener {free_port} 127.0.0.1\ncafile {folder}/ca.pem\ncertfile {folder}/broker.pem\n"
+        f"keyfile {folder}/broker.key\nrequire_certificate true\n"
+    ).start()
+    return free_port
+
+
+def arrives(address: BrokerAddress, path: Path) -> bool:
+    """Whether an event is acknowledged within two seconds."""
+    store = Store(path)
+    publisher = Publisher(Desk(address, "plant/st1", Identity("st1"), path, Counters().snapshot), FAST)
+    publisher.start()
+    store.commit(Part("p", "cam", "s", 0, 0, Decision(Verdict.NG)), Event())  # type: ignore[arg-type]
+    publisher.wake()
+    by_s = time.monotonic() + 2
+    while store.depth().waiting and time.monotonic() < by_s:
+        time.sleep(0.02)
+    arrived = store.depth().waiting == 0
+    publisher.stop(reason="shutdown", drain_s=0.1)
+    store.close()
+    return arrived
+
+
+class Event:
+    topic = "event/anomaly"
+
+    def to_json(self) -> bytes:
+        return b'{"ts_ms":0,"late":false}'
+
+
+def section(port: int, ca: Path, station: Path | None) -> MqttSection:
+    certificate = {} if station is None else {"cert_file": station, "key_file": station.with_suffix(".key")}
+    return MqttSection(url=f"mqtts://127.0.0.1:{port}", ca_file=ca, **certificate)
+
+
+def test_events_travel_over_tls_with_certificates_on_both_sides(
+    plant: Authority, secure_port: int, tmp_path: Path
+) -> None:
+    mqtt = section(secure_port, plant.folder / "ca.pem", plant.folder / "st1.pem")
+    assert arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db")
+
+
+# paho leaves a socket whose handshake failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_broker_of_another_authority_gets_nothing(plant: Authority, secure_port: int, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    mqtt = section(secure_port, stranger.folder / "ca.pem", plant.folder / "st1.pem")
+    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db")
+
+
+def test_a_station_without_certificate_is_not_let_in(
+    plant: Authority, secure_port: int, tmp_path: Path
+) -> None:
+    mqtt = section(secure_port, plant.folder / "ca.pem", None)
+    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db")
+
+
+def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("no certificate")
+    with pytest.raises(ConfigError, match="TLS files cannot be used") as refused:
+        BrokerAddress.from_config(section(8883, wrong, None), client_id="st1")
+    assert "ca.pem" in refused.value.where
+
+
+def test_a_password_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret\n")
+    mqtt = MqttSection(url="mqtt://127.0.0.1", username="st1", password_file=secret)
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match="read by others"):
+        BrokerAddress.from_config(mqtt, client_id="st1")
+    secret.chmod(0o600)
+    address = BrokerAddress.from_config(mqtt, client_id="st1")
+    assert (address.password, address.port) == ("s3cret", 1883)
+    assert "s3cret" not in repr(address)
