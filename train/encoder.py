@@ -9,8 +9,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDES = (4, 8, 16)
-
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -68,13 +66,3 @@ class Encoder(nn.Module):
         stride4 = self.layer1(x)
         stride8 = self.layer2(stride4)
         return stride4, stride8, self.layer3(stride8)
-
-    def multiply_accumulates(self, side: int) -> float:
-        """Multiply-accumulates of one forward pass of one square picture of `side` pixels."""
-        total = 0.0
-        positions = {"conv1": (side / 2) ** 2, "layer1": (side / 4) ** 2}
-        positions |= {"layer2": (side / 8) ** 2, "layer3": (side / 16) ** 2}
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d):
-                total += positions[name.split(".")[0]] * module.weight.numel()
-        return total

@@ -25,21 +25,6 @@ def test_encoder_names_are_those_of_torchvision_and_strides_are_4_8_16() -> None
     assert [tuple(t.shape) for t in taps] == [(1, 64, 24, 24), (1, 128, 12, 12), (1, 256, 6, 6)]
 
 
-def test_multiply_accumulates_are_counted_from_the_convolutions() -> None:
-    encoder = Encoder(8)
-    counted = 0
-
-    def count(module: torch.nn.Module, _: object, out: torch.Tensor) -> None:
-        nonlocal counted
-        counted += out.shape[2] * out.shape[3] * module.weight.numel()  # type: ignore[operator, union-attr]
-
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(count)
-    encoder(torch.zeros(1, 3, 64, 64))
-    assert encoder.multiply_accumulates(64) == counted
-
-
 def test_bank_gives_the_distance_to_the_nearest_remembered_place() -> None:
     torch.manual_seed(0)
     good, query = torch.randn(5, 6, 4, 4) * 3 + 1, torch.randn(2, 6, 4, 4)
