@@ -22,6 +22,8 @@ _VERBS = {
     ),
     "train": ("kenpin.train.cli:train", "train", "Learn what good parts look like."),
     "evaluate": ("kenpin.train.cli:evaluate", "train", "Measure a run on test pictures."),
+    "report": ("kenpin.train.report_cli:report", "train", "Rewrite a run's report, or compare runs."),
+    "bench": ("kenpin.bench_cli:bench", "train", "Measure the training against flat ones, and more."),
     "export": ("kenpin.export.cli:export", "export,train", "Turn a run into a signed bundle."),
     "bundle": ("kenpin.bundle_cli:bundle", "edge", "Verify, show and install bundles; make signing keys."),
     "calibrate": ("kenpin.calibration.cli:calibrate", "edge", "Set the thresholds, with proof."),

@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from kenpin.errors import ConfigError
-from kenpin.pictures import GOOD, PictureSet, read_data, read_good_bad
-from kenpin.train.data import Roles, assign_roles, load_pictures
+from kenpin.pictures import GOOD, PictureSet, read_data, read_good_bad, sha256_of
+from kenpin.train.data import Roles, assign_roles
+from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import Scores, measure, score_pictures
-from kenpin.train.fit import fit_head
+from kenpin.train.init import width_of
 from kenpin.train.inspector import Inspector
-from kenpin.train.pretrain import Schedule, StepLog, Training, pretrain
+from kenpin.train.learn import Means, learn, progress_bar
 from kenpin.train.report import write_report
-from kenpin.train.run import RunConfig, RunFolder, device_of, git_commit, load_inspector
+from kenpin.train.run import RunConfig, RunFolder, git_commit, load_inspector
+from kenpin.train.tracking import KINDS, open_tracker
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
 BATCH = 24
 WIDTH = 32
-CHECKPOINT_EVERY_S = 20.0
 console = Console(stderr=True)
 
 
@@ -62,47 +61,45 @@ class _Source:
 @click.option("--run", "run", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
 @click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
-@click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of 24 pictures.")
+@click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @click.option("--size", type=int, default=224, show_default=True, help="Side of the model's input, pixels.")
+@click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")
+@click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+@click.option("--cache-mb", type=click.IntRange(1), default=4096, show_default=True, help="Decoded pictures.")
+@click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
+@click.option("--log", type=click.Choice(KINDS), default="none", show_default=True, help="Log there, too.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def train(  # noqa: PLR0913, PLR0917 - one argument per option
-    data: Path | None,
-    good: Path | None,
-    bad: Path | None,
-    run: Path,
-    budget: str,
-    epochs: int | None,
-    steps: int | None,
-    size: int,
-    seed: int,
-    device: str,
-    *,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     """Learn what good parts look like.
 
     Only pictures of good parts are learned from. Bad ones, where there are some, measure the result.
     """
     started = time.monotonic()
-    source = _Source(data, good, bad)
-    roles = assign_roles(source.read(seed=seed), where=source.root, seed=seed)
-    if epochs and steps:
-        raise ConfigError("--epochs and --steps are given both", cure="give one of them")
-    batch = min(BATCH, len(roles.fit))
-    count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else BUDGETS[budget])
-    config = _config(source.root, size=size, steps=count, batch=batch, seed=seed)
+    source = _Source(given["data"], given["good"], given["bad"])
+    roles = assign_roles(source.read(seed=given["seed"]), where=source.root, seed=given["seed"])
+    config = _config(source.root, roles, given)
+    fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
-    folder.create(config, roles.manifest(), resume=resume)
+    if fabric.is_global_zero:
+        folder.create(config, roles.manifest(), resume=resume)
+    fabric.barrier()
     if not (resume and folder.finished):
+        tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
+        means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, console)
         try:
-            _train(folder, roles, device_of(device))
+            learn(folder, roles, means, init=given["init"])
         except KeyboardInterrupt:
             console.print("stopped; the same command with --resume goes on from the last checkpoint")
             raise
+        finally:
+            tracker.close()
+    if not fabric.is_global_zero:
+        return
     figures = _measure_and_report(folder, roles)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder)
@@ -125,17 +122,24 @@ def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
         click.echo(json.dumps({"run": str(run), **figures}))
 
 
-def _config(root: Path, *, size: int, steps: int, batch: int, seed: int) -> RunConfig:
+def _config(root: Path, roles: Roles, given: dict[str, Any]) -> RunConfig:
+    size, steps, epochs, init = (given[name] for name in ("size", "steps", "epochs", "init"))
     if size % 16 or not 64 <= size <= 1024:
         raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
+    if epochs and steps:
+        raise ConfigError("--epochs and --steps are given both", cure="give one of them")
+    batch = min(given["batch"], len(roles.fit))
+    count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else BUDGETS[given["budget"]])
     return RunConfig(
         product=_product(root.resolve()),
         data=str(root.resolve()),
         size=size,
-        width=WIDTH,
-        steps=steps,
+        width=width_of(init) if init else WIDTH,
+        steps=count,
         batch=batch,
-        seed=seed,
+        seed=given["seed"],
+        importance=not given["uniform"],
+        init=sha256_of(init) if init else "",
         commit=git_commit(),
     )
 
@@ -145,33 +149,6 @@ def _product(root: Path) -> str:
     name = root.parent.name if root.name == GOOD else root.name
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
     return safe[:64] or "part"
-
-
-def _train(folder: RunFolder, roles: Roles, device: torch.device) -> None:
-    config = folder.config
-    training = Training.start(width=config.width, seed=config.seed, device=device)
-    folder.load_training(training)
-    pictures = load_pictures(roles.fit, side=config.size).to(device)
-    held_back = load_pictures(roles.held_back, side=config.size).to(device)
-    spent = sum(m["seconds"] for m in folder.metrics())
-    saved = time.monotonic()
-    with _progress() as progress:
-        bar = progress.add_task("pretrain", total=config.steps, completed=training.step)
-
-        def on_step(log: StepLog) -> None:
-            nonlocal saved, spent
-            spent += log.seconds
-            folder.log({**vars(log), "device": device.type, "device_seconds": round(spent, 3)})
-            progress.update(bar, completed=log.step, description=f"pretrain {log.level:6} loss {log.loss:6.3f}")
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S or log.step == config.steps:
-                folder.save_training(training)
-                saved = time.monotonic()
-
-        schedule = Schedule(config.steps, config.batch, config.seed)
-        pretrain(training, pictures, schedule, on_step=on_step)
-        progress.update(progress.add_task("fit the anomaly head", total=None))
-        head = fit_head(training.model, pictures, held_back, seed=config.seed)
-    folder.save_model(Inspector(training.model.encoder, head).cpu())
 
 
 def _measure_and_report(folder: RunFolder, roles: Roles) -> dict[str, Any]:
@@ -185,14 +162,9 @@ def _measure_and_report(folder: RunFolder, roles: Roles) -> dict[str, Any]:
 
 
 def _score(inspector: Inspector, pictures: Any, *, side: int) -> Scores:
-    with _progress() as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("score", total=len(pictures))
         return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
 
 
 def _show(figures: dict[str, Any], folder: RunFolder) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kenpin.errors import DataError
-from kenpin.frame import read_picture
+from kenpin.frame import Image, read_picture
 from kenpin.pictures import Picture, PictureSet, sha256_of, split_groups
 from kenpin.preprocess import to_input
 
@@ -52,7 +53,7 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int) -> Roles:
         seed: Decides which parts are held back.
 
     Raises:
-        DataError: Fewer than eight good pictures, or all of one part.
+        DataError: Fewer than eight good pictures, or all of one part, or all the same picture.
     """
     if len(pictures.train) < MIN_PICTURES:
         raise DataError(
@@ -67,23 +68,60 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int) -> Roles:
             where=where,
             cure="give pictures of several parts, or correct the column group in manifest.csv",
         )
+    _refuse_copies(pictures.train, where=where)
     return Roles(tuple(fit), tuple(held_back), pictures.test)
+
+
+def _refuse_copies(pictures: Sequence[Picture], *, where: object) -> None:
+    """Refuse pictures that are all the same. As a rule two are read: the first that differs ends it."""
+    first = read_picture(pictures[0].path)
+    if all(np.array_equal(first, read_picture(p.path)) for p in pictures[1:]):
+        raise DataError(
+            f"all {len(pictures)} pictures of good parts are identical",
+            where=where,
+            cure="give pictures of different parts; look for copies of one file, or a camera that stands still",
+        )
 
 
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
     """Read and resize pictures: BGR uint8 (N, 3, side, side)."""
-    images = [to_input(read_picture(p.path), height=side, width=side) for p in pictures]
+    images = [read_image(p, side=side) for p in pictures]
     stacked = np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 
+def read_image(picture: Picture, *, side: int) -> Image:
+    """Read and resize one picture: BGR uint8 (side, side, 3).
+
+    Raises:
+        DataError: The picture cannot be read.
+    """
+    return to_input(read_picture(picture.path), height=side, width=side)
+
+
 def load_masks(pictures: Sequence[Picture], *, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Masks of defects, bool (N, side, side); all false where there is none."""
+    """Masks of defects, bool (N, side, side); all false where there is none.
+
+    Raises:
+        DataError: A mask or its picture cannot be read, or they differ in size.
+    """
     masks = np.zeros((len(pictures), side, side), np.bool_)
     for number, picture in enumerate(pictures):
         if picture.mask is not None:
-            area = to_input((read_picture(picture.mask) > 0).astype(np.uint8) * 255, height=side, width=side)
-            share = area[..., 0]
+            mask = _read_mask(picture.mask, of=picture.path)
+            share = to_input((mask > 0).astype(np.uint8) * 255, height=side, width=side)[..., 0]
             # A defect smaller than a cell must not vanish.
             masks[number] = share >= min(64, max(1, int(share.max())))
     return masks
+
+
+def _read_mask(path: Path, *, of: Path) -> Image:
+    mask, image = read_picture(path), read_picture(of)
+    if mask.shape != image.shape:
+        sizes = [f"{width} x {height}" for height, width, _ in (mask.shape, image.shape)]
+        raise DataError(
+            f"the mask has {sizes[0]} pixels, its picture {sizes[1]}",
+            where=f"{path}, mask of {of}",
+            cure="draw the mask on this picture in its full size, or remove it",
+        )
+    return mask

@@ -30,7 +30,7 @@ def add_defects(views: Tensor, sizes: tuple[float, float]) -> tuple[Tensor, Tens
     Returns:
         The changed views, and masks (N, 1, S, S) of 0..1 that mark what visibly changed.
     """
-    shape = _shapes(len(views), views.shape[-1], sizes).to(views.device)
+    shape = _shapes(views, sizes)
     filling, opacity = _fillings(views)
     alpha = shape * opacity
     changed = views * (1 - alpha) + alpha * filling
@@ -38,9 +38,10 @@ def add_defects(views: Tensor, sizes: tuple[float, float]) -> tuple[Tensor, Tens
     return changed, shape * visible
 
 
-def _shapes(count: int, side: int, sizes: tuple[float, float]) -> Tensor:
-    """Soft masks (N, 1, S, S): a third each rectangles, scars and blobs."""
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+def _shapes(views: Tensor, sizes: tuple[float, float]) -> Tensor:
+    """Soft masks (N, 1, S, S) on the device of the views: a third each rectangles, scars and blobs."""
+    count, side, device = len(views), views.shape[-1], views.device
+    axis = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
     kind = torch.randint(0, 3, (count,))
     scar = kind == 1
     size = torch.exp(uniform(count, math.log(sizes[0]), math.log(sizes[1])))
@@ -52,7 +53,7 @@ def _shapes(count: int, side: int, sizes: tuple[float, float]) -> Tensor:
     bend = torch.where(scar, uniform(count, -0.8, 0.8), torch.zeros(count))
 
     def cube(value: Tensor) -> Tensor:
-        return value.view(-1, 1, 1)
+        return value.view(-1, 1, 1).to(device)
 
     dx = axis.view(1, 1, -1) - cube(uniform(count, -0.85, 0.85))
     dy = axis.view(1, -1, 1) - cube(uniform(count, -0.85, 0.85))
@@ -62,7 +63,7 @@ def _shapes(count: int, side: int, sizes: tuple[float, float]) -> Tensor:
     box = ((cube(half_width) - along.abs()) / pixel + 0.5).clamp(0, 1)
     box = box * ((cube(half_height) - across.abs()) / pixel + 0.5).clamp(0, 1)
     radius = torch.sqrt((along / cube(half_width)) ** 2 + (across / cube(half_height)) ** 2)
-    ragged = 1.1 - radius + 0.5 * _clouds(count, side, cells=6 if sizes[1] > 0.2 else 12)
+    ragged = 1.1 - radius + 0.5 * _clouds(count, side, cells=6 if sizes[1] > 0.2 else 12, device=device)
     blob = (ragged * cube(torch.minimum(half_width, half_height)) / pixel).clamp(0, 1) * (radius < 1.6)
     return torch.where(cube(kind == 2), blob, box)[:, None]
 
@@ -98,7 +99,7 @@ def _colour(views: Tensor) -> Tensor:
     grey = (views - views.mean(1, keepdim=True)).abs().amax((1, 2, 3)) < 0.02
     colour = torch.rand(len(views), 3, 1, 1).to(views)
     colour = torch.where(grey.view(-1, 1, 1, 1), colour[:, :1], colour)
-    return colour * (1 + 0.15 * _clouds(len(views), views.shape[-1], cells=10)[:, None].to(views.device))
+    return colour * (1 + 0.15 * _clouds(len(views), views.shape[-1], cells=10, device=views.device)[:, None])
 
 
 def _blurred(views: Tensor) -> Tensor:
@@ -117,13 +118,13 @@ def _shifted(views: Tensor) -> Tensor:
     return torch.roll(views, (int(side * 0.04) + 1, -int(side * 0.03) - 1), (2, 3))
 
 
-def _clouds(count: int, side: int, *, cells: int) -> Tensor:
+def _clouds(count: int, side: int, *, cells: int, device: torch.device) -> Tensor:
     """Smooth noise (N, S, S) of three octaves, about unit variance."""
-    total = torch.zeros(count, side, side)
+    total = torch.zeros(count, side, side, device=device)
     amplitude = 1.0
     for octave in range(3):
         n = cells * 2**octave
-        noise = torch.randn(count, 1, n, n)
+        noise = torch.randn(count, 1, n, n, device=device)
         total += amplitude * functional.interpolate(noise, size=(side, side), mode="bicubic")[:, 0]
         amplitude *= 0.55
     return total / 1.3

@@ -9,6 +9,25 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Added to a picture's spread (0..1 scale), so that the noise of an empty picture is not blown up.
+LEAST_CONTRAST = 0.02
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) of 0..1 to zero mean and unit spread, each by its own light and contrast.
+
+    The encoder then sees structure whatever the exposure; what a brightness meter sees is the head's light map.
+    """
+    mean, spread = light_of(pictures)
+    return (pictures - mean) / spread
+
+
+def light_of(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each picture (N, 3, H, W), both (N, 1, 1, 1)."""
+    mean = pictures.mean((1, 2, 3), keepdim=True)
+    variance = ((pictures - mean) ** 2).mean((1, 2, 3), keepdim=True)
+    return mean, variance.sqrt() + LEAST_CONTRAST
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -66,3 +85,16 @@ class Encoder(nn.Module):
         stride4 = self.layer1(x)
         stride8 = self.layer2(stride4)
         return stride4, stride8, self.layer3(stride8)
+
+    def multiply_adds(self, side: int, *, frozen: bool = False) -> float:
+        """Multiply-accumulates of one training pass over one picture: forward, and twice that backward.
+
+        Args:
+            side: Side of the picture.
+            frozen: Whether the stem and the first stage are frozen, so that nothing flows back through them.
+        """
+        width, area = self.channels[0], side**2
+        early = area / 4 * 147 * width + area / 16 * 4 * 9 * width**2
+        # Each later stage has a quarter of the places and twice the channels: 3.5 + 0.5 (downsample) blocks.
+        stage = area / 64 * (9 * 2 + 3 * 9 * 4 + 2) * width**2
+        return (1 if frozen else 3) * early + 3 * 2 * stage

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from kenpin.train.inspector import Inspector
 from kenpin.train.metrics import (
     Bools,
     Floats,
+    Interval,
     aupro,
     auroc,
     bootstrap,
     escapes_at,
     false_calls_at,
 )
+from kenpin.train.pixels import pixel_intervals
 
 BATCH = 16
 
@@ -44,6 +47,11 @@ class Scores:
     levels: Floats
     maps: Floats
     ms_per_picture: float
+
+    @property
+    def groups(self) -> list[str]:
+        """The physical part of each picture, (N,)."""
+        return [p.group for p in self.pictures]
 
     @property
     def bad(self) -> Bools:
@@ -84,8 +92,9 @@ def measure(scores: Scores) -> dict[str, Any]:
 
     Returns:
         `pictures`, `good`, `bad`, `ms_per_image`; with both classes `image_auroc`,
-        `escapes_at_10_per_1000`, `false_calls_at_95` (each value, low, high) and `auroc_of` each defect and
-        level; with masks `pixel_auroc`, `aupro_30`, `aupro_05`.
+        `escapes_at_10_per_1000`, `false_calls_at_95`, `false_calls_at_99` (each value, low, high) and
+        `auroc_of` each defect and level; with masks `pixel_auroc`, `aupro_30`, `aupro_05` as plain numbers
+        and each again with its interval, `pixel_auroc_interval` and so on.
     """
     bad = scores.bad
     figures: dict[str, Any] = {
@@ -95,13 +104,13 @@ def measure(scores: Scores) -> dict[str, Any]:
         "ms_per_image": round(scores.ms_per_picture, 2),
     }
     if bad.any() and not bad.all():
-        groups = [p.group for p in scores.pictures]
         for name, figure in (
             ("image_auroc", auroc),
             ("escapes_at_10_per_1000", escapes_at),
-            ("false_calls_at_95", false_calls_at),
+            ("false_calls_at_95", partial(false_calls_at, caught=0.95)),
+            ("false_calls_at_99", partial(false_calls_at, caught=0.99)),
         ):
-            figures[name] = asdict(bootstrap(figure, scores.score, bad, groups=groups))
+            figures[name] = asdict(bootstrap(figure, scores.score, bad, groups=scores.groups))
         figures["auroc_of"] = _parts(scores)
         figures |= _pixel_figures(scores)
     return figures
@@ -120,16 +129,21 @@ def _parts(scores: Scores) -> dict[str, float]:
     return parts
 
 
-def _pixel_figures(scores: Scores) -> dict[str, float]:
+def _pixel_figures(scores: Scores) -> dict[str, Any]:
     masks = load_masks(scores.pictures, side=scores.maps.shape[-1])
     # A defect without a mask would count every one of its pixels as good.
     known = ~scores.bad | masks.any((1, 2))
     if not masks.any():
         return {}
     maps, masks = scores.maps[known], masks[known]
-    figures = {
+    every = {
         "pixel_auroc": auroc(maps, masks),
         "aupro_30": aupro(maps, masks, limit=0.3),
         "aupro_05": aupro(maps, masks, limit=0.05),
     }
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+    figures: dict[str, Any] = {name: value for name, value in every.items() if math.isfinite(value)}
+    groups = [group for group, counted in zip(scores.groups, known, strict=True) if counted]
+    if figures:
+        for name, (low, high) in pixel_intervals(maps, masks, groups=groups).items():
+            figures[f"{name}_interval"] = asdict(Interval(figures[name], low, high))
+    return figures

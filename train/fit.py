@@ -12,17 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kenpin.train.head import MAPS, AnomalyHead, HeadShape, by_level, light, robust_maximum, smooth
+from kenpin.train.encoder import normalise
+from kenpin.train.head import MAPS, UNIT_QUANTILE, AnomalyHead, HeadShape, by_level, robust_maximum
 from kenpin.train.metrics import auroc
-from kenpin.train.pretrain import Pretrained, normalise
+from kenpin.train.model import Pretrained
 from kenpin.train.validation import draw_validation_defects
 
 BATCH = 32
-# Quantile of the per-picture maximum over held-back good pictures that becomes 1.
-UNIT_QUANTILE = 0.9
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
-LIGHT_WEIGHT = 2.0
+LIGHT_WEIGHT = 1.0
 
 
 @torch.no_grad()
@@ -58,7 +57,7 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
 
     Combinations are tried; those near the best are averaged. Three rules hold whatever the drawn defects
     say, because those resemble the defects of training more than real ones do: every level keeps its bank or
-    its place map, a discriminator weighs half at most, and light always counts, because nothing that a
+    its pattern, a discriminator weighs half at most, and light always counts, because nothing that a
     brightness meter would catch may escape.
 
     Args:
@@ -72,8 +71,8 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     is_bad = np.arange(len(maps)) >= len(good)
     tried: list[tuple[float, tuple[float, ...]]] = []
     some, any_half = (0.5, 1.0), (0.0, 0.5)
-    for place, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
-        weight = (place, LIGHT_WEIGHT, bank16, defect16, bank8, defect8)
+    for pattern, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
+        weight = (LIGHT_WEIGHT, pattern, bank16, defect16, bank8, defect8)
         fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
@@ -81,23 +80,19 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def _fill(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> None:
-    taps = [_taps(trained, batch) for batch in torch.split(pictures, BATCH)]
-    stride8 = torch.cat([smooth(t[1]) for t in taps])
-    stride16 = torch.cat([smooth(t[2]) for t in taps])
-    head.bank8.fit(stride8)
-    head.bank16.fit(stride16)
-    head.place.fit(stride16)
-    head.light.fit(torch.cat([light(batch.float() / 255) for batch in torch.split(pictures, BATCH)]))
+    batches = torch.split(pictures, BATCH)
+    taps = [_taps(trained, batch) for batch in batches]
+    grids = [head.light_grids(batch.float() / 255) for batch in batches]
+    head.fill(
+        (torch.cat([g[0] for g in grids]), torch.cat([g[1] for g in grids])),
+        torch.cat([t[1] for t in taps]),
+        torch.cat([t[2] for t in taps]),
+    )
 
 
 def _standardise(head: AnomalyHead, trained: Pretrained, held_back: Tensor) -> None:
-    """Give every map zero mean and unit spread, then let the worst place of one good part in ten be 1."""
-    raw = _maps(head, trained, held_back)
-    mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3)) + 1e-6
-    top = robust_maximum((raw - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1))
-    unit = top.quantile(UNIT_QUANTILE, 0).clamp(min=0.1)
-    head.offset.copy_(mean)
-    head.scale.copy_(1 / (std * unit))
+    batches = torch.split(held_back, BATCH)
+    head.standardise(torch.cat([head.raw_maps(b.float() / 255, _taps(trained, b)) for b in batches]))
 
 
 def _validation_maps(head: AnomalyHead, trained: Pretrained, held_back: Tensor, seed: int) -> Tensor:

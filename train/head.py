@@ -4,14 +4,15 @@ Plain convolutions, matrix products and minima with static shapes, so that it ex
 
 Six maps, two per level:
 
-    coarse  place: unlike what is usual at this place (stride 16; PaDiM, Defard et al. 2020, diagonal form)
-            light: local mean and contrast unlike what is usual at this place
+    coarse  light: local mean and contrast unlike what is usual at this place
+            pattern: what a linear model of the whole part (principal components) cannot explain
     mid     bank16: unlike any place of good parts (stride 16; PatchCore, Roth et al., CVPR 2022)
             defect16: the discriminator trained on synthetic defects
     fine    bank8, defect8: the same at stride 8
 
-Each map is standardised on held-back good pictures, which did not fill the banks. A score of 1 is what the
-worst place of one good part in ten reaches.
+Each map is standardised on held-back good pictures, which did not fill the banks, and at each place for
+itself (PaDiM, Defard et al. 2020, has that idea for features): edges and prints vary more than plain
+surface. A score of 1 is what the worst place of one good part in ten reaches.
 """
 
 from __future__ import annotations
@@ -24,40 +25,83 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEVEL_NAMES = ("coarse", "mid", "fine")
-MAPS = ("place", "light", "bank16", "defect16", "bank8", "defect8")
+MAPS = ("light", "pattern", "bank16", "defect16", "bank8", "defect8")
 LIGHT_CELLS = 16
+PATTERN_CELLS = 32
+# Principal components of the pattern: at most this many, and one for every four pictures.
+PATTERN_SIZE = 32
+PICTURES_PER_COMPONENT = 4
 # Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
 DARK = 0.02
 BANK_SIZE = 1000
+# What is usual at a place counts as much as what is usual anywhere from this many held-back pictures on.
+PLACE_PICTURES = 30
 # The score is the mean of this share of the fused map's highest places: robust against a single hot pixel.
 TOP_SHARE = 0.001
+# Quantile of the per-picture maximum over held-back good pictures that becomes 1.
+UNIT_QUANTILE = 0.9
 
 
-class PlaceStatistics(nn.Module):
-    """Mean and spread of features at each place of good parts.
-
-    Args:
-        shape: (C, h, w) of the features.
-    """
+class LightStatistics(nn.Module):
+    """Deviation of local light from what is usual at each place of good parts."""
 
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, cells: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("inverse_std", torch.ones(shape))
+        self.register_buffer("mean", torch.zeros(2, cells, cells))
+        self.register_buffer("inverse_std", torch.ones(2, cells, cells))
 
-    def fit(self, features: Tensor) -> None:
-        """Learn from features (N, C, h, w). Half of the variance is the one over all places: few pictures."""
-        self.mean.copy_(features.mean(0))
-        own = features.var(0, unbiased=False)
-        common = features.var((0, 2, 3), unbiased=False)[:, None, None]
-        self.inverse_std.copy_((0.5 * own + 0.5 * common + 1e-8).rsqrt())
+    def fit(self, grids: Tensor) -> None:
+        """Learn from light grids (N, 2, h, w). Half of the variance is that over all places: few pictures."""
+        self.mean.copy_(grids.mean(0))
+        own = grids.var(0, unbiased=False)
+        self.inverse_std.copy_((0.5 * own + 0.5 * own.mean((1, 2), keepdim=True) + 1e-6).rsqrt())
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Standardised deviations (N, C, h, w)."""
-        return (features - self.mean) * self.inverse_std
+    def standardise(self, grids: Tensor) -> Tensor:
+        """Standardised deviations (N, 2, h, w)."""
+        return (grids - self.mean) * self.inverse_std
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """Largest deviation of mean and contrast (N, h, w)."""
+        return self.standardise(grids).abs().amax(1)
+
+
+class Pattern(nn.Module):
+    """What a linear model of whole good parts leaves unexplained: principal components of the light grid.
+
+    Turk & Pentland, "Eigenfaces for Recognition", 1991. Parts differ from one to the next in a few ways
+    that concern the whole picture (a shadow, a shift, a shade); these are explained, a local fault is not.
+
+    Args:
+        cells: h = w of the grids.
+    """
+
+    basis: Tensor
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.statistics = LightStatistics(cells)
+        self.register_buffer("basis", torch.zeros(PATTERN_SIZE, 2 * cells**2))
+
+    def fit(self, grids: Tensor) -> None:
+        """Learn from light grids (N, 2, h, w)."""
+        self.statistics.fit(grids)
+        rows = self.statistics.standardise(grids).flatten(1)
+        count = min(PATTERN_SIZE, len(rows) // PICTURES_PER_COMPONENT)
+        self.basis.zero_()
+        # The eigenvectors of the small N x N matrix give those of the large one: exact and quick.
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        strongest = (vectors[:, -count:] / values[-count:].clamp(min=1e-9).sqrt()).T if count else rows[:0]
+        self.basis[:count] = strongest[:, : len(rows)] @ rows
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """Largest unexplained deviation (N, h, w)."""
+        deviation = self.statistics.standardise(grids)
+        rows = deviation.flatten(1)
+        explained = rows @ self.basis.T @ self.basis
+        return (rows - explained).reshape_as(deviation).abs().amax(1)
 
 
 class MemoryBank(nn.Module):
@@ -125,10 +169,17 @@ class HeadShape:
     Attributes:
         side: Side of the model's input, a multiple of 16.
         channels: Channels of the encoder's taps.
+        bank: Places that each memory bank remembers.
     """
 
     side: int
     channels: tuple[int, int, int]
+    bank: int = BANK_SIZE
+
+    @property
+    def pattern_cells(self) -> int:
+        """Cells along a side of the grid of the pattern, such that all have the same size."""
+        return PATTERN_CELLS if self.side % PATTERN_CELLS == 0 else LIGHT_CELLS
 
 
 class AnomalyHead(nn.Module):
@@ -147,15 +198,15 @@ class AnomalyHead(nn.Module):
 
     def __init__(self, shape: HeadShape, discriminators: nn.ModuleList) -> None:
         super().__init__()
-        cells = shape.side // 16
         self.map_side = shape.side // 4
-        self.place = PlaceStatistics((shape.channels[2], cells, cells))
-        self.light = PlaceStatistics((2, LIGHT_CELLS, LIGHT_CELLS))
-        self.bank8 = MemoryBank(shape.channels[1], BANK_SIZE)
-        self.bank16 = MemoryBank(shape.channels[2], BANK_SIZE)
+        self.light = LightStatistics(LIGHT_CELLS)
+        self.pattern = Pattern(shape.pattern_cells)
+        self.bank8 = MemoryBank(shape.channels[1], shape.bank)
+        self.bank16 = MemoryBank(shape.channels[2], shape.bank)
         self.discriminators = discriminators
-        self.register_buffer("offset", torch.zeros(len(MAPS)))
-        self.register_buffer("scale", torch.ones(len(MAPS)))
+        self.pattern_cells = shape.pattern_cells
+        self.register_buffer("offset", torch.zeros(len(MAPS), self.map_side, self.map_side))
+        self.register_buffer("scale", torch.ones(len(MAPS), self.map_side, self.map_side))
         self.register_buffer("weight", torch.ones(len(MAPS)))
         self.register_buffer("level_scale", torch.ones(len(LEVEL_NAMES)))
         self.register_buffer("fused_scale", torch.ones(()))
@@ -178,25 +229,57 @@ class AnomalyHead(nn.Module):
 
     def maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The six standardised maps (N, 6, S/4, S/4)."""
-        resized = [self._resize(m) for m in self.raw_maps(pictures, taps)]
-        return (torch.stack(resized, 1) - self.offset.view(1, -1, 1, 1)) * self.scale.view(1, -1, 1, 1)
+        return (self.raw_maps(pictures, taps) - self.offset) * self.scale
 
-    def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-        """The six maps (N, h, w), each at its own resolution and in its own unit."""
-        stride8, stride16 = smooth(taps[1]), smooth(taps[2])
-        return [
-            (self.place(stride16) ** 2).mean(1).sqrt(),
-            self.light(light(pictures)).abs().amax(1),
-            self.bank16(stride16),
+    def fill(self, grids: tuple[Tensor, Tensor], stride8: Tensor, stride16: Tensor) -> None:
+        """Learn what is usual from good pictures.
+
+        Args:
+            grids: What `light_grids` gives of them.
+            stride8: Their features (N, C, h, w).
+            stride16: The same at stride 16.
+        """
+        self.light.fit(grids[0])
+        self.pattern.fit(grids[1])
+        self.bank8.fit(smooth(stride8))
+        self.bank16.fit(smooth(stride16))
+
+    def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two coarse maps look at: light, and light relative to the picture's own."""
+        own = pictures.mean((1, 2, 3), keepdim=True)
+        return light(pictures, LIGHT_CELLS), light(0.5 * pictures / (own + DARK), self.pattern_cells)
+
+    def standardise(self, raw: Tensor) -> None:
+        """Set offset and scale from the raw maps (N, 6, h, w) of held-back good pictures.
+
+        Zero mean and unit spread at each place, then the worst place of one good part in ten becomes 1.
+        """
+        trust = len(raw) / (len(raw) + PLACE_PICTURES)
+        mean = _wide_mean(raw.mean(0))
+        variance = _wide_mean(((raw - mean) ** 2).mean(0))
+        everywhere, common = raw.mean((0, 2, 3)), raw.var((0, 2, 3), unbiased=False)
+        self.offset.copy_(trust * mean + (1 - trust) * everywhere.view(-1, 1, 1))
+        variance = trust * variance + (1 - trust) * common.view(-1, 1, 1)
+        self.scale.copy_((variance + 1e-12).rsqrt())
+        unit = robust_maximum((raw - self.offset) * self.scale).quantile(UNIT_QUANTILE, 0)
+        self.scale.div_(unit.clamp(min=0.1).view(-1, 1, 1))
+
+    def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The six maps (N, 6, S/4, S/4), each in its own unit."""
+        grid, relative = self.light_grids(pictures)
+        raw = [
+            self.light(grid),
+            self.pattern(relative),
+            self.bank16(smooth(taps[2])),
             self.discriminators[1](taps[2])[:, 0],
-            self.bank8(stride8),
+            self.bank8(smooth(taps[1])),
             self.discriminators[0](taps[1])[:, 0],
         ]
+        return torch.cat([self._resize(m) for m in raw], 1)
 
     def _resize(self, raw: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)
-        large = functional.interpolate(raw[:, None], size=size, mode="bilinear", align_corners=False)
-        return smooth(large)[:, 0]
+        return smooth(functional.interpolate(raw[:, None], size=size, mode="bilinear", align_corners=False))
 
 
 def by_level(maps: Tensor) -> Tensor:
@@ -209,16 +292,21 @@ def smooth(x: Tensor) -> Tensor:
     return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
-def light(pictures: Tensor) -> Tensor:
-    """Logarithm of local mean and contrast of pictures (N, 3, S, S) on a coarse grid: (N, 2, 16, 16).
+def light(pictures: Tensor, cells: int) -> Tensor:
+    """Logarithm of local mean and contrast of pictures (N, 3, S, S) on a grid: (N, 2, cells, cells).
 
     Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
     """
-    cell = pictures.shape[-1] // LIGHT_CELLS
+    cell = pictures.shape[-1] // cells
     grey = pictures.mean(1, keepdim=True)
     mean = functional.avg_pool2d(grey, cell)
     variance = functional.avg_pool2d(grey**2, cell) - mean**2
     return (torch.cat([mean, variance.clamp(min=0).sqrt()], 1) + DARK).log()
+
+
+def _wide_mean(maps: Tensor) -> Tensor:
+    """5x5 mean of maps (C, h, w): neighbouring places lend each other their pictures."""
+    return functional.avg_pool2d(maps[None], 5, 1, 2, count_include_pad=False)[0]
 
 
 def robust_maximum(maps: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kenpin.train.encoder import Encoder
+from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.head import AnomalyHead
-from kenpin.train.pretrain import normalise
 
 
 class Inspector(nn.Module):

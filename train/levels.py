@@ -1,9 +1,9 @@
-"""The three levels, coarse -> mid -> fine, and when each is trained."""
+"""The three levels, coarse -> mid -> fine: how each looks at a part."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Level:
         resolution: Side of a view relative to the side of the model's input.
         temperatures: Temperature of the contrast at strides 8 and 16.
         places: Anchors per picture.
+        rotation_deg: Largest rotation of a view either way.
+        light: Photometric jitter, as a multiple of the spread seen among good parts.
+        spread: Weight of the term that keeps the embedding from collapsing.
+        losses: Weights of contrast, soft nearest neighbour and discrimination.
+        negatives: Synthetic defects; or, as SimCLR does, other pictures.
     """
 
     name: str
@@ -25,44 +30,23 @@ class Level:
     resolution: float = 0.5
     temperatures: tuple[float, float] = (0.1, 0.15)
     places: int = 12
+    rotation_deg: float = 6.0
+    light: float = 1.0
+    spread: float = 0.0
+    losses: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    negatives: Literal["defects", "pictures"] = "defects"
 
-    def view_side(self, side: int) -> int:
-        """Side of a view in pixels, a multiple of 16."""
-        return max(32, round(side * self.resolution / 16) * 16)
+    def view_side(self, side: int, *, growth: float = 1.0) -> int:
+        """Side of a view in pixels, a multiple of 16.
 
-
-LEVELS = (
-    Level("coarse", (0.85, 1.0), (0.12, 0.45), temperatures=(0.2, 0.2)),
-    Level("mid", (0.6, 0.8), (0.06, 0.25), temperatures=(0.15, 0.15)),
-    Level("fine", (0.45, 0.55), (0.02, 0.12), temperatures=(0.1, 0.15)),
-)
-
-# Share of the steps, and how they are dealt out among coarse, mid and fine. The stages come in this order;
-# most of the compute goes to the fine level, with a floor for the others so that large defects stay covered.
-STAGES = (
-    (0.10, (1.0, 0.0, 0.0)),
-    (0.15, (0.2, 0.8, 0.0)),
-    (0.75, (0.1, 0.2, 0.7)),
-)
+        Args:
+            side: Side of the model's input.
+            growth: How much of the full resolution is shown yet.
+        """
+        return max(32, round(side * self.resolution * growth / 16) * 16)
 
 
-def plan_levels(steps: int, *, seed: int) -> list[Level]:
-    """The level of every step."""
-    rng = random.Random(seed)
-    plan: list[Level] = []
-    end = 0.0
-    for share, mix in STAGES:
-        end += share
-        count = round(end * steps) - len(plan)
-        plan += rng.choices(LEVELS, weights=mix, k=count)
-    return plan
-
-
-def learning_rate(step: int, steps: int, *, peak: float) -> float:
-    """Warm up, hold, and decay over the last third (warm-up-stable-decay; Hu et al., MiniCPM, 2024).
-
-    With a cosine the last stage, which is the longest, would hardly learn.
-    """
-    warm = min(1.0, (step + 1) / 20)
-    left = 1 - step / steps
-    return peak * warm * min(1.0, left / 0.35 + 0.02)
+COARSE = Level("coarse", (0.85, 1.0), (0.12, 0.45), temperatures=(0.2, 0.2))
+MID = Level("mid", (0.6, 0.8), (0.06, 0.25), temperatures=(0.15, 0.15))
+FINE = Level("fine", (0.45, 0.55), (0.02, 0.12), temperatures=(0.1, 0.15))
+LEVELS = (COARSE, MID, FINE)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kenpin.train.ranks import joined_mean
+
 
 def defect_contrast(anchors: Tensor, positives: Tensor, defects: Tensor, *, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al. 2018) of two views of a place against synthetic defects, per anchor.
@@ -32,26 +34,28 @@ def defect_contrast(anchors: Tensor, positives: Tensor, defects: Tensor, *, temp
     return functional.softplus(negative - positive)
 
 
-def soft_nearest_neighbour(good: Tensor, picture: Tensor, defects: Tensor, *, temperature: float) -> Tensor:
+def soft_nearest_neighbour(
+    good: Tensor, known: Tensor, is_other: Tensor, defects: Tensor, *, temperature: float
+) -> Tensor:
     """Pull each good place to its nearest places in other pictures rather than to defects.
 
-    softplus( log mean_d exp(g.d / t) - log mean_j exp(g.g_j / t) ), j over places of other pictures;
+    softplus( log mean_d exp(g.d / t) - log mean_j exp(g.k_j / t) ), j over places of other pictures;
     after the soft nearest neighbour loss of Frosst et al., ICML 2019.
 
     Args:
         good: Unit vectors of good places (N, D).
-        picture: Number of the picture each comes from (N,).
+        known: Unit vectors of good places of the whole batch (K, D).
+        is_other: Whether a known place is of another picture than the good one, (N, K).
         defects: Unit vectors of places with synthetic defects (M, D), M >= 1.
         temperature: t.
 
     Returns:
-        Scalar mean.
+        (N,)
     """
-    other = picture[:, None] != picture[None]
-    alike = (good @ good.T / temperature).masked_fill(~other, -1e4)
-    attract = torch.logsumexp(alike, 1) - other.sum(1).clamp(min=1).log()
+    alike = (good @ known.T / temperature).masked_fill(~is_other, -1e4)
+    attract = torch.logsumexp(alike, 1) - is_other.sum(1).clamp(min=1).log()
     repel = torch.logsumexp(good @ defects.T / temperature, 1) - math.log(len(defects))
-    return functional.softplus(repel - attract).mean()
+    return functional.softplus(repel - attract)
 
 
 def defect_discrimination(logits: Tensor, share: Tensor, *, threshold: float) -> Tensor:
@@ -63,11 +67,42 @@ def defect_discrimination(logits: Tensor, share: Tensor, *, threshold: float) ->
         threshold: Cells above are defect; cells between 0 and it are mixed and ignored.
 
     Returns:
-        Scalar.
+        Scalar, over the joined batch of all processes.
     """
     defect = (share > threshold).float()
     good = (share == 0).float()
     loss = functional.binary_cross_entropy_with_logits(logits, defect, reduction="none")
-    of_defect = (loss * defect).sum() / defect.sum().clamp(min=1)
-    of_good = (loss * good).sum() / good.sum().clamp(min=1)
-    return 0.5 * (of_defect + of_good)
+    return 0.5 * (joined_mean(loss, defect) + joined_mean(loss, good))
+
+
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+    """NT-Xent of SimCLR (Chen et al., ICML 2020), eq. 1, for each picture.
+
+    -log( exp(z_i.z_j / t) / sum_{k != i} exp(z_i.z_k / t) ), the mean of both directions of a pair.
+
+    Args:
+        first: Unit vectors of one view of each picture (N, D), N >= 2.
+        second: Unit vectors of the other view (N, D).
+        temperature: t.
+
+    Returns:
+        (N,)
+    """
+    both = torch.cat([first, second])
+    alike = (both @ both.T / temperature).fill_diagonal_(-1e4)
+    partner = torch.arange(len(both), device=both.device).roll(len(first))
+    return functional.cross_entropy(alike, partner, reduction="none").view(2, -1).mean(0)
+
+
+def spread_loss(embedded: Tensor) -> Tensor:
+    """Variance term of VICReg (Bardes et al., ICLR 2022): every dimension keeps unit spread.
+
+    mean_d max(0, 1 - sqrt(var_d + 1e-4))
+
+    Args:
+        embedded: Projections before they are scaled to unit length (N, D).
+
+    Returns:
+        Scalar.
+    """
+    return functional.relu(1 - (embedded.var(0) + 1e-4).sqrt()).mean()

@@ -1,69 +1,50 @@
 """Hierarchical contrastive pretraining. Read from top to bottom.
 
-Three levels, coarse -> mid -> fine, each with its own views, negatives and temperature.
+Three levels, coarse -> mid -> fine, each with its own views, negatives, temperature and weights (`levels.py`).
 
-One step: a batch of good pictures -> two overlapping views with known geometry and a third one with a
-synthetic defect of the level's size -> one pass through the encoder -> at strides 8 and 16 the three losses
-of `losses.py`. Good places are pulled to themselves in the other view and to their like in other pictures,
-and pushed from synthetic defects only.
+One step: a batch of good pictures, hard ones preferred early (`importance.py`) -> two overlapping views with
+known geometry and a third one with a synthetic defect of the level's size (`scene.py`) -> one pass through
+the encoder -> at strides 8 and 16 the losses of `losses.py` (`objective.py`). Good places are pulled to
+themselves in the other view and to their like in other pictures, and pushed from synthetic defects only.
+
+All steps: the levels one after the other (start), then a short probe of each from the same weights; what
+it gained decides its share of the rest (`allot.py`). Views grow early, first layers freeze late. Compute is
+counted in multiply-accumulates, so that machines and recipes compare.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from kenpin.errors import TrainError
-from kenpin.train.defects import add_defects
-from kenpin.train.encoder import Encoder
-from kenpin.train.levels import Level, learning_rate, plan_levels
-from kenpin.train.losses import defect_contrast, defect_discrimination, soft_nearest_neighbour
-from kenpin.train.views import Photometry, jitter, overlapping, random_crops, sample, to_picture, to_view, warp
+from kenpin.train.allot import Gauge, allot
+from kenpin.train.importance import Importance
+from kenpin.train.levels import COARSE, Level
+from kenpin.train.model import Pretrained, settle_batch_norms
+from kenpin.train.objective import Objective
+from kenpin.train.picture_cache import PictureCache
+from kenpin.train.ranks import gather, rank, synchronise_norms, world
+from kenpin.train.recipe import HIERARCHICAL, Recipe
+from kenpin.train.scene import cut_scene
+from kenpin.train.views import Photometry
 
-# Cells of stride 8 and 16 count as defect when more than this share of them changed.
-DEFECT_SHARE = (0.12, 0.05)
-MAX_DEFECT_PLACES = 256
 PEAK_LEARNING_RATE = 2e-3
-
-
-class Pretrained(nn.Module):
-    """What is trained: the encoder, and per tap a projection for the contrast and a defect map.
-
-    Args:
-        width: Width of the encoder.
-        embedding: Dimension of the projected space.
-    """
-
-    def __init__(self, width: int = 32, embedding: int = 64) -> None:
-        super().__init__()
-        self.encoder = Encoder(width)
-        taps = self.encoder.channels[1:]
-        self.projections = nn.ModuleList(_projection(channels, embedding) for channels in taps)
-        self.discriminators = nn.ModuleList(discriminator(channels) for channels in taps)
-
-
-def discriminator(channels: int) -> nn.Sequential:
-    """1x1 convolutions from features to the logit of "this place has a defect"."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 1, 1)
-    )
-
-
-def _projection(channels: int, embedding: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(channels, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, embedding))
-
-
-def normalise(pictures: Tensor) -> Tensor:
-    """0..1 BGR to about zero mean and unit variance (ImageNet statistics)."""
-    mean = torch.tensor((0.406, 0.456, 0.485), device=pictures.device).view(1, 3, 1, 1)
-    std = torch.tensor((0.225, 0.224, 0.229), device=pictures.device).view(1, 3, 1, 1)
-    return (pictures - mean) / std
+WEIGHT_DECAY = 1e-4
+VIEWS = 3
+# Early views are smaller until this share of the compute is spent.
+GROWN_AT = 0.2
+# Share of the compute that the probe of one level takes; without a probe where measuring would cost more.
+PROBE = 0.04
+LEAST_PICTURES = 2
+SETTLE_PICTURES = 200
 
 
 @dataclass(frozen=True)
@@ -71,14 +52,16 @@ class Schedule:
     """How long and how to train.
 
     Attributes:
-        steps: Number of steps.
-        batch: Pictures per step.
+        steps: Compute, in steps of the coarse level at full resolution. Dearer steps are fewer.
+        batch: Pictures per step, over all processes.
         seed: Every draw of step k depends on the seed and k only, so a resumed run repeats nothing.
+        recipe: The method.
     """
 
     steps: int
     batch: int
     seed: int
+    recipe: Recipe = HIERARCHICAL
 
 
 @dataclass(frozen=True)
@@ -90,168 +73,242 @@ class StepLog:
     loss: float
     learning_rate: float
     seconds: float
+    progress: float
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What the probe found: gain in AUROC and share of the rest, for each level."""
+
+    gain: dict[str, float]
+    share: dict[str, float]
 
 
 @dataclass
 class Training:
-    """State of a training that can be saved and resumed: model, optimiser and the number of steps done."""
+    """State of a training that can be saved and resumed.
+
+    Attributes:
+        model: What is trained.
+        optimizer: Its state.
+        step: Steps done.
+        spent: Multiply-accumulates spent.
+        hardness: Running loss of each picture (N,), NaN where not shown yet; None before the first step.
+        allotment: What the probe found, once it has run.
+        probing: Whether the probe is under way; a checkpoint has to wait until it is done.
+    """
 
     model: Pretrained
     optimizer: torch.optim.Optimizer
     step: int = 0
+    spent: float = 0.0
+    hardness: Tensor | None = None
+    allotment: Allotment | None = None
+    probing: bool = False
 
     @classmethod
     def start(cls, *, width: int, seed: int, device: torch.device) -> Training:
         """A new training with random weights."""
         torch.manual_seed(seed)
         model = Pretrained(width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model, torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=1e-4))
+        rate = PEAK_LEARNING_RATE
+        return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
 
 
-def pretrain(
-    training: Training, pictures: Tensor, schedule: Schedule, *, on_step: Callable[[StepLog], None]
-) -> None:
-    """Train until `schedule.steps` steps are done, then set the batch norms to clean good pictures.
-
-    Args:
-        training: Where to go on; changed in place.
-        pictures: Good pictures, BGR uint8 (N, 3, S, S), on the device.
-        schedule: How long and how.
-        on_step: Called after each step.
-
-    Raises:
-        TrainError: The loss is not finite.
-    """
-    photometry = Photometry.measure(pictures)
-    plan = plan_levels(schedule.steps, seed=schedule.seed)
-    model = training.model
-    while training.step < schedule.steps:
-        started = time.monotonic()
-        torch.manual_seed(schedule.seed * 1_000_003 + training.step)
-        level = plan[training.step]
-        rate = learning_rate(training.step, schedule.steps, peak=PEAK_LEARNING_RATE)
-        for group in training.optimizer.param_groups:
-            group["lr"] = rate
-        model.train()
-        chosen = torch.randperm(len(pictures))[: schedule.batch]
-        batch = pictures[chosen.to(pictures.device)].float() / 255
-        loss = level_loss(model, level, batch, photometry)
-        training.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss of level {level.name} is {value} at step {training.step}",
-                cure="train again with another --seed; the last checkpoint is intact",
-            )
-        training.optimizer.step()
-        training.step += 1
-        on_step(StepLog(training.step, level.name, value, rate, time.monotonic() - started))
-    settle_batch_norms(model.encoder, pictures)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Three views of each picture of a batch, and what is known about them.
+@dataclass
+class Trainer:
+    """One training under way.
 
     Attributes:
-        views: Two views of the good part and one with a synthetic defect, BGR, (3 * N, 3, S, S).
-        mask: Where the defect is visible, (N, 1, S, S).
-        places: Places in the first view, -1..1, (N, K, 2).
-        places_second: The same places in the second view.
-        seen: 1 where both views see the place, (N * K,).
+        training: Where to go on; changed in place.
+        pictures: Good pictures.
+        schedule: How long and how.
+        fabric: Device, precision and processes.
+        on_step: Called after each step.
+        gauge: Measures the probe; without one the usual mix of the recipe is kept.
+        tell: Called with what a person should know.
     """
 
-    views: Tensor
-    mask: Tensor
-    places: Tensor
-    places_second: Tensor
-    seen: Tensor
+    training: Training
+    pictures: PictureCache
+    schedule: Schedule
+    fabric: Fabric
+    on_step: Callable[[StepLog], None]
+    gauge: Gauge | None = None
+    tell: Callable[[str], object] = lambda _: None
+    parts: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        recipe, encoder = self.schedule.recipe, self.training.model.encoder
+        reference = encoder.multiply_adds(COARSE.view_side(self.pictures.side))
+        self.compute = self.schedule.steps * self.schedule.batch * VIEWS * reference
+        self.importance = Importance(len(self.pictures), strength=recipe.importance)
+        if self.training.hardness is not None:
+            self.importance.loss = self.training.hardness
+        self.training.hardness = self.importance.loss
+        self.photometry = Photometry.measure(self._first(SETTLE_PICTURES))
+        objective = Objective(synchronise_norms(self.training.model))
+        self.objective, self.optimizer = self.fabric.setup(objective, self.training.optimizer)
+
+    def run(self) -> None:
+        """Train until the compute is spent, then set the batch norms to clean good pictures.
+
+        Raises:
+            TrainError: The loss is not finite, or not even two pictures fit into the device's memory.
+        """
+        while self.training.spent < self.compute:
+            if self._probe_is_due():
+                self._probe()
+            else:
+                self._step(self._next_level())
+        settle_batch_norms(self.training.model.encoder, self._first(SETTLE_PICTURES))
+
+    @property
+    def progress(self) -> float:
+        """Share of the compute that is spent."""
+        return self.training.spent / self.compute
+
+    def _next_level(self) -> Level:
+        """In the start one level after the other, then by lot: as the probe found, or the usual mix."""
+        recipe = self.schedule.recipe
+        if self.progress < recipe.start:
+            return recipe.levels[int(self.progress / recipe.start * len(recipe.levels))]
+        allotment = self.training.allotment
+        mix = [allotment.share[level.name] for level in recipe.levels] if allotment else recipe.mix
+        return random.Random(f"{self.schedule.seed} {self.training.step}").choices(recipe.levels, mix)[0]
+
+    def _probe_is_due(self) -> bool:
+        recipe = self.schedule.recipe
+        if self.gauge is None or not recipe.allot or self.training.allotment or len(recipe.levels) == 1:
+            return False
+        measuring = (len(recipe.levels) + 1) * self.gauge.multiply_adds(self.training.model)
+        return self.progress >= recipe.start and measuring < PROBE * len(recipe.levels) * self.compute
+
+    def _probe(self) -> None:
+        """Train each level alone from the same weights, measure, and go on from the mean of the weights.
+
+        Nothing of the probe is lost: the mean of nearby weights is as good as any of them (Wortsman et al.,
+        "Model soups", ICML 2022).
+        """
+        assert self.gauge is not None
+        recipe, model = self.schedule.recipe, self.training.model
+        self.training.probing = True
+        before = self.gauge(model)
+        self.training.spent += (len(recipe.levels) + 1) * self.gauge.multiply_adds(model)
+        origin = self._snapshot()
+        ends: list[dict[str, Tensor]] = []
+        gain = {}
+        for level in recipe.levels:
+            self._restore(origin)
+            until = self.training.spent + PROBE * self.compute
+            while self.training.spent < until:
+                self._step(level)
+            gain[level.name] = self.gauge(model) - before
+            ends.append(self._snapshot())
+        self._restore({k: torch.stack([e[k].float() for e in ends]).mean(0).to(v) for k, v in origin.items()})
+        shares = allot(list(gain.values()), recipe.mix)
+        self.training.allotment = Allotment(gain, dict(zip(gain, shares, strict=True)))
+        self.training.probing = False
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        """Copies of weights and of the optimiser's moments."""
+        tensors = dict(self.training.model.state_dict())
+        for number, state in enumerate(self.training.optimizer.state.values()):
+            tensors |= {f"optimizer {number} {k}": v for k, v in state.items()}
+        return {k: v.detach().clone() for k, v in tensors.items()}
+
+    def _restore(self, snapshot: dict[str, Tensor]) -> None:
+        current = dict(self.training.model.state_dict())
+        for number, state in enumerate(self.training.optimizer.state.values()):
+            current |= {f"optimizer {number} {k}": v for k, v in state.items()}
+        with torch.no_grad():
+            for name, tensor in current.items():
+                # The optimiser has no moments before its first step.
+                tensor.copy_(snapshot[name]) if name in snapshot else tensor.zero_()
+
+    def _step(self, level: Level) -> None:
+        """One step; where the device's memory does not suffice, in parts whose gradients are summed."""
+        started = time.monotonic()
+        training, seed = self.training, self.schedule.seed
+        rate = learning_rate(self.progress, training.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        frozen = self._set_modes()
+        torch.manual_seed(seed * 1_000_003 + training.step)
+        drawn, weight = self.importance.draw(self.schedule.batch, self.progress)
+        torch.manual_seed((seed * 1_000_003 + training.step) * world() + rank())
+        loss = self._backward(level, drawn[rank() :: world()], weight[rank() :: world()])
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss of level {level.name} is {loss} at step {training.step}",
+                cure="train again with another --seed; the last checkpoint is intact",
+            )
+        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=5.0, error_if_nonfinite=False)
+        self.optimizer.step()
+        training.step += 1
+        side = level.view_side(self.pictures.side, growth=self._growth())
+        cost = training.model.encoder.multiply_adds(side, frozen=frozen)
+        training.spent += self.schedule.batch * VIEWS * cost
+        log = StepLog(training.step, level.name, loss, rate, time.monotonic() - started, self.progress)
+        self.on_step(log)
+
+    def _backward(self, level: Level, drawn: Tensor, weight: Tensor) -> float:
+        """Gradients of a batch; the mean loss."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                return self._accumulate(level, drawn.chunk(self.parts), weight.chunk(self.parts))
+            except torch.OutOfMemoryError:
+                if world() > 1 or len(drawn) // (2 * self.parts) < LEAST_PICTURES:
+                    raise TrainError(
+                        f"{len(drawn) // self.parts} pictures do not fit into the device's memory",
+                        cure="train with a smaller --size or --batch",
+                    ) from None
+                self.parts *= 2
+                torch.cuda.empty_cache()
+                self.tell(
+                    f"the device is out of memory: each batch goes in {self.parts} parts from now on; "
+                    "contrast sees the defects of its part only"
+                )
+
+    def _accumulate(self, level: Level, drawn: tuple[Tensor, ...], weight: tuple[Tensor, ...]) -> float:
+        total = 0.0
+        for number, (some, weights) in enumerate(zip(drawn, weight, strict=True)):
+            batch = self.pictures.batch(some).float() / 255
+            scene = cut_scene(level, batch, self.photometry, growth=self._growth())
+            last = number == len(drawn) - 1
+            with self.fabric.no_backward_sync(self.objective, enabled=not last):
+                loss, hard = self.objective(level, scene, weights.to(batch.device))
+                self.fabric.backward(loss / len(drawn))
+            everyone = gather(torch.stack([some.to(hard.device, torch.float32), hard.float()], 1)).cpu()
+            self.importance.update(everyone[:, 0].long(), everyone[:, 1])
+            total += loss.item() / len(drawn)
+        return total
+
+    def _growth(self) -> float:
+        return self.schedule.recipe.growth if self.progress < GROWN_AT else 1.0
+
+    def _set_modes(self) -> bool:
+        """Training mode; late in the training the first layers stay as they are. True where they do."""
+        frozen = self.progress >= self.schedule.recipe.freeze_from
+        self.training.model.train()
+        for module in self.training.model.early:
+            module.train(not frozen)
+            module.requires_grad_(not frozen)
+        return frozen
+
+    def _first(self, count: int) -> Tensor:
+        return self.pictures.batch(torch.arange(min(count, len(self.pictures))))
 
 
-def cut_views(level: Level, batch: Tensor, photometry: Photometry) -> Scene:
-    """Cut a level's views out of good pictures, BGR 0..1, (N, 3, S, S)."""
-    count, side = len(batch), level.view_side(batch.shape[-1])
-    first = random_crops(count, level.extent)
-    second = overlapping(first, random_crops(count, level.extent), extent=level.extent[0])
-    view = warp(batch, first, side)
-    middle = sum(level.extent) / 2
-    broken, mask = add_defects(view, (level.defect_sizes[0] / middle, level.defect_sizes[1] / middle))
-    views = torch.cat([jitter(v, photometry) for v in (view, warp(batch, second, side), broken)])
-    return Scene(views, mask, *_common_places(first, second, level.places))
+def learning_rate(progress: float, step: int) -> float:
+    """Warm up, hold, and decay over the last third (warm-up-stable-decay; Hu et al., MiniCPM, 2024).
 
-
-def level_loss(model: Pretrained, level: Level, batch: Tensor, photometry: Photometry) -> Tensor:
-    """Loss of one level on one batch.
+    With a cosine the last stage, which is the longest, would hardly learn.
 
     Args:
-        model: Encoder, projections and discriminators.
-        level: Its views, negatives and temperatures.
-        batch: Good pictures, BGR 0..1, (N, 3, S, S).
-        photometry: Spread of light and contrast among good parts.
-
-    Returns:
-        Scalar, the sum over the taps at strides 8 and 16.
+        progress: Share of the compute that is spent.
+        step: Steps done.
     """
-    scene = cut_views(level, batch, photometry)
-    pictures = normalise(scene.views).contiguous(memory_format=torch.channels_last)
-    taps = model.encoder(pictures)[1:]
-    losses = [tap_loss(model, tap, taps[tap], scene, level.temperatures[tap]) for tap in range(len(taps))]
-    return torch.stack(losses).sum()
-
-
-def tap_loss(model: Pretrained, tap: int, features: Tensor, scene: Scene, temperature: float) -> Tensor:
-    """Discrimination, contrast and soft nearest neighbour at one tap, for features (3 * N, C, h, w)."""
-    clean, other, changed = features.chunk(3)
-    share = functional.adaptive_avg_pool2d(scene.mask, features.shape[-1])[:, 0]
-    logits = model.discriminators[tap](torch.cat([clean, changed]))[:, 0]
-    shares = torch.cat([torch.zeros_like(share), share])
-    discrimination = defect_discrimination(logits, shares, threshold=DEFECT_SHARE[tap])
-    defects = _defect_places(changed, share > DEFECT_SHARE[tap])
-    if len(defects) == 0:
-        return discrimination
-    good = [sample(clean, scene.places), sample(other, scene.places_second)]
-    unit = functional.normalize(model.projections[tap](torch.cat([*good, defects])), dim=1)
-    anchors, positives, negatives = torch.split(unit, [len(good[0]), len(good[1]), len(defects)])
-    pull = defect_contrast(anchors, positives, negatives, temperature=temperature)
-    pull = pull + defect_contrast(positives, anchors, negatives, temperature=temperature)
-    seen = scene.seen.to(pull)
-    contrast = 0.5 * (pull * seen).sum() / seen.sum().clamp(min=1)
-    picture = torch.arange(len(clean), device=features.device).repeat_interleave(scene.places.shape[1])
-    neighbour = soft_nearest_neighbour(
-        torch.cat([anchors, positives]), picture.repeat(2), negatives, temperature=temperature
-    )
-    return discrimination + contrast + neighbour
-
-
-def _common_places(first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Places that both views see: (N, K, 2) in each view, and (N * K,) 1 where both really do."""
-    candidates = torch.rand(len(first), 4 * count, 2) * 1.7 - 0.85
-    mirrored = to_view(second, to_picture(first, candidates))
-    inside = (mirrored.abs().amax(2) < 0.9).float() + 1e-4 * torch.rand(mirrored.shape[:2])
-    best = inside.topk(count, 1).indices[..., None].expand(-1, -1, 2)
-    places, places_second = candidates.gather(1, best), mirrored.gather(1, best)
-    return places, places_second, (places_second.abs().amax(2) < 0.95).flatten().float()
-
-
-def _defect_places(features: Tensor, is_defect: Tensor) -> Tensor:
-    """Features of defect cells (M, C), at most MAX_DEFECT_PLACES by chance."""
-    picked = features.permute(0, 2, 3, 1)[is_defect]
-    return picked[torch.randperm(len(picked))[:MAX_DEFECT_PLACES].to(picked.device)]
-
-
-@torch.no_grad()
-def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batches: int = 10, batch: int = 20) -> None:
-    """Re-estimate batch norm statistics on clean, whole good pictures: that is what the station shows."""
-    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    encoder.train()
-    for _ in range(batches):
-        chosen = torch.randint(len(pictures), (batch,)).to(pictures.device)
-        encoder(normalise(pictures[chosen].float() / 255))
-    for norm in norms:
-        norm.momentum = 0.1
-    encoder.eval()
+    warm = min(1.0, (step + 1) / 20)
+    return PEAK_LEARNING_RATE * warm * min(1.0, max(0.0, 1 - progress) / 0.35 + 0.02)

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
-from matplotlib.figure import Figure
 
-from kenpin.frame import Image, read_picture
-from kenpin.pictures import GOOD
-from kenpin.preprocess import to_input
+from kenpin.train.card import facts, figure_rows
 from kenpin.train.evaluate import Scores
-from kenpin.train.metrics import Floats
+from kenpin.train.gallery import mean_maps, shelves
+from kenpin.train.metrics import limit_at
+from kenpin.train.plots import histogram, loss_curves, roc
 from kenpin.train.run import RunFolder
+from kenpin.train.study import read_studies
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-LEVEL_COLOURS = {"coarse": "#7f7f7f", "mid": "#1f77b4", "fine": "#d95f02"}
-GALLERY = 6
+# Without labels: a score of 1 is what the worst place of one good part in ten reaches.
+USUAL_LIMIT = 1.0
+STOPPED_PER_1000 = 10.0
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """How the training was given to the levels.
+
+    Attributes:
+        rows: Level, gain in AUROC and share of the rest of the training, as text.
+        because: Why, one sentence.
+    """
+
+    rows: list[tuple[str, str, str]]
+    because: str
 
 
 def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figures: dict[str, Any]) -> None:
@@ -33,114 +45,48 @@ def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figu
         test: Scores of test pictures, where there are some.
         figures: What `measure` said of them.
     """
-    page = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined)
-    shown = test or held_back
-    html = page.render(
+    labelled = test is not None and bool(test.bad.any()) and not bool(test.bad.all())
+    limit = limit_of(test) if test is not None and labelled else USUAL_LIMIT
+    html = render(
+        TEMPLATE,
         config=folder.config,
-        roles={role: _count(folder, role) for role in ("fit", "held_back", "test")},
-        figures=figures,
-        loss=_svg(_loss_curve(folder.metrics())),
-        histogram=_svg(_histogram(held_back, test)),
-        roc=_svg(_roc(test)) if test is not None and "image_auroc" in figures else "",
-        gallery=_gallery(shown),
+        facts=facts(folder),
+        figures=figure_rows(figures),
+        parts_of={name: f"{value:.3f}" for name, value in figures.get("auroc_of", {}).items()},
+        histogram=histogram(held_back, test, limit),
+        roc=roc(test) if test is not None and labelled else "",
+        limit=limit,
+        labelled=labelled,
+        mean_maps=mean_maps(held_back, test),
+        shelves=shelves(test or held_back, limit),
+        loss=loss_curves(folder.metrics()),
+        allotment=last_allotment(folder.metrics()),
+        studies=read_studies(folder.root),
     )
-    (folder.root / "report.html").write_text(html)
+    (folder.root / "report.html").write_text(html, encoding="utf-8")
 
 
-def _count(folder: RunFolder, role: str) -> int:
-    return sum(row["role"] == role for row in folder.data["pictures"])
+def limit_of(test: Scores) -> float:
+    """The score where 1 % of the good test parts are stopped."""
+    return limit_at(test.score[~test.bad], false_calls_per_1000=STOPPED_PER_1000)
 
 
-def _loss_curve(metrics: list[dict[str, Any]]) -> Figure:
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    for level, colour in LEVEL_COLOURS.items():
-        steps = [m for m in metrics if m.get("level") == level]
-        if steps:
-            axes.plot([m["step"] for m in steps], [m["loss"] for m in steps], ".", ms=3, c=colour, label=level)
-    axes.set(xlabel="step", ylabel="loss", title="Pretraining, coarse -> mid -> fine")
-    axes.legend()
-    return figure
+def last_allotment(metrics: Sequence[Mapping[str, Any]]) -> Allotment | None:
+    """The last allotment that training logged; None where it logged none."""
+    found = [m["allotment"] for m in metrics if "allotment" in m]
+    if not found:
+        return None
+    gain, share = found[-1].get("gain", {}), found[-1].get("share", {})
+    rows = [
+        (level, f"{gain.get(level, 0):+.3f}", f"{100 * share.get(level, 0):.0f} %")
+        for level in {**gain, **share}
+    ]
+    return Allotment(rows, str(found[-1].get("because", "")))
 
 
-def _histogram(held_back: Scores, test: Scores | None) -> Figure:
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    shown: list[tuple[str, Floats, str]] = [("good, held back in training", held_back.score, "#999999")]
-    if test is not None:
-        shown += [
-            ("good, test", test.score[~test.bad], "#1b7837"),
-            ("defective, test", test.score[test.bad], "#c51b7d"),
-        ]
-    every = np.concatenate([s for _, s, _ in shown])
-    # A few extreme defects must not squeeze everything else into one bar.
-    bins = np.linspace(every.min(), max(np.percentile(every, 98), every.min() + 1e-3), 41)
-    for label, scores, colour in shown:
-        if len(scores):
-            clipped = np.clip(scores, bins[0], bins[-1])
-            axes.hist(clipped, bins.tolist(), label=f"{label} ({len(scores)})", color=colour, alpha=0.6)
-    axes.set(xlabel="score (last bar: this and higher)", ylabel="pictures", title="Scores")
-    axes.legend()
-    return figure
-
-
-def _roc(test: Scores) -> Figure:
-    figure = Figure(figsize=(3.4, 3), layout="constrained")
-    axes = figure.subplots()
-    order = np.argsort(-test.score)
-    bad = test.bad[order]
-    axes.plot(np.cumsum(~bad) / (~bad).sum(), np.cumsum(bad) / bad.sum(), color="#1f77b4")
-    axes.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.8)
-    axes.set(xlabel="good parts stopped", ylabel="defects caught", title="ROC")
-    return figure
-
-
-def _gallery(scores: Scores) -> list[dict[str, str]]:
-    """The highest and the lowest of each class, as picture and picture with the anomaly map on it."""
-    rows = []
-    limit = float(np.percentile(scores.maps.max((1, 2)), 90))
-    for title, members in (
-        ("defects that score highest", _ranked(scores, bad=True, highest=True)),
-        ("defects that score lowest: would they escape?", _ranked(scores, bad=True, highest=False)),
-        ("good parts that score highest: would they be stopped?", _ranked(scores, bad=False, highest=True)),
-    ):
-        for number in members:
-            picture = scores.pictures[number]
-            side = scores.maps.shape[-1] * 4
-            image = to_input(read_picture(picture.path), height=side, width=side)
-            label = "good" if picture.label == GOOD else picture.label
-            rows.append(
-                {
-                    "title": title,
-                    "name": f"{label}/{picture.path.name}",
-                    "score": f"{scores.score[number]:.2f}",
-                    "picture": _jpeg(image),
-                    "map": _jpeg(_overlay(image, scores.maps[number], limit)),
-                }
-            )
-    return rows
-
-
-def _ranked(scores: Scores, *, bad: bool, highest: bool) -> list[int]:
-    members = np.flatnonzero(scores.bad == bad)
-    ranked = members[np.argsort(scores.score[members])]
-    return [int(n) for n in (ranked[::-1] if highest else ranked)[:GALLERY]]
-
-
-def _overlay(image: Image, anomaly: Floats, limit: float) -> Image:
-    share = np.clip(anomaly / max(limit, 1e-6), 0, 1)
-    heat = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    large = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.addWeighted(image, 0.45, large, 0.55, 0), np.uint8)
-
-
-def _jpeg(image: Image) -> str:
-    shrunk = cv2.resize(image, (160, 160), interpolation=cv2.INTER_AREA)
-    return base64.b64encode(cv2.imencode(".jpg", shrunk)[1].tobytes()).decode("ascii")
-
-
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg")
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+def render(template: Path, **content: Any) -> str:
+    """A page from a template. A name that the template needs and is not given is an error."""
+    jinja = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return str(jinja.from_string(template.read_text(encoding="utf-8")).render(**content))

@@ -13,11 +13,10 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -28,7 +27,8 @@ from kenpin.errors import ConfigError, TrainError
 from kenpin.train.encoder import Encoder
 from kenpin.train.head import AnomalyHead, HeadShape
 from kenpin.train.inspector import Inspector
-from kenpin.train.pretrain import Training, discriminator
+from kenpin.train.model import discriminator
+from kenpin.train.pretrain import Allotment, Training
 
 
 class RunConfig(BaseModel):
@@ -42,6 +42,9 @@ class RunConfig(BaseModel):
         steps: Steps of pretraining.
         batch: Pictures per step.
         seed: Seed of everything.
+        importance: Whether hard pictures are shown more often early.
+        init: SHA-256 of the file of initial weights, empty for random ones.
+        origin: Product and version or run that the weights come from, empty where they do not.
         commit: Git commit of kenpin, empty outside a checkout.
         software: Version of kenpin.
     """
@@ -55,6 +58,9 @@ class RunConfig(BaseModel):
     steps: int = Field(ge=1)
     batch: int = Field(ge=2)
     seed: int
+    importance: bool = True
+    init: str = ""
+    origin: str = ""
     commit: str = ""
     software: str = __version__
 
@@ -131,7 +137,14 @@ class RunFolder:
         tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
         for parameter, state in training.optimizer.state.items():
             tensors |= {f"optimizer.{k}.{names[id(parameter)]}": v for k, v in state.items()}
-        _save(tensors, self.root / "checkpoint.safetensors", {"step": str(training.step)})
+        if training.hardness is not None:
+            tensors["hardness"] = training.hardness
+        progress = {
+            "step": training.step,
+            "spent": training.spent,
+            "allotment": asdict(training.allotment) if training.allotment else None,
+        }
+        _save(tensors, self.root / "checkpoint.safetensors", {"progress": json.dumps(progress)})
 
     def load_training(self, training: Training) -> None:
         """Go on from the checkpoint, if there is one; later lines of metrics.jsonl are dropped.
@@ -147,10 +160,16 @@ class RunFolder:
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         training.model.load_state_dict(model)
         for name, parameter in training.model.named_parameters():
-            training.optimizer.state[parameter] = {
-                k: tensors[f"optimizer.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")
-            }
-        training.step = int(metadata["step"])
+            if f"optimizer.step.{name}" in tensors:
+                training.optimizer.state[parameter] = {
+                    k: tensors[f"optimizer.{k}.{name}"].to(parameter.device if k != "step" else "cpu")
+                    for k in ("step", "exp_avg", "exp_avg_sq")
+                }
+        progress = json.loads(metadata["progress"])
+        training.step, training.spent = progress["step"], progress["spent"]
+        training.hardness = tensors.get("hardness")
+        if progress["allotment"]:
+            training.allotment = Allotment(**progress["allotment"])
         kept = [m for m in self.metrics() if m.get("step", training.step + 1) <= training.step]
         text = "".join(json.dumps(m) + "\n" for m in kept)
         (self.root / "metrics.jsonl").write_text(text)
@@ -240,14 +259,3 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return load_file(path), metadata
     except (OSError, SafetensorError) as error:
         raise TrainError(f"cannot read: {error}", where=path, cure="train again") from None
-
-
-def device_of(name: str) -> torch.device:
-    """The device for auto, cpu or cuda.
-
-    Raises:
-        ConfigError: cuda is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -110,6 +110,6 @@ def jitter(views: Tensor, photometry: Photometry) -> Tensor:
     views = (views - mean) * contrast + mean * gain
     soft = functional.avg_pool2d(functional.pad(views, (1, 1, 1, 1), mode="reflect"), 3, 1)
     blend = (torch.rand(count) * 0.5 * (torch.rand(count) < 0.3)).view(-1, 1, 1, 1).to(device)
-    noise = torch.randn(views.shape).to(device) * photometry.noise
+    noise = torch.randn(views.shape, device=device) * photometry.noise
     strength = torch.rand(count, 1, 1, 1).to(device)
     return views + blend * (soft - views) + noise * strength

@@ -6,9 +6,20 @@ import torch
 
 from kenpin.train.encoder import Encoder
 from kenpin.train.fit import choose_weights, fit_head
-from kenpin.train.head import DARK, MAPS, MemoryBank, PlaceStatistics, k_centres, light, robust_maximum
+from kenpin.train.head import (
+    DARK,
+    MAPS,
+    AnomalyHead,
+    HeadShape,
+    LightStatistics,
+    MemoryBank,
+    Pattern,
+    k_centres,
+    light,
+    robust_maximum,
+)
 from kenpin.train.inspector import Inspector
-from kenpin.train.pretrain import Pretrained
+from kenpin.train.model import Pretrained
 
 
 def test_encoder_names_are_those_of_torchvision_and_strides_are_4_8_16() -> None:
@@ -48,27 +59,78 @@ def test_k_centres_cover_far_points_first() -> None:
     assert {500, 501} <= set(k_centres(points, 3).tolist())
 
 
-def test_place_statistics_know_what_is_usual_where() -> None:
-    features = torch.zeros(50, 1, 2, 2)
-    features[:, 0, 0, 0] = 5 + torch.randn(50) * 0.1
-    statistics = PlaceStatistics((1, 2, 2))
-    statistics.fit(features)
-    moved = torch.zeros(1, 1, 2, 2)
+def test_light_statistics_know_what_is_usual_where() -> None:
+    torch.manual_seed(0)
+    grids = torch.zeros(50, 2, 4, 4)
+    grids[:, 0, 0, 0] = 5 + torch.randn(50) * 0.1
+    statistics = LightStatistics(4)
+    statistics.fit(grids)
+    moved = torch.zeros(1, 2, 4, 4)
     moved[0, 0, 1, 1] = 5
-    deviation = statistics(moved).abs()[0, 0]
+    deviation = statistics(moved)[0]
     assert deviation[1, 1] > 1
     assert deviation[0, 0] > 1
     assert deviation[0, 1] < 0.1
 
 
+def test_the_pattern_explains_what_varies_over_the_whole_part_and_shows_a_local_fault() -> None:
+    torch.manual_seed(0)
+    slope = torch.linspace(-1, 1, 8).expand(2, 8, 8)
+    grids = slope * torch.randn(40, 1, 1, 1) + 0.01 * torch.randn(40, 2, 8, 8)
+    pattern = Pattern(8)
+    pattern.fit(grids)
+    usual = slope[None] * 1.5
+    faulty = usual.clone()
+    faulty[0, 0, 2, 3] += 0.5
+    assert pattern(usual).max() < 0.2
+    assert pattern(faulty)[0].argmax() == 2 * 8 + 3
+    assert pattern(faulty).max() > 5 * pattern(usual).max()
+
+
+def test_the_pattern_is_that_of_principal_components() -> None:
+    torch.manual_seed(1)
+    grids = torch.randn(30, 2, 4, 4) @ torch.randn(4, 4)
+    pattern = Pattern(4)
+    pattern.fit(grids)
+    rows = pattern.statistics.standardise(grids).flatten(1)
+    basis = torch.linalg.svd(rows, full_matrices=False).Vh[: 30 // 4]
+    expected = (rows - rows @ basis.T @ basis).view(30, 2, 4, 4).abs().amax(1)
+    assert torch.allclose(pattern(grids), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_very_few_pictures_give_a_finite_pattern(count: int) -> None:
+    torch.manual_seed(2)
+    pattern = Pattern(4)
+    pattern.fit(torch.randn(count, 2, 4, 4))
+    assert torch.isfinite(pattern(torch.randn(5, 2, 4, 4))).all()
+
+
+def test_maps_are_standardised_at_each_place_as_far_as_there_are_pictures() -> None:
+    torch.manual_seed(3)
+    head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
+    lively = torch.ones(16, 16)
+    lively[:, :8] = 10
+    for count, most in ((400, 3.0), (3, 12.0)):
+        raw = torch.randn(count, len(MAPS), 16, 16) * lively + lively
+        head.standardise(raw)
+        fresh = (torch.randn(400, len(MAPS), 16, 16) * lively + lively - head.offset) * head.scale
+        left, right = fresh[..., 1:6].std(), fresh[..., 10:15].std()
+        assert left / right < most
+        if count == 400:
+            assert robust_maximum(fresh).quantile(0.9) == pytest.approx(1, abs=0.1)
+        else:
+            assert left / right > 4
+
+
 def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:
     pictures = torch.full((1, 3, 64, 64), 0.4)
     pictures[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
-    mean, contrast = light(pictures)[0]
+    mean, contrast = light(pictures, 16)[0]
     assert torch.allclose(mean, torch.tensor(0.4 + DARK).log().expand(16, 16), atol=1e-5)
     assert contrast[0, 0].exp() - DARK == pytest.approx(0.2, abs=1e-4)
     assert contrast[1:].max().exp() - DARK == pytest.approx(0, abs=1e-3)
-    assert torch.allclose(light(pictures / 2)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
+    assert torch.allclose(light(pictures / 2, 16)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
 
 
 def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:
@@ -85,7 +147,7 @@ def test_weights_prefer_the_map_that_separates() -> None:
     weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
     assert weights["bank8"] == 1.0
     assert weights["bank16"] < 0.8
-    assert weights["light"] == 2.0
+    assert weights["light"] == 1.0
     assert max(weights["defect16"], weights["defect8"]) <= 0.5
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kenpin.train.defects import VISIBLE, add_defects
-from kenpin.train.levels import LEVELS, learning_rate, plan_levels
+from kenpin.train.levels import LEVELS
 from kenpin.train.views import (
     Photometry,
     jitter,
@@ -73,20 +73,3 @@ def test_jitter_stays_within_the_light_of_the_line() -> None:
     assert (jitter(grey, steady).mean((1, 2, 3)) / 0.4 - 1).abs().max() < 0.025
     lights = torch.linspace(50, 200, 20).to(torch.uint8).view(-1, 1, 1, 1).expand(20, 3, 32, 32)
     assert Photometry.measure(lights).gain == pytest.approx(0.3)
-
-
-def test_the_plan_goes_from_coarse_to_fine_and_covers_all_levels_to_the_end() -> None:
-    names = [level.name for level in plan_levels(1000, seed=0)]
-    assert len(names) == 1000
-    assert set(names[:100]) == {"coarse"}
-    assert 0.7 < names[100:250].count("mid") / 150 < 0.9
-    assert 0.6 < names[250:].count("fine") / 750 < 0.8
-    assert {"coarse", "mid", "fine"} == set(names[-200:])
-    assert names == [level.name for level in plan_levels(1000, seed=0)]
-
-
-def test_learning_rate_warms_up_holds_and_decays() -> None:
-    rates = [learning_rate(step, 300, peak=1.0) for step in range(300)]
-    assert rates[0] < 0.1
-    assert rates[20:190] == [1.0] * 170
-    assert rates[-1] < 0.05

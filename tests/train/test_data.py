@@ -1,0 +1,57 @@
+"""Pictures and masks that cannot be learned from or measured with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kenpin.errors import DataError
+from kenpin.pictures import GOOD, Picture, PictureSet
+from kenpin.train.data import assign_roles, load_masks
+
+
+def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
+    image = np.full(shape, value, np.uint8)
+    assert cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    return path
+
+
+def good_parts(folder: Path, values: list[int]) -> PictureSet:
+    """Grey pictures of parts, each file with other bytes if only by its compression."""
+    paths = [
+        write(folder / f"{number}.png", (64, 64, 3), value, compression=number % 10)
+        for number, value in enumerate(values)
+    ]
+    return PictureSet(tuple(Picture(p, GOOD, p.name) for p in paths), ())
+
+
+def test_copies_of_one_picture_are_refused_even_as_other_files(tmp_path: Path) -> None:
+    parts = good_parts(tmp_path, [7] * 10)
+    assert len({p.path.read_bytes() for p in parts.train}) > 1
+    with pytest.raises(DataError, match="all 10 pictures of good parts are identical") as caught:
+        assign_roles(parts, where=tmp_path, seed=0)
+    assert caught.value.where == str(tmp_path)
+    assert "different parts" in caught.value.cure
+
+
+@pytest.mark.parametrize("odd", [0, 1, 9])
+def test_one_picture_that_differs_is_enough(tmp_path: Path, odd: int) -> None:
+    values = [7] * 10
+    values[odd] = 8
+    roles = assign_roles(good_parts(tmp_path, values), where=tmp_path, seed=0)
+    assert len(roles.fit) + len(roles.held_back) == 10
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    image = write(tmp_path / "part.png", (60, 80, 3), 9)
+    fitting = write(tmp_path / "fitting.png", (60, 80), 255)
+    assert load_masks([Picture(image, "pit", "1", fitting)], side=16).all()
+    turned = write(tmp_path / "turned.png", (80, 60), 255)
+    with pytest.raises(DataError, match="the mask has 60 x 80 pixels, its picture 80 x 60") as caught:
+        load_masks([Picture(image, "pit", "1", turned)], side=16)
+    assert str(turned) in caught.value.where
+    assert str(image) in caught.value.where
+    assert "full size" in caught.value.cure

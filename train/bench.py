@@ -1,0 +1,262 @@
+"""Recipes compared on sets over seeds: the trials, and what is concluded from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kenpin.errors import ConfigError
+from kenpin.train.bench_set import BenchSet, read_set
+from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
+from kenpin.train.pretrain import Allotment, Schedule
+from kenpin.train.recipe import RECIPES
+from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to be run.
+
+    Attributes:
+        set_name: Path of a folder of real parts, or a drawn product.
+        recipe: Name of a recipe, or RANDOM.
+        seed: Seed of the training; of the draw, too, where pictures are few.
+        curve: Whether to measure on the way.
+        pictures: Good pictures to learn from; 0 is all.
+    """
+
+    set_name: str
+    recipe: str
+    seed: int
+    curve: bool = False
+    pictures: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """Where its result is kept."""
+        recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
+        return f"{Path(self.set_name).name}_{recipe}_{self.pictures or 'all'}_{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a benchmark have in common.
+
+    Attributes:
+        steps: Compute of each, in steps of the coarse level.
+        side: Side of the pictures.
+        results: Folder of results; a trial whose result is there is not run again.
+        batch: Pictures per step.
+    """
+
+    steps: int
+    side: int
+    results: Path
+    batch: int = 24
+
+    def run(self, jobs: Sequence[Job], *, workers: int, done: Callable[[Job], None]) -> list[Outcome]:
+        """Run jobs, in processes of one thread each.
+
+        Args:
+            jobs: What to run.
+            workers: How many at a time.
+            done: Called after each.
+        """
+        self._claim()
+        missing = [job for job in jobs if not (self.results / job.file_name).exists()]
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            running = {pool.submit(self._one, job): job for job in missing}
+            for future in as_completed(running):
+                future.result()
+                done(running[future])
+        return [Outcome.read(self.results / job.file_name, job) for job in jobs]
+
+    def _claim(self) -> None:
+        """Start the folder of results, or refuse one whose trials were run otherwise."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        path = self.results / "setting.json"
+        setting = {"steps": self.steps, "side": self.side, "batch": self.batch}
+        if not path.exists():
+            path.write_text(json.dumps(setting))
+        elif json.loads(path.read_text()) != setting:
+            raise ConfigError(
+                f"the folder holds results of another setting: {path.read_text()}",
+                where=self.results,
+                cure="give another --results, or the same --steps and --size",
+            )
+
+    def _one(self, job: Job) -> None:
+        data = read_set(job.set_name, side=self.side)
+        if job.pictures:
+            data = data.with_few(job.pictures, draw=job.seed)
+        recipe = RECIPES.get(job.recipe, RECIPES["hierarchical"])
+        steps = 0 if job.recipe == RANDOM else self.steps
+        batch = min(self.batch, len(data.fit))
+        # The same compute for few pictures as for many, so fewer a step are more steps.
+        schedule = Schedule(steps * self.batch // batch, batch, job.seed, recipe)
+        trial = run_trial(data, Setting(schedule, curve=job.curve))
+        partial = self.results / (job.file_name + ".part")
+        partial.write_text(json.dumps(_as_json(trial, data)))
+        partial.replace(self.results / job.file_name)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _as_json(trial: Trial, data: BenchSet) -> dict[str, object]:
+    found = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(trial).items()}
+    return {**found, "bad": data.bad.tolist(), "groups": list(data.groups)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a job, as read back: the trial with the labels and groups of its test pictures."""
+
+    job: Job
+    seconds: float
+    curve: list[tuple[float, float]]
+    learned: Floats
+    complete: Floats
+    bad: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    groups: list[str]
+    pixel_auroc: float
+    aupro_30: float
+    aupro_05: float
+    allotment: Allotment | None = None
+
+    @classmethod
+    def read(cls, path: Path, job: Job) -> Outcome:
+        """Read a result."""
+        found = json.loads(path.read_text())
+        return cls(
+            job,
+            found["seconds"],
+            [(seconds, value) for seconds, value in found["curve"]],
+            np.array(found["learned"]),
+            np.array(found["complete"]),
+            np.array(found["bad"]),
+            found["groups"],
+            found["pixel_auroc"],
+            found["aupro_30"],
+            found["aupro_05"],
+            Allotment(**found["allotment"]) if found["allotment"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All seeds of one recipe on one set.
+
+    Attributes:
+        outcomes: One for each seed, at least one.
+    """
+
+    outcomes: list[Outcome]
+
+    @property
+    def seconds(self) -> float:
+        """Median CPU seconds of training."""
+        return float(np.median([o.seconds for o in self.outcomes]))
+
+    def auroc(self, which: str) -> Interval:
+        """Mean image AUROC over the seeds, `learned` or `complete`, with its interval over seeds and parts."""
+        first = self.outcomes[0]
+        scores = np.stack([getattr(o, which) for o in self.outcomes])
+        return hierarchical_interval(scores, first.bad, groups=first.groups, rounds=300)
+
+    def aurocs(self, which: str) -> Floats:
+        """Image AUROC of each seed."""
+        return np.array([auroc(getattr(o, which), o.bad) for o in self.outcomes])
+
+    def mean(self, name: str) -> float:
+        """Mean of a figure over the seeds."""
+        return float(np.mean([getattr(o, name) for o in self.outcomes]))
+
+    def escapes(self) -> float:
+        """Mean escapes per 1,000 where at most 10 of 1,000 good parts are stopped."""
+        return float(np.mean([escapes_at(o.complete, o.bad) for o in self.outcomes]))
+
+    def curve(self) -> list[tuple[float, float]]:
+        """Mean over the seeds of seconds and `learned` AUROC at each point of measurement."""
+        points = min(len(o.curve) for o in self.outcomes)
+        stacked = np.array([o.curve[:points] for o in self.outcomes]).mean(0)
+        return [(float(seconds), float(value)) for seconds, value in stacked]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The hierarchy against one reference on one set.
+
+    Attributes:
+        seconds_share: Seconds to the reference's final AUROC, as a share of the reference's seconds; NaN
+            where it is never reached.
+        points: AUROC, in points, by which it is ahead at the end; both spend the same compute.
+    """
+
+    seconds_share: float
+    points: Interval
+
+
+def headline(arm: Arm, reference: Arm) -> Headline:
+    """Compare by what is learned alone; the points' interval resamples parts and seeds, paired."""
+    target = reference.auroc("learned").value
+    share = seconds_to(arm.curve(), target) / reference.seconds
+    return Headline(share, difference(arm, reference))
+
+
+def difference(arm: Arm, reference: Arm, *, which: str = "learned", rounds: int = 300) -> Interval:
+    """Mean difference of AUROC in points, the interval by resampling parts and seeds of both together."""
+    first = arm.outcomes[0]
+    names, number = np.unique(np.array(first.groups), return_inverse=True)
+    members = [np.flatnonzero(number == i) for i in range(len(names))]
+    pairs = list(zip(arm.outcomes, reference.outcomes, strict=True))
+    rng = np.random.default_rng(0)
+
+    def mean(
+        chosen: list[tuple[Outcome, Outcome]], rows: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
+    ) -> float:
+        bad = first.bad[rows]
+        return 100 * float(
+            np.mean(
+                [auroc(getattr(a, which)[rows], bad) - auroc(getattr(b, which)[rows], bad) for a, b in chosen]
+            )
+        )
+
+    values = []
+    for _ in range(rounds):
+        rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        if first.bad[rows].any() and not first.bad[rows].all():
+            values.append(mean([pairs[i] for i in rng.integers(0, len(pairs), len(pairs))], rows))
+    low, high = np.percentile(values, (2.5, 97.5)) if values else (np.nan, np.nan)
+    return Interval(mean(pairs, np.arange(len(first.bad))), float(low), float(high))
+
+
+def arms(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, int], Arm]:
+    """Outcomes sorted by set, recipe and number of pictures."""
+    found: dict[tuple[str, str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        key = (Path(outcome.job.set_name).name, outcome.job.recipe, outcome.job.pictures)
+        found.setdefault(key, []).append(outcome)
+    return {key: Arm(several) for key, several in found.items()}
+
+
+def jobs_of(
+    sets: Sequence[str], recipes: Sequence[str], *, seeds: int, curves: Sequence[str] = ()
+) -> list[Job]:
+    """Every recipe on every set with every seed, seeds outermost so that a broken-off run is of use."""
+    return list(_jobs(sets, recipes, seeds, curves))
+
+
+def _jobs(sets: Sequence[str], recipes: Sequence[str], seeds: int, curves: Sequence[str]) -> Iterator[Job]:
+    for seed in range(seeds):
+        for name in sets:
+            for recipe in recipes:
+                yield Job(name, recipe, seed, curve=recipe in curves)

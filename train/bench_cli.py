@@ -1,0 +1,126 @@
+"""`kenpin bench train`, `ablation` and `few`: the method measured against what it claims to be better than."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kenpin.synthetic import PRODUCTS
+from kenpin.train.bench import Bench, Job, Outcome, jobs_of
+from kenpin.train.bench_tables import (
+    HIERARCHY,
+    ablation_table,
+    as_markdown,
+    few_table,
+    headline_table,
+    recipe_table,
+)
+from kenpin.train.recipe import ABLATIONS, REFERENCES
+from kenpin.train.study import Study
+from kenpin.train.trial import RANDOM
+
+FLAT, CROPS = "flat, full picture", "flat, crops of all sizes"
+PICTURES = (8, 16, 32, 64, 0)
+console = Console(stderr=True)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """What all three have in common."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option(
+            "--results", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True
+        ),
+        click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True),
+        click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
+        click.option(
+            "--steps", type=click.IntRange(1), default=60, show_default=True, help="Compute of a trial."
+        ),
+        click.option(
+            "--product", "products", multiple=True, type=click.Choice(PRODUCTS), help="Drawn product."
+        ),
+        click.option("--data", "folders", multiple=True, type=click.Path(exists=True), help="MVTec folder."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_options
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+def train(*, seeds: int, **given: Any) -> None:
+    """Compare the hierarchical training with flat and single-level ones at equal encoder, data and compute."""
+    recipes = [HIERARCHY, *(recipe.name for recipe in REFERENCES), RANDOM]
+    jobs = jobs_of(_sets(given), recipes, seeds=seeds, curves=(HIERARCHY, FLAT, CROPS))
+    outcomes = _run(jobs, given)
+    _show([headline_table(outcomes, (FLAT, CROPS)), recipe_table(outcomes)], given)
+
+
+@click.command()
+@_options
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--run", type=click.Path(path_type=Path), help="Run folder whose report shall show the table.")
+def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
+    """Take one thing away from the hierarchical training at a time."""
+    recipes = [HIERARCHY, *(recipe.name for recipe in ABLATIONS)]
+    outcomes = _run(jobs_of(_sets(given), recipes, seeds=seeds), given)
+    tables = [ablation_table(outcomes, "learned"), ablation_table(outcomes, "complete")]
+    _keep(tables[0], run, "ablation.json")
+    _show(tables, given)
+
+
+@click.command()
+@_options
+@click.option("--draws", type=click.IntRange(2), default=5, show_default=True)
+@click.option("--run", type=click.Path(path_type=Path), help="Run folder whose report shall show the table.")
+def few(*, draws: int, run: Path | None, **given: Any) -> None:
+    """Train from 8, 16, 32, 64 and all pictures of good parts."""
+    jobs = [
+        Job(name, HIERARCHY, draw, pictures=count)
+        for draw in range(draws)
+        for name in _sets(given)
+        for count in PICTURES
+    ]
+    table = few_table(_run(jobs, given))
+    _keep(table, run, "few_pictures.json")
+    _show([table], given)
+
+
+def _sets(given: dict[str, Any]) -> list[str]:
+    """The sets that are named; without any, all drawn products."""
+    return [*given["folders"], *(given["products"] or (() if given["folders"] else PRODUCTS))]
+
+
+def _run(jobs: list[Job], given: dict[str, Any]) -> list[Outcome]:
+    bench = Bench(given["steps"], given["size"], given["results"])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("trials", total=len(jobs))
+        missing = sum(not (bench.results / job.file_name).exists() for job in jobs)
+        progress.advance(bar, len(jobs) - missing)
+
+        def done(job: Job) -> None:
+            progress.update(bar, advance=1, description=f"{Path(job.set_name).name}, {job.recipe}")
+
+        return bench.run(jobs, workers=given["workers"], done=done)
+
+
+def _keep(table: Study, run: Path | None, name: str) -> None:
+    if run is not None:
+        (run / name).write_text(table.model_dump_json(indent=1) + "\n")
+
+
+def _show(tables: Sequence[Study], given: dict[str, Any]) -> None:
+    """Tables as Markdown for a person on standard error, or as one JSON document."""
+    if given["as_json"]:
+        click.echo(json.dumps({"tables": [table.model_dump() for table in tables]}))
+        return
+    for table in tables:
+        click.echo(as_markdown(table) + "\n")

@@ -1,0 +1,113 @@
+"""Pictures to compare recipes on: folders of real parts, and drawn products."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kenpin.pictures import GOOD, Picture, read_data, split_groups
+from kenpin.preprocess import to_input
+from kenpin.synthetic import PRODUCTS, draw_part
+from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures
+from kenpin.train.metrics import Bools
+
+DRAWN_TRAIN, DRAWN_TEST = 160, 200
+# Test pictures of each class are limited, or measuring would take longer than training.
+MOST_OF_A_CLASS = 200
+
+
+@dataclass(frozen=True)
+class BenchSet:
+    """One product.
+
+    Attributes:
+        name: Name of the folder or of the drawn product.
+        fit: Good pictures that train, BGR uint8 (N, 3, S, S).
+        held_back: Good pictures of other parts (M, 3, S, S).
+        test: Pictures of either class (T, 3, S, S).
+        bad: Which of them are defective, (T,).
+        masks: Defect masks at a quarter of the side, (T, S/4, S/4); none for a set without masks.
+        groups: Physical part of each test picture, (T,).
+    """
+
+    name: str
+    fit: Tensor
+    held_back: Tensor
+    test: Tensor
+    bad: Bools
+    masks: Bools | None
+    groups: tuple[str, ...]
+
+    def with_few(self, count: int, *, draw: int) -> BenchSet:
+        """The same set with only `count` good pictures to learn from, a fifth of them held back."""
+        every = torch.cat([self.fit, self.held_back])
+        order = torch.tensor(random.Random(draw).sample(range(len(every)), min(count, len(every))))
+        kept = max(2, round(HELD_BACK_SHARE * len(order)))
+        return BenchSet(
+            self.name, every[order[kept:]], every[order[:kept]], self.test, self.bad, self.masks, self.groups
+        )
+
+
+def read_set(name: str, *, side: int) -> BenchSet:
+    """Read a folder of real parts, or draw a product.
+
+    Args:
+        name: Path of a folder, MVTec style, or the name of a drawn product.
+        side: Side of the pictures.
+
+    Raises:
+        DataError: The folder cannot be used.
+    """
+    return _drawn(name, side) if name in PRODUCTS else _real(Path(name), side)
+
+
+def _real(folder: Path, side: int) -> BenchSet:
+    data = read_data(folder)
+    fit, held_back = split_groups(data.train, HELD_BACK_SHARE, seed=0)
+    test = _some(data.test)
+    bad = np.array([p.label != GOOD for p in test])
+    masks = load_masks(test, side=side // 4)
+    return BenchSet(
+        folder.name,
+        load_pictures(fit, side=side),
+        load_pictures(held_back, side=side),
+        load_pictures(test, side=side),
+        bad,
+        masks if masks.any() else None,
+        tuple(p.group for p in test),
+    )
+
+
+def _some(pictures: tuple[Picture, ...]) -> list[Picture]:
+    """Up to MOST_OF_A_CLASS good and as many bad ones, drawn by lot once and for all."""
+    chosen: set[Path] = set()
+    for good in (True, False):
+        members = [p.path for p in pictures if (p.label == GOOD) == good]
+        chosen |= set(random.Random(0).sample(members, min(MOST_OF_A_CLASS, len(members))))
+    return [p for p in pictures if p.path in chosen]
+
+
+def _drawn(product: str, side: int) -> BenchSet:
+    good = [draw_part(product, seed=1, index=i, defect_share=0).image for i in range(DRAWN_TRAIN)]
+    parts = [draw_part(product, seed=2, index=i, defect_share=0.5) for i in range(DRAWN_TEST)]
+    held_back = round(HELD_BACK_SHARE * len(good))
+    masks = [to_input(np.dstack([p.mask] * 3), height=side // 4, width=side // 4)[..., 0] > 64 for p in parts]
+    return BenchSet(
+        product,
+        _stack(good[held_back:], side),
+        _stack(good[:held_back], side),
+        _stack([p.image for p in parts], side),
+        np.array([p.label != GOOD for p in parts]),
+        np.stack(masks),
+        tuple(str(i) for i in range(DRAWN_TEST)),
+    )
+
+
+def _stack(images: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]], side: int) -> Tensor:
+    inputs = np.stack([to_input(image, height=side, width=side) for image in images])
+    return torch.from_numpy(inputs).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,113 @@
+"""What is known about a run, in words: where it comes from, what it costs, what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kenpin.errors import TrainError
+from kenpin.train.run import RunConfig, RunFolder
+
+# key, what a technician reads, format
+FIGURES = (
+    ("image_auroc", "image AUROC: how often a bad part scores above a good one (1 = always)", ".3f"),
+    ("escapes_at_10_per_1000", "escapes of 1,000 bad parts, where 10 of 1,000 good ones are stopped", ".0f"),
+    ("false_calls_at_95", "good parts stopped of 1,000, where 95 % of the bad ones are caught", ".0f"),
+    ("false_calls_at_99", "good parts stopped of 1,000, where 99 % of the bad ones are caught", ".0f"),
+    ("pixel_auroc", "pixel AUROC: the same as image AUROC for the pixels of the map", ".3f"),
+    ("aupro_30", "AUPRO 30 %: how much of each defect the map covers, at up to 30 % false pixels", ".3f"),
+    ("aupro_05", "AUPRO 5 %: the same at up to 5 % false pixels", ".3f"),
+)
+ROLES = {
+    "fit": "to learn from (good parts)",
+    "held_back": "good parts held back to set the scale of the score",
+    "test": "only to measure",
+}
+
+
+def facts(folder: RunFolder) -> list[tuple[str, str]]:
+    """Name and text of what is known about a run; what an old run did not write is left out."""
+    config, rows = folder.config, folder.data.get("pictures", [])
+    counts = [f"{sum(r['role'] == role for r in rows)} {text}" for role, text in ROLES.items()]
+    found = [
+        ("product", config.product),
+        ("pictures", "; ".join(counts)),
+        ("fingerprint of the pictures", fingerprint(r["sha256"] for r in rows)),
+        ("software", f"kenpin {config.software}"),
+        ("commit", config.commit),
+        ("started from", started_from(config)),
+        ("settings", f"{config.size} x {config.size} px, {config.steps} steps, seed {config.seed}"),
+        ("training", training_time(folder.metrics())),
+        ("model", model_size(folder.root)),
+    ]
+    return [(name, text) for name, text in found if text]
+
+
+def started_from(config: RunConfig) -> str:
+    """Which weights the training began with."""
+    if config.init:
+        return f"{config.origin or 'weights'}, SHA-256 {config.init}"
+    return config.origin or "random weights"
+
+
+def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Text, value and interval of each figure that was measured."""
+    rows = []
+    for key, text, form in FIGURES:
+        value, interval = figure_of(figures, key, form)
+        if value:
+            rows.append((text, value, interval))
+    return rows
+
+
+def figure_of(figures: Mapping[str, Any], key: str, form: str) -> tuple[str, str]:
+    """A figure and its interval as text, both empty where it was not measured."""
+    found = figures.get(key)
+    if found is None:
+        return "", ""
+    ends = found if isinstance(found, dict) else figures.get(f"{key}_interval", {})
+    value = found["value"] if isinstance(found, dict) else found
+    low, high = ends.get("low", math.nan), ends.get("high", math.nan)
+    interval = f"{low:{form}} to {high:{form}}" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{value:{form}}", interval
+
+
+def fingerprint(hashes: Iterable[str]) -> str:
+    """SHA-256 of a list of SHA-256, sorted, so that neither names nor order matter."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def training_time(metrics: Iterable[Mapping[str, Any]]) -> str:
+    """Seconds of pretraining and on what; empty where none were logged."""
+    seconds, device = device_seconds(metrics)
+    return f"{seconds:.0f} s on {device}" if seconds else ""
+
+
+def device_seconds(metrics: Iterable[Mapping[str, Any]]) -> tuple[float, str]:
+    """Seconds on the device at the last step that logged them, and the device; 0 where none did."""
+    steps = [m for m in metrics if "device_seconds" in m]
+    return (float(steps[-1]["device_seconds"]), str(steps[-1].get("device", ""))) if steps else (0.0, "")
+
+
+def model_size(root: Path) -> str:
+    """Megabytes on disk and numbers in the model; empty where it is not finished."""
+    files = [root / f"{name}.safetensors" for name in ("encoder", "head")]
+    if not all(f.exists() for f in files):
+        return ""
+    size_mb = sum(f.stat().st_size for f in files) / 1e6
+    encoder, head = map(_count_numbers, files)
+    return f"{size_mb:.1f} MB: {encoder:,} numbers in the encoder, {head:,} in the anomaly head and its memory"
+
+
+def _count_numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header alone."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
+        raise TrainError(f"cannot read: {error}", where=path, cure="train again") from None

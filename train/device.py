@@ -1,0 +1,47 @@
+"""Where training runs: one CPU or GPU, or one process per GPU under torchrun."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from kenpin.errors import ConfigError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
+    """Device, precision and processes.
+
+    Under torchrun (`torchrun --nproc-per-node=4 -m kenpin train …`) every process takes one device, and all
+    train as one.
+
+    Args:
+        device: auto, cpu or cuda.
+        precision: auto is bf16 on a GPU that has it, else fp32.
+
+    Raises:
+        ConfigError: cuda is asked for and not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
+    accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # Frozen layers and levels that use no discriminator leave parameters without a gradient.
+    strategy = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=processes,
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy=strategy,
+        precision=_FABRIC_NAMES[precision],
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,129 @@
+"""One training from a run folder's settings to its finished model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from kenpin.train.allot import Gauge, because
+from kenpin.train.data import Roles, load_pictures
+from kenpin.train.fit import fit_head
+from kenpin.train.init import load_initial_weights
+from kenpin.train.inspector import Inspector
+from kenpin.train.picture_cache import PictureCache
+from kenpin.train.pretrain import Schedule, StepLog, Trainer, Training
+from kenpin.train.recipe import HIERARCHICAL
+from kenpin.train.run import RunFolder
+from kenpin.train.tracking import Tracker
+
+CHECKPOINT_EVERY_S = 20.0
+# More pictures than this bring the head nothing and cost memory.
+HEAD_PICTURES = 1000
+HELD_BACK_PICTURES = 400
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what to train. These change how fast it goes, not what is learned.
+
+    Attributes:
+        fabric: Device, precision and processes.
+        cache_bytes: Most memory for decoded pictures.
+        compiled: Whether torch.compile is used.
+        tracker: Where the figures go besides the run folder.
+        console: Where a person looks.
+    """
+
+    fabric: Fabric
+    cache_bytes: int
+    compiled: bool
+    tracker: Tracker
+    console: Console
+
+
+def learn(folder: RunFolder, roles: Roles, means: Means, *, init: Path | None) -> None:
+    """Train as the run folder says, from its checkpoint where it has one, and save the model there.
+
+    Args:
+        folder: The run.
+        roles: Pictures to learn from and pictures held back.
+        means: With what.
+        init: File of initial weights, for a run that starts.
+    """
+    config, device = folder.config, means.fabric.device
+    training = Training.start(width=config.width, seed=config.seed, device=device)
+    if init is not None:
+        load_initial_weights(training.model.encoder, init)
+    folder.load_training(training)
+    if means.compiled:
+        training.model.encoder.compile()
+    pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
+    held_back = load_pictures(roles.held_back[:HELD_BACK_PICTURES], side=config.size).to(device)
+    for_head = pictures.batch(_evenly(len(pictures), HEAD_PICTURES))
+    recipe = replace(HIERARCHICAL, importance=HIERARCHICAL.importance if config.importance else 0)
+    schedule = Schedule(config.steps, config.batch, config.seed, recipe)
+    with progress_bar(means.console) as progress:
+        record = _Record(folder, training, means, progress)
+        gauge = Gauge(for_head, held_back, seed=config.seed + 1)
+        Trainer(training, pictures, schedule, means.fabric, record.step, gauge, means.console.print).run()
+        record.finish()
+        progress.update(progress.add_task("fit the anomaly head", total=None))
+        head = fit_head(training.model, for_head, held_back, seed=config.seed)
+    if means.fabric.is_global_zero:
+        folder.save_model(Inspector(training.model.encoder, head).cpu())
+
+
+class _Record:
+    """Writes down every step, and a checkpoint now and then. Only the first process writes."""
+
+    def __init__(self, folder: RunFolder, training: Training, means: Means, progress: Progress) -> None:
+        self._folder, self._training, self._means, self._progress = folder, training, means, progress
+        self._bar = progress.add_task("pretrain", total=1.0)
+        self._spent = sum(m["seconds"] for m in folder.metrics())
+        self._saved = time.monotonic()
+        self._told = training.allotment is not None
+
+    def step(self, log: StepLog) -> None:
+        self._spent += log.seconds
+        if self._means.fabric.is_global_zero:
+            self._tell_allotment()
+            device = self._means.fabric.device.type
+            self._folder.log({**asdict(log), "device": device, "device_seconds": round(self._spent, 3)})
+            self._means.tracker.log(log.step, {f"loss/{log.level}": log.loss, "rate": log.learning_rate})
+            due = time.monotonic() - self._saved > CHECKPOINT_EVERY_S
+            if due and not self._training.probing:
+                self._save()
+        told = f"pretrain {log.level:6} loss {log.loss:6.3f}"
+        self._progress.update(self._bar, completed=min(1.0, log.progress), description=told)
+
+    def finish(self) -> None:
+        if self._means.fabric.is_global_zero:
+            self._tell_allotment()
+            self._save()
+
+    def _tell_allotment(self) -> None:
+        found = self._training.allotment
+        if found and not self._told:
+            self._told = True
+            self._folder.log({"allotment": {**asdict(found), "because": because(found.gain, found.share)}})
+
+    def _save(self) -> None:
+        self._folder.save_training(self._training)
+        self._saved = time.monotonic()
+
+
+def progress_bar(console: Console) -> Progress:
+    """The bar that all long work of a training shows."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+def _evenly(count: int, most: int) -> torch.Tensor:
+    """At most `most` of the numbers 0..count - 1, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()

@@ -1,0 +1,131 @@
+"""`kenpin report`: write the report of a run again, or lay runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from kenpin.errors import ConfigError, DataError
+from kenpin.pictures import Picture, read_data, sha256_of
+from kenpin.train.compare import OTHER_PICTURES, as_document, as_page, as_table, read_entries
+from kenpin.train.evaluate import Scores, measure, score_pictures
+from kenpin.train.inspector import Inspector
+from kenpin.train.learn import progress_bar
+from kenpin.train.report import write_report
+from kenpin.train.run import RunFolder, load_inspector
+
+COMPARE = "compare"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN | compare RUN RUN...")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="With compare: page to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def report(runs: tuple[str, ...], out: Path | None, *, as_json: bool) -> None:
+    """Write the report of a run again, or compare runs.
+
+    RUN scores its pictures again and writes RUN/report.html. "compare RUN RUN..." shows the settings and the
+    last measured figures of runs side by side. A run folder named compare is given as ./compare.
+    """
+    if runs[0] == COMPARE:
+        _compare([Path(run) for run in runs[1:]], out, as_json=as_json)
+        return
+    if len(runs) > 1:
+        raise ConfigError(
+            f"{len(runs)} runs are given, one is needed",
+            cure="give one, or lay them side by side with: kenpin report compare RUN RUN",
+        )
+    if out is not None:
+        raise ConfigError("--out goes with compare only", cure="leave it out: the report is written in the run")
+    figures = rewrite(RunFolder(Path(runs[0])))
+    if as_json:
+        click.echo(json.dumps({"run": runs[0], **figures}))
+
+
+def rewrite(folder: RunFolder) -> dict[str, Any]:
+    """Score the pictures of a run again, log the figures and write its report; returns the figures.
+
+    Raises:
+        ConfigError: The folder is not a finished run.
+        DataError: A picture is gone or is no longer the one of the training.
+    """
+    inspector = load_inspector(folder.root)
+    held_back, tested = pictures_of(folder, "held_back"), pictures_of(folder, "test")
+    side = folder.config.size
+    test = _score(inspector, tested, side=side) if tested else None
+    figures = measure(test) if test else {"pictures": 0}
+    write_report(folder, _score(inspector, held_back, side=side), test, figures)
+    folder.log({"evaluation": figures})
+    _console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
+    return figures
+
+
+def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
+    """The pictures that had a role in a run, as data.json lists them.
+
+    Raises:
+        DataError: A picture is gone or was changed since.
+    """
+    masks = _masks(folder)
+    pictures = []
+    for row in folder.data.get("pictures", []):
+        if row["role"] == role:
+            path = Path(row["file"])
+            if not path.is_file() or sha256_of(path) != row["sha256"]:
+                raise DataError(
+                    f"a picture of this run {'was changed' if path.exists() else 'is gone'}",
+                    where=path,
+                    cure="put it back, or measure on other pictures with: kenpin evaluate RUN --data DIR",
+                )
+            pictures.append(Picture(path, row["label"], row["group"], masks.get(path)))
+    return pictures
+
+
+def _masks(folder: RunFolder) -> dict[Path, Path]:
+    """Masks by picture: data.json does not list them, so they are looked for as training did."""
+    try:
+        found = read_data(Path(folder.config.data), seed=folder.config.seed)
+    except DataError:
+        # Trained with --good DIR, where there are no masks to find.
+        return {}
+    return {p.path.resolve(): p.mask for p in found.test if p.mask is not None}
+
+
+def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
+    if len(roots) < 2:
+        raise ConfigError("fewer than two runs to compare", cure="give: kenpin report compare RUN RUN")
+    entries = read_entries(roots)
+    console = _console()
+    console.print(as_table(entries))
+    for entry in entries:
+        if not entry.comparable(entries[0]):
+            console.print(f"{entry.name}: {OTHER_PICTURES} it with {entries[0].name}", style="bold red")
+    if out is not None:
+        _write(out, as_page(entries))
+        console.print(f"page: {out}", soft_wrap=True)
+    if as_json:
+        click.echo(json.dumps(as_document(entries)))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write: {error.strerror}", where=path, cure="give --out a file in a folder that exists"
+        ) from None
+
+
+def _score(inspector: Inspector, pictures: Sequence[Picture], *, side: int) -> Scores:
+    with progress_bar(_console()) as progress:
+        bar = progress.add_task("score", total=len(pictures))
+        return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))
+
+
+def _console() -> Console:
+    return Console(stderr=True)

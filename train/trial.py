@@ -1,0 +1,182 @@
+"""One trial of a recipe on a set: train, and measure on the way and at the end.
+
+Two figures are taken. `learned` is from what pretraining gave alone, memory banks and discriminators with fixed
+weights, because that is what recipes differ in. `complete` is from the whole head, as a station would run it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from kenpin.train.allot import LEARNED, Gauge
+from kenpin.train.bench_set import BenchSet
+from kenpin.train.encoder import normalise
+from kenpin.train.fit import fit_head
+from kenpin.train.head import AnomalyHead, HeadShape, robust_maximum
+from kenpin.train.metrics import Floats, aupro, auroc
+from kenpin.train.model import Pretrained, settle_batch_norms
+from kenpin.train.picture_cache import PictureCache
+from kenpin.train.pretrain import Allotment, Schedule, StepLog, Trainer, Training
+
+BATCH = 32
+# Shares of the compute at which the curve is measured; the end is always measured.
+MEASURED_AT = (0.2, 0.4, 0.6, 0.8)
+CURVE_PICTURES, CURVE_BANK = 64, 250
+RANDOM = "random weights"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a trial is run with.
+
+    Attributes:
+        schedule: Compute, batch, seed and recipe; 0 steps measure random weights.
+        curve: Whether to measure on the way.
+    """
+
+    schedule: Schedule
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came out.
+
+    Attributes:
+        set_name: The product.
+        recipe: The recipe.
+        seed: The seed.
+        seconds: CPU seconds of training, the probe's measurements included, those for the curve not.
+        curve: CPU seconds and image AUROC `learned`, on the way and at the end.
+        learned: Scores of what pretraining gave alone, (T,).
+        complete: Scores of the whole head, (T,).
+        pixel_auroc: Of the maps of the whole head; NaN without masks, like the next two.
+        aupro_30: Up to 30 % false positives.
+        aupro_05: Up to 5 %.
+        allotment: What the probe found.
+    """
+
+    set_name: str
+    recipe: str
+    seed: int
+    seconds: float
+    curve: tuple[tuple[float, float], ...]
+    learned: Floats
+    complete: Floats
+    pixel_auroc: float
+    aupro_30: float
+    aupro_05: float
+    allotment: Allotment | None
+
+
+def run_trial(data: BenchSet, setting: Setting) -> Trial:
+    """Train a recipe on a set and measure it, on the CPU in one process. Seconds are CPU time: others count less.
+
+    Args:
+        data: The product.
+        setting: Recipe, seed and compute.
+    """
+    schedule = setting.schedule
+    training = Training.start(width=32, seed=schedule.seed, device=torch.device("cpu"))
+    watch = _Watch(data, training, setting.curve)
+    if schedule.steps:
+        fabric = Fabric(accelerator="cpu", devices=1)
+        gauge = Gauge(data.fit, data.held_back, seed=schedule.seed + 1)
+        Trainer(training, PictureCache.of(data.fit), schedule, fabric, watch.step, gauge).run()
+    else:
+        settle_batch_norms(training.model.encoder, data.fit)
+    watch.stop()
+    learned = measure_learned(training.model, data, every_picture=True)
+    head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
+    complete, maps = _complete(training.model, head, data.test)
+    return Trial(
+        data.name,
+        schedule.recipe.name if schedule.steps else RANDOM,
+        schedule.seed,
+        watch.seconds,
+        (*watch.curve, (watch.seconds, auroc(learned, data.bad))),
+        learned,
+        complete,
+        *_pixel_figures(maps, data),
+        training.allotment,
+    )
+
+
+def _pixel_figures(maps: Floats, data: BenchSet) -> tuple[float, float, float]:
+    if data.masks is None:
+        return (float("nan"),) * 3
+    # A defect without a mask would count every one of its pixels as good.
+    known = ~data.bad | data.masks.any((1, 2))
+    maps, masks = maps[known], data.masks[known]
+    return auroc(maps, masks), aupro(maps, masks, limit=0.3), aupro(maps, masks, limit=0.05)
+
+
+class _Watch:
+    """Counts CPU seconds of training, and stops counting while the curve is measured."""
+
+    def __init__(self, data: BenchSet, training: Training, curve: bool) -> None:
+        self._data, self._training = data, training
+        self._due = list(MEASURED_AT) if curve else []
+        self.curve: list[tuple[float, float]] = []
+        self.seconds = 0.0
+        self._started = time.process_time()
+
+    def step(self, log: StepLog) -> None:
+        self.stop()
+        if self._due and log.progress >= self._due[0]:
+            self._due.pop(0)
+            state = torch.get_rng_state()
+            learned = measure_learned(self._training.model, self._data)
+            torch.set_rng_state(state)
+            self.curve.append((self.seconds, auroc(learned, self._data.bad)))
+        self._started = time.process_time()
+
+    def stop(self) -> None:
+        now = time.process_time()
+        self.seconds += now - self._started
+        self._started = now
+
+
+@torch.no_grad()
+def measure_learned(model: Pretrained, data: BenchSet, *, every_picture: bool = False) -> Floats:
+    """Scores (T,) of the test pictures by banks and discriminators alone; the model stays as it is.
+
+    Args:
+        model: Trained, or half trained.
+        data: The product.
+        every_picture: Fill the banks from every good picture, not from some as is enough for a curve.
+    """
+    kept = Pretrained(model.encoder.channels[0])
+    kept.load_state_dict(model.state_dict())
+    known = data.fit if every_picture else data.fit[:CURVE_PICTURES]
+    settle_batch_norms(kept.encoder, known[:CURVE_PICTURES])
+    kept.eval()
+    shape = HeadShape(known.shape[-1], kept.encoder.channels, 4 * CURVE_BANK if every_picture else CURVE_BANK)
+    head = AnomalyHead(shape, kept.discriminators)
+    taps = [kept.encoder(normalise(b.float() / 255)) for b in torch.split(known, BATCH)]
+    some = head.light_grids(known[:BATCH].float() / 255)
+    head.fill(some, torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps]))
+    held_back = torch.split(data.held_back[:CURVE_PICTURES], BATCH)
+    head.standardise(torch.cat([_raw_maps(kept, head, b) for b in held_back]))
+    head.weight.copy_(head.weight.new_tensor(LEARNED))
+    return _complete(kept, head, data.test)[0]
+
+
+def _raw_maps(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
+    images = pictures.float() / 255
+    return head.raw_maps(images, model.encoder(normalise(images)))
+
+
+@torch.no_grad()
+def _complete(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> tuple[Floats, Floats]:
+    fused = []
+    for batch in torch.split(pictures, BATCH):
+        images = batch.float() / 255
+        fused.append(head(images, model.encoder(normalise(images)))[2])
+    maps = torch.cat(fused)
+    return robust_maximum(maps).numpy(), maps.numpy()
