@@ -2,16 +2,19 @@
 #   make demo ARGS="--data DIR"
 #   make demo PYTHON=python3.12
 #   make bench ARGS="DIR DIR"        folders of real pictures, MVTec style
+#   make bench-train SETS="DIR DIR"  the training against flat ones; the four drawn products come on top
+#   make bench-ablation, bench-few   the same for what each part brings and for few pictures
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+SETS   ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY  := $(VENV)/.dev-ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-train bench-ablation bench-few bench-edge clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_READY)
@@ -28,6 +31,20 @@ check: $(DEV_READY)
 
 bench: $(DEV_READY)
 	$(BIN)/python benchmarks/real_pictures.py $(ARGS)
+
+DRAWN := --product fabric --product metal --product board --product cap
+
+bench-train: $(DEV_READY)
+	$(BIN)/kenpin bench train $(foreach set,$(SETS),--data $(set)) $(DRAWN) $(ARGS)
+
+bench-ablation: $(DEV_READY)
+	$(BIN)/kenpin bench ablation --results runs/bench-ablation $(foreach set,$(SETS),--data $(set)) --product fabric --product board $(ARGS)
+
+bench-few: $(DEV_READY)
+	$(BIN)/kenpin bench few --results runs/bench-few $(foreach set,$(SETS),--data $(set)) --product board $(ARGS)
+
+bench-edge: $(DEV_READY)
+	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

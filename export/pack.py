@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from kenpin import __version__
-from kenpin.bundle import CARD, MODEL, MODEL_FP, write_bundle
+from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
 from kenpin.export.card import write_card
 from kenpin.export.golden import GoldenFrames
 from kenpin.export.outputs import Models
 from kenpin.export.parity import Parity
 from kenpin.pictures import sha256_of
 from kenpin.signing import SecretKey
-from kenpin.train.run import RunFolder, git_commit
+from kenpin.train.run import RunFolder, git_commit, learned_from
 
 # The oldest station that understands what is written here.
 MIN_RUNTIME = "0.1.0"
@@ -68,6 +68,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         MODEL_FP: content.models.fp.SerializeToString(deterministic=True),
         CARD: card.encode(),
         **content.golden.files,
+        **{name: (run.root / Path(name).name).read_bytes() for name in TRAINED},
     }
     manifest = {
         "product": label.product,
@@ -79,7 +80,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "golden_tolerance": content.golden.tolerance,
         "score_stats": content.score_stats,
         "lineage": lineage,
-        "learned_from": sorted(r["sha256"] for r in run.data["pictures"] if r["role"] != "test"),
+        "learned_from": sorted(learned_from(run.data)),
         "metrics": {"training": last_evaluation(run), "export": content.parity.to_json()},
         "quantization": content.quantization,
     }
@@ -95,6 +96,7 @@ def lineage_of(run: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "steps": config.steps,
         "width": config.width,
+        "origin": config.origin,
         "trained_at_commit": config.commit,
         "exported_at_commit": git_commit(),
         "kenpin": __version__,

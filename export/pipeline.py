@@ -114,14 +114,9 @@ def with_defects(good: Image) -> Image:
 def find_ranges(
     model: ModelProto, placement: Placement, pictures: Image, *, advance: Callable[[], object]
 ) -> dict[str, float]:
-    """Ranges of all activations: what they reach on pictures, with headroom.
-
-    The encoder's own input spans black to white whatever the parts look like, and never more.
-    """
+    """Ranges of all activations: what they reach on pictures, with headroom."""
     measured = measure_ranges(model, placement.activations, pictures, advance=advance)
-    extremes = np.stack([np.zeros_like(pictures[0]), np.full_like(pictures[0], 255)])
-    ends = measure_ranges(model, placement.inputs[:1], extremes)
-    return {name: HEADROOM * largest for name, largest in measured.items()} | ends
+    return {name: HEADROOM * largest for name, largest in measured.items()}
 
 
 def score_stats(scores: Floats) -> dict[str, float]:

@@ -11,6 +11,8 @@ _BENCHES = {
     "train": ("kenpin.train.bench_cli:train", "The hierarchical training against flat and single-level ones."),
     "ablation": ("kenpin.train.bench_cli:ablation", "The hierarchy with one thing taken away at a time."),
     "few": ("kenpin.train.bench_cli:few", "How many pictures of good parts are enough."),
+    "transfer": ("kenpin.train.transfer_cli:transfer", "What a sister line gains from a trained model."),
+    "continual": ("kenpin.train.transfer_cli:continual", "What new pictures of a line do to what is known."),
 }
 
 

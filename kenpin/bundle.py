@@ -8,6 +8,7 @@ A bundle is a stored (not deflated) zip, or the same files in a folder once it i
     model_fp.onnx           float model
     golden/*.png            frames with known scores
     card.md                 what the model is for and what it must not be used for
+    train/*.safetensors     the model before export, to go on learning from; stations ignore it
 
 The identity of a bundle is the SHA-256 of its manifest, which pins every other byte.
 """
@@ -37,6 +38,8 @@ SIGNATURE = "manifest.json.minisig"
 MODEL = "model.onnx"
 MODEL_FP = "model_fp.onnx"
 CARD = "card.md"
+# Encoder and head before export; bundles of the first days lack them.
+TRAINED = ("train/encoder.safetensors", "train/head.safetensors")
 MAX_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 _COPY_AGAIN = "do not use it; copy it again from the workstation or export again"

@@ -15,8 +15,8 @@ import torch
 from kenpin.errors import ConfigError
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
-from kenpin.train.pretrain import Allotment, Schedule
 from kenpin.train.recipe import RECIPES
+from kenpin.train.training import Allotment, Schedule
 from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kenpin.pictures import GOOD, Picture, read_data, split_groups
 from kenpin.preprocess import to_input
 from kenpin.synthetic import PRODUCTS, draw_part
-from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures
+from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures, shrink_mask
 from kenpin.train.metrics import Bools
 
 DRAWN_TRAIN, DRAWN_TEST = 160, 200
@@ -96,7 +96,7 @@ def _drawn(product: str, side: int) -> BenchSet:
     good = [draw_part(product, seed=1, index=i, defect_share=0).image for i in range(DRAWN_TRAIN)]
     parts = [draw_part(product, seed=2, index=i, defect_share=0.5) for i in range(DRAWN_TEST)]
     held_back = round(HELD_BACK_SHARE * len(good))
-    masks = [to_input(np.dstack([p.mask] * 3), height=side // 4, width=side // 4)[..., 0] > 64 for p in parts]
+    masks = [shrink_mask(np.dstack([p.mask] * 3), side=side // 4) for p in parts]
     return BenchSet(
         product,
         _stack(good[held_back:], side),

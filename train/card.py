@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,18 @@ ROLES = {
     "fit": "to learn from (good parts)",
     "held_back": "good parts held back to set the scale of the score",
     "test": "only to measure",
+    "teach": "bad parts to learn from, too",
 }
 
 
 def facts(folder: RunFolder) -> list[tuple[str, str]]:
     """Name and text of what is known about a run; what an old run did not write is left out."""
     config, rows = folder.config, folder.data.get("pictures", [])
-    counts = [f"{sum(r['role'] == role for r in rows)} {text}" for role, text in ROLES.items()]
+    found_roles = Counter(row["role"] for row in rows)
+    # Most runs teach nothing, and a zero would only raise questions.
+    counts = [
+        f"{found_roles[role]} {text}" for role, text in ROLES.items() if found_roles[role] or role != "teach"
+    ]
     found = [
         ("product", config.product),
         ("pictures", "; ".join(counts)),

@@ -12,22 +12,24 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kenpin.errors import ConfigError
-from kenpin.pictures import GOOD, PictureSet, read_data, read_good_bad, sha256_of
+from kenpin.errors import ConfigError, DataError
+from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.init import width_of
 from kenpin.train.inspector import Inspector
-from kenpin.train.learn import Means, learn, progress_bar
+from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.report import write_report
-from kenpin.train.run import RunConfig, RunFolder, git_commit, load_inspector
+from kenpin.train.run import RunConfig, RunFolder, git_commit, learned_from, load_inspector
 from kenpin.train.tracking import KINDS, open_tracker
+from kenpin.train.transfer import STAGE, Origin, load_origin
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
 BATCH = 24
 WIDTH = 32
+SIZE = 224
 console = Console(stderr=True)
 
 
@@ -57,15 +59,27 @@ class _Source:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Folder, MVTec style or good/ beside defects.")
 @click.option("--good", type=click.Path(path_type=Path), help="Folder of good parts.")
-@click.option("--bad", type=click.Path(path_type=Path), help="Folder of bad parts; they only measure.")
+@click.option("--bad", type=click.Path(path_type=Path), help="Folder of bad parts; they measure.")
+@click.option(
+    "--teach",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    show_default=True,
+    help="Share of the bad parts to learn from; the others only measure.",
+)
 @click.option("--run", "run", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
 @click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
-@click.option("--size", type=int, default=224, show_default=True, help="Side of the model's input, pixels.")
+@click.option(
+    "--size", type=int, show_default="224, or the origin's", help="Side of the model's input, pixels."
+)
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")
+@click.option("--from", "similar", type=click.Path(path_type=Path), help="Run or bundle of similar parts.")
+@click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")
+@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed that bundle.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
@@ -77,24 +91,35 @@ class _Source:
 def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     """Learn what good parts look like.
 
-    Only pictures of good parts are learned from. Bad ones, where there are some, measure the result.
+    Pictures of good parts are enough. Bad ones, where there are some, measure the result; with --teach some of
+    them are learned from, too, and no longer measure.
+
+    With --update the model of another run or bundle remembers these pictures, too: the same parts later or on
+    another line. With --from it starts on similar parts, with a share of the training and a memory of its own.
     """
     started = time.monotonic()
     source = _Source(given["data"], given["good"], given["bad"])
-    roles = assign_roles(source.read(seed=given["seed"]), where=source.root, seed=given["seed"])
-    config = _config(source.root, roles, given)
+    found, seed = source.read(seed=given["seed"]), given["seed"]
+    roles = assign_roles(found, where=source.root, seed=seed, teach=given["teach"])
+    origin = _origin(given)
+    roles = origin.unseen(roles) if origin else roles
+    config = _config(source.root, roles, given, origin)
     fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
     if fabric.is_global_zero:
-        folder.create(config, roles.manifest(), resume=resume)
+        folder.create(config, {**roles.manifest(), **(origin.manifest() if origin else {})}, resume=resume)
     fabric.barrier()
     if not (resume and folder.finished):
         tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
-        means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, console)
+        told = Console(stderr=True, quiet=not fabric.is_global_zero)
+        means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, told)
         try:
-            learn(folder, roles, means, init=given["init"])
+            if origin and origin.same_parts:
+                update(folder, roles, means, origin)
+            else:
+                learn(folder, roles, means, init=given["init"], origin=origin)
         except KeyboardInterrupt:
-            console.print("stopped; the same command with --resume goes on from the last checkpoint")
+            told.print("stopped; the same command with --resume goes on from the last checkpoint")
             raise
         finally:
             tracker.close()
@@ -114,7 +139,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
 def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
     """Measure a run on the test pictures of a folder."""
     folder = RunFolder(run)
-    pictures = read_data(data, seed=folder.config.seed).test
+    pictures = _not_learned_from(folder, data)
     scores = _score(load_inspector(run), pictures, side=folder.config.size)
     figures = measure(scores)
     _show(figures, folder)
@@ -122,24 +147,74 @@ def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
         click.echo(json.dumps({"run": str(run), **figures}))
 
 
-def _config(root: Path, roles: Roles, given: dict[str, Any]) -> RunConfig:
-    size, steps, epochs, init = (given[name] for name in ("size", "steps", "epochs", "init"))
+def _not_learned_from(folder: RunFolder, data: Path) -> list[Picture]:
+    """Test pictures of a folder, without those that the run learned from or that show the same parts.
+
+    Raises:
+        DataError: None is left.
+    """
+    learned = [row for row in folder.data["pictures"] if row["role"] != "test"]
+    hashes = learned_from(folder.data)
+    # In another folder the same name is another part.
+    same = data.resolve() == Path(folder.config.data)
+    groups = {row["group"] for row in learned if same}
+    found = read_data(data, seed=folder.config.seed).test
+    kept = [p for p in found if p.group not in groups and sha256_of(p.path) not in hashes]
+    if len(kept) < len(found):
+        console.print(
+            f"{len(found) - len(kept)} of {len(found)} pictures left out: the run learned from these parts"
+        )
+    if not kept:
+        raise DataError(
+            "the run learned from every part of this folder",
+            where=data,
+            cure="measure on other parts; a model knows those it learned from",
+        )
+    return kept
+
+
+def _origin(given: dict[str, Any]) -> Origin | None:
+    """What --from or --update names."""
+    path = given["similar"] or given["update"]
+    if path is None:
+        return None
+    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach"]
+    others = [f"--{name}" for name in (*against, "update" if given["similar"] else "similar") if given[name]]
+    if others:
+        raise ConfigError(
+            f"--{'from' if given['similar'] else 'update'} is given together with {', '.join(others)}",
+            cure="give either --from or --update; with --update nothing is trained",
+        )
+    return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
+
+
+def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | None) -> RunConfig:
+    size = given["size"] or (origin.size if origin else SIZE)
+    steps, epochs, init = (given[name] for name in ("steps", "epochs", "init"))
     if size % 16 or not 64 <= size <= 1024:
         raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
+    if origin and origin.same_parts and size != origin.size:
+        raise ConfigError(
+            f"--size {size} is not the {origin.size} of what --update goes on from",
+            cure="leave --size out; another size needs a new training",
+        )
     if epochs and steps:
         raise ConfigError("--epochs and --steps are given both", cure="give one of them")
     batch = min(given["batch"], len(roles.fit))
-    count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else BUDGETS[given["budget"]])
+    share = STAGE if origin else 1
+    budget = round(share * BUDGETS[given["budget"]])
+    count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else budget)
     return RunConfig(
         product=_product(root.resolve()),
         data=str(root.resolve()),
         size=size,
-        width=width_of(init) if init else WIDTH,
-        steps=count,
+        width=origin.width if origin else width_of(init) if init else WIDTH,
+        steps=0 if origin and origin.same_parts else count,
         batch=batch,
         seed=given["seed"],
         importance=not given["uniform"],
         init=sha256_of(init) if init else "",
+        origin=origin.name if origin else "",
         commit=git_commit(),
     )
 

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
-from kenpin.pictures import Picture, PictureSet, sha256_of, split_groups
+from kenpin.pictures import GOOD, MANIFEST, Picture, PictureSet, sha256_of, split_groups
 from kenpin.preprocess import to_input
+
+Bools = NDArray[np.bool_]
 
 MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
-ROLES = ("fit", "held_back", "test")
+ROLES = ("fit", "held_back", "test", "teach")
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Who does what: `fit` trains, `held_back` standardises and weighs, `test` only measures."""
+    """Who does what.
+
+    Attributes:
+        fit: Good pictures that train.
+        held_back: Good pictures that standardise and weigh.
+        test: Good and bad pictures that only measure.
+        teach: Bad pictures that train, as negatives.
+    """
 
     fit: tuple[Picture, ...]
     held_back: tuple[Picture, ...]
     test: tuple[Picture, ...]
+    teach: tuple[Picture, ...] = ()
 
     def manifest(self) -> dict[str, list[dict[str, str]]]:
         """Every file with SHA-256, label, group and role."""
+        every = (self.fit, self.held_back, self.test, self.teach)
         rows = [
             {
                 "file": str(picture.path.resolve()),
@@ -38,22 +51,24 @@ class Roles:
                 "group": picture.group,
                 "role": role,
             }
-            for role, pictures in zip(ROLES, (self.fit, self.held_back, self.test), strict=True)
+            for role, pictures in zip(ROLES, every, strict=True)
             for picture in pictures
         ]
         return {"pictures": rows}
 
 
-def assign_roles(pictures: PictureSet, *, where: object, seed: int) -> Roles:
+def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float = 0.0) -> Roles:
     """Hold a fifth of the good training parts back; no part has two roles.
 
     Args:
         pictures: What was found.
         where: The folder, to name in an error.
-        seed: Decides which parts are held back.
+        seed: Decides which parts are held back and which ones teach.
+        teach: Share of the bad parts that training may see, 0 to 0.5. The others only measure.
 
     Raises:
-        DataError: Fewer than eight good pictures, or all of one part, or all the same picture.
+        DataError: Fewer than eight good pictures, or all of one part, or all the same picture; or too few bad
+            parts to teach, or copies of a picture that shall teach.
     """
     if len(pictures.train) < MIN_PICTURES:
         raise DataError(
@@ -69,7 +84,42 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int) -> Roles:
             cure="give pictures of several parts, or correct the column group in manifest.csv",
         )
     _refuse_copies(pictures.train, where=where)
-    return Roles(tuple(fit), tuple(held_back), pictures.test)
+    roles = Roles(tuple(fit), tuple(held_back), pictures.test)
+    return _with_teachers(roles, teach, where=where, seed=seed) if teach else roles
+
+
+def _with_teachers(roles: Roles, share: float, *, where: object, seed: int) -> Roles:
+    """Move a share of the bad parts from `test` to `teach`, none that also has good pictures."""
+    tied = {p.group for p in roles.test if p.label == GOOD}
+    label = {p.group: p.label for p in roles.test if p.group not in tied}
+    groups = sorted(label)
+    random.Random(seed).shuffle(groups)
+    # Sorted by label and taken at equal distances: every kind of defect gives about its share.
+    groups.sort(key=lambda group: label[group])
+    chosen = {g for n, g in enumerate(groups) if int((n + 1) * share + 0.5) > int(n * share + 0.5)}
+    if not chosen or len(groups) == 1:
+        raise DataError(
+            f"{len(groups)} parts are bad in all their pictures: too few to teach with a share of {share:g}",
+            where=where,
+            cure="give more bad parts, with --bad DIR or in --data, or leave --teach out",
+        )
+    moved = tuple(p for p in roles.test if p.group in chosen)
+    roles = replace(roles, test=tuple(p for p in roles.test if p.group not in chosen), teach=moved)
+    _refuse_copies_of_teachers(roles)
+    return roles
+
+
+def _refuse_copies_of_teachers(roles: Roles) -> None:
+    """A picture that teaches must not measure, not even as a copy under another name."""
+    taught = {sha256_of(p.path): p.path for p in roles.teach}
+    for picture in (*roles.test, *roles.fit, *roles.held_back):
+        copied = taught.get(sha256_of(picture.path))
+        if copied is not None:
+            raise DataError(
+                f"a bad part that shall teach is there twice, as {copied.name} and as {picture.path.name}",
+                where=picture.path,
+                cure=f"remove the copy, or give both one group in {MANIFEST}",
+            )
 
 
 def _refuse_copies(pictures: Sequence[Picture], *, where: object) -> None:
@@ -99,7 +149,7 @@ def read_image(picture: Picture, *, side: int) -> Image:
     return to_input(read_picture(picture.path), height=side, width=side)
 
 
-def load_masks(pictures: Sequence[Picture], *, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def load_masks(pictures: Sequence[Picture], *, side: int) -> Bools:
     """Masks of defects, bool (N, side, side); all false where there is none.
 
     Raises:
@@ -108,11 +158,14 @@ def load_masks(pictures: Sequence[Picture], *, side: int) -> np.ndarray[tuple[in
     masks = np.zeros((len(pictures), side, side), np.bool_)
     for number, picture in enumerate(pictures):
         if picture.mask is not None:
-            mask = _read_mask(picture.mask, of=picture.path)
-            share = to_input((mask > 0).astype(np.uint8) * 255, height=side, width=side)[..., 0]
-            # A defect smaller than a cell must not vanish.
-            masks[number] = share >= min(64, max(1, int(share.max())))
+            masks[number] = shrink_mask(_read_mask(picture.mask, of=picture.path), side=side)
     return masks
+
+
+def shrink_mask(mask: Image, *, side: int) -> Bools:
+    """A mask (H, W, 3), non-zero = defect, as bool (side, side). A defect smaller than a cell remains."""
+    share = to_input((mask > 0).astype(np.uint8) * 255, height=side, width=side)[..., 0]
+    return np.asarray(share >= min(64, max(1, int(share.max()))))
 
 
 def _read_mask(path: Path, *, of: Path) -> Image:

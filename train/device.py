@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 
 from kenpin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -18,8 +19,8 @@ _FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16"
 def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
     """Device, precision and processes.
 
-    Under torchrun (`torchrun --nproc-per-node=4 -m kenpin train …`) every process takes one device, and all
-    train as one.
+    Under torchrun (`torchrun --nproc-per-node=4 -m -- kenpin train …`) every process takes one device, and all
+    train as one. Without `--` torchrun would take --run for one of its own options.
 
     Args:
         device: auto, cpu or cuda.
@@ -28,6 +29,10 @@ def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
     Raises:
         ConfigError: cuda is asked for and not there.
     """
+    # Importing it takes seconds, and `kenpin evaluate` does not need it.
+    from lightning_fabric import Fabric  # noqa: PLC0415
+    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
     accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -35,7 +40,8 @@ def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
         precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # Frozen layers and levels that use no discriminator leave parameters without a gradient.
-    strategy = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    strategy = DDPStrategy(find_unused_parameters=True) if several else "auto"
     fabric = Fabric(
         accelerator=accelerator,
         devices=processes,

@@ -6,6 +6,7 @@ weights come from held-back good pictures and defects drawn on them.
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -40,15 +41,45 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     trained.eval()
     shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
     head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
-    _fill(head, trained, pictures)
-    _standardise(head, trained, held_back)
+    head.fill(*_known(head, trained, pictures))
+    head.standardise(_raw_maps(head, trained, held_back))
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.copy_(choose_weights(good, bad).to(pictures.device))
-    weighted = good * head.weight.view(1, -1, 1, 1)
-    levels = by_level(weighted)
-    head.level_scale.copy_(robust_maximum(levels).quantile(UNIT_QUANTILE, 0).clamp(min=1e-3).reciprocal())
-    fused = robust_maximum(levels.sum(1)).quantile(UNIT_QUANTILE)
-    head.fused_scale.copy_(fused.clamp(min=1e-3).reciprocal())
+    levels, fused = _units(head, good)
+    head.level_scale.copy_(levels.reciprocal())
+    head.fused_scale.copy_(fused.reciprocal())
+    return head
+
+
+@torch.no_grad()
+def update_head(
+    head: AnomalyHead, trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: int
+) -> AnomalyHead:
+    """A head that also knows new good pictures of the same parts; nothing that it knew is needed again.
+
+    The encoder has to be the one that the head was fitted to, unchanged: remembered places are features of
+    it. Everything counts by its number of pictures.
+
+    Args:
+        head: What is known so far; it stays as it is.
+        trained: Its encoder and discriminators.
+        pictures: New good pictures, BGR uint8 (N, 3, S, S).
+        held_back: New good pictures of other parts, BGR uint8 (M, 3, S, S).
+        seed: Decides the validation defects.
+
+    Returns:
+        The new head, in evaluation mode.
+    """
+    trained.eval()
+    head = copy.deepcopy(head).eval()
+    head.merge(*_known(head, trained, pictures))
+    head.restandardise(_raw_maps(head, trained, held_back))
+    share = len(held_back) / float(head.count)
+    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
+    head.weight.lerp_(choose_weights(good, bad).to(pictures.device), share)
+    levels, fused = _units(head, good)
+    head.level_scale.copy_(torch.lerp(head.level_scale.reciprocal(), levels, share).reciprocal())
+    head.fused_scale.copy_(torch.lerp(head.fused_scale.reciprocal(), fused, share).reciprocal())
     return head
 
 
@@ -79,20 +110,27 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     return torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
 
 
-def _fill(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> None:
+def _known(
+    head: AnomalyHead, trained: Pretrained, pictures: Tensor
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """What the head is filled from: light grids, and features at strides 8 and 16."""
     batches = torch.split(pictures, BATCH)
     taps = [_taps(trained, batch) for batch in batches]
     grids = [head.light_grids(batch.float() / 255) for batch in batches]
-    head.fill(
-        (torch.cat([g[0] for g in grids]), torch.cat([g[1] for g in grids])),
-        torch.cat([t[1] for t in taps]),
-        torch.cat([t[2] for t in taps]),
-    )
+    both = (torch.cat([g[0] for g in grids]), torch.cat([g[1] for g in grids]))
+    return both, torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps])
 
 
-def _standardise(head: AnomalyHead, trained: Pretrained, held_back: Tensor) -> None:
-    batches = torch.split(held_back, BATCH)
-    head.standardise(torch.cat([head.raw_maps(b.float() / 255, _taps(trained, b)) for b in batches]))
+def _raw_maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
+    batches = torch.split(pictures, BATCH)
+    return torch.cat([head.raw_maps(b.float() / 255, _taps(trained, b)) for b in batches])
+
+
+def _units(head: AnomalyHead, good: Tensor) -> tuple[Tensor, Tensor]:
+    """What one good part in ten exceeds: of each level (3,) and of the fused map ()."""
+    levels = by_level(good * head.weight.view(1, -1, 1, 1))
+    fused = robust_maximum(levels.sum(1)).quantile(UNIT_QUANTILE)
+    return robust_maximum(levels).quantile(UNIT_QUANTILE, 0).clamp(min=1e-3), fused.clamp(min=1e-3)
 
 
 def _validation_maps(head: AnomalyHead, trained: Pretrained, held_back: Tensor, seed: int) -> Tensor:

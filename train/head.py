@@ -24,13 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.train.bank import MemoryBank
+from kenpin.train.coarse import LightStatistics, Pattern
+from kenpin.train.moments import Moments
+
 LEVEL_NAMES = ("coarse", "mid", "fine")
 MAPS = ("light", "pattern", "bank16", "defect16", "bank8", "defect8")
 LIGHT_CELLS = 16
 PATTERN_CELLS = 32
-# Principal components of the pattern: at most this many, and one for every four pictures.
-PATTERN_SIZE = 32
-PICTURES_PER_COMPONENT = 4
 # Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
 DARK = 0.02
 BANK_SIZE = 1000
@@ -40,126 +41,6 @@ PLACE_PICTURES = 30
 TOP_SHARE = 0.001
 # Quantile of the per-picture maximum over held-back good pictures that becomes 1.
 UNIT_QUANTILE = 0.9
-
-
-class LightStatistics(nn.Module):
-    """Deviation of local light from what is usual at each place of good parts."""
-
-    mean: Tensor
-    inverse_std: Tensor
-
-    def __init__(self, cells: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(2, cells, cells))
-        self.register_buffer("inverse_std", torch.ones(2, cells, cells))
-
-    def fit(self, grids: Tensor) -> None:
-        """Learn from light grids (N, 2, h, w). Half of the variance is that over all places: few pictures."""
-        self.mean.copy_(grids.mean(0))
-        own = grids.var(0, unbiased=False)
-        self.inverse_std.copy_((0.5 * own + 0.5 * own.mean((1, 2), keepdim=True) + 1e-6).rsqrt())
-
-    def standardise(self, grids: Tensor) -> Tensor:
-        """Standardised deviations (N, 2, h, w)."""
-        return (grids - self.mean) * self.inverse_std
-
-    def forward(self, grids: Tensor) -> Tensor:
-        """Largest deviation of mean and contrast (N, h, w)."""
-        return self.standardise(grids).abs().amax(1)
-
-
-class Pattern(nn.Module):
-    """What a linear model of whole good parts leaves unexplained: principal components of the light grid.
-
-    Turk & Pentland, "Eigenfaces for Recognition", 1991. Parts differ from one to the next in a few ways
-    that concern the whole picture (a shadow, a shift, a shade); these are explained, a local fault is not.
-
-    Args:
-        cells: h = w of the grids.
-    """
-
-    basis: Tensor
-
-    def __init__(self, cells: int) -> None:
-        super().__init__()
-        self.statistics = LightStatistics(cells)
-        self.register_buffer("basis", torch.zeros(PATTERN_SIZE, 2 * cells**2))
-
-    def fit(self, grids: Tensor) -> None:
-        """Learn from light grids (N, 2, h, w)."""
-        self.statistics.fit(grids)
-        rows = self.statistics.standardise(grids).flatten(1)
-        count = min(PATTERN_SIZE, len(rows) // PICTURES_PER_COMPONENT)
-        self.basis.zero_()
-        # The eigenvectors of the small N x N matrix give those of the large one: exact and quick.
-        values, vectors = torch.linalg.eigh(rows @ rows.T)
-        strongest = (vectors[:, -count:] / values[-count:].clamp(min=1e-9).sqrt()).T if count else rows[:0]
-        self.basis[:count] = strongest[:, : len(rows)] @ rows
-
-    def forward(self, grids: Tensor) -> Tensor:
-        """Largest unexplained deviation (N, h, w)."""
-        deviation = self.statistics.standardise(grids)
-        rows = deviation.flatten(1)
-        explained = rows @ self.basis.T @ self.basis
-        return (rows - explained).reshape_as(deviation).abs().amax(1)
-
-
-class MemoryBank(nn.Module):
-    """Distance of each place to the nearest remembered place of good parts.
-
-    Args:
-        channels: C of the features.
-        size: Number of remembered places.
-    """
-
-    mean: Tensor
-    inverse_std: Tensor
-    bank: Tensor
-    squares: Tensor
-
-    def __init__(self, channels: int, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("inverse_std", torch.ones(channels, 1, 1))
-        self.register_buffer("bank", torch.zeros(channels, size))
-        self.register_buffer("squares", torch.zeros(size))
-
-    def fit(self, features: Tensor) -> None:
-        """Fill the bank from features (N, C, h, w) by a greedy k-centre coreset."""
-        self.mean.copy_(features.mean((0, 2, 3))[:, None, None])
-        self.inverse_std.copy_((features.std((0, 2, 3)) + 1e-6).reciprocal()[:, None, None])
-        places = self._standardise(features).flatten(2).transpose(1, 2).flatten(0, 1)
-        chosen = places[k_centres(places, self.bank.shape[1])]
-        self.bank.copy_(chosen.T)
-        self.squares.copy_((chosen**2).sum(1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Distances (N, h, w)."""
-        places = self._standardise(features).flatten(2).transpose(1, 2)
-        squared = (places**2).sum(2, keepdim=True) - 2 * places @ self.bank + self.squares
-        nearest = squared.amin(2).clamp(min=0).sqrt()
-        return nearest.reshape(-1, features.shape[2], features.shape[3])
-
-    def _standardise(self, features: Tensor) -> Tensor:
-        return (features - self.mean) * self.inverse_std
-
-
-def k_centres(points: Tensor, count: int, *, candidates: int = 30_000, dimensions: int = 32) -> Tensor:
-    """Indices (count,) of points (N, D) that cover all points, greedily (Sener & Savarese, ICLR 2018).
-
-    Distances are taken after a random projection, and among a random part of very many points.
-    """
-    generator = torch.Generator().manual_seed(0)
-    pool = torch.randperm(len(points), generator=generator)[:candidates].to(points.device)
-    projection = torch.randn(points.shape[1], dimensions, generator=generator).to(points)
-    projected = points[pool] @ projection
-    chosen = [0]
-    distance = ((projected - projected[0]) ** 2).sum(1)
-    for _ in range(min(count, len(pool)) - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, ((projected - projected[chosen[-1]]) ** 2).sum(1))
-    picked = pool[torch.tensor(chosen, device=points.device)]
-    return picked[torch.arange(count, device=points.device) % len(picked)]
 
 
 @dataclass(frozen=True)
@@ -190,6 +71,10 @@ class AnomalyHead(nn.Module):
         discriminators: Defect maps for strides 8 and 16, from pretraining.
     """
 
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+    unit: Tensor
     offset: Tensor
     scale: Tensor
     weight: Tensor
@@ -205,11 +90,21 @@ class AnomalyHead(nn.Module):
         self.bank16 = MemoryBank(shape.channels[2], shape.bank)
         self.discriminators = discriminators
         self.pattern_cells = shape.pattern_cells
+        # These four do not score; `restandardise` needs them.
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(len(MAPS), self.map_side, self.map_side))
+        self.register_buffer("variance", torch.ones(len(MAPS), self.map_side, self.map_side))
+        self.register_buffer("unit", torch.ones(len(MAPS)))
         self.register_buffer("offset", torch.zeros(len(MAPS), self.map_side, self.map_side))
         self.register_buffer("scale", torch.ones(len(MAPS), self.map_side, self.map_side))
         self.register_buffer("weight", torch.ones(len(MAPS)))
         self.register_buffer("level_scale", torch.ones(len(LEVEL_NAMES)))
         self.register_buffer("fused_scale", torch.ones(()))
+
+    @property
+    def side(self) -> int:
+        """Side of the model's input, pixels."""
+        return 4 * self.map_side
 
     def forward(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Score pictures.
@@ -244,6 +139,13 @@ class AnomalyHead(nn.Module):
         self.bank8.fit(smooth(stride8))
         self.bank16.fit(smooth(stride16))
 
+    def merge(self, grids: tuple[Tensor, Tensor], stride8: Tensor, stride16: Tensor) -> None:
+        """Learn from further good pictures what else is usual; the arguments are those of `fill`."""
+        self.light.merge(grids[0])
+        self.pattern.merge(grids[1])
+        self.bank8.merge(smooth(stride8))
+        self.bank16.merge(smooth(stride16))
+
     def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What the two coarse maps look at: light, and light relative to the picture's own."""
         own = pictures.mean((1, 2, 3), keepdim=True)
@@ -254,15 +156,40 @@ class AnomalyHead(nn.Module):
 
         Zero mean and unit spread at each place, then the worst place of one good part in ten becomes 1.
         """
-        trust = len(raw) / (len(raw) + PLACE_PICTURES)
-        mean = _wide_mean(raw.mean(0))
-        variance = _wide_mean(((raw - mean) ** 2).mean(0))
-        everywhere, common = raw.mean((0, 2, 3)), raw.var((0, 2, 3), unbiased=False)
-        self.offset.copy_(trust * mean + (1 - trust) * everywhere.view(-1, 1, 1))
-        variance = trust * variance + (1 - trust) * common.view(-1, 1, 1)
-        self.scale.copy_((variance + 1e-12).rsqrt())
-        unit = robust_maximum((raw - self.offset) * self.scale).quantile(UNIT_QUANTILE, 0)
-        self.scale.div_(unit.clamp(min=0.1).view(-1, 1, 1))
+        self._set_usual(Moments.of(raw))
+        self._set_unit(self._unit_of(raw))
+
+    def restandardise(self, raw: Tensor) -> None:
+        """Set offset and scale from further held-back good pictures and what is kept of the first."""
+        self._set_usual(self.usual.joined(Moments.of(raw)))
+        share = len(raw) / self.count
+        self._set_unit(torch.lerp(self.unit, self._unit_of(raw), share))
+
+    @property
+    def usual(self) -> Moments:
+        """What is known of the raw maps of held-back good pictures."""
+        return Moments(self.count.clone(), self.mean.clone(), self.variance.clone())
+
+    def _set_usual(self, usual: Moments) -> None:
+        """Offset and scale, such that what is usual has zero mean and unit spread."""
+        self.count.copy_(usual.count)
+        self.mean.copy_(usual.mean)
+        self.variance.copy_(usual.variance)
+        trust = usual.count / (usual.count + PLACE_PICTURES)
+        mean = _wide_mean(usual.mean)
+        variance = _wide_mean(usual.variance + (usual.mean - mean) ** 2)
+        everywhere = usual.mean.mean((1, 2), keepdim=True)
+        common = (usual.variance + (usual.mean - everywhere) ** 2).mean((1, 2), keepdim=True)
+        self.offset.copy_(trust * mean + (1 - trust) * everywhere)
+        self.scale.copy_((trust * variance + (1 - trust) * common + 1e-12).rsqrt())
+
+    def _unit_of(self, raw: Tensor) -> Tensor:
+        """What the worst place of one good part in ten reaches on each map, (6,)."""
+        return robust_maximum((raw - self.offset) * self.scale).quantile(UNIT_QUANTILE, 0).clamp(min=0.1)
+
+    def _set_unit(self, unit: Tensor) -> None:
+        self.unit.copy_(unit)
+        self.scale.div_(unit.view(-1, 1, 1))
 
     def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The six maps (N, 6, S/4, S/4), each in its own unit."""

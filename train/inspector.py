@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
+from kenpin.errors import TrainError
 from kenpin.train.encoder import Encoder, normalise
-from kenpin.train.head import AnomalyHead
+from kenpin.train.head import AnomalyHead, HeadShape
+from kenpin.train.model import discriminator
 
 
 class Inspector(nn.Module):
@@ -35,3 +41,37 @@ class Inspector(nn.Module):
         taps = self.encoder(normalise(pictures))
         scores: tuple[Tensor, Tensor, Tensor] = self.head(pictures, taps)
         return scores
+
+
+def inspector_of(encoder: bytes, head: bytes, *, where: Path) -> Inspector:
+    """A finished model from the content of its two files, on the CPU, in evaluation mode.
+
+    Args:
+        encoder: Content of `encoder.safetensors`.
+        head: Content of `head.safetensors`.
+        where: Run or bundle, to name in an error.
+
+    Raises:
+        TrainError: One of them is damaged, or they do not fit each other.
+    """
+    of_encoder = _parse(encoder, where / "encoder.safetensors")
+    of_head = _parse(head, where / "head.safetensors")
+    try:
+        built = Encoder(len(of_encoder["conv1.weight"]))
+        taps = nn.ModuleList(discriminator(channels) for channels in built.channels[1:])
+        shape = HeadShape(4 * of_head["offset"].shape[-1], built.channels, len(of_head["bank8.squares"]))
+        inspector = Inspector(built, AnomalyHead(shape, taps))
+        inspector.encoder.load_state_dict(of_encoder)
+        inspector.head.load_state_dict(of_head)
+    except (KeyError, RuntimeError) as error:
+        raise TrainError(
+            f"the weights do not make a model: {str(error).splitlines()[0]}", where=where, cure="train again"
+        ) from None
+    return inspector.eval()
+
+
+def _parse(content: bytes, where: Path) -> dict[str, Tensor]:
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise TrainError(f"cannot read: {error}", where=where, cure="train again") from None

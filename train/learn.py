@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -17,10 +17,16 @@ from kenpin.train.fit import fit_head
 from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
 from kenpin.train.picture_cache import PictureCache
-from kenpin.train.pretrain import Schedule, StepLog, Trainer, Training
+from kenpin.train.pretrain import Trainer
+from kenpin.train.real_defects import RealDefects
 from kenpin.train.recipe import HIERARCHICAL
 from kenpin.train.run import RunFolder
 from kenpin.train.tracking import Tracker
+from kenpin.train.training import Schedule, StepLog, Training
+from kenpin.train.transfer import TRANSFER, Origin, remember, start_from
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_EVERY_S = 20.0
 # More pictures than this bring the head nothing and cost memory.
@@ -47,36 +53,73 @@ class Means:
     console: Console
 
 
-def learn(folder: RunFolder, roles: Roles, means: Means, *, init: Path | None) -> None:
+def learn(
+    folder: RunFolder, roles: Roles, means: Means, *, init: Path | None = None, origin: Origin | None = None
+) -> None:
     """Train as the run folder says, from its checkpoint where it has one, and save the model there.
 
     Args:
         folder: The run.
-        roles: Pictures to learn from and pictures held back.
+        roles: Pictures to learn from, good and bad ones, and pictures held back.
         means: With what.
         init: File of initial weights, for a run that starts.
+        origin: Trained model of similar parts, for a run that starts.
     """
     config, device = folder.config, means.fabric.device
     training = Training.start(width=config.width, seed=config.seed, device=device)
     if init is not None:
         load_initial_weights(training.model.encoder, init)
-    folder.load_training(training)
+    if origin is not None:
+        start_from(origin, training.model)
+    _load_in_turn(folder, training, means.fabric)
     if means.compiled:
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     held_back = load_pictures(roles.held_back[:HELD_BACK_PICTURES], side=config.size).to(device)
     for_head = pictures.batch(_evenly(len(pictures), HEAD_PICTURES))
-    recipe = replace(HIERARCHICAL, importance=HIERARCHICAL.importance if config.importance else 0)
+    real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
+    recipe = TRANSFER if origin else HIERARCHICAL
+    recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
     schedule = Schedule(config.steps, config.batch, config.seed, recipe)
     with progress_bar(means.console) as progress:
         record = _Record(folder, training, means, progress)
         gauge = Gauge(for_head, held_back, seed=config.seed + 1)
-        Trainer(training, pictures, schedule, means.fabric, record.step, gauge, means.console.print).run()
+        tell = means.console.print
+        Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell, real).run()
         record.finish()
         progress.update(progress.add_task("fit the anomaly head", total=None))
         head = fit_head(training.model, for_head, held_back, seed=config.seed)
     if means.fabric.is_global_zero:
         folder.save_model(Inspector(training.model.encoder, head).cpu())
+
+
+def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> None:
+    """Remember new pictures of the parts that an origin knows, and save the model in the run folder.
+
+    Args:
+        folder: The run.
+        roles: Good pictures to remember and good pictures held back.
+        means: With what.
+        origin: What is known already.
+    """
+    if not means.fabric.is_global_zero:
+        return
+    side, device = folder.config.size, means.fabric.device
+    chosen = [roles.fit[number] for number in _evenly(len(roles.fit), HEAD_PICTURES).tolist()]
+    with progress_bar(means.console) as progress:
+        progress.add_task("update the anomaly head", total=None)
+        pictures = load_pictures(chosen, side=side).to(device)
+        held_back = load_pictures(roles.held_back[:HELD_BACK_PICTURES], side=side).to(device)
+        inspector = remember(origin, pictures, held_back, seed=folder.config.seed)
+    folder.save_model(inspector.cpu())
+
+
+def _load_in_turn(folder: RunFolder, training: Training, fabric: Fabric) -> None:
+    """Load the checkpoint, one process after the other: each one drops later lines of metrics.jsonl."""
+    for turn in range(fabric.world_size):
+        if turn == fabric.global_rank:
+            folder.load_training(training)
+        fabric.barrier()
 
 
 class _Record:

@@ -63,8 +63,9 @@ def defect_discrimination(logits: Tensor, share: Tensor, *, threshold: float) ->
 
     Args:
         logits: (N, h, w).
-        share: Share of each cell that is defect, 0..1, (N, h, w).
-        threshold: Cells above are defect; cells between 0 and it are mixed and ignored.
+        share: Share of each cell that is defect, 0..1, NaN where that is not known, (N, h, w).
+        threshold: Cells above are defect; cells between 0 and it are mixed and ignored, as are
+            unknown ones.
 
     Returns:
         Scalar, over the joined batch of all processes.

@@ -22,6 +22,26 @@ from kenpin.train.views import sample
 # Cells of stride 8 and 16 count as defect when more than this share of them changed.
 DEFECT_SHARE = (0.12, 0.05)
 MAX_DEFECT_PLACES = 256
+# Of a bad picture without a mask, this share of the places counts as defect.
+SUSPECTED_SHARE = 0.02
+
+
+class Task:
+    """What one forward pass is about, as one object.
+
+    Not a dataclass on purpose: in mixed precision Fabric opens those to cast what they hold, and refuses frozen
+    ones.
+
+    Args:
+        level: Its negatives, temperatures and weights.
+        scene: What the level sees.
+        importance: Weight of each picture, mean 1, (N,).
+    """
+
+    def __init__(self, level: Level, scene: Scene, importance: Tensor) -> None:
+        self.level = level
+        self.scene = scene
+        self.importance = importance
 
 
 class Objective(nn.Module):
@@ -35,17 +55,13 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, level: Level, scene: Scene, importance: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, task: Task) -> tuple[Tensor, Tensor]:
         """Loss of a scene.
-
-        Args:
-            level: Its negatives, temperatures and weights.
-            scene: What the level sees.
-            importance: Weight of each picture, mean 1, (N,).
 
         Returns:
             Scalar loss, the sum over the taps at strides 8 and 16; and how hard each picture was, (N,).
         """
+        level, scene, importance = task.level, task.scene, task.importance
         views = scene.views.contiguous(memory_format=torch.channels_last)
         taps = self.model.encoder(views)[1:]
         if level.negatives == "pictures":
@@ -71,6 +87,7 @@ class Objective(nn.Module):
         for_contrast, for_neighbour, for_discrimination = level.losses
         share = functional.adaptive_avg_pool2d(scene.mask, features.shape[-1])[:, 0]
         logits = self.model.discriminators[tap](torch.cat([clean, changed]))[:, 0].float()
+        share = suspect(share, logits[len(clean) :].detach())
         shares = torch.cat([torch.zeros_like(share), share])
         loss = for_discrimination * defect_discrimination(logits, shares, threshold=DEFECT_SHARE[tap])
         if for_contrast == for_neighbour == 0:
@@ -99,6 +116,26 @@ class Objective(nn.Module):
             loss = loss + level.spread * spread_loss(gather(embedded[: len(both)]))
         hard = (pull.detach() * scene.seen).sum(1) / scene.seen.sum(1).clamp(min=1)
         return loss, hard
+
+
+def suspect(share: Tensor, logits: Tensor) -> Tensor:
+    """Where only "somewhere in this view" is known, the places rated highest count as defect.
+
+    Multiple-instance learning (Dietterich et al. 1997): a bad part has at least one bad
+    place, and the discriminator says which one is the most likely.
+
+    Args:
+        share: Share of each cell that is defect, NaN where that is not known, (N, h, w).
+        logits: Of the discriminator, (N, h, w).
+
+    Returns:
+        `share` with 1 at those places; where still nothing is known it stays NaN, neither good nor defect.
+    """
+    unknown = share.isnan()
+    count = max(1, round(SUSPECTED_SHARE * share[0].numel()))
+    rated = logits.masked_fill(~unknown, -torch.inf).flatten(1)
+    highest = torch.zeros_like(rated, dtype=torch.bool).scatter(1, rated.topk(count, 1).indices, True)
+    return share.masked_fill(highest.view_as(share) & unknown, 1.0)
 
 
 def _picture_numbers(pictures: int, places: int, device: torch.device) -> Tensor:

@@ -19,25 +19,28 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kenpin.errors import TrainError
 from kenpin.train.allot import Gauge, allot
 from kenpin.train.importance import Importance
 from kenpin.train.levels import COARSE, Level
-from kenpin.train.model import Pretrained, settle_batch_norms
-from kenpin.train.objective import Objective
+from kenpin.train.model import settle_batch_norms
+from kenpin.train.objective import Objective, Task
 from kenpin.train.picture_cache import PictureCache
-from kenpin.train.ranks import gather, rank, synchronise_norms, world
-from kenpin.train.recipe import HIERARCHICAL, Recipe
+from kenpin.train.ranks import gather, rank, synchronise_norms, total, world
+from kenpin.train.real_defects import RealDefects
 from kenpin.train.scene import cut_scene
+from kenpin.train.training import Allotment, Schedule, StepLog, Training, learning_rate
 from kenpin.train.views import Photometry
 
-PEAK_LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 1e-4
+if TYPE_CHECKING:
+    # Importing it takes seconds, and whoever only reads a run does not need it.
+    from lightning_fabric import Fabric
+
 VIEWS = 3
 # Early views are smaller until this share of the compute is spent.
 GROWN_AT = 0.2
@@ -45,74 +48,6 @@ GROWN_AT = 0.2
 PROBE = 0.04
 LEAST_PICTURES = 2
 SETTLE_PICTURES = 200
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how to train.
-
-    Attributes:
-        steps: Compute, in steps of the coarse level at full resolution. Dearer steps are fewer.
-        batch: Pictures per step, over all processes.
-        seed: Every draw of step k depends on the seed and k only, so a resumed run repeats nothing.
-        recipe: The method.
-    """
-
-    steps: int
-    batch: int
-    seed: int
-    recipe: Recipe = HIERARCHICAL
-
-
-@dataclass(frozen=True)
-class StepLog:
-    """What one step tells."""
-
-    step: int
-    level: str
-    loss: float
-    learning_rate: float
-    seconds: float
-    progress: float
-
-
-@dataclass(frozen=True)
-class Allotment:
-    """What the probe found: gain in AUROC and share of the rest, for each level."""
-
-    gain: dict[str, float]
-    share: dict[str, float]
-
-
-@dataclass
-class Training:
-    """State of a training that can be saved and resumed.
-
-    Attributes:
-        model: What is trained.
-        optimizer: Its state.
-        step: Steps done.
-        spent: Multiply-accumulates spent.
-        hardness: Running loss of each picture (N,), NaN where not shown yet; None before the first step.
-        allotment: What the probe found, once it has run.
-        probing: Whether the probe is under way; a checkpoint has to wait until it is done.
-    """
-
-    model: Pretrained
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    spent: float = 0.0
-    hardness: Tensor | None = None
-    allotment: Allotment | None = None
-    probing: bool = False
-
-    @classmethod
-    def start(cls, *, width: int, seed: int, device: torch.device) -> Training:
-        """A new training with random weights."""
-        torch.manual_seed(seed)
-        model = Pretrained(width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        rate = PEAK_LEARNING_RATE
-        return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
 
 
 @dataclass
@@ -127,6 +62,7 @@ class Trainer:
         on_step: Called after each step.
         gauge: Measures the probe; without one the usual mix of the recipe is kept.
         tell: Called with what a person should know.
+        real: Pictures of bad parts to push away from, besides the drawn defects.
     """
 
     training: Training
@@ -136,9 +72,15 @@ class Trainer:
     on_step: Callable[[StepLog], None]
     gauge: Gauge | None = None
     tell: Callable[[str], object] = lambda _: None
+    real: RealDefects | None = None
     parts: int = field(default=1, init=False)
 
     def __post_init__(self) -> None:
+        if self.schedule.batch < LEAST_PICTURES * world():
+            raise TrainError(
+                f"{self.schedule.batch} pictures per step are too few for {world()} processes",
+                cure=f"train with --batch {LEAST_PICTURES * world()} or more, or with fewer processes",
+            )
         recipe, encoder = self.schedule.recipe, self.training.model.encoder
         reference = encoder.multiply_adds(COARSE.view_side(self.pictures.side))
         self.compute = self.schedule.steps * self.schedule.batch * VIEWS * reference
@@ -203,7 +145,8 @@ class Trainer:
             until = self.training.spent + PROBE * self.compute
             while self.training.spent < until:
                 self._step(level)
-            gain[level.name] = self.gauge(model) - before
+            # Not left to each process: one rounding apart, they would train different levels and wait forever.
+            gain[level.name] = self.fabric.broadcast(self.gauge(model) - before)
             ends.append(self._snapshot())
         self._restore({k: torch.stack([e[k].float() for e in ends]).mean(0).to(v) for k, v in origin.items()})
         shares = allot(list(gain.values()), recipe.mix)
@@ -253,7 +196,7 @@ class Trainer:
         self.on_step(log)
 
     def _backward(self, level: Level, drawn: Tensor, weight: Tensor) -> float:
-        """Gradients of a batch; the mean loss."""
+        """Gradients of a batch; the mean loss, over all processes."""
         while True:
             self.optimizer.zero_grad()
             try:
@@ -272,18 +215,18 @@ class Trainer:
                 )
 
     def _accumulate(self, level: Level, drawn: tuple[Tensor, ...], weight: tuple[Tensor, ...]) -> float:
-        total = 0.0
+        mean = 0.0
         for number, (some, weights) in enumerate(zip(drawn, weight, strict=True)):
             batch = self.pictures.batch(some).float() / 255
-            scene = cut_scene(level, batch, self.photometry, growth=self._growth())
+            scene = cut_scene(level, batch, self.photometry, growth=self._growth(), real=self.real)
             last = number == len(drawn) - 1
             with self.fabric.no_backward_sync(self.objective, enabled=not last):
-                loss, hard = self.objective(level, scene, weights.to(batch.device))
+                loss, hard = self.objective(Task(level, scene, weights.to(batch.device)))
                 self.fabric.backward(loss / len(drawn))
             everyone = gather(torch.stack([some.to(hard.device, torch.float32), hard.float()], 1)).cpu()
             self.importance.update(everyone[:, 0].long(), everyone[:, 1])
-            total += loss.item() / len(drawn)
-        return total
+            mean += (total(loss) / world()).item() / len(drawn)
+        return mean
 
     def _growth(self) -> float:
         return self.schedule.recipe.growth if self.progress < GROWN_AT else 1.0
@@ -299,16 +242,3 @@ class Trainer:
 
     def _first(self, count: int) -> Tensor:
         return self.pictures.batch(torch.arange(min(count, len(self.pictures))))
-
-
-def learning_rate(progress: float, step: int) -> float:
-    """Warm up, hold, and decay over the last third (warm-up-stable-decay; Hu et al., MiniCPM, 2024).
-
-    With a cosine the last stage, which is the longest, would hardly learn.
-
-    Args:
-        progress: Share of the compute that is spent.
-        step: Steps done.
-    """
-    warm = min(1.0, (step + 1) / 20)
-    return PEAK_LEARNING_RATE * warm * min(1.0, max(0.0, 1 - progress) / 0.35 + 0.02)

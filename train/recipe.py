@@ -27,7 +27,7 @@ class Recipe:
 
     name: str
     levels: tuple[Level, ...] = LEVELS
-    mix: tuple[float, ...] = (0.1, 0.2, 0.7)
+    mix: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
     start: float = 0.25
     allot: bool = True
     importance: float = 0.5
@@ -66,9 +66,9 @@ REFERENCES = (
 
 # The hierarchy with one thing taken away.
 ABLATIONS = (
-    replace(HIERARCHICAL, name="without coarse", levels=(MID, FINE), mix=(0.3, 0.7)),
-    replace(HIERARCHICAL, name="without mid", levels=(COARSE, FINE), mix=(0.3, 0.7)),
-    replace(HIERARCHICAL, name="without fine", levels=(COARSE, MID), mix=(0.3, 0.7)),
+    replace(HIERARCHICAL, name="without coarse", levels=(MID, FINE), mix=(0.5, 0.5)),
+    replace(HIERARCHICAL, name="without mid", levels=(COARSE, FINE), mix=(0.5, 0.5)),
+    replace(HIERARCHICAL, name="without fine", levels=(COARSE, MID), mix=(0.5, 0.5)),
     replace(
         HIERARCHICAL,
         name="one temperature",

@@ -20,15 +20,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kenpin import __version__
 from kenpin.errors import ConfigError, TrainError
-from kenpin.train.encoder import Encoder
-from kenpin.train.head import AnomalyHead, HeadShape
-from kenpin.train.inspector import Inspector
-from kenpin.train.model import discriminator
-from kenpin.train.pretrain import Allotment, Training
+from kenpin.train.inspector import Inspector, inspector_of
+from kenpin.train.training import Allotment, Training
 
 
 class RunConfig(BaseModel):
@@ -39,7 +36,7 @@ class RunConfig(BaseModel):
         data: Where the pictures came from.
         size: Side of the model's input, pixels.
         width: Width of the encoder.
-        steps: Steps of pretraining.
+        steps: Steps of pretraining; none where the weights come from an origin.
         batch: Pictures per step.
         seed: Seed of everything.
         importance: Whether hard pictures are shown more often early.
@@ -55,7 +52,7 @@ class RunConfig(BaseModel):
     data: str
     size: int = Field(ge=64, le=1024, multiple_of=16)
     width: int = Field(ge=8, le=64)
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
     batch: int = Field(ge=2)
     seed: int
     importance: bool = True
@@ -193,19 +190,17 @@ def load_inspector(run: Path) -> Inspector:
         raise ConfigError(
             "the run is not finished", where=run, cure="finish it with: kenpin train … --run RUN --resume"
         )
-    encoder = Encoder(config.width)
-    taps = nn.ModuleList(discriminator(channels) for channels in encoder.channels[1:])
-    head = AnomalyHead(HeadShape(config.size, encoder.channels), taps)
-    for module, name in ((encoder, "encoder"), (head, "head")):
-        try:
-            module.load_state_dict(_load(run / f"{name}.safetensors")[0])
-        except RuntimeError as error:
-            raise TrainError(
-                f"{name}.safetensors does not fit config.json: {str(error).splitlines()[0]}",
-                where=run,
-                cure="train again",
-            ) from None
-    return Inspector(encoder, head).eval()
+    encoder, head = (_bytes(run / f"{name}.safetensors") for name in ("encoder", "head"))
+    inspector = inspector_of(encoder, head, where=run)
+    if (inspector.encoder.channels[0], inspector.head.side) != (config.width, config.size):
+        raise TrainError("the weights do not fit config.json", where=run, cure="train again")
+    return inspector
+
+
+def learned_from(data: Mapping[str, Any]) -> set[str]:
+    """SHA-256 of every picture that a run or its origin learned from, by the run's data manifest."""
+    own = {row["sha256"] for row in data["pictures"] if row["role"] != "test"}
+    return own | set(data.get("learned_before", ()))
 
 
 def git_commit() -> str:
@@ -250,6 +245,13 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
         raise TrainError(
             f"cannot write: {error}", where=path, cure="free disk space, then go on with --resume"
         ) from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainError(f"cannot read: {error.strerror}", where=path, cure="train again") from None
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor
 from kenpin.train.defects import add_defects
 from kenpin.train.encoder import light_of
 from kenpin.train.levels import Level
+from kenpin.train.real_defects import BadViews, RealDefects
 from kenpin.train.views import Photometry, jitter, overlapping, random_crops, to_picture, to_view, warp
+
+# Where there are real defects, this share of the pictures shows one instead of a drawn one.
+REAL_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,8 @@ class Scene:
     """Three views of each picture of a batch, and what is known about them.
 
     Attributes:
-        views: Two views of the good part and one with a synthetic defect, normalised, (3 * N, 3, S, S).
-        mask: Where the defect is visible, (N, 1, S, S).
+        views: Two views of the good part and one with a defect, normalised, (3 * N, 3, S, S).
+        mask: Share of each pixel that is defect, NaN where that is not known, (N, 1, S, S).
         places: Places in the first view, -1..1, (N, K, 2).
         places_second: The same places in the second view.
         seen: 1 where both views see the place, (N, K).
@@ -32,7 +37,14 @@ class Scene:
     seen: Tensor
 
 
-def cut_scene(level: Level, batch: Tensor, photometry: Photometry, *, growth: float = 1.0) -> Scene:
+def cut_scene(
+    level: Level,
+    batch: Tensor,
+    photometry: Photometry,
+    *,
+    growth: float = 1.0,
+    real: RealDefects | None = None,
+) -> Scene:
     """Cut a level's views out of a batch.
 
     A view is normalised by the light of its whole picture, as the station does it: by its own light, a dark
@@ -43,6 +55,7 @@ def cut_scene(level: Level, batch: Tensor, photometry: Photometry, *, growth: fl
         batch: Good pictures, BGR 0..1, (N, 3, S, S).
         photometry: Spread of light and contrast among good parts.
         growth: Resolution of the views relative to the level's full one.
+        real: Bad pictures to show besides the drawn defects.
     """
     count, side = len(batch), level.view_side(batch.shape[-1], growth=growth)
     first = random_crops(count, level.extent, rotation_deg=level.rotation_deg)
@@ -51,11 +64,17 @@ def cut_scene(level: Level, batch: Tensor, photometry: Photometry, *, growth: fl
     view = warp(batch, first, side)
     middle = sum(level.extent) / 2
     broken, mask = add_defects(view, (level.defect_sizes[0] / middle, level.defect_sizes[1] / middle))
+    third = BadViews(batch, broken, mask)
+    if real is not None:
+        some = math.ceil(count * REAL_SHARE)
+        third = third.replace_first(real.cut(level, some, side=side, device=batch.device))
     light = replace(photometry, gain=photometry.gain * level.light, contrast=photometry.contrast * level.light)
-    mean, spread = light_of(batch)
-    views = [(jitter(v, light) - mean) / spread for v in (view, warp(batch, second, side), broken)]
+    views = []
+    for cut, whole in ((view, batch), (warp(batch, second, side), batch), (third.views, third.wholes)):
+        mean, spread = light_of(whole)
+        views.append((jitter(cut, light) - mean) / spread)
     places = [p.to(batch.device) for p in _common_places(first, second, level.places)]
-    return Scene(torch.cat(views), mask, *places)
+    return Scene(torch.cat(views), third.mask, *places)
 
 
 def _common_places(first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,8 @@ from kenpin.train.head import AnomalyHead, HeadShape, robust_maximum
 from kenpin.train.metrics import Floats, aupro, auroc
 from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
-from kenpin.train.pretrain import Allotment, Schedule, StepLog, Trainer, Training
+from kenpin.train.pretrain import Trainer
+from kenpin.train.training import Allotment, Schedule, StepLog, Training
 
 BATCH = 32
 # Shares of the compute at which the curve is measured; the end is always measured.
@@ -75,7 +76,7 @@ class Trial:
 
 
 def run_trial(data: BenchSet, setting: Setting) -> Trial:
-    """Train a recipe on a set and measure it, on the CPU in one process. Seconds are CPU time: others count less.
+    """Train a recipe on a set and measure it, on the CPU. A busy machine does not count: seconds are CPU time.
 
     Args:
         data: The product.
@@ -91,9 +92,10 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     else:
         settle_batch_norms(training.model.encoder, data.fit)
     watch.stop()
-    learned = measure_learned(training.model, data, every_picture=True)
     head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
-    complete, maps = _complete(training.model, head, data.test)
+    maps = _maps(training.model, head, data.test)
+    fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1)
+    learned = _learned(maps)
     return Trial(
         data.name,
         schedule.recipe.name if schedule.steps else RANDOM,
@@ -101,8 +103,8 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         watch.seconds,
         (*watch.curve, (watch.seconds, auroc(learned, data.bad))),
         learned,
-        complete,
-        *_pixel_figures(maps, data),
+        robust_maximum(fused).numpy(),
+        *_pixel_figures(fused.numpy(), data),
         training.allotment,
     )
 
@@ -143,40 +145,29 @@ class _Watch:
 
 
 @torch.no_grad()
-def measure_learned(model: Pretrained, data: BenchSet, *, every_picture: bool = False) -> Floats:
-    """Scores (T,) of the test pictures by banks and discriminators alone; the model stays as it is.
-
-    Args:
-        model: Trained, or half trained.
-        data: The product.
-        every_picture: Fill the banks from every good picture, not from some as is enough for a curve.
-    """
+def measure_learned(model: Pretrained, data: BenchSet) -> Floats:
+    """Scores (T,) of the test pictures by small banks and discriminators alone; the model stays as it is."""
     kept = Pretrained(model.encoder.channels[0])
     kept.load_state_dict(model.state_dict())
-    known = data.fit if every_picture else data.fit[:CURVE_PICTURES]
-    settle_batch_norms(kept.encoder, known[:CURVE_PICTURES])
+    known, held_back = data.fit[:CURVE_PICTURES], data.held_back[:CURVE_PICTURES]
+    settle_batch_norms(kept.encoder, known)
     kept.eval()
-    shape = HeadShape(known.shape[-1], kept.encoder.channels, 4 * CURVE_BANK if every_picture else CURVE_BANK)
-    head = AnomalyHead(shape, kept.discriminators)
-    taps = [kept.encoder(normalise(b.float() / 255)) for b in torch.split(known, BATCH)]
-    some = head.light_grids(known[:BATCH].float() / 255)
-    head.fill(some, torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps]))
-    held_back = torch.split(data.held_back[:CURVE_PICTURES], BATCH)
-    head.standardise(torch.cat([_raw_maps(kept, head, b) for b in held_back]))
-    head.weight.copy_(head.weight.new_tensor(LEARNED))
-    return _complete(kept, head, data.test)[0]
+    head = AnomalyHead(HeadShape(known.shape[-1], kept.encoder.channels, CURVE_BANK), kept.discriminators)
+    images = known.float() / 255
+    taps = kept.encoder(normalise(images))
+    head.fill(head.light_grids(images), taps[1], taps[2])
+    images = held_back.float() / 255
+    head.standardise(head.raw_maps(images, kept.encoder(normalise(images))))
+    return _learned(_maps(kept, head, data.test))
 
 
-def _raw_maps(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
-    images = pictures.float() / 255
-    return head.raw_maps(images, model.encoder(normalise(images)))
+def _learned(maps: Tensor) -> Floats:
+    """Scores (N,) of standardised maps (N, 6, h, w) by banks and discriminators."""
+    return robust_maximum((maps * maps.new_tensor(LEARNED).view(1, -1, 1, 1)).sum(1)).numpy()
 
 
 @torch.no_grad()
-def _complete(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> tuple[Floats, Floats]:
-    fused = []
-    for batch in torch.split(pictures, BATCH):
-        images = batch.float() / 255
-        fused.append(head(images, model.encoder(normalise(images)))[2])
-    maps = torch.cat(fused)
-    return robust_maximum(maps).numpy(), maps.numpy()
+def _maps(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
+    """Standardised maps (N, 6, S/4, S/4)."""
+    images = (batch.float() / 255 for batch in torch.split(pictures, BATCH))
+    return torch.cat([head.maps(image, model.encoder(normalise(image))) for image in images])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from click.testing import CliRunner, Result
 from onnx import ModelProto, numpy_helper
 
 from kenpin import __version__
-from kenpin.bundle import Bundle, open_bundle
+from kenpin.bundle import TRAINED, Bundle, open_bundle
 from kenpin.edge_runtime.engine_ort import load_engine
 from kenpin.errors import ConfigError, DataError, EngineError, TrainError
 from kenpin.export.cli import export
@@ -29,6 +30,7 @@ from kenpin.signing import PublicKey, SecretKey
 from kenpin.synthetic import draw_part
 from kenpin.train.cli import train
 from kenpin.train.run import RunFolder
+from kenpin.train.transfer import load_origin
 
 
 @pytest.fixture(scope="session")
@@ -114,10 +116,20 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert len(manifest.golden) == 5
 
 
+def test_the_trained_model_travels_along_to_go_on_learning_from(exported: Exported, run: Path) -> None:
+    files = exported.open().files
+    for name in TRAINED:
+        assert files[name] == (run / Path(name).name).read_bytes()
+    origin = load_origin(exported.path, same_parts=True, trust=(exported.config / "kenpin/signing.pub",))
+    assert (origin.size, origin.learned_from) == (64, set(exported.open().manifest.learned_from))
+
+
 def test_nothing_of_this_machine_is_inside(exported: Exported, run: Path) -> None:
     data = exported.path.read_bytes()
-    for secret in (str(run.parent), str(Path.home()), str(Path.cwd()), ".py"):
+    for secret in (str(run.parent), str(Path.home()), str(Path.cwd())):
         assert secret.encode() not in data
+    # Weights are as good as random: megabytes of them hold ".py" sooner or later, but no name before it.
+    assert not re.search(rb"[A-Za-z0-9_/]{4}\.py", data)
 
 
 def test_card(exported: Exported) -> None:

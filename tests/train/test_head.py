@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from kenpin.train.bank import MemoryBank, k_centres
+from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder
 from kenpin.train.fit import choose_weights, fit_head
 from kenpin.train.head import (
@@ -11,10 +13,6 @@ from kenpin.train.head import (
     MAPS,
     AnomalyHead,
     HeadShape,
-    LightStatistics,
-    MemoryBank,
-    Pattern,
-    k_centres,
     light,
     robust_maximum,
 )

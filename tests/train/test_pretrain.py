@@ -13,14 +13,15 @@ from lightning_fabric import Fabric
 
 from kenpin.errors import TrainError
 from kenpin.synthetic import draw_part
-from kenpin.train import pretrain
 from kenpin.train.allot import FLOOR, Gauge, allot, because
 from kenpin.train.levels import COARSE, LEVELS, Level
 from kenpin.train.model import Pretrained
+from kenpin.train.objective import Task
 from kenpin.train.picture_cache import PictureCache
-from kenpin.train.pretrain import Schedule, StepLog, Trainer, Training, learning_rate
+from kenpin.train.pretrain import Trainer
 from kenpin.train.recipe import ABLATIONS, HIERARCHICAL, RECIPES, REFERENCES, Recipe
 from kenpin.train.run import RunConfig, RunFolder
+from kenpin.train.training import PEAK_LEARNING_RATE, Schedule, StepLog, Training, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def steps_of(pictures: torch.Tensor, fabric: Fabric, recipe: Recipe, gauge: obje
     return logs
 
 
-SMALL = replace(HIERARCHICAL, growth=1, freeze_from=1, importance=0)
+SMALL = replace(HIERARCHICAL, mix=(0.1, 0.2, 0.7), growth=1, freeze_from=1, importance=0)
 
 
 def test_the_start_goes_from_coarse_to_fine_and_the_rest_follows_the_mix(
@@ -205,11 +206,11 @@ def test_a_device_without_memory_gets_the_batch_in_parts_and_says_so(
     objective, sizes = work.objective.module, []
     forward = objective.forward
 
-    def small_memory(level: object, scene: object, importance: torch.Tensor) -> object:
-        sizes.append(len(importance))
-        if len(importance) > 6:
+    def small_memory(task: Task) -> object:
+        sizes.append(len(task.importance))
+        if len(task.importance) > 6:
             raise torch.OutOfMemoryError
-        return forward(level, scene, importance)
+        return forward(task)
 
     objective.forward = small_memory  # type: ignore[method-assign]
     work.run()
@@ -217,6 +218,17 @@ def test_a_device_without_memory_gets_the_batch_in_parts_and_says_so(
     assert set(sizes[6:]) == {6}
     assert "in 2 parts" in told[0]
     assert "in 4 parts" in told[1]
+
+
+def test_half_precision_trains_too(pictures: torch.Tensor) -> None:
+    losses: list[float] = []
+    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    trainer(pictures, half, Schedule(3, 6, 0), on_step=lambda log: losses.append(log.loss)).run()
+    whole = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    expected: list[float] = []
+    trainer(pictures, whole, Schedule(3, 6, 0), on_step=lambda log: expected.append(log.loss)).run()
+    assert losses == pytest.approx(expected, rel=0.05)
+    assert losses != expected
 
 
 def test_a_device_for_not_even_two_pictures_is_an_error(pictures: torch.Tensor, fabric: Fabric) -> None:
@@ -240,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_level(pictures: torch.Ten
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:
-    rates = [learning_rate(step / 300, step) / pretrain.PEAK_LEARNING_RATE for step in range(300)]
+    rates = [learning_rate(step / 300, step) / PEAK_LEARNING_RATE for step in range(300)]
     assert rates[0] < 0.1
     assert rates[20:190] == [1.0] * 170
     assert rates[-1] < 0.05

@@ -120,6 +120,7 @@ def norms() -> None:
     one_like_the_other(nn.BatchNorm1d(3), [2, 3], (3, 7))
     one_like_the_other(nn.BatchNorm2d(3, affine=False), [1, 2], (3, 4, 4))
     one_like_the_other(nn.BatchNorm2d(3, track_running_stats=False), [1, 2], (3, 4, 4))
+    a_single_row_does_not_spoil_the_running_variance()
     large_means_lose_no_digits()
     half_precision_in_and_out_but_not_between()
 
@@ -155,6 +156,12 @@ def same_state(module: nn.Module, reference: nn.Module) -> None:
     assert list(state) == list(expected)
     for name in state:
         close(state[name], expected[name])
+
+
+def a_single_row_does_not_spoil_the_running_variance() -> None:
+    synced = ranks.synchronise_norms(nn.BatchNorm1d(3))
+    synced(own(torch.ones(1, 3), [0, 1]))
+    torch.testing.assert_close(synced.running_var, torch.full((3,), 0.9))
 
 
 def large_means_lose_no_digits() -> None:

@@ -1,0 +1,143 @@
+"""What the model costs at the edge: operations, size, and images per second beside a PatchCore of usual shape.
+
+    python benchmarks/edge_cost.py [--size 256] [--rounds 30]
+
+Times do not depend on what the weights have learned, so the encoder is random and only the head is fitted, to
+drawn parts. PatchCore is rebuilt here as anomalib exports it (ResNet18 layers 2 and 3, 384 channels at stride
+8, bank of 2,048; Roth et al., CVPR 2022), because anomalib itself needs packages that kenpin does without.
+All three run in ONNX Runtime on all cores, in turns, so that a busy machine hits them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime, timezone
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import ModelProto, shape_inference
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kenpin.export.onnx_model import to_onnx
+from kenpin.export.pipeline import find_ranges
+from kenpin.export.quantize import find_placement, quantize
+from kenpin.preprocess import to_input
+from kenpin.synthetic import draw_part
+from kenpin.train.bench_tables import machine
+from kenpin.train.encoder import Encoder, normalise
+from kenpin.train.fit import fit_head
+from kenpin.train.inspector import Inspector
+from kenpin.train.model import Pretrained, settle_batch_norms
+from kenpin.train.run import git_commit
+
+PATCHCORE_BANK = 2048
+
+
+class PatchCore(nn.Module):
+    """ResNet18 to layer 3, patches of both layers, distance to the nearest of a memory bank, blurred map."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(64)
+        self.side = side
+        self.register_buffer("bank", torch.randn(384, PATCHCORE_BANK))
+        self.register_buffer("blur", torch.ones(1, 1, 33, 1) / 33)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames uint8 (N, S, S, 3) -> score, the score thrice, map: the outputs of a kenpin model."""
+        _, fine, coarse = self.encoder(normalise(frames.permute(0, 3, 1, 2).float() / 255))
+        pooled = [functional.avg_pool2d(t, 3, 1, 1) for t in (fine, coarse)]
+        size = pooled[0].shape[2:]
+        wide = functional.interpolate(pooled[1], size=size, mode="bilinear", align_corners=False)
+        patches = torch.cat([pooled[0], wide], 1).flatten(2).transpose(1, 2)
+        squared = (patches**2).sum(2, keepdim=True) - 2 * patches @ self.bank + (self.bank**2).sum(0)
+        near = squared.amin(2).clamp(min=0).sqrt().reshape(-1, 1, *size)
+        large = functional.interpolate(near, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        blurred = functional.conv2d(large, self.blur, padding=(16, 0))
+        blurred = functional.conv2d(blurred, self.blur.transpose(2, 3), padding=(0, 16))
+        score = blurred.amax((1, 2, 3))
+        return score, torch.stack([score] * 3, 1), blurred[:, 0]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    images = np.stack(
+        [
+            to_input(
+                draw_part("board", seed=1, index=i, defect_share=0).image,
+                height=options.size,
+                width=options.size,
+            )
+            for i in range(48)
+        ]
+    )
+    fp = to_onnx(kenpin_model(images), side=options.size)
+    placement = find_placement(fp)
+    models = {
+        "kenpin, float": fp,
+        "kenpin, INT8": quantize(fp, placement, find_ranges(fp, placement, images, advance=lambda: None)),
+        "PatchCore, float": to_onnx(PatchCore(options.size).eval(), side=options.size),
+    }
+    times = measure(models, images[:1], options.rounds)
+    print(f"{machine()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {options.size} px\n")
+    print("| model | GFLOP | MB | ms, minimum | ms, median | images/s by median |\n|---|---|---|---|---|---|")
+    for name, model in models.items():
+        ms = np.array(times[name]) * 1000
+        cells = (2 * multiply_adds(model) / 1e9, model.ByteSize() / 1e6, ms.min(), np.median(ms))
+        print(f"| {name} | {' | '.join(f'{c:.2f}' for c in cells)} | {1000 / np.median(ms):.0f} |")
+
+
+def kenpin_model(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Inspector:
+    """The default model with random weights and a fitted head."""
+    torch.manual_seed(0)
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    trained = Pretrained()
+    settle_batch_norms(trained.encoder, pictures[:32])
+    head = fit_head(trained, pictures[:32], pictures[32:], seed=0)
+    return Inspector(trained.encoder, head).eval()
+
+
+def multiply_adds(model: ModelProto) -> float:
+    """Multiply-accumulates of all convolutions and matrix products of a static graph."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
+    shapes = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        shapes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    total = 0.0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += np.prod(shapes[node.output[0]]) * np.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            total += np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    return float(total)
+
+
+def measure(
+    models: dict[str, ModelProto], frame: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of single frames, all models in turns."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    sessions = {
+        name: onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        for name, model in models.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(rounds + 3):
+        for name, session in sessions.items():
+            started = time.perf_counter()
+            session.run(None, {"frames": frame})
+            if number >= 3:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+if __name__ == "__main__":
+    main()

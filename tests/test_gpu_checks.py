@@ -1,0 +1,122 @@
+"""scripts/gpu_checks.py walks all its ways on a CPU, in small, and says no where something does not hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.distributed.run import parse_args
+
+from kenpin.train.training import Training
+
+SCRIPT = Path(__file__).parents[1] / "scripts/gpu_checks.py"
+
+
+@pytest.fixture(scope="module")
+def checks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_checks", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_checks"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pictures(checks: ModuleType) -> torch.Tensor:
+    return checks.drawn(6, 64)  # type: ignore[no-any-return]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_what_to_do(checks: ModuleType) -> None:
+    done = CliRunner().invoke(checks.main, [])
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith("error: no CUDA device is available")
+    assert "--dry-run-on-cpu" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_dry_run_walks_every_way_and_writes_what_it_found(checks: ModuleType, tmp_path: Path) -> None:
+    done = CliRunner().invoke(checks.main, ["--dry-run-on-cpu", "--json", str(tmp_path / "found.json")])
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert told["device"] == "CPU, dry run"
+    holds = {finding["check"]: finding["holds"] for finding in told["findings"]}
+    assert holds == {
+        "speed, batch 6, fp32": True,
+        "speed, batch 6, bf16": True,
+        "resume after an interruption": True,
+        "CPU and GPU, the same scenes": True,
+        "bf16 stays finite": True,
+        "out of memory: the batch goes in parts": True,
+        "several GPUs train one run": None,
+    }
+    found = {finding["check"]: finding["found"] for finding in told["findings"]}
+    speed = found["speed, batch 6, fp32"]
+    assert speed["views_per_s"] == pytest.approx(3 * speed["pictures_per_s"])
+    assert found["resume after an interruption"]["most_apart"] == 0
+    assert found["out of memory: the batch goes in parts"]["parts"] == 2
+
+
+def test_a_resumed_run_that_differs_is_found(
+    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = checks.RunFolder.load_training
+
+    def forgets_the_moments(folder: object, training: Training) -> None:
+        load(folder, training)
+        training.optimizer.state.clear()
+
+    monkeypatch.setattr(checks.RunFolder, "load_training", forgets_the_moments)
+    assert [finding.holds for finding in checks.resumes(checks.TINY, pictures)] == [False]
+
+
+def test_a_device_that_computes_otherwise_is_found(
+    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = checks.fixed_losses("cpu", checks.TINY, pictures)
+    answers = iter([right, [1.01 * loss for loss in right]])
+    monkeypatch.setattr(checks, "fixed_losses", lambda *_: next(answers))
+    assert [finding.holds for finding in checks.agrees_with_cpu(checks.TINY, pictures)] == [False]
+
+
+def test_a_batch_that_is_not_halved_is_found(
+    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "play_little_memory", lambda _: None)
+    assert [finding.holds for finding in checks.halves(checks.TINY, pictures)] == [False]
+
+
+def test_utilisation_is_sampled_while_something_runs(checks: ModuleType, tmp_path: Path) -> None:
+    with checks.Utilisation((sys.executable, "-c", "print('37, 1024')")) as utilisation:
+        while not utilisation.samples:
+            pass
+    assert utilisation.found == {"busy_percent": 37, "used_mib": 1024}
+    for command in (str(tmp_path / "none"), sys.executable):
+        with checks.Utilisation((command, "-c", "print('[N/A], 5')")) as unknown:
+            pass
+        assert unknown.found == {"busy_percent": None, "used_mib": None}
+
+
+def test_many_pictures_are_all_different(checks: ModuleType) -> None:
+    many = checks.drawn(14, 32, kinds=3)
+    assert many.shape == (14, 3, 32, 32)
+    assert len({picture.numpy().tobytes() for picture in many}) == 14
+
+
+def test_torchrun_takes_no_option_of_the_training_for_its_own(checks: ModuleType, tmp_path: Path) -> None:
+    command = checks.launch(checks.TINY, tmp_path, processes=2)
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    given = parse_args(command[3:])
+    assert given.module
+    assert given.training_script == "kenpin"
+    assert given.training_script_args[:2] == ["train", "--good"]
+    assert str(tmp_path / "run") in given.training_script_args

@@ -1,0 +1,215 @@
+"""`kenpin bench train|ablation|few`: trials, what is concluded from them, and the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kenpin.cli import cli
+from kenpin.errors import ConfigError
+from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
+from kenpin.train.bench_set import BenchSet, read_set
+from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
+from kenpin.train.metrics import auroc
+from kenpin.train.training import Schedule
+from kenpin.train.trial import RANDOM, Setting, run_trial
+
+
+@pytest.fixture(scope="module")
+def cap() -> BenchSet:
+    data = read_set("cap", side=64)
+    chosen = torch.arange(0, 200, 5)
+    return replace(
+        data,
+        fit=data.fit[:24],
+        held_back=data.held_back[:8],
+        test=data.test[chosen],
+        bad=data.bad[chosen.numpy()],
+        masks=None if data.masks is None else data.masks[chosen.numpy()],
+        groups=tuple(data.groups[i] for i in chosen),
+    )
+
+
+def test_a_drawn_set_has_parts_of_its_own_on_each_side(cap: BenchSet) -> None:
+    assert cap.masks is not None
+    assert (cap.masks.any((1, 2)) == cap.bad).all()
+    parts = {p.numpy().tobytes() for p in torch.cat([cap.fit, cap.held_back, cap.test])}
+    assert len(parts) == 24 + 8 + 40
+
+
+def test_few_pictures_are_drawn_by_lot_and_a_fifth_is_held_back(cap: BenchSet) -> None:
+    few, other = cap.with_few(10, draw=0), cap.with_few(10, draw=1)
+    assert (len(few.fit), len(few.held_back)) == (8, 2)
+    assert not torch.equal(few.fit, other.fit)
+    assert torch.equal(few.fit, cap.with_few(10, draw=0).fit)
+    assert few.test is cap.test
+
+
+def test_a_trial_measures_on_the_way_without_changing_what_is_learned(cap: BenchSet) -> None:
+    schedule = Schedule(6, 8, 0)
+    plain, watched = run_trial(cap, Setting(schedule)), run_trial(cap, Setting(schedule, curve=True))
+    assert np.allclose(plain.learned, watched.learned, atol=1e-5)
+    assert np.allclose(plain.complete, watched.complete, atol=1e-5)
+    assert len(plain.curve) == 1
+    assert len(watched.curve) == 5
+    seconds = [s for s, _ in watched.curve]
+    assert seconds == sorted(seconds)
+    assert watched.seconds < 2 * plain.seconds + 1
+    assert watched.curve[-1][1] == auroc(watched.learned, cap.bad)
+    assert 0 < watched.aupro_05 <= watched.aupro_30 <= 1
+
+
+def test_random_weights_take_no_training(cap: BenchSet) -> None:
+    trial = run_trial(cap, Setting(Schedule(0, 8, 0)))
+    assert trial.recipe == RANDOM
+    assert trial.allotment is None
+    assert np.isfinite(trial.complete).all()
+
+
+BAD = np.arange(60) >= 30
+
+
+def outcome(recipe: str, seed: int, shift: float, *, seconds: float = 10.0, pictures: int = 0) -> Outcome:
+    """Scores of 60 parts, the defective ones higher by `shift`; the curve is half way there at half time."""
+    scores = np.random.default_rng(seed).normal(size=60) + shift * BAD
+    value = auroc(scores, BAD)
+    curve = [(seconds / 2, 0.5 + (value - 0.5) / 2), (seconds, value)]
+    groups = [str(i // 2) for i in range(60)]
+    job = Job("cap", recipe, seed, pictures=pictures)
+    return Outcome(job, seconds, curve, scores, scores, BAD, groups, 0.9, 0.8, 0.7)
+
+
+def arm(recipe: str, shift: float, *, seconds: float = 10.0) -> Arm:
+    return Arm([outcome(recipe, seed, shift, seconds=seconds) for seed in range(3)])
+
+
+def test_the_headline_says_when_the_reference_is_reached_and_how_far_ahead_it_ends() -> None:
+    better, worse = arm("hierarchical", 3.0), arm("flat", 0.8, seconds=20.0)
+    found = headline(better, worse)
+    target = worse.auroc("learned").value
+    (t0, v0), (t1, v1) = better.curve()
+    expected = t0 * 0.5 / 0.5 if v0 >= target else t0 + (target - v0) / (v1 - v0) * (t1 - t0)
+    assert found.seconds_share == pytest.approx(expected / 20)
+    gap = 100 * (better.auroc("learned").value - target)
+    assert found.points.value == pytest.approx(gap)
+    assert 0 < found.points.low < gap < found.points.high
+    assert np.isnan(headline(worse, better).seconds_share)
+
+
+def test_a_difference_is_paired_so_that_an_arm_against_itself_is_exactly_zero() -> None:
+    same = arm("hierarchical", 1.0)
+    found = difference(same, same)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_tables_hold_every_arm_and_read_as_markdown() -> None:
+    every = [
+        *arm("hierarchical", 2.0).outcomes,
+        *arm("flat, full picture", 1.0).outcomes,
+        *arm("without fine", 0.5).outcomes,
+    ]
+    assert len(arms(every)) == 3
+    assert [row[1] for row in recipe_table(every).rows] == [
+        "hierarchical",
+        "flat, full picture",
+        "without fine",
+    ]
+    heads = headline_table(every, ["flat, full picture"])
+    assert [row[1] for row in heads.rows] == ["cap", "mean"]
+    taken = ablation_table([*every[:3], *every[6:]], "learned")
+    assert taken.rows[1][0] == "without fine"
+    assert float(str(taken.rows[1][3])) < -5
+    few = [outcome("hierarchical", s, 1.0, pictures=n) for s in range(2) for n in (8, 0)]
+    assert [row[1] for row in few_table(few).rows] == ["8", "all"]
+    text = as_markdown(heads)
+    assert text.count("\n|") == 2 + len(heads.rows)
+    assert all(line.count("|") == 5 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_a_recipe_that_is_never_reached_counts_as_all_of_its_seconds() -> None:
+    every = [*arm("hierarchical", 0.3).outcomes, *arm("flat, full picture", 2.0).outcomes]
+    rows = headline_table(every, ["flat, full picture"]).rows
+    assert rows[0][2] == "not reached"
+    assert rows[1][2] == "1.00"
+
+
+def test_jobs_go_seed_by_seed() -> None:
+    jobs = jobs_of(["a", "b"], ["x", "y"], seeds=2, curves=["x"])
+    assert [(j.seed, j.set_name, j.recipe, j.curve) for j in jobs[:3]] == [
+        (0, "a", "x", True),
+        (0, "a", "y", False),
+        (0, "b", "x", True),
+    ]
+    assert len({j.file_name for j in jobs}) == 8
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of seconds in this process."""
+
+    class Inline:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> Inline:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, work: Callable[[Job], None], job: Job) -> object:
+            future: Future[None] = Future()
+            future.set_result(work(job))
+            return future
+
+    monkeypatch.setattr("kenpin.train.bench.ProcessPoolExecutor", Inline)
+    monkeypatch.setattr("kenpin.train.bench_set.DRAWN_TRAIN", 24)
+    monkeypatch.setattr("kenpin.train.bench_set.DRAWN_TEST", 16)
+
+
+COMMON = ["--product", "cap", "--size", "64", "--steps", "2", "--json"]
+
+
+@pytest.mark.usefixtures("small")
+def test_bench_few_prints_one_table_and_keeps_it_for_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    arguments = [
+        "bench",
+        "few",
+        *COMMON,
+        "--draws",
+        "2",
+        "--results",
+        tmp_path / "r",
+        "--run",
+        tmp_path / "run",
+    ]
+    cli.main([str(a) for a in arguments], standalone_mode=False)
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert [row[1] for row in table["rows"]] == ["8", "16", "32", "64", "all"]
+    assert json.loads((tmp_path / "run/few_pictures.json").read_text())["rows"] == table["rows"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_broken_off_benchmark_goes_on_and_other_settings_are_refused(tmp_path: Path) -> None:
+    done: list[Job] = []
+    jobs = jobs_of(["cap"], ["hierarchical", RANDOM], seeds=1)
+    bench = Bench(2, 64, tmp_path)
+    bench.run(jobs[:1], workers=1, done=done.append)
+    assert len(bench.run(jobs, workers=1, done=done.append)) == 2
+    assert done == jobs
+    with pytest.raises(ConfigError, match="another setting"):
+        Bench(3, 64, tmp_path).run(jobs, workers=1, done=done.append)
+
+
+@pytest.mark.slow
+def test_a_trial_in_a_process_of_its_own_gives_its_result(tmp_path: Path) -> None:
+    (found,) = Bench(1, 64, tmp_path).run([Job("metal", RANDOM, 0)], workers=1, done=lambda _: None)
+    assert found.complete.shape == (200,)
+    assert found.seconds > 0

@@ -1,0 +1,95 @@
+"""The state of a training, how long it goes on, and what each step tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kenpin.train.model import Pretrained
+from kenpin.train.recipe import HIERARCHICAL, Recipe
+
+PEAK_LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-4
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how to train.
+
+    Attributes:
+        steps: Compute, in steps of the coarse level at full resolution. Dearer steps are fewer.
+        batch: Pictures per step, over all processes.
+        seed: Every draw of step k depends on the seed and k only, so a resumed run repeats nothing.
+        recipe: The method.
+    """
+
+    steps: int
+    batch: int
+    seed: int
+    recipe: Recipe = HIERARCHICAL
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """What one step tells."""
+
+    step: int
+    level: str
+    loss: float
+    learning_rate: float
+    seconds: float
+    progress: float
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What the probe found: gain in AUROC and share of the rest, for each level."""
+
+    gain: dict[str, float]
+    share: dict[str, float]
+
+
+@dataclass
+class Training:
+    """State of a training that can be saved and resumed.
+
+    Attributes:
+        model: What is trained.
+        optimizer: Its state.
+        step: Steps done.
+        spent: Multiply-accumulates spent.
+        hardness: Running loss of each picture (N,), NaN where not shown yet; None before the first step.
+        allotment: What the probe found, once it has run.
+        probing: Whether the probe is under way; a checkpoint has to wait until it is done.
+    """
+
+    model: Pretrained
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    spent: float = 0.0
+    hardness: Tensor | None = None
+    allotment: Allotment | None = None
+    probing: bool = False
+
+    @classmethod
+    def start(cls, *, width: int, seed: int, device: torch.device) -> Training:
+        """A new training with random weights."""
+        torch.manual_seed(seed)
+        model = Pretrained(width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        rate = PEAK_LEARNING_RATE
+        return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
+
+
+def learning_rate(progress: float, step: int) -> float:
+    """Warm up, hold, and decay over the last third (warm-up-stable-decay; Hu et al., MiniCPM, 2024).
+
+    With a cosine the last stage, which is the longest, would hardly learn.
+
+    Args:
+        progress: Share of the compute that is spent.
+        step: Steps done.
+    """
+    warm = min(1.0, (step + 1) / 20)
+    return PEAK_LEARNING_RATE * warm * min(1.0, max(0.0, 1 - progress) / 0.35 + 0.02)

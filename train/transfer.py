@@ -1,0 +1,119 @@
+"""Learning that goes on: from a trained model to one that knows further good pictures, in a share of the time.
+
+The same parts later, or on another line: the encoder stays as it is, and the head remembers the new pictures
+beside the old ones. Similar parts: a short stage of training, and a memory of its own. What was tried besides
+stands in `docs/transfer.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from kenpin.bundle import TRAINED, open_bundle
+from kenpin.bundle_cli import trusted_keys
+from kenpin.errors import ConfigError
+from kenpin.pictures import sha256_of
+from kenpin.train.data import Roles
+from kenpin.train.fit import update_head
+from kenpin.train.inspector import Inspector, inspector_of
+from kenpin.train.model import Pretrained
+from kenpin.train.recipe import HIERARCHICAL
+from kenpin.train.run import RunFolder, learned_from, load_inspector
+
+# A stage of training on top of an origin takes this share of the compute of a training.
+STAGE = 0.15
+# Nothing is staged: all levels know already what they look for.
+TRANSFER = replace(HIERARCHICAL, name="transfer", start=0.0, allot=False, importance=0.0, growth=1.0)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A trained model that a run begins with.
+
+    Attributes:
+        name: Product, version and identity of the bundle, or name of the run.
+        inspector: Its encoder and head, on the CPU.
+        learned_from: SHA-256 of every picture it learned from; their scores prove nothing.
+        same_parts: Whether the new pictures show the same parts, so that what is remembered stays true.
+    """
+
+    name: str
+    inspector: Inspector
+    learned_from: frozenset[str]
+    same_parts: bool
+
+    @property
+    def width(self) -> int:
+        """Width of the encoder."""
+        return self.inspector.encoder.channels[0]
+
+    @property
+    def size(self) -> int:
+        """Side of the input that the head was fitted for, pixels."""
+        return self.inspector.head.side
+
+    def unseen(self, roles: Roles) -> Roles:
+        """Without the test pictures that it learned from."""
+        test = tuple(p for p in roles.test if sha256_of(p.path) not in self.learned_from)
+        return replace(roles, test=test)
+
+    def manifest(self) -> dict[str, list[str]]:
+        """What the data manifest of a run has to tell about it."""
+        return {"learned_before": sorted(self.learned_from)}
+
+
+def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -> Origin:
+    """Read the model of a finished run, or of a bundle after verifying it.
+
+    Args:
+        path: A run folder, a `.kenpin` file or the folder of an installed bundle.
+        same_parts: Whether the new pictures show the same parts.
+        trust: Public keys that may have signed a bundle; without any, this user's own.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or signed by a stranger.
+        ConfigError: The run is not finished, or the bundle holds no model that can go on learning.
+        TrainError: A file of the model is damaged.
+    """
+    if (path / "config.json").exists():
+        learned = frozenset(learned_from(RunFolder(path).data))
+        return Origin(f"run {path.resolve().name}", load_inspector(path), learned, same_parts)
+    bundle = open_bundle(path, trusted_keys(trust))
+    missing = [name for name in TRAINED if name not in bundle.files]
+    if missing:
+        raise ConfigError(
+            f"the bundle holds no model that can go on learning: it lacks {missing[0]}",
+            where=path,
+            cure="give the run folder it came from, or export that again with this kenpin",
+        )
+    encoder, head = (bundle.files[name] for name in TRAINED)
+    manifest = bundle.manifest
+    name = f"{manifest.product} {manifest.version} {bundle.sha256}"
+    inspector = inspector_of(encoder, head, where=path)
+    return Origin(name, inspector, frozenset(manifest.learned_from), same_parts)
+
+
+def start_from(origin: Origin, model: Pretrained) -> None:
+    """Fill a model with an origin's encoder and discriminators; its projections, which no run keeps, stay."""
+    model.encoder.load_state_dict(origin.inspector.encoder.state_dict())
+    model.discriminators.load_state_dict(origin.inspector.head.discriminators.state_dict())
+
+
+def remember(origin: Origin, pictures: Tensor, held_back: Tensor, *, seed: int) -> Inspector:
+    """The origin with a memory of new good pictures of the same parts beside the old ones.
+
+    Args:
+        origin: What is known already; it stays as it is.
+        pictures: New good pictures, BGR uint8 (N, 3, S, S).
+        held_back: Good pictures of other new parts, BGR uint8 (M, 3, S, S).
+        seed: Decides the validation defects.
+    """
+    known = copy.deepcopy(origin.inspector).to(pictures.device)
+    trained = Pretrained(origin.width).to(pictures.device)
+    start_from(origin, trained)
+    head = update_head(known.head, trained, pictures, held_back, seed=seed)
+    return Inspector(known.encoder, head).eval()
