@@ -225,10 +225,11 @@ def light(pictures: Tensor, cells: int) -> Tensor:
     Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
     """
     cell = pictures.shape[-1] // cells
-    grey = pictures.mean(1, keepdim=True)
-    mean = functional.avg_pool2d(grey, cell)
-    variance = functional.avg_pool2d(grey**2, cell) - mean**2
-    return (torch.cat([mean, variance.clamp(min=0).sqrt()], 1) + DARK).log()
+    grey = pictures.mean(1).reshape(-1, cells, cell, cells, cell)
+    mean = grey.mean((2, 4), keepdim=True)
+    # Not the mean of squares less the square of the mean: that loses all digits where contrast is low.
+    contrast = ((grey - mean) ** 2).mean((2, 4)).sqrt()
+    return (torch.stack([mean[:, :, 0, :, 0], contrast], 1) + DARK).log()
 
 
 def _wide_mean(maps: Tensor) -> Tensor:
