@@ -185,7 +185,7 @@ class Arm:
         return float(np.mean([escapes_at(o.complete, o.bad) for o in self.outcomes]))
 
     def curve(self) -> list[tuple[float, float]]:
-        """Mean over the seeds of seconds and `learned` AUROC at each point of measurement."""
+        """Mean over the seeds of seconds and AUROC at each point of measurement."""
         points = min(len(o.curve) for o in self.outcomes)
         stacked = np.array([o.curve[:points] for o in self.outcomes]).mean(0)
         return [(float(seconds), float(value)) for seconds, value in stacked]
@@ -207,9 +207,8 @@ class Headline:
 
 def headline(arm: Arm, reference: Arm) -> Headline:
     """Compare by what is learned alone; the points' interval resamples parts and seeds, paired."""
-    target = reference.auroc("learned").value
-    share = seconds_to(arm.curve(), target) / reference.seconds
-    return Headline(share, difference(arm, reference))
+    seconds, target = reference.curve()[-1]
+    return Headline(seconds_to(arm.curve(), target) / seconds, difference(arm, reference))
 
 
 def difference(arm: Arm, reference: Arm, *, which: str = "learned", rounds: int = 300) -> Interval:

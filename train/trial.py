@@ -53,7 +53,8 @@ class Trial:
         recipe: The recipe.
         seed: The seed.
         seconds: CPU seconds of training, the probe's measurements included, those for the curve not.
-        curve: CPU seconds and image AUROC `learned`, on the way and at the end.
+        curve: CPU seconds and image AUROC on the way and at the end, all by the same small banks and so below
+            what `learned` gives; empty where not asked for.
         learned: Scores of what pretraining gave alone, (T,).
         complete: Scores of the whole head, (T,).
         pixel_auroc: Of the maps of the whole head; NaN without masks, like the next two.
@@ -91,7 +92,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         Trainer(training, PictureCache.of(data.fit), schedule, fabric, watch.step, gauge).run()
     else:
         settle_batch_norms(training.model.encoder, data.fit)
-    watch.stop()
+    watch.finish()
     head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
     maps = _maps(training.model, head, data.test)
     fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1)
@@ -101,7 +102,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         schedule.recipe.name if schedule.steps else RANDOM,
         schedule.seed,
         watch.seconds,
-        (*watch.curve, (watch.seconds, auroc(learned, data.bad))),
+        tuple(watch.curve),
         learned,
         robust_maximum(fused).numpy(),
         *_pixel_figures(fused.numpy(), data),
@@ -122,26 +123,29 @@ class _Watch:
     """Counts CPU seconds of training, and stops counting while the curve is measured."""
 
     def __init__(self, data: BenchSet, training: Training, curve: bool) -> None:
-        self._data, self._training = data, training
-        self._due = list(MEASURED_AT) if curve else []
+        self._data, self._training, self._wanted = data, training, curve
+        self._due = list(MEASURED_AT)
         self.curve: list[tuple[float, float]] = []
         self.seconds = 0.0
         self._started = time.process_time()
 
     def step(self, log: StepLog) -> None:
-        self.stop()
+        self.seconds += time.process_time() - self._started
         if self._due and log.progress >= self._due[0]:
             self._due.pop(0)
+            self._measure()
+        self._started = time.process_time()
+
+    def finish(self) -> None:
+        self.seconds += time.process_time() - self._started
+        self._measure()
+
+    def _measure(self) -> None:
+        if self._wanted:
             state = torch.get_rng_state()
             learned = measure_learned(self._training.model, self._data)
             torch.set_rng_state(state)
             self.curve.append((self.seconds, auroc(learned, self._data.bad)))
-        self._started = time.process_time()
-
-    def stop(self) -> None:
-        now = time.process_time()
-        self.seconds += now - self._started
-        self._started = now
 
 
 @torch.no_grad()
