@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 
 from kenpin.frame import read_picture
 from kenpin.pictures import GOOD, read_data
+from kenpin.train.bench_tables import machine
 from kenpin.train.metrics import auroc
 from kenpin.train.run import git_commit
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     options = parser.parse_args()
     setting = f"{options.size} px, {options.budget}, seed {options.seed}"
-    print(f"{cpu()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
+    print(f"{machine()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for folder in options.folders:
         print(row(folder, options), flush=True)
@@ -98,13 +98,6 @@ def kenpin(*arguments: str) -> Any:
     command = [sys.executable, "-m", "kenpin", *arguments, *wanted]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     return json.loads(printed) if wanted else None
-
-
-def cpu() -> str:
-    """Name and number of the processors."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores {names[0] if names else platform.machine()}"
 
 
 if __name__ == "__main__":

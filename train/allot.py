@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kenpin.train.encoder import normalise
 from kenpin.train.head import MAPS, AnomalyHead, HeadShape, robust_maximum
-from kenpin.train.metrics import auroc
+from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.validation import draw_validation_defects
 
@@ -25,6 +25,7 @@ FLOOR = 0.05
 # gains are from few pictures: a smaller number would follow noise.
 TRUST = 0.03
 PICTURES = 32
+BATCH = 32
 BANK = 250
 LEARNED = [1.0 if name.startswith("bank") else 0.5 if name.startswith("defect") else 0.0 for name in MAPS]
 
@@ -80,22 +81,46 @@ class Gauge:
         passes = 2 * len(self.known) + len(self.good) + len(self.bad)
         return passes * model.encoder.multiply_adds(self.known.shape[-1]) / 3
 
-    @torch.no_grad()
     def __call__(self, model: Pretrained) -> float:
-        """AUROC of what is learned alone, banks and discriminators; the model stays as it is."""
-        model = copy.deepcopy(model)
-        settle_batch_norms(model.encoder, self.known)
-        model.eval()
-        shape = HeadShape(self.known.shape[-1], model.encoder.channels, BANK)
-        head = AnomalyHead(shape, model.discriminators).to(self.known.device)
-        known, good, bad = (p.float() / 255 for p in (self.known, self.good, self.bad))
-        taps = model.encoder(normalise(known))
-        head.fill(head.light_grids(known), taps[1], taps[2])
-        head.standardise(head.raw_maps(good, model.encoder(normalise(good))))
-        head.weight.copy_(head.weight.new_tensor(LEARNED))
-        scores = []
-        for pictures in (good, bad):
-            maps = head.maps(pictures, model.encoder(normalise(pictures)))
-            scores.append(robust_maximum((maps * head.weight.view(1, -1, 1, 1)).sum(1)).cpu().numpy())
-        is_bad = np.repeat([False, True], [len(good), len(bad)])
-        return auroc(np.concatenate(scores), is_bad)
+        """AUROC of what is learned alone; the model stays as it is."""
+        scores = score_quickly(model, self.known, self.good, torch.cat([self.good, self.bad]))
+        return auroc(scores, np.repeat([False, True], [len(self.good), len(self.bad)]))
+
+
+@torch.no_grad()
+def score_quickly(model: Pretrained, known: Tensor, good: Tensor, pictures: Tensor) -> Floats:
+    """Scores by banks and discriminators alone, with small banks; the model stays as it is.
+
+    Args:
+        model: Trained, or half trained.
+        known: Good pictures that fill the banks, BGR uint8 (N, 3, S, S).
+        good: Good pictures of other parts that standardise the maps (M, 3, S, S).
+        pictures: What is scored (K, 3, S, S).
+
+    Returns:
+        (K,)
+    """
+    model = copy.deepcopy(model)
+    settle_batch_norms(model.encoder, known)
+    model.eval()
+    shape = HeadShape(known.shape[-1], model.encoder.channels, BANK)
+    head = AnomalyHead(shape, model.discriminators).to(known.device)
+    images = known.float() / 255
+    taps = model.encoder(normalise(images))
+    head.fill(head.light_grids(images), taps[1], taps[2])
+    images = good.float() / 255
+    head.standardise(head.raw_maps(images, model.encoder(normalise(images))))
+    return score_learned(maps_of(model, head, pictures))
+
+
+@torch.no_grad()
+def maps_of(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
+    """Standardised maps (N, 6, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
+    images = (batch.float() / 255 for batch in torch.split(pictures, BATCH))
+    return torch.cat([head.maps(image, model.encoder(normalise(image))) for image in images])
+
+
+def score_learned(maps: Tensor) -> Floats:
+    """Scores (N,) of standardised maps (N, 6, h, w) by what is learned alone."""
+    weighted = maps * maps.new_tensor(LEARNED).view(1, -1, 1, 1)
+    return robust_maximum(weighted.sum(1)).cpu().numpy()

@@ -65,7 +65,7 @@ def train(*, seeds: int, **given: Any) -> None:
     jobs = jobs_of(_sets(given), MAIN, seeds=seeds, curves=(HIERARCHY, FLAT, CROPS))
     jobs += jobs_of(given["folders"], [*others, RANDOM], seeds=seeds)
     outcomes = _run(jobs, given)
-    _show([headline_table(outcomes, (FLAT, CROPS)), recipe_table(outcomes)], given)
+    show([headline_table(outcomes, (FLAT, CROPS)), recipe_table(outcomes)], as_json=given["as_json"])
 
 
 @click.command()
@@ -78,7 +78,7 @@ def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
     outcomes = _run(jobs_of(_sets(given), recipes, seeds=seeds), given)
     tables = [ablation_table(outcomes, "learned"), ablation_table(outcomes, "complete")]
     _keep(tables[0], run, "ablation.json")
-    _show(tables, given)
+    show(tables, as_json=given["as_json"])
 
 
 @click.command()
@@ -95,7 +95,7 @@ def few(*, draws: int, run: Path | None, **given: Any) -> None:
     ]
     table = few_table(_run(jobs, given))
     _keep(table, run, "few_pictures.json")
-    _show([table], given)
+    show([table], as_json=given["as_json"])
 
 
 def _sets(given: dict[str, Any]) -> list[str]:
@@ -122,9 +122,9 @@ def _keep(table: Study, run: Path | None, name: str) -> None:
         (run / name).write_text(table.model_dump_json(indent=1) + "\n")
 
 
-def _show(tables: Sequence[Study], given: dict[str, Any]) -> None:
-    """Tables as Markdown for a person on standard error, or as one JSON document."""
-    if given["as_json"]:
+def show(tables: Sequence[Study], *, as_json: bool) -> None:
+    """Tables as Markdown, to be kept in a document, or as one JSON document."""
+    if as_json:
         click.echo(json.dumps({"tables": [table.model_dump() for table in tables]}))
         return
     for table in tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from kenpin.pictures import GOOD, Picture, read_data, split_groups
 from kenpin.preprocess import to_input
 from kenpin.synthetic import PRODUCTS, draw_part
 from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures, shrink_mask
-from kenpin.train.metrics import Bools
+from kenpin.train.metrics import Bools, Floats, aupro, auroc
 
 DRAWN_TRAIN, DRAWN_TEST = 160, 200
 # Test pictures of each class are limited, or measuring would take longer than training.
@@ -43,6 +44,15 @@ class BenchSet:
     masks: Bools | None
     groups: tuple[str, ...]
 
+    def pixel_figures(self, maps: Floats) -> tuple[float, float, float]:
+        """Pixel AUROC, and AUPRO up to 30 and 5 %, of maps (T, S/4, S/4); NaN for a set without masks."""
+        if self.masks is None:
+            return (float("nan"),) * 3
+        # A defect without a mask would count every one of its pixels as good.
+        known = ~self.bad | self.masks.any((1, 2))
+        maps, masks = maps[known], self.masks[known]
+        return auroc(maps, masks), aupro(maps, masks, limit=0.3), aupro(maps, masks, limit=0.05)
+
     def with_few(self, count: int, *, draw: int) -> BenchSet:
         """The same set with only `count` good pictures to learn from, a fifth of them held back."""
         every = torch.cat([self.fit, self.held_back])
@@ -68,16 +78,23 @@ def read_set(name: str, *, side: int) -> BenchSet:
 
 def _real(folder: Path, side: int) -> BenchSet:
     data = read_data(folder)
-    fit, held_back = split_groups(data.train, HELD_BACK_SHARE, seed=0)
-    test = _some(data.test)
-    bad = np.array([p.label != GOOD for p in test])
+    return set_of(folder.name, data.train, _some(data.test), side=side)
+
+
+def set_of(name: str, train: Sequence[Picture], test: Sequence[Picture], *, side: int) -> BenchSet:
+    """A set from picture files; a fifth of the good parts that train is held back.
+
+    Raises:
+        DataError: A picture or a mask cannot be read.
+    """
+    fit, held_back = split_groups(train, HELD_BACK_SHARE, seed=0)
     masks = load_masks(test, side=side // 4)
     return BenchSet(
-        folder.name,
+        name,
         load_pictures(fit, side=side),
         load_pictures(held_back, side=side),
         load_pictures(test, side=side),
-        bad,
+        np.array([p.label != GOOD for p in test]),
         masks if masks.any() else None,
         tuple(p.group for p in test),
     )

@@ -16,11 +16,10 @@ from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
-from kenpin.train.evaluate import Scores, measure, score_pictures
+from kenpin.train.evaluate import measure
 from kenpin.train.init import width_of
-from kenpin.train.inspector import Inspector
-from kenpin.train.learn import Means, learn, progress_bar, update
-from kenpin.train.report import write_report
+from kenpin.train.learn import Means, learn, update
+from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder, git_commit, learned_from, load_inspector
 from kenpin.train.tracking import KINDS, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
@@ -125,7 +124,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
             tracker.close()
     if not fabric.is_global_zero:
         return
-    figures = _measure_and_report(folder, roles)
+    figures = measure_and_report(folder, roles.held_back, roles.test)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder)
     if as_json:
@@ -140,7 +139,7 @@ def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
     """Measure a run on the test pictures of a folder."""
     folder = RunFolder(run)
     pictures = _not_learned_from(folder, data)
-    scores = _score(load_inspector(run), pictures, side=folder.config.size)
+    scores = score_with_bar(load_inspector(run), pictures, side=folder.config.size)
     figures = measure(scores)
     _show(figures, folder)
     if as_json:
@@ -224,22 +223,6 @@ def _product(root: Path) -> str:
     name = root.parent.name if root.name == GOOD else root.name
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
     return safe[:64] or "part"
-
-
-def _measure_and_report(folder: RunFolder, roles: Roles) -> dict[str, Any]:
-    inspector, side = load_inspector(folder.root), folder.config.size
-    held_back = _score(inspector, roles.held_back, side=side)
-    test = _score(inspector, roles.test, side=side) if roles.test else None
-    figures = measure(test) if test else {"pictures": 0}
-    folder.log({"evaluation": figures})
-    write_report(folder, held_back, test, figures)
-    return figures
-
-
-def _score(inspector: Inspector, pictures: Any, *, side: int) -> Scores:
-    with progress_bar(console) as progress:
-        bar = progress.add_task("score", total=len(pictures))
-        return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))
 
 
 def _show(figures: dict[str, Any], folder: RunFolder) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, Picture, read_data, split_groups
-from kenpin.train.bench_set import BenchSet
-from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures
+from kenpin.pictures import GOOD, Picture, read_data
+from kenpin.train.bench_set import BenchSet, set_of
 
 STREAM = "stream.csv"
 # Enough for figures that can be trusted, few enough for minutes.
@@ -101,19 +100,9 @@ def _picture(folder: Path, row: dict[str, str]) -> Picture:
 
 
 def _bench_set(name: str, train: Sequence[Picture], test: Sequence[Picture], side: int) -> BenchSet:
-    fit, held_back = split_groups(_evenly(train, MOST_TRAIN), HELD_BACK_SHARE, seed=0)
     kept = _evenly([p for p in test if p.label == GOOD], MOST_GOOD)
     kept += _evenly([p for p in test if p.label != GOOD], MOST_BAD)
-    masks = load_masks(kept, side=side // 4)
-    return BenchSet(
-        name,
-        load_pictures(fit, side=side),
-        load_pictures(held_back, side=side),
-        load_pictures(kept, side=side),
-        np.array([p.label != GOOD for p in kept]),
-        masks if masks.any() else None,
-        tuple(p.group for p in kept),
-    )
+    return set_of(name, _evenly(train, MOST_TRAIN), kept, side=side)
 
 
 def _evenly(pictures: Sequence[Picture], most: int) -> list[Picture]:

@@ -54,14 +54,27 @@ def rewrite(folder: RunFolder) -> dict[str, Any]:
         ConfigError: The folder is not a finished run.
         DataError: A picture is gone or is no longer the one of the training.
     """
-    inspector = load_inspector(folder.root)
-    held_back, tested = pictures_of(folder, "held_back"), pictures_of(folder, "test")
-    side = folder.config.size
-    test = _score(inspector, tested, side=side) if tested else None
-    figures = measure(test) if test else {"pictures": 0}
-    write_report(folder, _score(inspector, held_back, side=side), test, figures)
-    folder.log({"evaluation": figures})
+    figures = measure_and_report(folder, pictures_of(folder, "held_back"), pictures_of(folder, "test"))
     _console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
+    return figures
+
+
+def measure_and_report(
+    folder: RunFolder, held_back: Sequence[Picture], tested: Sequence[Picture]
+) -> dict[str, Any]:
+    """Score pictures with a run's model, log the figures and write the report; returns the figures.
+
+    Args:
+        folder: A finished run.
+        held_back: Its held-back good pictures.
+        tested: Its test pictures, none where there are none.
+    """
+    inspector, side = load_inspector(folder.root), folder.config.size
+    good = score_with_bar(inspector, held_back, side=side)
+    test = score_with_bar(inspector, tested, side=side) if tested else None
+    figures = measure(test) if test else {"pictures": 0}
+    folder.log({"evaluation": figures})
+    write_report(folder, good, test, figures)
     return figures
 
 
@@ -121,7 +134,8 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-def _score(inspector: Inspector, pictures: Sequence[Picture], *, side: int) -> Scores:
+def score_with_bar(inspector: Inspector, pictures: Sequence[Picture], *, side: int) -> Scores:
+    """Score pictures and show how far it is."""
     with progress_bar(_console()) as progress:
         bar = progress.add_task("score", total=len(pictures))
         return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 from rich.console import Console
 
 from kenpin.errors import ConfigError
+from kenpin.train.bench_cli import show
 from kenpin.train.bench_set import BenchSet, read_set
-from kenpin.train.bench_tables import as_markdown, study, told
+from kenpin.train.bench_tables import study, told
 from kenpin.train.lines import read_lines, read_stream
 from kenpin.train.metrics import hierarchical_interval
 from kenpin.train.study import Study
@@ -58,7 +58,7 @@ def transfer(*, target: str | None, **given: Any) -> None:
     else:
         old, new = read_lines(Path(given["data"]), given["first"], side=side)
     found = _run(old, new, given, lambda lines: lines.transfer(COUNTS))
-    _show(transfer_table(found, new), as_json=given["as_json"])
+    show([transfer_table(found, new)], as_json=given["as_json"])
 
 
 @click.command()
@@ -77,7 +77,7 @@ def continual(*, until: str | None, since: str | None, **given: Any) -> None:
     else:
         old, new = read_stream(Path(given["data"]), str(until), str(since), side=given["size"])
     found = _run(old, new, given, Lines.continual)
-    _show(continual_table(found, old, new), as_json=given["as_json"])
+    show([continual_table(found, old, new)], as_json=given["as_json"])
 
 
 def transfer_table(found: Arms, new: BenchSet) -> Study:
@@ -133,10 +133,3 @@ def _row(several: list[Outcome], data: BenchSet, which: str) -> list[str]:
 
 def _seconds(several: list[Outcome]) -> str:
     return f"{np.median([o.seconds for o in several]):.0f}"
-
-
-def _show(table: Study, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"tables": [table.model_dump()]}))
-    else:
-        click.echo(as_markdown(table) + "\n")

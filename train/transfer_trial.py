@@ -15,7 +15,7 @@ from kenpin.train.allot import Gauge
 from kenpin.train.bench_set import BenchSet
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
-from kenpin.train.metrics import Floats, aupro, auroc
+from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
@@ -160,13 +160,8 @@ def figures(inspector: Inspector, data: BenchSet) -> Figures:
     outputs = [inspector(batch) for batch in batches]
     scores = torch.cat([o[0] for o in outputs]).numpy()
     maps = torch.cat([o[2] for o in outputs]).numpy()
-    image = auroc(scores, data.bad)
-    if data.masks is None:
-        return Figures(scores, image, float("nan"), float("nan"))
-    # A defect without a mask would count every one of its pixels as good.
-    known = ~data.bad | data.masks.any((1, 2))
-    maps, masks = maps[known], data.masks[known]
-    return Figures(scores, image, auroc(maps, masks), aupro(maps, masks, limit=0.3))
+    pixel_auroc, aupro_30, _ = data.pixel_figures(maps)
+    return Figures(scores, auroc(scores, data.bad), pixel_auroc, aupro_30)
 
 
 def false_calls(outcome: Outcome, old: BenchSet, new: BenchSet, *, allowed: float = 0.05) -> float:

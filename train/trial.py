@@ -11,23 +11,20 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from kenpin.train.allot import LEARNED, Gauge
+from kenpin.train.allot import Gauge, maps_of, score_learned, score_quickly
 from kenpin.train.bench_set import BenchSet
-from kenpin.train.encoder import normalise
 from kenpin.train.fit import fit_head
-from kenpin.train.head import AnomalyHead, HeadShape, robust_maximum
-from kenpin.train.metrics import Floats, aupro, auroc
-from kenpin.train.model import Pretrained, settle_batch_norms
+from kenpin.train.head import robust_maximum
+from kenpin.train.metrics import Floats, auroc
+from kenpin.train.model import settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
 from kenpin.train.training import Allotment, Schedule, StepLog, Training
 
-BATCH = 32
 # Shares of the compute at which the curve is measured; the end is always measured.
 MEASURED_AT = (0.2, 0.4, 0.6, 0.8)
-CURVE_PICTURES, CURVE_BANK = 64, 250
+CURVE_PICTURES = 64
 RANDOM = "random weights"
 
 
@@ -94,29 +91,19 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         settle_batch_norms(training.model.encoder, data.fit)
     watch.finish()
     head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
-    maps = _maps(training.model, head, data.test)
+    maps = maps_of(training.model, head, data.test)
     fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1)
-    learned = _learned(maps)
     return Trial(
         data.name,
         schedule.recipe.name if schedule.steps else RANDOM,
         schedule.seed,
         watch.seconds,
         tuple(watch.curve),
-        learned,
+        score_learned(maps),
         robust_maximum(fused).numpy(),
-        *_pixel_figures(fused.numpy(), data),
+        *data.pixel_figures(fused.numpy()),
         training.allotment,
     )
-
-
-def _pixel_figures(maps: Floats, data: BenchSet) -> tuple[float, float, float]:
-    if data.masks is None:
-        return (float("nan"),) * 3
-    # A defect without a mask would count every one of its pixels as good.
-    known = ~data.bad | data.masks.any((1, 2))
-    maps, masks = maps[known], data.masks[known]
-    return auroc(maps, masks), aupro(maps, masks, limit=0.3), aupro(maps, masks, limit=0.05)
 
 
 class _Watch:
@@ -142,36 +129,7 @@ class _Watch:
 
     def _measure(self) -> None:
         if self._wanted:
-            state = torch.get_rng_state()
-            learned = measure_learned(self._training.model, self._data)
-            torch.set_rng_state(state)
-            self.curve.append((self.seconds, auroc(learned, self._data.bad)))
-
-
-@torch.no_grad()
-def measure_learned(model: Pretrained, data: BenchSet) -> Floats:
-    """Scores (T,) of the test pictures by small banks and discriminators alone; the model stays as it is."""
-    kept = Pretrained(model.encoder.channels[0])
-    kept.load_state_dict(model.state_dict())
-    known, held_back = data.fit[:CURVE_PICTURES], data.held_back[:CURVE_PICTURES]
-    settle_batch_norms(kept.encoder, known)
-    kept.eval()
-    head = AnomalyHead(HeadShape(known.shape[-1], kept.encoder.channels, CURVE_BANK), kept.discriminators)
-    images = known.float() / 255
-    taps = kept.encoder(normalise(images))
-    head.fill(head.light_grids(images), taps[1], taps[2])
-    images = held_back.float() / 255
-    head.standardise(head.raw_maps(images, kept.encoder(normalise(images))))
-    return _learned(_maps(kept, head, data.test))
-
-
-def _learned(maps: Tensor) -> Floats:
-    """Scores (N,) of standardised maps (N, 6, h, w) by banks and discriminators."""
-    return robust_maximum((maps * maps.new_tensor(LEARNED).view(1, -1, 1, 1)).sum(1)).numpy()
-
-
-@torch.no_grad()
-def _maps(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
-    """Standardised maps (N, 6, S/4, S/4)."""
-    images = (batch.float() / 255 for batch in torch.split(pictures, BATCH))
-    return torch.cat([head.maps(image, model.encoder(normalise(image))) for image in images])
+            data = self._data
+            known, good = data.fit[:CURVE_PICTURES], data.held_back[:CURVE_PICTURES]
+            learned = score_quickly(self._training.model, known, good, data.test)
+            self.curve.append((self.seconds, auroc(learned, data.bad)))
