@@ -54,12 +54,14 @@ class Bench:
         side: Side of the pictures.
         results: Folder of results; a trial whose result is there is not run again.
         batch: Pictures per step.
+        device: cpu or cuda.
     """
 
     steps: int
     side: int
     results: Path
     batch: int = 24
+    device: str = "cpu"
 
     def run(self, jobs: Sequence[Job], *, workers: int, done: Callable[[Job], None]) -> list[Outcome]:
         """Run jobs, in processes of one thread each.
@@ -82,14 +84,14 @@ class Bench:
         """Start the folder of results, or refuse one whose trials were run otherwise."""
         self.results.mkdir(parents=True, exist_ok=True)
         path = self.results / "setting.json"
-        setting = {"steps": self.steps, "side": self.side, "batch": self.batch}
+        setting = {"steps": self.steps, "side": self.side, "batch": self.batch, "device": self.device}
         if not path.exists():
             path.write_text(json.dumps(setting))
         elif json.loads(path.read_text()) != setting:
             raise ConfigError(
                 f"the folder holds results of another setting: {path.read_text()}",
                 where=self.results,
-                cure="give another --results, or the same --steps and --size",
+                cure="give another --results, or the same --steps, --size and --device",
             )
 
     def _one(self, job: Job) -> None:
@@ -101,7 +103,7 @@ class Bench:
         batch = min(self.batch, len(data.fit))
         # The same compute for few pictures as for many, so fewer a step are more steps.
         schedule = Schedule(steps * self.batch // batch, batch, job.seed, recipe)
-        trial = run_trial(data, Setting(schedule, curve=job.curve))
+        trial = run_trial(data, Setting(schedule, curve=job.curve, device=self.device))
         partial = self.results / (job.file_name + ".part")
         partial.write_text(json.dumps(_as_json(trial, data)))
         partial.replace(self.results / job.file_name)

@@ -40,6 +40,13 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--results", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True
         ),
         click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True),
+        click.option(
+            "--device",
+            type=click.Choice(("cpu", "cuda")),
+            default="cpu",
+            show_default=True,
+            help="Only seconds of one worker compare on a GPU.",
+        ),
         click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
         click.option(
             "--steps", type=click.IntRange(1), default=60, show_default=True, help="Compute of a trial."
@@ -104,7 +111,7 @@ def _sets(given: dict[str, Any]) -> list[str]:
 
 
 def _run(jobs: list[Job], given: dict[str, Any]) -> list[Outcome]:
-    bench = Bench(given["steps"], given["size"], given["results"])
+    bench = Bench(given["steps"], given["size"], given["results"], device=given["device"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("trials", total=len(jobs))

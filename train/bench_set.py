@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +53,18 @@ class BenchSet:
         maps, masks = maps[known], self.masks[known]
         return auroc(maps, masks), aupro(maps, masks, limit=0.3), aupro(maps, masks, limit=0.05)
 
+    def on(self, device: torch.device) -> BenchSet:
+        """The same set with its pictures in the memory of a device."""
+        return replace(
+            self, fit=self.fit.to(device), held_back=self.held_back.to(device), test=self.test.to(device)
+        )
+
     def with_few(self, count: int, *, draw: int) -> BenchSet:
         """The same set with only `count` good pictures to learn from, a fifth of them held back."""
         every = torch.cat([self.fit, self.held_back])
         order = torch.tensor(random.Random(draw).sample(range(len(every)), min(count, len(every))))
         kept = max(2, round(HELD_BACK_SHARE * len(order)))
-        return BenchSet(
-            self.name, every[order[kept:]], every[order[:kept]], self.test, self.bad, self.masks, self.groups
-        )
+        return replace(self, fit=every[order[kept:]], held_back=every[order[:kept]])
 
 
 def read_set(name: str, *, side: int) -> BenchSet:

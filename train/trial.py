@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
 
 from kenpin.train.allot import Gauge, maps_of, score_learned, score_quickly
 from kenpin.train.bench_set import BenchSet
+from kenpin.train.device import open_fabric
 from kenpin.train.fit import fit_head
 from kenpin.train.head import robust_maximum
 from kenpin.train.metrics import Floats, auroc
@@ -35,10 +35,12 @@ class Setting:
     Attributes:
         schedule: Compute, batch, seed and recipe; 0 steps measure random weights.
         curve: Whether to measure on the way.
+        device: cpu or cuda.
     """
 
     schedule: Schedule
     curve: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Trial:
         set_name: The product.
         recipe: The recipe.
         seed: The seed.
-        seconds: CPU seconds of training, the probe's measurements included, those for the curve not.
-        curve: CPU seconds and image AUROC on the way and at the end, all by the same small banks and so below
+        seconds: Seconds of training (`_Watch`), the probe's measurements included, those for the curve not.
+        curve: Seconds and image AUROC on the way and at the end, all by the same small banks and so below
             what `learned` gives; empty where not asked for.
         learned: Scores of what pretraining gave alone, (T,).
         complete: Scores of the whole head, (T,).
@@ -74,17 +76,18 @@ class Trial:
 
 
 def run_trial(data: BenchSet, setting: Setting) -> Trial:
-    """Train a recipe on a set and measure it, on the CPU. A busy machine does not count: seconds are CPU time.
+    """Train a recipe on a set and measure it.
 
     Args:
         data: The product.
-        setting: Recipe, seed and compute.
+        setting: Recipe, seed, compute and device.
     """
     schedule = setting.schedule
-    training = Training.start(width=32, seed=schedule.seed, device=torch.device("cpu"))
+    fabric = open_fabric(setting.device, precision="fp32")
+    data = data.on(fabric.device)
+    training = Training.start(width=32, seed=schedule.seed, device=fabric.device)
     watch = _Watch(data, training, setting.curve)
     if schedule.steps:
-        fabric = Fabric(accelerator="cpu", devices=1)
         gauge = Gauge(data.fit, data.held_back, seed=schedule.seed + 1)
         Trainer(training, PictureCache.of(data.fit), schedule, fabric, watch.step, gauge).run()
     else:
@@ -92,7 +95,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     watch.finish()
     head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
     maps = maps_of(training.model, head, data.test)
-    fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1)
+    fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1).cpu()
     return Trial(
         data.name,
         schedule.recipe.name if schedule.steps else RANDOM,
@@ -107,24 +110,34 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
 
 
 class _Watch:
-    """Counts CPU seconds of training, and stops counting while the curve is measured."""
+    """Counts seconds of training, and stops counting while the curve is measured.
+
+    On a CPU they are CPU seconds, to which a busy machine does not matter; on a GPU those of a clock.
+    """
 
     def __init__(self, data: BenchSet, training: Training, curve: bool) -> None:
         self._data, self._training, self._wanted = data, training, curve
         self._due = list(MEASURED_AT)
         self.curve: list[tuple[float, float]] = []
         self.seconds = 0.0
-        self._started = time.process_time()
+        self._on_gpu = data.fit.is_cuda
+        self._started = self._now()
+
+    def _now(self) -> float:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
 
     def step(self, log: StepLog) -> None:
-        self.seconds += time.process_time() - self._started
+        self.seconds += self._now() - self._started
         if self._due and log.progress >= self._due[0]:
             self._due.pop(0)
             self._measure()
-        self._started = time.process_time()
+        self._started = self._now()
 
     def finish(self) -> None:
-        self.seconds += time.process_time() - self._started
+        self.seconds += self._now() - self._started
         self._measure()
 
     def _measure(self) -> None:
