@@ -130,9 +130,9 @@ def _keep(table: Study, run: Path | None, name: str) -> None:
 
 
 def show(tables: Sequence[Study], *, as_json: bool) -> None:
-    """Tables as Markdown, to be kept in a document, or as one JSON document."""
+    """Tables as Markdown, for a person to read and keep, or as one JSON document."""
     if as_json:
         click.echo(json.dumps({"tables": [table.model_dump() for table in tables]}))
         return
     for table in tables:
-        click.echo(as_markdown(table) + "\n")
+        click.echo(as_markdown(table) + "\n", err=True)

@@ -14,13 +14,13 @@ from rich.table import Table
 
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
-from kenpin.train.data import Roles, assign_roles
+from kenpin.train.data import Roles, assign_roles, check_masks
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import measure
 from kenpin.train.init import width_of
 from kenpin.train.learn import Means, learn, update
 from kenpin.train.report_cli import measure_and_report, score_with_bar
-from kenpin.train.run import RunConfig, RunFolder, git_commit, learned_from, load_inspector
+from kenpin.train.run import RunConfig, RunFolder, git_commit
 from kenpin.train.tracking import KINDS, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
 
@@ -102,6 +102,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     roles = assign_roles(found, where=source.root, seed=seed, teach=given["teach"])
     origin = _origin(given)
     roles = origin.unseen(roles) if origin else roles
+    check_masks((*roles.test, *roles.teach))
     config = _config(source.root, roles, given, origin)
     fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
@@ -126,46 +127,48 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
         return
     figures = measure_and_report(folder, roles.held_back, roles.test)
     figures["seconds"] = round(time.monotonic() - started, 1)
-    _show(figures, folder)
+    _show(figures, folder.config.product)
+    console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)
     if as_json:
         click.echo(json.dumps({"run": str(run), **figures}))
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_BUNDLE")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with good and bad parts.")
+@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def evaluate(run: Path, data: Path, *, as_json: bool) -> None:
-    """Measure a run on the test pictures of a folder."""
-    folder = RunFolder(run)
-    pictures = _not_learned_from(folder, data)
-    scores = score_with_bar(load_inspector(run), pictures, side=folder.config.size)
-    figures = measure(scores)
-    _show(figures, folder)
+def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
+    """Measure a run, or the model of a bundle before its export, on the test pictures of a folder."""
+    known = load_origin(model, same_parts=True, trust=trust)
+    pictures = _not_learned_from(model, known.learned_from, data)
+    figures = measure(score_with_bar(known.inspector, pictures, side=known.size))
+    _show(figures, known.name)
     if as_json:
-        click.echo(json.dumps({"run": str(run), **figures}))
+        click.echo(json.dumps({"model": str(model), **figures}))
 
 
-def _not_learned_from(folder: RunFolder, data: Path) -> list[Picture]:
-    """Test pictures of a folder, without those that the run learned from or that show the same parts.
+def _not_learned_from(model: Path, hashes: frozenset[str], data: Path) -> list[Picture]:
+    """Test pictures of a folder, without those that a model learned from or that show the same parts.
 
     Raises:
         DataError: None is left.
     """
-    learned = [row for row in folder.data["pictures"] if row["role"] != "test"]
-    hashes = learned_from(folder.data)
-    # In another folder the same name is another part.
-    same = data.resolve() == Path(folder.config.data)
-    groups = {row["group"] for row in learned if same}
-    found = read_data(data, seed=folder.config.seed).test
+    folder, groups, seed = RunFolder(model), set(), 0
+    if folder.exists:
+        seed = folder.config.seed
+        # In another folder the same name is another part.
+        if data.resolve() == Path(folder.config.data):
+            groups = {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
+    found = read_data(data, seed=seed).test
     kept = [p for p in found if p.group not in groups and sha256_of(p.path) not in hashes]
     if len(kept) < len(found):
         console.print(
-            f"{len(found) - len(kept)} of {len(found)} pictures left out: the run learned from these parts"
+            f"{len(found) - len(kept)} of {len(found)} pictures left out: the model learned from these parts"
         )
     if not kept:
         raise DataError(
-            "the run learned from every part of this folder",
+            "the model learned from every part of this folder",
             where=data,
             cure="measure on other parts; a model knows those it learned from",
         )
@@ -225,8 +228,8 @@ def _product(root: Path) -> str:
     return safe[:64] or "part"
 
 
-def _show(figures: dict[str, Any], folder: RunFolder) -> None:
-    table = Table(title=f"{folder.config.product}: {figures['pictures']} test pictures")
+def _show(figures: dict[str, Any], model: str) -> None:
+    table = Table(title=f"{model}: {figures['pictures']} test pictures")
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -236,4 +239,3 @@ def _show(figures: dict[str, Any], folder: RunFolder) -> None:
         elif not isinstance(value, dict):
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     console.print(table)
-    console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)

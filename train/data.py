@@ -41,20 +41,23 @@ class Roles:
     teach: tuple[Picture, ...] = ()
 
     def manifest(self) -> dict[str, list[dict[str, str]]]:
-        """Every file with SHA-256, label, group and role."""
+        """Every picture with SHA-256, label, group, role and, where it has one, its mask."""
         every = (self.fit, self.held_back, self.test, self.teach)
         rows = [
-            {
-                "file": str(picture.path.resolve()),
-                "sha256": sha256_of(picture.path),
-                "label": picture.label,
-                "group": picture.group,
-                "role": role,
-            }
-            for role, pictures in zip(ROLES, every, strict=True)
-            for picture in pictures
+            _row(picture, role) for role, pictures in zip(ROLES, every, strict=True) for picture in pictures
         ]
         return {"pictures": rows}
+
+
+def _row(picture: Picture, role: str) -> dict[str, str]:
+    row = {
+        "file": str(picture.path.resolve()),
+        "sha256": sha256_of(picture.path),
+        "label": picture.label,
+        "group": picture.group,
+        "role": role,
+    }
+    return {**row, "mask": str(picture.mask.resolve())} if picture.mask else row
 
 
 def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float = 0.0) -> Roles:
@@ -133,6 +136,11 @@ def _refuse_copies(pictures: Sequence[Picture], *, where: object) -> None:
         )
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0 to count - 1, evenly spread."""
+    return [round(n) for n in np.linspace(0, count - 1, min(count, most))]
+
+
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
     """Read and resize pictures: BGR uint8 (N, 3, side, side)."""
     images = [read_image(p, side=side) for p in pictures]
@@ -160,6 +168,17 @@ def load_masks(pictures: Sequence[Picture], *, side: int) -> Bools:
         if picture.mask is not None:
             masks[number] = shrink_mask(_read_mask(picture.mask, of=picture.path), side=side)
     return masks
+
+
+def check_masks(pictures: Iterable[Picture]) -> None:
+    """Refuse masks that do not fit, before a training rather than after it.
+
+    Raises:
+        DataError: A mask or its picture cannot be read, or they differ in size.
+    """
+    for picture in pictures:
+        if picture.mask is not None:
+            _read_mask(picture.mask, of=picture.path)
 
 
 def shrink_mask(mask: Image, *, side: int) -> Bools:

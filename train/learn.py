@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from kenpin.train.allot import Gauge, because
-from kenpin.train.data import Roles, load_pictures
+from kenpin.train.data import Roles, evenly, load_pictures
 from kenpin.train.fit import fit_head
 from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
@@ -76,7 +76,7 @@ def learn(
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     held_back = load_pictures(roles.held_back[:HELD_BACK_PICTURES], side=config.size).to(device)
-    for_head = pictures.batch(_evenly(len(pictures), HEAD_PICTURES))
+    for_head = pictures.batch(torch.tensor(evenly(len(pictures), HEAD_PICTURES)))
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
@@ -105,7 +105,7 @@ def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> Non
     if not means.fabric.is_global_zero:
         return
     side, device = folder.config.size, means.fabric.device
-    chosen = [roles.fit[number] for number in _evenly(len(roles.fit), HEAD_PICTURES).tolist()]
+    chosen = [roles.fit[number] for number in evenly(len(roles.fit), HEAD_PICTURES)]
     with progress_bar(means.console) as progress:
         progress.add_task("update the anomaly head", total=None)
         pictures = load_pictures(chosen, side=side).to(device)
@@ -165,8 +165,3 @@ def progress_bar(console: Console) -> Progress:
     """The bar that all long work of a training shows."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
-
-
-def _evenly(count: int, most: int) -> torch.Tensor:
-    """At most `most` of the numbers 0..count - 1, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()

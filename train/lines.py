@@ -7,11 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from kenpin.errors import DataError
 from kenpin.pictures import GOOD, Picture, read_data
 from kenpin.train.bench_set import BenchSet, set_of
+from kenpin.train.data import evenly
 
 STREAM = "stream.csv"
 # Enough for figures that can be trusted, few enough for minutes.
@@ -100,12 +99,10 @@ def _picture(folder: Path, row: dict[str, str]) -> Picture:
 
 
 def _bench_set(name: str, train: Sequence[Picture], test: Sequence[Picture], side: int) -> BenchSet:
-    kept = _evenly([p for p in test if p.label == GOOD], MOST_GOOD)
-    kept += _evenly([p for p in test if p.label != GOOD], MOST_BAD)
-    return set_of(name, _evenly(train, MOST_TRAIN), kept, side=side)
+    kept = _some([p for p in test if p.label == GOOD], MOST_GOOD)
+    kept += _some([p for p in test if p.label != GOOD], MOST_BAD)
+    return set_of(name, _some(train, MOST_TRAIN), kept, side=side)
 
 
-def _evenly(pictures: Sequence[Picture], most: int) -> list[Picture]:
-    """At most `most` of the pictures, evenly over their order."""
-    numbers = np.linspace(0, len(pictures) - 1, min(most, len(pictures))).round().astype(int)
-    return [pictures[number] for number in numbers]
+def _some(pictures: Sequence[Picture], most: int) -> list[Picture]:
+    return [pictures[number] for number in evenly(len(pictures), most)]

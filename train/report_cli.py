@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from kenpin.errors import ConfigError, DataError
-from kenpin.pictures import Picture, read_data, sha256_of
+from kenpin.pictures import Picture, sha256_of
 from kenpin.train.compare import OTHER_PICTURES, as_document, as_page, as_table, read_entries
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.inspector import Inspector
@@ -84,7 +84,6 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
     Raises:
         DataError: A picture is gone or was changed since.
     """
-    masks = _masks(folder)
     pictures = []
     for row in folder.data.get("pictures", []):
         if row["role"] == role:
@@ -95,18 +94,12 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
                     where=path,
                     cure="put it back, or measure on other pictures with: kenpin evaluate RUN --data DIR",
                 )
-            pictures.append(Picture(path, row["label"], row["group"], masks.get(path)))
+            pictures.append(Picture(path, row["label"], row["group"], _mask_of(row)))
     return pictures
 
 
-def _masks(folder: RunFolder) -> dict[Path, Path]:
-    """Masks by picture: data.json does not list them, so they are looked for as training did."""
-    try:
-        found = read_data(Path(folder.config.data), seed=folder.config.seed)
-    except DataError:
-        # Trained with --good DIR, where there are no masks to find.
-        return {}
-    return {p.path.resolve(): p.mask for p in found.test if p.mask is not None}
+def _mask_of(row: dict[str, str]) -> Path | None:
+    return Path(row["mask"]) if "mask" in row else None
 
 
 def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:

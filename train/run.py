@@ -75,7 +75,7 @@ class RunFolder:
             ConfigError: The folder holds another run.
         """
         wanted = {"config.json": json.loads(config.model_dump_json()), "data.json": dict(data)}
-        if (self.root / "config.json").exists():
+        if self.exists:
             if not resume:
                 raise ConfigError(
                     "the run folder holds a run already",
@@ -93,6 +93,11 @@ class RunFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         for name, content in wanted.items():
             (self.root / name).write_text(json.dumps(content, indent=1) + "\n")
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.root / "config.json").exists()
 
     @property
     def finished(self) -> bool:

@@ -79,8 +79,9 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
         ConfigError: The run is not finished, or the bundle holds no model that can go on learning.
         TrainError: A file of the model is damaged.
     """
-    if (path / "config.json").exists():
-        learned = frozenset(learned_from(RunFolder(path).data))
+    folder = RunFolder(path)
+    if folder.exists:
+        learned = frozenset(learned_from(folder.data))
         return Origin(f"run {path.resolve().name}", load_inspector(path), learned, same_parts)
     bundle = open_bundle(path, trusted_keys(trust))
     missing = [name for name in TRAINED if name not in bundle.files]

@@ -249,7 +249,7 @@ def test_train_with_teach_from_the_folders_to_the_evaluation(
     kenpin("evaluate", run, "--data", parts, "--json")
     told = capsys.readouterr()
     assert json.loads(told.out)["bad"] == 8
-    assert "left out: the run learned from these parts" in told.err
+    assert "left out: the model learned from these parts" in told.err
 
 
 def test_evaluate_leaves_out_the_parts_that_taught_also_in_other_pictures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,22 @@ def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, o
     done = kenpin("evaluate", run[0], "--data", parts, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["image_auroc"] == run[1]["image_auroc"]
+
+
+def test_masks_are_known_to_the_run(run: tuple[Path, dict[str, object]]) -> None:
+    rows = json.loads((run[0] / "data.json").read_text())["pictures"]
+    masked = {Path(row["file"]).stem: Path(row["mask"]) for row in rows if "mask" in row}
+    assert len(masked) == 8
+    assert all(mask.is_file() and mask.stem == f"{stem}_mask" for stem, mask in masked.items())
+
+
+def test_a_mask_that_does_not_fit_is_refused_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(parts, tmp_path / "parts")
+    mask = next((copy / "ground_truth").rglob("*.png"))
+    write(mask, np.zeros((10, 10), np.uint8))
+    with pytest.raises(DataError, match="the mask has 10 x 10 pixels"):
+        cli.main(["train", "--data", str(copy), "--run", str(tmp_path / "run")], standalone_mode=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], parts: Path) -> None:

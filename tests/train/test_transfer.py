@@ -17,7 +17,7 @@ from kenpin.errors import BundleError, ConfigError, DataError, TrainError
 from kenpin.pictures import GOOD, Picture, sha256_of
 from kenpin.signing import SecretKey
 from kenpin.synthetic import draw_part
-from kenpin.train.cli import train
+from kenpin.train.cli import evaluate, train
 from kenpin.train.data import Roles
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
@@ -99,6 +99,25 @@ def test_an_origin_from_a_bundle_is_the_same_model(run: Path, tmp_path: Path, tr
     assert origin.learned_from == {"ab", "cd"}
     frames = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(origin.inspector(frames)[2], load_inspector(run)(frames)[2])
+
+
+def test_evaluate_takes_the_run_and_its_bundle_alike(
+    run: Path, tmp_path: Path, trust: tuple[Path, ...]
+) -> None:
+    data = caps(tmp_path / "data", 10)
+    first = draw_part("cap", seed=6, index=0, defect_share=1)
+    (data / "scratch").mkdir()
+    assert cv2.imwrite(str(data / "scratch/0.png"), first.image)
+    bundle = bundle_of(run, tmp_path / "a.kenpin")
+    documents = []
+    for model in ([run], [bundle, "--trust", *trust]):
+        arguments = [str(o) for o in (*model, "--data", data, "--json")]
+        done = CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
+        documents.append(json.loads(done.stdout))
+    of_run, of_bundle = documents
+    assert of_bundle["image_auroc"] == of_run["image_auroc"]
+    assert of_bundle["bad"] == 1
+    assert of_bundle["model"] == str(bundle)
 
 
 def test_a_bundle_signed_by_a_stranger_is_not_read(run: Path, tmp_path: Path) -> None:
