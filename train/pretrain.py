@@ -232,11 +232,14 @@ class Trainer:
         return self.schedule.recipe.growth if self.progress < GROWN_AT else 1.0
 
     def _set_modes(self) -> bool:
-        """Training mode; late in the training the first layers stay as they are. True where they do."""
+        """Training mode; late in the training the weights of the first layers stay. True where they do.
+
+        Their batch norms go on with the statistics of each batch: the levels differ in scale, and the running
+        statistics of all of them fit none.
+        """
         frozen = self.progress >= self.schedule.recipe.freeze_from
         self.training.model.train()
         for module in self.training.model.early:
-            module.train(not frozen)
             module.requires_grad_(not frozen)
         return frozen
 
