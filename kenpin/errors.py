@@ -7,6 +7,7 @@ KenpinError
 ├── CalibrationError   thresholds that are missing or do not fit        exit 1
 ├── SourceError        a camera, video or folder that does not deliver  exit 1
 ├── EngineError        a model that does not run or gives other scores  exit 1
+│   └── DeviceLost     a GPU that answers no more in this process       exit 3
 ├── StoreError         the station's database                           exit 1
 ├── BrokerError        MQTT                                             exit 1
 ├── TrainError         training that cannot go on                       exit 1
@@ -68,6 +69,12 @@ class SourceError(KenpinError):
 
 class EngineError(KenpinError):
     """A model that does not run, or does not give the scores it gave when it was exported."""
+
+
+class DeviceLost(EngineError):  # noqa: N818 - said as it is told
+    """A GPU that answers no more: only a new process can use it again, so a supervisor restarts the station."""
+
+    exit_code = 3
 
 
 class StoreError(KenpinError):

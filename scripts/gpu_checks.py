@@ -1,10 +1,11 @@
-"""Show on a machine with an NVIDIA GPU what a CPU cannot show of the training.
+"""Show on a machine with an NVIDIA GPU what a CPU cannot show of the training and of a station's device.
 
     python scripts/gpu_checks.py [--json FILE]
 
 Speed with and without half precision and torch.compile, how busy the GPU is, and whether these hold: a resumed
 run has the same loss curve, CPU and GPU compute the same loss, half precision stays finite, a GPU with little
-memory takes the batch in parts, several GPUs train one run. Pictures are drawn; nothing is read or sent.
+memory takes the batch in parts, several GPUs train one run. Where pycuda is installed, gpu_device_checks.py
+adds copies, kernel, mapped memory and CUDA graphs. Pictures are drawn; nothing is read or sent.
 `--dry-run-on-cpu` walks the same ways in small on a machine without a GPU: it proves the script, not a GPU.
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -162,7 +164,8 @@ def run_checks(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> li
         )
     pictures = drawn(max(plan.batches), plan.size)
     findings = []
-    for check in (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several):
+    checks = (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several, device_parts)
+    for check in checks:
         name = check.__name__.replace("_", " ")
         tell(f"checking: {name}")
         try:
@@ -410,6 +413,19 @@ def trains_on_several(plan: Plan, pictures: Tensor) -> list[Finding]:
         return [Finding(name, found, done.returncode == 0 and RunFolder(Path(scratch) / "run").finished)]
 
 
+def device_parts(plan: Plan, _: Tensor) -> list[Finding]:
+    """What a station does on its device, in a process of its own, with a driver of its own in a dry run."""
+    if find_spec("pycuda") is None:
+        told = "not tried: pycuda is not installed; scripts/install_pycuda.sh builds it"
+        return [Finding("a station's device", {"told": told})]
+    command = [sys.executable, str(Path(__file__).with_name("gpu_device_checks.py"))]
+    dry = ["--dry-run-on-cpu"] if plan.device == "cpu" else []
+    done = subprocess.run([*command, *dry], capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise RuntimeError(done.stderr)
+    return [Finding(**finding) for finding in json.loads(done.stdout)["findings"]]
+
+
 def launch(plan: Plan, folder: Path, *, processes: int) -> list[str]:
     """The command that trains `folder/run` from the pictures in `folder/good` in as many processes."""
     # After "--" nothing is an option of torchrun; it would take --run for one of its own.
@@ -447,7 +463,7 @@ def as_table(findings: Sequence[Finding], title: str) -> Table:
 @click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="File to write as JSON.")
 @click.option("--dry-run-on-cpu", is_flag=True, help="Try the script itself, in small, without a GPU.")
 def main(*, to: Path | None, dry_run_on_cpu: bool) -> None:
-    """Show on a machine with an NVIDIA GPU what a CPU cannot show of the training."""
+    """Show on a machine with an NVIDIA GPU what a CPU cannot show."""
     plan, console = TINY if dry_run_on_cpu else Plan(), Console(stderr=True)
     try:
         findings = run_checks(plan, console.print)
