@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.fit import Basis, calibration_lock, record_fit
 from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
 from kenpin.calibration.words import describe, more_parts_needed, warnings_about
-from kenpin.edge_runtime.engine import Precision
+from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.errors import CalibrationError, ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, read_folder
+from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
@@ -43,7 +45,7 @@ class _Shown:
         if self.scores and not self.precision:
             raise ConfigError(
                 "it is not clear which of the bundle's models gave the scores",
-                cure="add --precision int8 or --precision fp32",
+                cure="add --precision int8, fp16 or fp32",
             )
 
 
@@ -57,7 +59,9 @@ def calibrate() -> None:
 @click.option("--good", type=click.Path(path_type=Path), help="Folder of good parts, fresh ones, 50 or more.")
 @click.option("--masters", type=click.Path(path_type=Path), help="Folder of known bad parts.")
 @click.option("--scores", type=click.Path(path_type=Path), help="CSV: name,score,label(good|master)[,group].")
-@click.option("--precision", type=click.Choice(["int8", "fp32"]), help="Default: the faster model here.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: what this station would run."
+)
 @click.option("--state", type=click.Path(path_type=Path), default=_STATE, show_default=True)
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign.")
 @click.option("--by", default="", help="Who signs; default: the login name.")
@@ -85,7 +89,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
     folder = StationFolder(state)
     with calibration_lock(folder):
         bundle = open_bundle(bundle_path or _active(folder), trusted_keys(trust))
-        scored, used = _score(shown, bundle)
+        scored, used = _score(shown, bundle, folder)
         basis = Basis(bundle.sha256, used, by or _login_name(), why)
         record = record_fit(folder, scored, basis)
     _tell(record, folder, as_json=as_json)
@@ -125,7 +129,7 @@ def _login_name() -> str:
         raise ConfigError("this user has no login name", cure="say who signs: --by NAME") from None
 
 
-def _score(shown: _Shown, bundle: Bundle) -> tuple[ScoreSet, Precision]:
+def _score(shown: _Shown, bundle: Bundle, folder: StationFolder) -> tuple[ScoreSet, Precision]:
     if shown.scores is not None:
         assert shown.precision is not None
         return read_scores(shown.scores), shown.precision
@@ -134,11 +138,11 @@ def _score(shown: _Shown, bundle: Bundle) -> tuple[ScoreSet, Precision]:
     masters = read_folder(shown.masters, label=MASTER) if shown.masters else []
     _check_apart(good, masters)
     check_fresh(good, bundle.manifest)
-    # Stored scores need no engine, so neither does this module.
-    from kenpin.edge_runtime.engine_ort import load_engine  # noqa: PLC0415
-
-    engine = load_engine(bundle, shown.precision)
-    with Progress(console=Console(stderr=True)) as progress:
+    choice = choose_engine(folder, bundle, shown.precision)
+    engine = choice.loaded()
+    if choice.note:
+        click.echo(f"note: ONNX Runtime scores instead of TensorRT: {choice.note}", err=True)
+    with closing(engine), Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("score", total=len(good) + len(masters))
         done = partial(progress.advance, bar)
         scores = ScoreSet(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from kenpin import __version__
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import caught_bound, choose_thresholds, false_call_bound
-from kenpin.edge_runtime.engine import Precision
 from kenpin.errors import CalibrationError, DataError
 from kenpin.events import now_ms
+from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, append_record, head, load_records
-from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_key
 
 LEAST_GOOD_PARTS = 5
 
@@ -70,7 +70,7 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis) -> Calibra
     """
     _check_enough(scores)
     with _writing(folder):
-        key = _station_key(folder)
+        key = station_key(folder)
         earlier = load_records(folder.records, key.public)
         record = _make_record(scores, basis, rev=len(earlier) + 1, previous=head(folder.records))
         append_record(folder.records, record, key)
@@ -87,24 +87,6 @@ def _writing(folder: StationFolder) -> Iterator[None]:
             where=error.filename or folder.root,
             cure="make room, or calibrate as the user that owns it",
         ) from None
-
-
-def _station_key(folder: StationFolder) -> SecretKey:
-    """The station's own key; made on first use.
-
-    Raises:
-        CalibrationError: The key is gone, but records are there that were signed with it.
-        ConfigError: The key is damaged or can be read by others.
-    """
-    if not folder.key.exists():
-        if folder.records.exists():
-            raise CalibrationError(
-                "the station's key is gone, so its calibration records cannot be verified",
-                where=folder.key,
-                cure=f"restore it, or move {folder.records} away and calibrate again",
-            )
-        SecretKey.generate().save(folder.key)
-    return SecretKey.load(folder.key)
 
 
 def count_groups(scores: Sequence[PictureScore]) -> int:

@@ -13,7 +13,6 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.errors import DataError
 from kenpin.frame import read_picture
 from kenpin.pictures import GOOD, Picture, sha256_of
-from kenpin.preprocess import to_input
 
 MASTER = "master"
 
@@ -72,12 +71,11 @@ def score_pictures(
         DataError: A picture cannot be read; it is named.
         EngineError: The model failed.
     """
-    height, width = engine.input_size
     scores = []
     for picture in pictures:
-        image = to_input(read_picture(picture.path), height=height, width=width)
         name = picture.path.relative_to(root.resolve()).as_posix()
-        scores.append(PictureScore(name, engine.score(image).score, picture.group))
+        scored_one = engine.score(read_picture(picture.path))
+        scores.append(PictureScore(name, scored_one.score, picture.group))
         scored()
     return tuple(scores)
 

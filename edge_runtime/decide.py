@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from kenpin.edge_runtime.engine import Precision, Scored
+from kenpin.edge_runtime.engine import Scored
+from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord
 
 

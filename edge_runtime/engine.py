@@ -1,4 +1,4 @@
-"""The engine: what turns an image into scores. TensorRT on a Jetson, ONNX Runtime elsewhere."""
+"""The engine: what turns a camera frame into scores. TensorRT on a Jetson, ONNX Runtime elsewhere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kenpin.frame import Image
+from kenpin.precision import Precision
 
-Precision = Literal["int8", "fp32"]
+Runtime = Literal["tensorrt", "onnxruntime"]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What the model says about one image: raw scores, higher is stranger.
+    """What the model says about one frame: raw scores, higher is stranger.
 
     Attributes:
         score: The anomaly score that the thresholds judge.
@@ -37,20 +38,28 @@ class Engine(Protocol):
     """A loaded model.
 
     Attributes:
+        runtime: What runs it.
         precision: Which of the bundle's models runs.
         input_size: Height and width of the model's input in pixels.
     """
 
+    runtime: Runtime
     precision: Precision
     input_size: tuple[int, int]
 
     def score(self, image: Image) -> Scored:
-        """Score one image.
+        """Score one camera frame; it is brought to the model's size as `kenpin.preprocess.to_input` does.
 
         Args:
-            image: BGR uint8 at model resolution, shape (H, W, 3).
+            image: BGR uint8, shape (H, W, 3).
 
         Raises:
-            EngineError: The model does not run, or gives a number that is not finite.
+            DataError: The frame is not BGR uint8 (H, W, 3).
+            EngineError: The engine does not take this size, does not run, or gives a number that is not finite.
+            DeviceLost: The GPU cannot be used any more by this process.
         """
+        ...
+
+    def close(self) -> None:
+        """Give back its memory; it cannot be used after that."""
         ...

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from kenpin.bundle import MODEL, MODEL_FP, Bundle
-from kenpin.edge_runtime.engine import Engine, Precision, Scored
+from kenpin.bundle import Bundle
+from kenpin.edge_runtime.engine import Engine, Runtime, Scored
+from kenpin.edge_runtime.golden_check import prove
 from kenpin.errors import EngineError
-from kenpin.frame import Image, decode_picture
+from kenpin.frame import Image
+from kenpin.precision import Precision, model_of
+from kenpin.preprocess import to_input
 
+_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 _OUTPUTS = ("score", "level_scores", "anomaly_map")
 _EXPORT_AGAIN = "export the bundle again with this version of kenpin"
 _TIMED_RUNS = 5
@@ -31,11 +35,18 @@ class OrtEngine:
         EngineError: The model cannot be loaded or has other inputs and outputs than a kenpin model.
     """
 
+    runtime: Runtime = "onnxruntime"
+
     def __init__(self, model: bytes, precision: Precision, *, threads: int = 2) -> None:
-        self.precision = precision
+        if precision not in _PRECISIONS:
+            raise EngineError(
+                f"ONNX Runtime does not run the {precision} model: on a CPU it gives other scores",
+                cure=f"build the {precision} engine with kenpin build-engine, or calibrate for int8 or fp32",
+            )
+        self.precision: Precision = precision
         try:
             self._session = ort.InferenceSession(
-                model, _options(precision, threads), providers=["CPUExecutionProvider"]
+                model, session_options(precision, threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise EngineError(
@@ -44,23 +55,19 @@ class OrtEngine:
         self.input_size = _input_size(self._session)
 
     def score(self, image: Image) -> Scored:
-        """Score one image.
+        """Score one camera frame.
 
         Args:
-            image: BGR uint8 at model resolution, shape (H, W, 3).
+            image: BGR uint8, shape (H, W, 3); a frame of another size than the model's is stretched to it.
 
         Raises:
-            EngineError: The image has another shape or type, the model does not run, or gives a number that
-                is not finite.
+            DataError: The frame is not BGR uint8 (H, W, 3).
+            EngineError: The model does not run, or gives a number that is not finite.
         """
-        expected = (*self.input_size, 3)
-        if image.dtype != np.uint8 or image.shape != expected:
-            raise EngineError(
-                f"the model takes uint8 {expected}, not {image.dtype} {image.shape}",
-                cure="bring the frame to the model's size with kenpin.preprocess.to_input",
-            )
+        height, width = self.input_size
+        frames = to_input(image, height=height, width=width)[np.newaxis]
         try:
-            score, levels, anomaly_map = self._session.run(_OUTPUTS, {"frames": image[np.newaxis]})
+            score, levels, anomaly_map = self._session.run(_OUTPUTS, {"frames": frames})
         except Exception as error:
             raise EngineError(
                 f"the model failed: {_first_line(error)}", where=self.precision, cure="restart the station"
@@ -72,6 +79,10 @@ class OrtEngine:
                 "the model gave a number that is not finite", where=self.precision, cure=_EXPORT_AGAIN
             )
         return scored
+
+    def close(self) -> None:
+        """Give back the session's memory."""
+        del self._session
 
 
 def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
@@ -88,7 +99,7 @@ def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
         return _proven(bundle, precision)
     engines: list[OrtEngine] = []
     refusals: list[EngineError] = []
-    for candidate in ("int8", "fp32"):
+    for candidate in _PRECISIONS:
         try:
             engines.append(_proven(bundle, candidate))
         except EngineError as error:
@@ -99,28 +110,14 @@ def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
 
 
 def _proven(bundle: Bundle, precision: Precision) -> OrtEngine:
-    name = MODEL if precision == "int8" else MODEL_FP
-    if name not in bundle.files:
-        raise EngineError(f"the bundle has no {name}", where=bundle.path, cure=_EXPORT_AGAIN)
-    if not bundle.manifest.golden:
-        raise EngineError("the bundle has no golden frames", where=bundle.path, cure=_EXPORT_AGAIN)
-    engine = OrtEngine(bundle.files[name], precision)
-    tolerance = bundle.manifest.golden_tolerance
-    for golden in bundle.manifest.golden:
-        image = decode_picture(bundle.files.get(golden.file, b""), where=golden.file)
-        expected = golden.score if precision == "int8" else golden.score_fp
-        score = engine.score(image).score
-        if not abs(score - expected) <= tolerance:
-            raise EngineError(
-                f"the {precision} model scores a known frame {score:.6g} instead of {expected:.6g}",
-                where=f"{bundle.path}: {golden.file}",
-                cure=f"use another onnxruntime than {ort.__version__} or the other precision; "
-                "on another processor, export again",
-            )
+    engine = OrtEngine(model_of(bundle, precision), precision)
+    cure = f"use another onnxruntime than {ort.__version__} or the other precision; "
+    prove(engine, bundle, cure=cure + "on another processor, export again")
     return engine
 
 
-def _options(precision: Precision, threads: int) -> ort.SessionOptions:
+def session_options(precision: Precision, threads: int = 2) -> ort.SessionOptions:
+    """How a station opens a model."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""The inspection of one part: frame -> preprocess -> engine -> decision -> event. It never raises."""
+"""The inspection of one part: frame -> engine -> decision -> event. It never raises."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from kenpin.edge_runtime.decide import Decision, Verdict, decide
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.source import Fault
 from kenpin.edge_runtime.store import Part
-from kenpin.errors import KenpinError
+from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
 from kenpin.frame import Frame
-from kenpin.preprocess import to_input
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,9 @@ class Judge:
         identity: Who speaks in the events.
         counters: Know the share of NG.
         timeout_ms: An OK later than this after the exposure becomes NO_DECISION.
+
+    Attributes:
+        lost: Why this process can judge no part any more; the part in hand still gets its verdict.
     """
 
     def __init__(self, ready: Readiness, identity: Identity, counters: Counters, *, timeout_ms: int) -> None:
@@ -54,6 +56,7 @@ class Judge:
         self._identity = identity
         self._counters = counters
         self._timeout_ms = timeout_ms
+        self.lost: DeviceLost | None = None
 
     def inspect(self, item: Frame | Fault) -> Inspection:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
@@ -63,6 +66,8 @@ class Judge:
             return self._decided(item)
         except KenpinError as error:
             reason = error.what
+            if isinstance(error, DeviceLost):
+                self.lost = error
         except Exception as error:
             _log.exception("Part %s could not be inspected.", item.part_id)
             reason = f"internal error: {type(error).__name__}: {error}"
@@ -77,10 +82,8 @@ class Judge:
         ready = self._ready
         if ready.engine is None:
             return Inspection(self._part(frame, Decision(Verdict.NO_DECISION, ready.fault)))
-        height, width = ready.engine.input_size
-        image = to_input(frame.image, height=height, width=width)
         start_ns = time.monotonic_ns()
-        scored = ready.engine.score(image)
+        scored = ready.engine.score(frame.image)
         infer_ms = (time.monotonic_ns() - start_ns) / 1e6
         decision = decide(scored, ready.model, ready.record)
         if ready.fault:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.edge_runtime.decide import Model, why_not
 from kenpin.edge_runtime.engine import Engine
-from kenpin.errors import BundleError, KenpinError
+from kenpin.edge_runtime.engine_choice import Choice, choose_engine
+from kenpin.errors import KenpinError
+from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
@@ -24,12 +26,16 @@ class Readiness:
         model: What the engine runs.
         record: The calibration record in force.
         fault: Why no part can be judged, with the cure; empty when all is there and belongs together.
+        note: Why the engine is not TensorRT although the station has it; empty otherwise.
+        build: The precision to build a TensorRT engine of; `None` = nothing to build.
     """
 
     engine: Engine | None = None
     model: Model | None = None
     record: CalibrationRecord | None = None
     fault: str = ""
+    note: str = ""
+    build: Precision | None = None
 
 
 def check_readiness(folder: StationFolder, trusted: Sequence[PublicKey]) -> Readiness:
@@ -41,32 +47,27 @@ def check_readiness(folder: StationFolder, trusted: Sequence[PublicKey]) -> Read
     """
     record, record_fault = _newest_record(folder)
     try:
-        bundle = _active_bundle(folder, trusted)
-        engine, model = _load(bundle, record)
+        bundle = open_bundle(folder.installed(), trusted)
+        choice = _choose(folder, bundle, record)
     except (KenpinError, OSError, ImportError) as error:
         return Readiness(record=record, fault=_in_one_line(error))
+    if choice.engine is None:
+        fault = _in_one_line(choice.fault) if choice.fault is not None else ""
+        return Readiness(record=record, fault=fault, build=choice.build)
+    engine, manifest = choice.engine, bundle.manifest
+    model = Model(f"{manifest.product}-{manifest.version}", bundle.sha256, engine.precision)
     fault = record_fault or why_not(model, record)
     if fault and not record_fault:
         fault += "; calibrate with: kenpin calibrate fit"
-    return Readiness(engine, model, record, fault)
+    return Readiness(engine, model, record, fault, choice.note, choice.build)
 
 
-def _active_bundle(folder: StationFolder, trusted: Sequence[PublicKey]) -> Bundle:
-    if not folder.active.exists():
-        raise BundleError("no bundle is installed", cure="install one with: kenpin bundle install")
-    return open_bundle(folder.active.resolve(), trusted)
-
-
-def _load(bundle: Bundle, record: CalibrationRecord | None) -> tuple[Engine, Model]:
-    # Here, because the reason must reach the store and the status where ONNX Runtime does not import.
-    from kenpin.edge_runtime.engine_ort import load_engine  # noqa: PLC0415
-
-    # The thresholds hold for the scores of one of the two models only.
+def _choose(folder: StationFolder, bundle: Bundle, record: CalibrationRecord | None) -> Choice:
+    # The thresholds hold for the scores of one of the models only.
     calibrated = record is not None and record.bundle_sha256 == bundle.sha256
-    engine = load_engine(bundle, record.precision if record is not None and calibrated else None)
+    choice = choose_engine(folder, bundle, record.precision if record is not None and calibrated else None)
     _give_back_memory()
-    manifest = bundle.manifest
-    return engine, Model(f"{manifest.product}-{manifest.version}", bundle.sha256, engine.precision)
+    return choice
 
 
 def _give_back_memory() -> None:

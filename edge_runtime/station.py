@@ -17,6 +17,7 @@ from types import TracebackType
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.edge_runtime.decide import Verdict
@@ -94,6 +95,11 @@ class Station:
             self._store = opened.enter_context(contextlib.closing(Store(folder.database)))
             self._publisher = self._make_publisher(config)
             self._ready = check_readiness(folder, trusted)
+            if self._ready.engine is not None:
+                opened.callback(self._ready.engine.close)
+            if self._ready.build is not None:
+                build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
+                opened.enter_context(contextlib.closing(build))
             self._judge = Judge(
                 self._ready, self._identity, self._counters, timeout_ms=config.decide.timeout_ms
             )
@@ -123,6 +129,7 @@ class Station:
 
         Raises:
             SourceError: The source failed for good.
+            DeviceLost: The GPU is lost to this process; the part in hand got its verdict. Start a new one.
         """
         last_words = "shutdown"
         self._start()
@@ -131,6 +138,8 @@ class Station:
                 inspection = self._judge.inspect(item)
                 inspection = self._commit_and_release(inspection)
                 self._count(inspection)
+                if self._judge.lost is not None:
+                    raise self._judge.lost
         except BaseException as error:
             last_words = error.what if isinstance(error, KenpinError) else type(error).__name__
             raise
@@ -142,6 +151,8 @@ class Station:
     def _start(self) -> None:
         if self._ready.fault:
             _log.warning("No part can be judged: %s", self._ready.fault)
+        if self._ready.note:
+            _log.warning("ONNX Runtime runs instead of TensorRT: %s", self._ready.note)
         if self._publisher is not None:
             self._publisher.start()
         self._say_state()
@@ -200,8 +211,8 @@ class Station:
         state: tuple[State, str] = ("RUNNING", "")
         if self._ready.fault:
             state = ("FAULT", self._ready.fault)
-        elif trouble:
-            state = ("DEGRADED", trouble)
+        elif trouble or self._ready.note:
+            state = ("DEGRADED", trouble or self._ready.note)
         if trouble and trouble != self._trouble:
             _log.warning("%s", trouble)
         self._trouble = trouble

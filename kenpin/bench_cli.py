@@ -8,6 +8,7 @@ import click
 
 # name -> module:command, help
 _BENCHES = {
+    "engine": ("kenpin.edge_runtime.engine_bench_cli:engine", "This station's engine on this machine."),
     "train": ("kenpin.train.bench_cli:train", "The hierarchical training against flat and single-level ones."),
     "ablation": ("kenpin.train.bench_cli:ablation", "The hierarchy with one thing taken away at a time."),
     "few": ("kenpin.train.bench_cli:few", "How many pictures of good parts are enough."),

@@ -4,7 +4,7 @@ A bundle is a stored (not deflated) zip, or the same files in a folder once it i
 
     manifest.json           canonical JSON: what this is, every file with size and SHA-256
     manifest.json.minisig   Ed25519 signature of the manifest
-    model.onnx              INT8 Q/DQ model
+    model.onnx              INT8 Q/DQ model; where the manifest says so, with fp16, or the float model again
     model_fp.onnx           float model
     golden/*.png            frames with known scores
     card.md                 what the model is for and what it must not be used for
@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kenpin import __version__
 from kenpin.errors import BundleError
 from kenpin.signing import PublicKey, SecretKey, verify
+from kenpin.synced_file import replace_synced, sync_folder
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.minisig"
@@ -60,8 +61,9 @@ class FileEntry(_Strict):
 class Golden(_Strict):
     """A frame at model resolution and the scores each model gave for it when it was exported.
 
-    `score` and `level_scores` (coarse, mid, fine) are of the INT8 model in ONNX Runtime with basic graph
-    optimisation, `score_fp` and `level_scores_fp` of the float model with all of it: as a station runs them.
+    `score` and `level_scores` (coarse, mid, fine) are of `model.onnx` in ONNX Runtime with basic graph
+    optimisation, `score_fp` and `level_scores_fp` of the float model with all of it: as a station runs them. A
+    `model.onnx` with fp16 in it was run as written, without optimisation: ONNX Runtime garbles it otherwise.
     """
 
     file: str
@@ -87,7 +89,8 @@ class Manifest(_Strict):
         lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
         learned_from: SHA-256 of every picture that training learned from; their scores prove nothing.
         metrics: Figures measured at training and export.
-        quantization: How INT8 was made: ranges, number of pictures, layers.
+        quantization: How `model.onnx` was made: `precision` (int8, fp16 = INT8 and fp16 for TensorRT only, or
+            fp32; int8 where it is missing), ranges, number of pictures, layers, what the accuracy gate found.
     """
 
     schema_: Literal["kenpin.bundle.v1"] = Field(default="kenpin.bundle.v1", alias="schema")
@@ -150,7 +153,7 @@ def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str,
     content = canonical_json(parsed.model_dump(mode="json", by_alias=True))
     signature = key.sign(content, comment=f"product={parsed.product} version={parsed.version}")
     try:
-        _replace_synced(path, _to_zip({MANIFEST: content, SIGNATURE: signature.encode(), **files}))
+        replace_synced(path, _to_zip({MANIFEST: content, SIGNATURE: signature.encode(), **files}))
     except OSError as error:
         raise BundleError(
             f"cannot write the bundle: {error.strerror}", where=path, cure="choose another place, or make room"
@@ -167,16 +170,6 @@ def _to_zip(files: Mapping[str, bytes]) -> bytes:
             entry.create_system = 3
             archive.writestr(entry, data)
     return out.getvalue()
-
-
-def _replace_synced(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    try:
-        _write_synced(partial, data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
@@ -253,11 +246,11 @@ def _install(content: Mapping[str, bytes], target: Path) -> None:
     for name, data in content.items():
         _write_synced(staging / name, data)
     for folder in {(staging / name).parent for name in content}:
-        _sync_folder(folder)
+        sync_folder(folder)
     # What stands there already was damaged on the disk, or it would not be written again.
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -266,14 +259,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _parse_manifest(content: bytes, path: Path) -> Manifest:

@@ -27,6 +27,16 @@ _VERBS = {
     "export": ("kenpin.export.cli:export", "export,train", "Turn a run into a signed bundle."),
     "bundle": ("kenpin.bundle_cli:bundle", "edge", "Verify, show and install bundles; make signing keys."),
     "calibrate": ("kenpin.calibration.cli:calibrate", "edge", "Set the thresholds, with proof."),
+    "build-engine": (
+        "kenpin.export.build_engine_cli:build_engine",
+        "edge",
+        "Build the TensorRT engine of a bundle, on the station.",
+    ),
+    "verify-engine": (
+        "kenpin.edge_runtime.verify_engine:verify_engine",
+        "edge",
+        "Score known frames with the station's engine, and sign the outcome.",
+    ),
     "run": ("kenpin.edge_runtime.cli:run", "edge", "Run the station: frames to verdicts to MQTT."),
     "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),

@@ -26,11 +26,7 @@ def to_input(image: Image, *, height: int, width: int) -> Image:
     Raises:
         DataError: The frame is not BGR uint8 (H, W, 3).
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise DataError(
-            f"a frame must be BGR uint8 (H, W, 3), not {image.dtype} {image.shape}",
-            cure="set the camera to 8-bit colour or mono converted to BGR",
-        )
+    check_frame(image)
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     # Each side is shrunk or enlarged for itself: OpenCV averages only where neither side grows.
@@ -39,3 +35,16 @@ def to_input(image: Image, *, height: int, width: int) -> Image:
     if least != (width, height):
         resized = cv2.resize(resized, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized, dtype=np.uint8)
+
+
+def check_frame(image: Image) -> None:
+    """Refuse what is no frame.
+
+    Raises:
+        DataError: It is not BGR uint8 (H, W, 3).
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise DataError(
+            f"a frame must be BGR uint8 (H, W, 3), not {image.dtype} {image.shape}",
+            cure="set the camera to 8-bit colour or mono converted to BGR",
+        )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, CalibrationError
+from kenpin.precision import Precision
 from kenpin.signing import PublicKey, SecretKey, verify
 
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
@@ -44,7 +45,8 @@ class CalibrationRecord(BaseModel):
         created_ms: UTC, milliseconds since 1970.
         state: `TRIAL` until fresh parts have confirmed it.
         bundle_sha256: The bundle it belongs to; with any other one the station is not calibrated.
-        precision: Which of the bundle's models gave the scores.
+        precision: Which of the bundle's models gave the scores; whatever runs it has proven on the golden
+            frames that it scores alike.
         t1: Scores below are OK.
         t2: Scores from here on are NG.
         method: How the thresholds were chosen, in words.
@@ -65,7 +67,7 @@ class CalibrationRecord(BaseModel):
     created_ms: int
     state: Literal["TRIAL", "CONFIRMED"] = "TRIAL"
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    precision: Literal["int8", "fp32"]
+    precision: Precision
     t1: float
     t2: float
     method: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kenpin.errors import ConfigError
+from kenpin.errors import BundleError, ConfigError
+from kenpin.synced_file import sync_folder
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,30 @@ class StationFolder:
         """The station's own key, which signs its calibration records."""
         return self.root / "station.key"
 
+    @property
+    def engines(self) -> Path:
+        """TensorRT engines, one folder per model, TensorRT version and GPU; never carried elsewhere."""
+        return self.root / "engines"
+
+    @property
+    def engine_key(self) -> Path:
+        """The secret by which this station knows the engines that it built itself."""
+        return self.root / "engine.key"
+
+    def installed(self) -> Path:
+        """The folder of the bundle in use.
+
+        Raises:
+            BundleError: None is installed.
+        """
+        if not self.active.exists():
+            raise BundleError(
+                "no bundle is installed",
+                where=self.root,
+                cure=f"install one with: kenpin bundle install FILE --state {self.root}",
+            )
+        return self.active.resolve()
+
     def create(self) -> None:
         """Make the folder.
 
@@ -65,8 +89,4 @@ class StationFolder:
         pending.unlink(missing_ok=True)
         pending.symlink_to(installed.relative_to(self.root))
         pending.replace(self.active)
-        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(self.root)

@@ -1,4 +1,4 @@
-"""What runs on a station must import where torch and onnx are not installed."""
+"""What runs on a station must import where torch and onnx are not installed, nor TensorRT and pycuda."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 PROGRAM = """
 import importlib, pkgutil, sys
 
-for name in ("torch", "onnx", "onnxscript", "lightning_fabric", "torchmetrics", "matplotlib"):
+poisoned = "torch onnx onnxscript lightning_fabric torchmetrics matplotlib pycuda tensorrt"
+for name in poisoned.split():
     sys.modules[name] = None  # importing it now raises
 
 import kenpin
@@ -19,6 +20,8 @@ elsewhere = {"kenpin.train", "kenpin.export", "kenpin.demo", "kenpin.__main__"}
 found = [m.name for m in pkgutil.iter_modules(kenpin.__path__, "kenpin.")]
 for stage in (kenpin.edge_runtime, kenpin.calibration):
     found += [m.name for m in pkgutil.walk_packages(stage.__path__, stage.__name__ + ".")]
+# export's one part that runs on a station
+found.append("kenpin.export.build_engine_cli")
 for name in sorted(set(found) - elsewhere):
     importlib.import_module(name)
     print(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ from kenpin.config import StationConfig
 from kenpin.record import Bound, CalibrationRecord, append_record, head
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+
+# pycuda has to be built (scripts/install_pycuda.sh). Where there is a real driver, pycuda would take that one.
+ON_FAKE_CUDA = ["test_cuda_graph.py", "test_device.py", "test_engine_on_device.py", "test_frame_kernel.py"]
+collect_ignore = [] if find_spec("pycuda") and not ctypes.util.find_library("cuda") else ON_FAKE_CUDA
 
 SIZE = 16
 GOLDEN_SCORE = 40.0
@@ -331,6 +338,27 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 15.0
 @pytest.fixture(name="wait_for")
 def wait_for_fixture() -> Callable[..., None]:
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """A driver in host memory. By its name, pycuda and our own calls find it as if it were the real one."""
+    pycuda = find_spec("pycuda._driver")
+    assert pycuda is not None
+    built = tmp_path_factory.mktemp("fake_cuda") / "libcuda.so.1"
+    build = Path(__file__).parents[1] / "fake_cuda/build.sh"
+    subprocess.run([build, built, str(pycuda.origin)], check=True)
+    return ctypes.CDLL(str(built), ctypes.RTLD_GLOBAL)
+
+
+@pytest.fixture
+def fake_cuda(libcuda: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
+    """The same, of which nothing may be left after a test."""
+    libcuda.fake_set(1, 1)
+    yield libcuda
+    libcuda.fake_heal()
+    left = libcuda.fake_memory_live(), libcuda.fake_handles_live(), libcuda.fake_contexts_live()
+    assert left == (0, 0, 0), "memory, handles or contexts are left"
 
 
 @pytest.fixture(name="free_port")

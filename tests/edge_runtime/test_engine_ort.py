@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from kenpin.edge_runtime.engine_ort import OrtEngine, load_engine
-from kenpin.errors import EngineError
+from kenpin.errors import DataError, EngineError
+from kenpin.preprocess import to_input
 
 
 def test_scores_are_those_of_the_model(brightness_model: Any) -> None:
@@ -24,16 +25,30 @@ def test_scores_are_those_of_the_model(brightness_model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((16, 17, 3), np.uint8),
-        np.zeros((16, 16), np.uint8),
-        np.zeros((16, 16, 3), np.float32),
-    ],
+    "image", [np.zeros((16, 16), np.uint8), np.zeros((16, 16, 3), np.float32), np.zeros((0, 16, 3), np.uint8)]
 )
-def test_another_shape_or_type_is_refused(brightness_model: Any, image: Any) -> None:
-    with pytest.raises(EngineError, match=r"takes uint8 \(16, 16, 3\)"):
+def test_what_is_no_frame_is_refused(brightness_model: Any, image: Any) -> None:
+    with pytest.raises(DataError, match="a frame must be BGR uint8"):
         OrtEngine(brightness_model(), "int8").score(image)
+
+
+@pytest.mark.parametrize("shape", [(48, 80, 3), (5, 40, 3)])
+def test_a_frame_of_any_size_is_brought_to_the_models(brightness_model: Any, shape: Any) -> None:
+    engine = OrtEngine(brightness_model(), "int8")
+    frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    brought = engine.score(to_input(frame, height=16, width=16))
+    assert engine.score(frame).score == brought.score
+
+
+def test_fp16_is_not_run_on_a_cpu(brightness_model: Any) -> None:
+    with pytest.raises(EngineError, match="does not run the fp16 model") as caught:
+        OrtEngine(brightness_model(), "fp16")
+    assert "kenpin build-engine" in caught.value.cure
+
+
+def test_half_a_gigabyte_of_zeros_is_refused() -> None:
+    with pytest.raises(EngineError, match="does not load"):
+        OrtEngine(bytes(500 << 20), "int8")
 
 
 @pytest.mark.parametrize("brightness", [0, 7])  # 0 / 0 is NaN, 7 / 0 is infinite

@@ -1,0 +1,61 @@
+"""Building an engine while the station runs on ONNX Runtime: a process of its own, of low priority."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from kenpin.precision import Precision
+from kenpin.station_folder import StationFolder
+
+_NICENESS, _NICEST = 10, 19
+_END_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class BackgroundBuild:
+    """One run of `kenpin build-engine`, which refuses to run beside another one. Its outcome is logged.
+
+    Args:
+        folder: The station's folder.
+        precision: Which of the bundle's models.
+        trusted: Files of the keys whose bundles may run.
+    """
+
+    def __init__(self, folder: StationFolder, precision: Precision, trusted: Sequence[Path]) -> None:
+        command = [sys.executable, "-m", "kenpin", "build-engine", "--state", str(folder.root)]
+        command += ["--precision", precision, *(word for key in trusted for word in ("--trust", str(key)))]
+        self._ended_by_us = False
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        # The line comes first. Threads that the process starts from here on inherit this.
+        with contextlib.suppress(ProcessLookupError):
+            nice = min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
+        _log.info("Building the %s engine in the background.", precision)
+        self._watcher = threading.Thread(target=self._watch, name="engine build", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """End it if it still runs; the next start of the station begins again."""
+        self._ended_by_us = True
+        self._process.terminate()
+        self._watcher.join(_END_S)
+        self._process.kill()
+        self._watcher.join(_END_S)
+
+    def _watch(self) -> None:
+        _, said = self._process.communicate()
+        if self._process.returncode == 0:
+            # A warning, as somebody has to do something.
+            _log.warning("The engine is built; restart the station to use it.")
+        elif not self._ended_by_us:
+            last = " ".join(said.split())[-600:]
+            _log.warning("The engine was not built (exit code %d): %s", self._process.returncode, last)

@@ -1,0 +1,92 @@
+"""The way of frames of one size into the engine: page-locked memory -> device -> model's size -> engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    # These import pycuda, which is on a Jetson only.
+    from kenpin.edge_runtime.cuda_graph import Graph
+    from kenpin.edge_runtime.device import Buffer, Device, Stream
+    from kenpin.edge_runtime.frame_kernel import FrameKernel
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where frames of all sizes go.
+
+    Attributes:
+        device: The GPU.
+        stream: Where everything is enqueued.
+        target: The engine's input.
+        input_size: Height and width of the model's input.
+        run_engine: Enqueues the engine and what follows.
+    """
+
+    device: Device
+    stream: Stream
+    target: Buffer
+    input_size: tuple[int, int]
+    run_engine: Callable[[], None]
+
+
+class Lane:
+    """Takes its memory once. The first frame is enqueued step by step, the later ones as one CUDA graph.
+
+    Args:
+        intake: Where its frames go; the device is current.
+        size: Height and width of its frames.
+
+    Attributes:
+        size: Height and width of its frames.
+        frame: Where a frame is put before `launch`.
+    """
+
+    def __init__(self, intake: Intake, size: tuple[int, int]) -> None:
+        self.size = size
+        self._intake = intake
+        self.frame = intake.device.pinned((*size, 3), np.uint8)
+        self._graph: Graph | None = None
+        self._launches = 0
+        self._kernel: FrameKernel | None = None
+        self._source: Buffer | None = None
+        if size != intake.input_size:
+            self._kernel = _kernel(intake, size)
+            # An integrated GPU reads the frame where it is.
+            self._source = None if self.frame.pointer else intake.device.buffer(self.frame.array.nbytes)
+
+    def launch(self) -> None:
+        """Enqueue the frame that is in `frame`.
+
+        TensorRT and the kernel set themselves up in their first run, so that one cannot be recorded.
+        """
+        device, stream = self._intake.device, self._intake.stream
+        if self._launches == 1:
+            self._graph = device.record_graph(stream, self._enqueue)
+        self._launches += 1
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._graph.launch(stream)
+
+    def _enqueue(self) -> None:
+        intake = self._intake
+        if self._kernel is None:
+            intake.device.upload(intake.target, self.frame, intake.stream)
+        else:
+            pointer = self.frame.pointer
+            if self._source is not None:
+                intake.device.upload(self._source, self.frame, intake.stream)
+                pointer = self._source.pointer
+            self._kernel.enqueue(pointer, intake.target.pointer, intake.stream)
+        intake.run_engine()
+
+
+def _kernel(intake: Intake, size: tuple[int, int]) -> FrameKernel:
+    from kenpin.edge_runtime.frame_kernel import FrameKernel  # noqa: PLC0415 - only where there is a GPU
+
+    return FrameKernel(intake.device, camera_size=size, input_size=intake.input_size)

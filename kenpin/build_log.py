@@ -1,0 +1,95 @@
+"""How a build of an engine goes: JSON lines in the station's folder, for whoever wants to tell it on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kenpin.bundle import canonical_json
+from kenpin.events import now_ms
+from kenpin.station_folder import StationFolder
+
+_LEAST_S = 1.0
+
+
+class BuildStep(BaseModel):
+    """One line.
+
+    Attributes:
+        ts_ms: UTC, milliseconds since 1970.
+        state: BUILDING until it has ended one way or the other.
+        key: Which engine: the name of its folder.
+        phase: What TensorRT does, in its own words.
+        share: How far this phase is, 0 to 1.
+        reason: Why it failed, with the cure; empty otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ts_ms: int
+    state: Literal["BUILDING", "DONE", "FAILED"]
+    key: str
+    phase: str = ""
+    share: float = 0.0
+    reason: str = ""
+
+
+class BuildLog:
+    """Writes the lines of one build; the lines of the build before are gone.
+
+    A line that cannot be written is dropped: the build matters more than the news of it.
+
+    Args:
+        folder: The station's folder.
+        key: Which engine.
+    """
+
+    def __init__(self, folder: StationFolder, key: str) -> None:
+        self._path = log_path(folder)
+        self._key = key
+        self._lock = threading.Lock()
+        self._next_s = 0.0
+        self._write(BuildStep(ts_ms=now_ms(), state="BUILDING", key=key), "w")
+
+    def step(self, phase: str, share: float) -> None:
+        """Note how far it is; at most one line per second is kept. Any thread may call it."""
+        with self._lock:
+            if time.monotonic() < self._next_s:
+                return
+            self._next_s = time.monotonic() + _LEAST_S
+            self._write(
+                BuildStep(ts_ms=now_ms(), state="BUILDING", key=self._key, phase=phase, share=share), "a"
+            )
+
+    def end(self, reason: str = "") -> None:
+        """Note the end: done, or failed for this reason."""
+        state: Literal["DONE", "FAILED"] = "FAILED" if reason else "DONE"
+        self._write(BuildStep(ts_ms=now_ms(), state=state, key=self._key, reason=reason), "a")
+
+    def _write(self, step: BuildStep, mode: Literal["a", "w"]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode, encoding="utf-8") as out:
+                out.write(canonical_json(step.model_dump(mode="json")).decode() + "\n")
+        except OSError:
+            pass
+
+
+def log_path(folder: StationFolder) -> Path:
+    """Where the lines are."""
+    return folder.engines / "build.jsonl"
+
+
+def last_step(folder: StationFolder) -> BuildStep | None:
+    """The last line of the last build; `None` where there is none that can be read."""
+    try:
+        with log_path(folder).open("rb") as lines:
+            last = deque(lines, maxlen=1)
+        return BuildStep.model_validate_json(last[0]) if last else None
+    except (OSError, ValidationError):
+        return None

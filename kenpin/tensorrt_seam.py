@@ -1,0 +1,151 @@
+"""The one place that touches the module `tensorrt`: finding it, its log, and the tensors of a kenpin model.
+
+The same code runs on TensorRT 10.3 to 11.4, so only names that all of them have may be used. TensorRT is never
+a dependency: it comes with JetPack.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kenpin.errors import EngineError, KenpinError
+
+OLDEST_MAJOR = 10
+_KEPT_ERRORS = 8
+INPUT = "frames"
+OUTPUTS = ("score", "level_scores", "anomaly_map")
+_EXPORT_AGAIN = "export the bundle again with this version of kenpin"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a network or engine.
+
+    Attributes:
+        name: Its name.
+        dtype: TensorRT's name of the type: FLOAT, UINT8 and so on.
+        shape: Its shape; -1 where it is not fixed.
+        is_input: Whether it goes in.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    is_input: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {self.shape}"
+
+
+def is_installed() -> bool:
+    """Whether there is a module `tensorrt`; it is not imported."""
+    return importlib.util.find_spec("tensorrt") is not None
+
+
+def load_tensorrt() -> Any:
+    """The module `tensorrt`.
+
+    Ask for a CUDA device first: without a driver TensorRT loads, hands out a runtime, and then crashes.
+
+    Raises:
+        EngineError: It is missing, lacks a library, or is too old.
+    """
+    try:
+        trt = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise EngineError(
+            f"TensorRT does not load: {error}",
+            where="Python module tensorrt",
+            cure="apt install python3-libnvinfer (part of JetPack 6.1 or newer), in an environment made with "
+            "--system-site-packages; in a container, mount the library that is named",
+        ) from None
+    version = str(trt.__version__)
+    if int(version.split(".", maxsplit=1)[0]) < OLDEST_MAJOR:
+        raise EngineError(
+            f"TensorRT {version} is too old: {OLDEST_MAJOR} or newer is needed",
+            where="Python module tensorrt",
+            cure="install JetPack 6.1 or newer on this station",
+        )
+    return trt
+
+
+def make_log(trt: Any) -> Any:
+    """A logger for TensorRT that keeps the errors, in `errors`, and hands the rest to `logging`."""
+
+    # TensorRT takes nothing but a subclass.
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors = deque[str](maxlen=_KEPT_ERRORS)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(msg)
+            _log.debug("TensorRT: %s", msg)
+
+    return Log()
+
+
+@contextmanager
+def plain_errors(log: Any, doing: str) -> Iterator[None]:
+    """Turn whatever TensorRT raises into an `EngineError`.
+
+    Args:
+        log: What `make_log` returned.
+        doing: What TensorRT is asked for, to follow "TensorRT cannot".
+    """
+    try:
+        yield
+    except KenpinError:
+        raise
+    except Exception as error:
+        raise failure(log, doing, error=str(error)) from None
+
+
+def failure(log: Any, doing: str, *, error: str = "") -> EngineError:
+    """The error for something that TensorRT did not do, with what it said itself."""
+    said = " ".join((log.errors[-1] if log.errors else error).split())[:400]
+    return EngineError(
+        f"TensorRT cannot {doing}" + (f": {said}" if said else ""),
+        cure="free memory on this station and try again; if it stays, report this sentence with the versions",
+    )
+
+
+def check_tensors(tensors: Iterable[Tensor]) -> tuple[int, int]:
+    """Check that these are the inputs and outputs of a kenpin model with a batch of one.
+
+    Returns:
+        Height and width of the model's input.
+
+    Raises:
+        EngineError: A tensor is missing, has another type, or no fixed shape.
+    """
+    found = {tensor.name: tensor for tensor in tensors}
+    for tensor in found.values():
+        if any(side < 0 for side in tensor.shape):
+            raise EngineError(
+                f"the model has no fixed shape: {tensor}",
+                cure="export again; kenpin export fixes every shape, which TensorRT and CUDA graphs need",
+            )
+    frames = found.get(INPUT)
+    if (
+        found.keys() != {INPUT, *OUTPUTS}
+        or frames is None
+        or not (frames.is_input and frames.dtype == "UINT8" and len(frames.shape) == 4)
+        or (frames.shape[0], frames.shape[3]) != (1, 3)
+        or any(found[name].dtype != "FLOAT" or found[name].shape[:1] != (1,) for name in OUTPUTS)
+    ):
+        raise EngineError(
+            f"not a kenpin model: {', '.join(map(str, found.values()))}",
+            where="frames UINT8 (1, H, W, 3) is needed, and the FLOAT outputs " + ", ".join(OUTPUTS),
+            cure=_EXPORT_AGAIN,
+        )
+    return frames.shape[1], frames.shape[2]

@@ -1,0 +1,490 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kenpin.bundle import Bundle, canonical_json, open_bundle
+from kenpin.edge_runtime.background_build import BackgroundBuild
+from kenpin.edge_runtime.engine_choice import Choice, choose_engine
+from kenpin.edge_runtime.engine_ort import OrtEngine
+from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
+from kenpin.edge_runtime.golden_check import TRT_MARGIN, check_golden
+from kenpin.edge_runtime.readiness import check_readiness
+from kenpin.edge_runtime.station import Station
+from kenpin.engine_store import PASSPORT, unseal_engine
+from kenpin.errors import DataError, DeviceLost, EngineError
+from kenpin.signing import PublicKey, verify
+from tests.edge_runtime.conftest import SIZE, brightness_model
+from tests.fake_jetson import FakeJetson, make_jetson
+from tests.fake_tensorrt import VERSIONS
+
+CAMERA = (3 * SIZE, 5 * SIZE, 3)
+
+
+@pytest.fixture(params=VERSIONS)
+def jetson(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJetson:
+    made = make_jetson(tmp_path, monkeypatch, request.param)
+    made.build()
+    return made
+
+
+@pytest.fixture
+def jetson_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJetson:
+    made = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    made.build()
+    return made
+
+
+def bundle_of(jetson: FakeJetson) -> Bundle:
+    return open_bundle(jetson.workshop.folder.installed(), [jetson.workshop.signer.public])
+
+
+def open_engine(jetson: FakeJetson) -> TrtEngine:
+    device = jetson.device()
+    target = target_of(bundle_of(jetson), "int8", device)
+    plan, passport = unseal_engine(jetson.workshop.folder, target)
+    return TrtEngine(plan, passport.precision, device)
+
+
+def choose(jetson: FakeJetson, precision: Any = "int8") -> Choice:
+    return choose_engine(jetson.workshop.folder, bundle_of(jetson), precision)
+
+
+def random_frames(count: int, shape: tuple[int, ...]) -> list[Any]:
+    chance = np.random.default_rng(0)
+    return [chance.integers(0, 256, shape, np.uint8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("shape", [CAMERA, (SIZE, SIZE, 3), (5, 2 * SIZE, 3)])
+def test_scores_are_those_of_onnx_runtime(
+    jetson: FakeJetson, integrated: bool, graphs: bool, shape: tuple[int, ...]
+) -> None:
+    jetson.device.integrated, jetson.device.graphs = integrated, graphs
+    twin = OrtEngine(brightness_model(), "int8")
+    with open_engine(jetson) as engine:
+        for frame in random_frames(4, shape):
+            ours, theirs = engine.score(frame), twin.score(frame)
+            assert ours.score == pytest.approx(theirs.score)
+            assert ours.level_scores == pytest.approx(theirs.level_scores)
+            np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-6)
+            assert ours.anomaly_map.dtype == np.float32
+        assert engine.device.launches == (3 if graphs else 0)
+        assert (engine.runtime, engine.precision, engine.input_size) == ("tensorrt", "int8", (SIZE, SIZE))
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_no_memory_is_taken_per_frame(jetson: FakeJetson, graphs: bool) -> None:
+    jetson.device.graphs = graphs
+    with open_engine(jetson) as engine:
+        engine.score(random_frames(1, CAMERA)[0])
+        engine.score(random_frames(1, (SIZE, SIZE, 3))[0])
+        before = (engine.device.live, engine.device.allocations)
+        for frame in random_frames(30, CAMERA) + random_frames(30, (SIZE, SIZE, 3)):
+            engine.score(frame)
+        assert (engine.device.live, engine.device.allocations) == before
+    assert engine.device.live == 0
+
+
+def test_a_view_that_is_not_contiguous_is_scored_as_it_looks(jetson_6: FakeJetson) -> None:
+    frame = random_frames(1, CAMERA)[0]
+    with open_engine(jetson_6) as engine:
+        flipped = engine.score(frame[:, ::-1]).anomaly_map
+        np.testing.assert_array_equal(flipped, engine.score(frame[:, ::-1].copy()).anomaly_map)
+
+
+def test_results_stay_when_the_next_frame_comes(jetson_6: FakeJetson) -> None:
+    dark, bright = np.zeros(CAMERA, np.uint8), np.full(CAMERA, 200, np.uint8)
+    with open_engine(jetson_6) as engine:
+        first = engine.score(dark)
+        engine.score(bright)
+        assert first.anomaly_map.max() == 0
+        assert engine.gpu_ms > 0
+
+
+def test_any_thread_may_score(jetson_6: FakeJetson) -> None:
+    scores: list[float] = []
+    with open_engine(jetson_6) as engine:
+        frame = np.full(CAMERA, 90, np.uint8)
+        thread = threading.Thread(target=lambda: scores.append(engine.score(frame).score))
+        thread.start()
+        thread.join()
+    assert scores == [90]
+
+
+def test_a_camera_that_changes_its_size_is_refused(jetson: FakeJetson) -> None:
+    with open_engine(jetson) as engine:
+        engine.score(np.zeros(CAMERA, np.uint8))
+        with pytest.raises(EngineError, match="has 60 x 48 pixels, the frames before had 80 x 48") as caught:
+            engine.score(np.zeros((48, 60, 3), np.uint8))
+        assert "set the camera back" in caught.value.cure
+        assert engine.score(np.full(CAMERA, 7, np.uint8)).score == 7
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros(CAMERA, np.float32),
+        np.zeros(CAMERA[:2], np.uint8),
+        np.zeros((*CAMERA[:2], 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_what_is_no_frame_is_refused(jetson_6: FakeJetson, image: Any) -> None:
+    with open_engine(jetson_6) as engine, pytest.raises(DataError, match="must be BGR uint8") as caught:
+        engine.score(image)
+    assert caught.value.cure
+
+
+def test_a_number_that_is_not_finite_is_refused(jetson_6: FakeJetson) -> None:
+    with open_engine(jetson_6) as engine:
+        jetson_6.trt.noise = float("nan")
+        with pytest.raises(EngineError, match="not finite"):
+            engine.score(np.zeros(CAMERA, np.uint8))
+
+
+def test_an_engine_that_tensorrt_does_not_load_is_refused(jetson: FakeJetson) -> None:
+    device = jetson.device()
+    with pytest.raises(EngineError, match="cannot load the engine: Serialization assertion"):
+        TrtEngine(b"from another version", "int8", device)
+    device.close()
+
+
+@pytest.mark.parametrize("name", ["execute_async_v3", "set_tensor_address"])
+def test_what_tensorrt_refuses_is_an_error(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(f"tests.fake_tensorrt.Context.{name}", lambda *_: False)
+    with pytest.raises(EngineError, match="TensorRT cannot"), open_engine(jetson_6) as engine:
+        engine.score(np.zeros(CAMERA, np.uint8))
+
+
+def test_a_lost_device_is_told_also_where_tensorrt_meets_it_first(jetson_6: FakeJetson) -> None:
+    with open_engine(jetson_6) as engine:
+        jetson_6.trt.enqueue = lambda *_: False
+        jetson_6.device.lost = DeviceLost("an illegal address", cure="restart the station")
+        with pytest.raises(DeviceLost):
+            engine.score(np.zeros(CAMERA, np.uint8))
+
+
+def test_the_station_uses_the_engine_that_it_built(jetson: FakeJetson) -> None:
+    choice = choose(jetson)
+    assert (choice.loaded().runtime, choice.note, choice.build) == ("tensorrt", "", None)
+    choice.loaded().close()
+    assert jetson.trt.loads == 3  # inspected and proven at the build, and loaded now
+
+
+@pytest.mark.parametrize("precision", ["int8", None])
+def test_without_an_engine_onnx_runtime_runs_and_one_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    choice = choose(jetson, precision)
+    # INT8 also without a calibration: thresholds that are set now shall hold for the engine to come.
+    assert (choice.loaded().runtime, choice.loaded().precision, choice.build) == ("onnxruntime", "int8", "int8")
+    assert "no int8 engine has been built" in choice.note
+    assert jetson.trt.loads == 0
+
+
+def spoil_plan(jetson: FakeJetson) -> None:
+    data = bytearray(jetson.plan.read_bytes())
+    data[40] ^= 1
+    jetson.plan.write_bytes(data)
+
+
+def cut_plan(jetson: FakeJetson) -> None:
+    jetson.plan.write_bytes(jetson.plan.read_bytes()[:-1])
+
+
+def forge_passport(jetson: FakeJetson) -> None:
+    path = jetson.engine / PASSPORT
+    path.write_text(path.read_text().replace('"mac":"', '"mac":"0'))
+
+
+def update_tensorrt(jetson: FakeJetson) -> None:
+    jetson.trt.__version__ = "10.16.2.10"
+
+
+def change_gpu(jetson: FakeJetson) -> None:
+    jetson.device.name = "NVIDIA Thor"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_plan, "the engine was changed after it was built"),
+        (cut_plan, "bytes instead of"),
+        (forge_passport, "not made by this station"),
+        (update_tensorrt, "built for TensorRT"),
+        (change_gpu, "built for GPU Orin, not NVIDIA Thor"),
+    ],
+)
+def test_a_stale_or_foreign_engine_is_never_loaded(jetson: FakeJetson, spoil: Any, words: str) -> None:
+    loads = jetson.trt.loads
+    spoil(jetson)
+    choice = choose(jetson)
+    assert choice.loaded().runtime == "onnxruntime"
+    assert words in choice.note
+    assert choice.build == "int8"
+    assert jetson.trt.loads == loads
+
+
+def test_a_build_that_failed_is_not_tried_again_by_itself(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.fail_build = "out of memory"
+    cut_plan(jetson_6)
+    with pytest.raises(EngineError):
+        jetson_6.build()
+    choice = choose(jetson_6)
+    assert choice.build is None
+    assert "the last build failed: TensorRT cannot build the engine: out of memory" in choice.note
+
+
+def test_an_engine_that_scores_otherwise_does_not_run(jetson: FakeJetson) -> None:
+    jetson.trt.noise = 0.05
+    choice = choose(jetson)
+    assert choice.loaded().runtime == "onnxruntime"
+    assert "scores a known frame 40.05 instead of 40" in choice.note
+    assert choice.build is None
+
+
+def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> None:
+    bundle = bundle_of(jetson_6)
+    with open_engine(jetson_6) as engine:
+        assert check_golden(engine, bundle).tolerance == TRT_MARGIN * bundle.manifest.golden_tolerance
+    twin = OrtEngine(brightness_model(), "int8")
+    assert check_golden(twin, bundle).tolerance == bundle.manifest.golden_tolerance
+
+
+def test_where_no_gpu_answers_nothing_changes(jetson_6: FakeJetson, caplog: Any) -> None:
+    jetson_6.device.missing = EngineError("there is no NVIDIA driver", cure="install JetPack")
+    choice = choose(jetson_6)
+    assert (choice.loaded().runtime, choice.note, choice.build) == ("onnxruntime", "", None)
+    assert "there is no NVIDIA driver; install JetPack" in caplog.text
+
+
+def test_where_no_tensorrt_is_installed_nothing_changes(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("kenpin.tensorrt_seam.is_installed", lambda: False)
+    jetson_6.device.missing = AssertionError("the device is not asked for")  # type: ignore[assignment]
+    assert choose(jetson_6).loaded().runtime == "onnxruntime"
+    assert caplog.text == ""
+
+
+def test_tensorrt_8_is_said_and_onnx_runtime_runs(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.__version__ = "8.6.2"
+    choice = choose(jetson_6)
+    assert choice.loaded().runtime == "onnxruntime"
+    assert "8.6.2 is too old" in choice.note
+    assert choice.build is None
+
+
+def test_fp16_without_an_engine_gives_no_decision_with_the_cure_and_is_built(jetson_6: FakeJetson) -> None:
+    workshop = jetson_6.workshop
+    bundle = workshop.install(workshop.bundle(quantization={"precision": "fp16"}))
+    workshop.calibrate(bundle, rev=2, precision="fp16")
+    ready = check_readiness(workshop.folder, [workshop.signer.public])
+    assert (ready.engine, ready.build) == (None, "fp16")
+    assert "no fp16 engine has been built" in ready.fault
+    assert "kenpin build-engine" in ready.fault
+    jetson_6.build()
+    ready = check_readiness(workshop.folder, [workshop.signer.public])
+    assert ready.engine is not None
+    assert (ready.engine.precision, ready.fault) == ("fp16", "")
+
+
+def start(jetson: FakeJetson, *brightness: int) -> Station:
+    return Station(jetson.workshop.config(f"folder:{jetson.workshop.pictures(*brightness)}"))
+
+
+def verdicts(jetson: FakeJetson) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(jetson.workshop.folder.database)
+    try:
+        return connection.execute("SELECT verdict, reason FROM part ORDER BY seq").fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_station_runs_on_its_engine_and_gives_the_memory_back(
+    jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    real = jetson.device.__init__
+
+    def remember(self: Any, index: int = 0) -> None:
+        real(self, index)
+        made.append(self)
+
+    monkeypatch.setattr(jetson.device, "__init__", remember)
+    with start(jetson, 10, 150, 250, 20) as station:
+        report = station.run()
+    assert [verdict for verdict, _ in verdicts(jetson)] == ["OK", "REVIEW", "NG", "OK"]
+    assert report.precision == "int8"
+    (device,) = made
+    assert device.launches > 0
+    assert (device.live, device.closed) == (0, True)
+
+
+def test_a_lost_device_ends_the_station_after_the_part_got_its_verdict(jetson: FakeJetson) -> None:
+    lost = DeviceLost("an illegal address; the GPU cannot be used", cure="restart the station")
+    with start(jetson, 10, 20, 30) as station:
+        jetson.device.lost = lost
+        with pytest.raises(DeviceLost):
+            station.run()
+    assert verdicts(jetson) == [("NO_DECISION", lost.what)]
+    assert lost.exit_code not in (0, 1, 2)
+
+
+def test_an_error_that_passes_does_not_end_the_station(jetson_6: FakeJetson) -> None:
+    with start(jetson_6, 10, 20) as station:
+        jetson_6.device.lost = EngineError("the GPU refused", cure="wait")
+        station.run()
+    assert verdicts(jetson_6) == [("NO_DECISION", "the GPU refused")] * 2
+
+
+def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    started: list[tuple[Any, ...]] = []
+
+    class Build:
+        def __init__(self, *arguments: Any) -> None:
+            started.append(arguments)
+
+        def close(self) -> None:
+            started.append(("closed",))
+
+    monkeypatch.setattr("kenpin.edge_runtime.station.BackgroundBuild", Build)
+    update_tensorrt(jetson_6)
+    workshop = jetson_6.workshop
+    with start(jetson_6, 10) as station:
+        station.run()
+    assert [verdict for verdict, _ in verdicts(jetson_6)] == ["OK"]
+    assert started == [(workshop.folder, "int8", (workshop.public_key,)), ("closed",)]
+    assert "ONNX Runtime runs instead of TensorRT: the engine was built for TensorRT 10.3.0" in caplog.text
+
+
+SITE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.edge_runtime import fake_device
+from tests.fake_tensorrt import make_tensorrt
+sys.modules["tensorrt"] = make_tensorrt("10.3.0")
+import kenpin.edge_runtime.device
+kenpin.edge_runtime.device.Device = fake_device.Device
+"""
+
+
+@pytest.fixture
+def fakes_for_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SITE.format(root=str(Path(__file__).parents[2])))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+
+def test_the_background_build_makes_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes_for_children: None, caplog: Any, wait_for: Any
+) -> None:
+
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    assert choose(jetson).build == "int8"
+    build = BackgroundBuild(jetson.workshop.folder, "int8", (jetson.workshop.public_key,))
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert os.getpriority(os.PRIO_PROCESS, build._process.pid) == nice
+    wait_for(lambda: "The engine is built" in caplog.text, "the engine", 60.0)
+    build.close()
+    assert choose(jetson).loaded().runtime == "tensorrt"
+
+
+def test_the_outcome_of_a_build_that_failed_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes_for_children: None, caplog: Any, wait_for: Any
+) -> None:
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    build = BackgroundBuild(jetson.workshop.folder, "fp16", (jetson.workshop.public_key,))
+    wait_for(lambda: "The engine was not built (exit code 1)" in caplog.text, "the log", 60.0)
+    build.close()
+    assert "no fp16 model" in caplog.text
+
+
+def test_a_build_is_ended_with_the_station(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    build = BackgroundBuild(jetson_6.workshop.folder, "int8", ())
+    build.close()
+    assert build._process.returncode == -signal.SIGTERM
+    assert caplog.text == ""
+
+
+def verify_engine(jetson: FakeJetson, *words: object) -> Any:
+    workshop = jetson.workshop
+    workshop.folder.key.unlink(missing_ok=True)
+    workshop.folder.key.with_suffix(".pub").unlink(missing_ok=True)
+    workshop.station_key.save(workshop.folder.key)
+    options = ("--state", workshop.folder.root, "--trust", workshop.public_key)
+    return jetson.kenpin("verify-engine", *options, *words)
+
+
+def test_verify_engine_signs_what_the_engine_scored(jetson: FakeJetson, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    jetson.trt.noise = 0.02
+    result = verify_engine(jetson, "--json", "--out", out)
+    document = json.loads(result.stdout)
+    report = document["report"]
+    assert (report["passed"], report["runtime"], report["precision"]) == (True, "tensorrt", "int8")
+    assert report["bundle_sha256"] == bundle_of(jetson).sha256
+    assert report["tolerance"] == pytest.approx(0.03)
+    (frame,) = report["frames"]
+    assert (frame["file"], frame["expected"], frame["score"]) == ("golden/0.png", 40, pytest.approx(40.02))
+    # The file is signed in minisign's format with the station's key.
+    key = PublicKey.load(jetson.workshop.folder.key.with_suffix(".pub"))
+    signature = out.with_name("report.json.minisig").read_text()
+    verify(out.read_bytes(), signature, [key], where=out)
+    assert out.read_bytes() == canonical_json(report)
+    assert signature == document["signature"]
+    assert "passed: lamp-1.0, int8 on tensorrt, 1 golden frames, the worst off by 0.02" in result.stderr
+
+
+def test_verify_engine_says_that_and_why_onnx_runtime_runs(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.noise = 1.0
+    result = verify_engine(jetson_6, "--json")
+    report = json.loads(result.stdout)["report"]
+    assert (report["passed"], report["runtime"]) == (True, "onnxruntime")
+    assert "scores a known frame 41 instead of 40" in report["note"]
+
+
+def test_verify_engine_reports_a_failure_and_fails(jetson_6: FakeJetson, tmp_path: Path) -> None:
+    workshop, out = jetson_6.workshop, tmp_path / "report.json"
+    workshop.install(workshop.bundle(model=brightness_model(scale=2.0)))
+    with pytest.raises(EngineError, match="did not pass"):
+        verify_engine(jetson_6, "--out", out)
+    report = json.loads(out.read_text())
+    assert (report["passed"], report["runtime"]) == (False, None)
+    assert "scores a known frame 80 instead of 40" in report["fault"]
+
+
+def test_calibration_scores_with_the_engine_of_the_station(jetson_6: FakeJetson, tmp_path: Path) -> None:
+    workshop = jetson_6.workshop
+    workshop.folder.records.unlink()
+    workshop.folder.key.with_suffix(".pub").unlink()
+    good = workshop.pictures(10, 11, 12, 13, 14, 15)
+    jetson_6.trt.noise = 0.02
+    options = ("--state", workshop.folder.root, "--trust", workshop.public_key, "--by", "tester", "--json")
+    result = jetson_6.kenpin("calibrate", "fit", "--good", good, *options)
+    record = json.loads(result.stdout)["record"]
+    assert record["precision"] == "int8"
+    assert record["good"]["000.png"] == pytest.approx(10.02)

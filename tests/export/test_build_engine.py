@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kenpin.build_log import BuildStep
+from kenpin.engine_store import load_engine_key, mac
+from kenpin.errors import EngineError
+from kenpin.export import build_engine
+from kenpin.export.build_engine import read_layers
+from kenpin.export.driver import driver_version, l4t_release
+from kenpin.export.model_header import check_header
+from tests.edge_runtime.conftest import brightness_model
+from tests.fake_jetson import FakeJetson, make_jetson
+from tests.fake_tensorrt import VERSIONS, Config, make_tensorrt
+
+
+@pytest.fixture(params=VERSIONS)
+def jetson(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJetson:
+    return make_jetson(tmp_path, monkeypatch, request.param)
+
+
+@pytest.fixture
+def jetson_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJetson:
+    return make_jetson(tmp_path, monkeypatch, "10.3.0")
+
+
+def changed(**changes: Any) -> bytes:
+    """The brightness model with something wrong."""
+    model = onnx.ModelProto.FromString(brightness_model())
+    if "opset" in changes:
+        model.opset_import[0].version = changes["opset"]
+    if "ir" in changes:
+        model.ir_version = changes["ir"]
+    if changes.get("dynamic"):
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+    if changes.get("op"):
+        model.graph.node[3].op_type = changes["op"]
+        model.graph.node[3].name = "/head/odd"
+    if changes.get("external"):
+        tensor = model.graph.initializer[0]
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+    if changes.get("zero_point"):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(3, np.int8), "shift"))
+        node = helper.make_node("QuantizeLinear", ["scaled", "scale", "shift"], ["q"], name="/encoder/q")
+        model.graph.node.append(node)
+    if changes.get("other"):
+        model.graph.output[0].name = "logits"
+    return bytes(model.SerializeToString())
+
+
+def test_an_engine_is_built_proven_and_sealed_with_its_passport(jetson: FakeJetson) -> None:
+    bundle = jetson.workshop.bundle()
+    result = jetson.build("--json")
+    document = json.loads(result.stdout)
+    passport = jetson.passport
+    assert document["passport"] == passport.model_dump(mode="json", by_alias=True)
+    assert document["engine"] == str(jetson.engine)
+    assert document["golden"] == {"frames": 1, "tolerance": pytest.approx(0.03), "worst": 0.0}
+    assert (passport.bundle_sha256, passport.model, passport.precision) == (bundle.sha256, "lamp-1.0", "int8")
+    assert (passport.tensorrt, passport.cuda) == (jetson.trt.__version__, "12.6")
+    assert (passport.gpu, passport.compute_capability) == ("Orin", "8.7")
+    assert passport.plan_bytes == jetson.plan.stat().st_size
+    assert passport.target.key == jetson.engine.name
+    # The one layer of four that computes in INT8; what only changes a format does not count.
+    assert passport.layers.int8 == ("conv1 + relu",)
+    assert (passport.layers.total, passport.layers.float_convolutions) == (4, ("conv2",))
+    for words in (
+        "lamp-1.0, int8",
+        "1 of 4 layers run in INT8; convolutions that do not: conv2",
+        "1 of 1 within",
+    ):
+        assert words in result.stderr
+
+
+def test_the_network_is_strongly_typed_and_no_precision_flag_is_set(jetson: FakeJetson) -> None:
+    jetson.build("--workspace-mb", 64)
+    (config,), flags = jetson.trt.configs, jetson.trt.NetworkDefinitionCreationFlag
+    assert jetson.trt.networks == [1 << int(flags.STRONGLY_TYPED)]
+    assert config._flags == set()  # TF32 is off too: it would cost the float layers their digits
+    assert config._limits == {jetson.trt.MemoryPoolType.WORKSPACE: 64 << 20}
+    assert config.profiling_verbosity == jetson.trt.ProfilingVerbosity.DETAILED
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_each_precision_has_an_engine_of_its_own(jetson_6: FakeJetson, precision: str) -> None:
+    jetson_6.build("--precision", precision)
+    assert jetson_6.passport.precision == precision
+
+
+def test_a_bundle_without_an_fp16_model_is_refused_before_tensorrt(jetson_6: FakeJetson) -> None:
+    with pytest.raises(EngineError, match=r"the bundle has no fp16 model: its model\.onnx is int8"):
+        jetson_6.build("--precision", "fp16")
+    assert jetson_6.trt.networks == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+def test_the_bundle_says_what_is_built(jetson_6: FakeJetson, precision: str) -> None:
+    workshop = jetson_6.workshop
+    workshop.install(workshop.bundle(quantization={"precision": precision}))
+    jetson_6.build()
+    assert jetson_6.passport.precision == precision
+
+
+def test_a_precision_that_is_not_known_is_refused(jetson_6: FakeJetson) -> None:
+    workshop = jetson_6.workshop
+    workshop.install(workshop.bundle(quantization={"precision": "int4"}))
+    with pytest.raises(EngineError, match="'int4' of the bundle's model is not known"):
+        jetson_6.build()
+
+
+def test_a_bundle_that_is_not_installed_can_be_built_ahead(jetson_6: FakeJetson) -> None:
+    ahead = jetson_6.workshop.bundle(version="2.0")
+    jetson_6.build("--bundle", ahead.path)
+    assert jetson_6.passport.bundle_sha256 == ahead.sha256
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        (changed(dynamic=True), "no fixed shape: frames UINT8"),
+        (changed(op="Det"), r"node /head/odd \(Det\): In function checkDet"),
+        (changed(zero_point=True), r"node /encoder/q \(QuantizeLinear\): .*Non-zero zero point"),
+        (changed(external=True), "Failed to open file"),
+        (changed(opset=24), "opset 24"),
+        (changed(opset=8), "opset 8"),
+        (changed(ir=11), "IR version 11"),
+        (changed(other=True), "not a kenpin model: .*logits"),
+        (bytes(1 << 20), "not an ONNX file"),
+        (brightness_model()[:-3], "not an ONNX file"),
+        (b"", "not an ONNX file"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_in_plain_words(
+    jetson: FakeJetson, model: bytes, what: str
+) -> None:
+    jetson.build()
+    before = jetson.plan.read_bytes()
+    jetson.workshop.install(jetson.workshop.bundle(model=model))
+    with pytest.raises(EngineError, match=what) as caught:
+        jetson.build()
+    assert caught.value.cure
+    assert jetson.trt.builds == 1  # nobody waited minutes for that
+    assert jetson.plan.read_bytes() == before
+    assert jetson.build_steps()[-1]["state"] == "FAILED"
+
+
+def test_half_a_gigabyte_of_zeros_is_refused_at_once() -> None:
+    with pytest.raises(EngineError, match="not an ONNX file"):
+        check_header(bytes(500 << 20))
+
+
+def test_a_bundle_without_golden_frames_is_refused(jetson_6: FakeJetson) -> None:
+    jetson_6.workshop.install(jetson_6.workshop.bundle(golden=()))
+    with pytest.raises(EngineError, match="no golden frames"):
+        jetson_6.build()
+    assert jetson_6.trt.networks == []
+
+
+def test_an_engine_that_scores_otherwise_is_not_kept(jetson: FakeJetson) -> None:
+    jetson.build()
+    before = jetson.passport
+    jetson.trt.noise = 0.05
+    with pytest.raises(EngineError, match=r"scores a known frame 40.05 instead of 40"):
+        jetson.build()
+    assert jetson.passport == before
+    assert "40.05" in jetson.build_steps()[-1]["reason"]
+
+
+def test_a_difference_within_the_tolerance_passes(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.noise = 0.02  # twice what ONNX Runtime may be off
+    jetson_6.build()
+
+
+def test_without_a_device_tensorrt_is_not_touched(jetson: FakeJetson) -> None:
+    jetson.device.missing = EngineError("there is no NVIDIA driver", cure="install JetPack")
+    with pytest.raises(EngineError, match="no NVIDIA driver"):
+        jetson.build()
+    assert jetson.trt.networks == []
+    assert jetson.trt.loads == 0
+
+
+def test_tensorrt_8_is_refused_with_the_cure(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.__version__ = "8.6.2"
+    with pytest.raises(EngineError, match=r"TensorRT 8\.6\.2 is too old") as caught:
+        jetson_6.build()
+    assert "JetPack 6.1 or newer" in caught.value.cure
+
+
+def test_a_library_that_tensorrt_lacks_is_named(jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(name: str) -> None:
+        raise ImportError("libnvdla_compiler.so: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("kenpin.tensorrt_seam.importlib", SimpleNamespace(import_module=lacking))
+    with pytest.raises(EngineError, match="libnvdla_compiler") as caught:
+        jetson_6.build()
+    assert "python3-libnvinfer" in caught.value.cure
+
+
+def test_what_tensorrt_says_when_it_gives_up_is_told(jetson: FakeJetson) -> None:
+    jetson.trt.fail_build = "Could not find any implementation for node conv1 due to insufficient workspace"
+    with pytest.raises(EngineError, match="cannot build the engine: Could not find any implementation"):
+        jetson.build()
+
+
+def test_a_build_that_gives_up_without_a_word_is_an_error(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.fail_build = ""
+    with pytest.raises(EngineError) as caught:
+        jetson_6.build()
+    assert caught.value.what == "TensorRT cannot build the engine"
+
+
+def test_an_exception_of_tensorrt_does_not_leak(jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(jetson_6.trt.Builder, "__init__", broken)
+    with pytest.raises(EngineError, match="factory function returned nullptr"):
+        jetson_6.build()
+
+
+def test_timings_are_kept_and_used_again(jetson: FakeJetson) -> None:
+    jetson.build()
+    jetson.build()
+    assert [config._given for config in jetson.trt.configs] == [b"", b"measured"]
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_timings_that_this_station_did_not_write_are_not_read(jetson_6: FakeJetson, place: int) -> None:
+    jetson_6.build()
+    (cache,) = jetson_6.workshop.folder.engines.glob("timings-*.cache")
+    data = bytearray(cache.read_bytes())
+    data[place] ^= 1
+    cache.write_bytes(data)
+    jetson_6.build()
+    assert jetson_6.trt.configs[-1]._given == b""
+
+
+def test_timings_that_tensorrt_refuses_are_measured_again(jetson_6: FakeJetson) -> None:
+    jetson_6.build()
+    (cache,) = jetson_6.workshop.folder.engines.glob("timings-*.cache")
+    cache.write_bytes(mac(load_engine_key(jetson_6.workshop.folder), b"another GPU").encode() + b"another GPU")
+    jetson_6.build()
+    assert jetson_6.trt.configs[-1]._given == b""
+
+
+@pytest.mark.parametrize("suffix", [".plan.{pid}.part", "passport.json.{pid}.part"])
+def test_a_full_disk_leaves_the_old_engine(
+    jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    suffix = suffix.format(pid=os.getpid())
+    jetson.build()
+    before = (jetson.passport, jetson.plan.read_bytes())
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if str(Path(f"/proc/self/fd/{handle}").readlink()).endswith(suffix):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EngineError, match="No space left on device") as caught:
+        jetson.build()
+    assert "unchanged" in caught.value.cure
+    passport = jetson.passport
+    assert (passport, (jetson.engine / f"{passport.plan_sha256}.plan").read_bytes()) == before
+    assert not list(jetson.workshop.folder.engines.rglob("*.part"))
+
+
+def test_two_builds_at_once_are_refused(jetson_6: FakeJetson) -> None:
+    jetson_6.build()
+    with (jetson_6.workshop.folder.engines / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(EngineError, match="another engine is being built"):
+            jetson_6.build()
+    jetson_6.build()
+
+
+def test_ctrl_c_ends_the_build(jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kenpin.export.build_progress.Bars.show", interrupted)
+    with pytest.raises(click.Abort):
+        jetson.build()
+    assert not list(jetson.workshop.folder.engines.rglob("*.plan"))
+    assert jetson.build_steps()[-1]["reason"] == "interrupted"
+
+
+def test_progress_that_cannot_be_told_does_not_end_the_build(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("the terminal went away")
+
+    monkeypatch.setattr("kenpin.export.build_progress.Bars.show", broken)
+    jetson_6.build()
+
+
+def test_every_step_of_a_build_can_be_read_while_it_runs(
+    jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.build_log._LEAST_S", 0.0)
+    jetson.build()
+    steps = [BuildStep.model_validate(step) for step in jetson.build_steps()]
+    assert [step.state for step in steps[:-1]] == ["BUILDING"] * (len(steps) - 1)
+    assert steps[-1].state == "DONE"
+    assert {step.key for step in steps} == {jetson.engine.name}
+    phases = [(step.phase, step.share) for step in steps]
+    assert ("Timing", pytest.approx(2 / 3)) in phases
+    assert ("Building Engine", 0.5) in phases
+    assert ("golden frames", 0.0) in phases
+
+
+def test_only_one_line_per_second_is_written(jetson_6: FakeJetson) -> None:
+    jetson_6.build()
+    assert len(jetson_6.build_steps()) == 3  # began, the first step, done
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "[]", "{}", '{"Layers": 3}', '{"Layers": ["conv1", "conv2"]}', "[" * 10**5]
+)
+def test_an_inspector_that_cannot_be_read_gives_no_int8_layers(text: str) -> None:
+    assert read_layers(text).int8 == ()
+
+
+def test_uint8_is_not_int8() -> None:
+    layer = {"Name": "cast", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Row major UInt8"}]}
+    assert read_layers(json.dumps({"Layers": [layer]})).int8 == ()
+
+
+def test_the_driver_and_jetson_linux_are_read_where_they_are_told(tmp_path: Path) -> None:
+    told = {
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15": "535.104.05",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release": "540.4.0",
+        "something else": "",
+    }
+    path = tmp_path / "file"
+    for text, version in told.items():
+        path.write_text(text)
+        assert driver_version(path) == version
+    path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
+    assert l4t_release(path) == "36.4.3"
+    assert driver_version(tmp_path / "none") == l4t_release(tmp_path / "none") == ""
+
+
+def test_the_fake_knows_only_names_of_its_version() -> None:
+    old, new = make_tensorrt("10.3.0"), make_tensorrt("11.4.0.106")
+    with pytest.raises(AttributeError, match="INT8"):
+        new.BuilderFlag.INT8  # noqa: B018
+    assert old.BuilderFlag.INT8 is not None
+    with pytest.raises(
+        AttributeError, match=r"IBuilderConfig of TensorRT 10\.3\.0 has no attribute 'build_route'"
+    ):
+        Config(old).build_route = 1
+    Config(new).build_route = 1
+    with pytest.raises(AttributeError, match="no attribute 'create_nothing'"):
+        old.create_nothing  # noqa: B018
+
+
+def test_a_call_that_only_one_version_has_fails_the_build(
+    jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = build_engine._configure
+
+    def only_in_11_4(trt: Any, builder: Any, order: Any, monitor: Any) -> Any:
+        config = real(trt, builder, order, monitor)
+        config.build_route = 1
+        return config
+
+    monkeypatch.setattr(build_engine, "_configure", only_in_11_4)
+    if jetson.trt.__version__.startswith("11.4"):
+        jetson.build()
+    else:
+        with pytest.raises(EngineError, match="no attribute 'build_route'"):
+            jetson.build()
