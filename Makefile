@@ -4,6 +4,7 @@
 #   make bench ARGS="DIR DIR"        folders of real pictures, MVTec style
 #   make bench-train SETS="DIR DIR"  the training against flat ones; the four drawn products come on top
 #   make bench-ablation, bench-few   the same for what each part brings and for few pictures
+#   make check-export ARGS="DIR DIR"  audit, NVIDIA's builder, fidelity and accuracy gate; a drawn part without ARGS
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY  := $(VENV)/.dev-ready
 
-.PHONY: demo test check bench bench-train bench-ablation bench-few bench-edge clean
+.PHONY: demo test check check-export nvidia bench bench-train bench-ablation bench-few bench-edge clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_READY)
@@ -28,6 +29,15 @@ check: $(DEV_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# What the tests of TensorRT and of the device need: NVIDIA's parser from PyPI, and pycuda, which takes the CUDA
+# toolkit and two minutes. No GPU. Without them, these tests are left out.
+nvidia: $(DEV_READY)
+	$(PIP) -e '.[dev,rtx-check]'
+	scripts/install_pycuda.sh $(BIN)/python
+
+check-export: $(DEV_READY)
+	$(BIN)/python scripts/check_export.py $(ARGS)
 
 bench: $(DEV_READY)
 	$(BIN)/python benchmarks/real_pictures.py $(ARGS)
@@ -45,6 +55,7 @@ bench-few: $(DEV_READY)
 
 bench-edge: $(DEV_READY)
 	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
+	$(BIN)/python benchmarks/engine_overhead.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,9 +24,9 @@ from torch.nn import functional
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.pipeline import find_ranges
 from kenpin.export.quantize import find_placement, quantize
+from kenpin.machine_state import processor
 from kenpin.preprocess import to_input
 from kenpin.synthetic import draw_part
-from kenpin.train.bench_tables import machine
 from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
@@ -86,7 +86,9 @@ def main() -> None:
         "PatchCore, float": to_onnx(PatchCore(options.size).eval(), side=options.size),
     }
     times = measure(models, images[:1], options.rounds)
-    print(f"{machine()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {options.size} px\n")
+    print(
+        f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {options.size} px\n"
+    )
     print("| model | GFLOP | MB | ms, minimum | ms, median | images/s by median |\n|---|---|---|---|---|---|")
     for name, model in models.items():
         ms = np.array(times[name]) * 1000

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from kenpin.frame import read_picture
+from kenpin.machine_state import processor
 from kenpin.pictures import GOOD, read_data
-from kenpin.train.bench_tables import machine
 from kenpin.train.metrics import auroc
 from kenpin.train.run import git_commit
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     options = parser.parse_args()
     setting = f"{options.size} px, {options.budget}, seed {options.seed}"
-    print(f"{machine()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
+    print(f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for folder in options.folders:
         print(row(folder, options), flush=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 
 import numpy as np
 
+from kenpin.machine_state import processor
 from kenpin.train.bench import Arm, Outcome, arms, difference, headline
 from kenpin.train.metrics import Interval
 from kenpin.train.run import git_commit
@@ -104,7 +103,7 @@ def study(title: str, columns: list[str], rows: Sequence[list[str]], notes: Sequ
     """A table with where and when it was measured."""
     return Study(
         title=title,
-        machine=machine(),
+        machine=processor(),
         commit=git_commit(),
         date=f"{datetime.now(tz=timezone.utc):%Y-%m-%d}",
         columns=columns,
@@ -119,14 +118,6 @@ def as_markdown(table: Study) -> str:
     lines += ["|---" * len(table.columns) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in table.cells]
     return "\n".join([*lines, *(["", *table.notes] if table.notes else [])])
-
-
-def machine() -> str:
-    """Number and name of the processors."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores {names[0]}" if names else platform.machine()
 
 
 def told(figure: Interval, *, digits: int = 3) -> str:
