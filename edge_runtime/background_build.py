@@ -11,11 +11,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from kenpin.build_log import last_step
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 
 _NICENESS, _NICEST = 10, 19
 _END_S = 5.0
+_LOOK_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -26,11 +28,16 @@ class BackgroundBuild:
         folder: The station's folder.
         precision: Which of the bundle's models.
         trusted: Files of the keys whose bundles may run.
+
+    Attributes:
+        told: How it goes, for a person; changes a few times in a build.
     """
 
     def __init__(self, folder: StationFolder, precision: Precision, trusted: Sequence[Path]) -> None:
         command = [sys.executable, "-m", "kenpin", "build-engine", "--state", str(folder.root)]
         command += ["--precision", precision, *(word for key in trusted for word in ("--trust", str(key)))]
+        self.told = "the engine is being built"
+        self._folder = folder
         self._ended_by_us = False
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -52,10 +59,23 @@ class BackgroundBuild:
         self._watcher.join(_END_S)
 
     def _watch(self) -> None:
-        _, said = self._process.communicate()
+        said = self._follow()
         if self._process.returncode == 0:
+            self.told = "the engine is built; restart the station to use it"
             # A warning, as somebody has to do something.
             _log.warning("The engine is built; restart the station to use it.")
         elif not self._ended_by_us:
             last = " ".join(said.split())[-600:]
+            self.told = "the engine was not built"
             _log.warning("The engine was not built (exit code %d): %s", self._process.returncode, last)
+
+    def _follow(self) -> str:
+        """Wait for the end and tell how it goes meanwhile; returns what the process said."""
+        while True:
+            try:
+                return self._process.communicate(timeout=_LOOK_S)[1]
+            except subprocess.TimeoutExpired:
+                step = last_step(self._folder)
+                if step is not None and step.phase:
+                    # In tens: every change of this is a message.
+                    self.told = f"the engine is being built: {step.phase}, {10 * int(10 * step.share)} %"

@@ -97,9 +97,10 @@ class Station:
             self._ready = check_readiness(folder, trusted)
             if self._ready.engine is not None:
                 opened.callback(self._ready.engine.close)
+            self._build: BackgroundBuild | None = None
             if self._ready.build is not None:
-                build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
-                opened.enter_context(contextlib.closing(build))
+                self._build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
+                opened.enter_context(contextlib.closing(self._build))
             self._judge = Judge(
                 self._ready, self._identity, self._counters, timeout_ms=config.decide.timeout_ms
             )
@@ -210,14 +211,17 @@ class Station:
         """Say how the station is, where that changed."""
         state: tuple[State, str] = ("RUNNING", "")
         if self._ready.fault:
-            state = ("FAULT", self._ready.fault)
+            state = ("FAULT", self._with_build(self._ready.fault))
         elif trouble or self._ready.note:
-            state = ("DEGRADED", trouble or self._ready.note)
+            state = ("DEGRADED", trouble or self._with_build(self._ready.note))
         if trouble and trouble != self._trouble:
             _log.warning("%s", trouble)
         self._trouble = trouble
         if self._publisher is not None:
             self._publisher.set_state(*state)
+
+    def _with_build(self, reason: str) -> str:
+        return f"{reason}; {self._build.told}" if self._build is not None else reason
 
     def _report(self) -> Report:
         engine = self._ready.engine

@@ -6,12 +6,15 @@ import signal
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kenpin.build_log import BuildLog
 from kenpin.bundle import Bundle, canonical_json, open_bundle
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
@@ -358,6 +361,8 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
     started: list[tuple[Any, ...]] = []
 
     class Build:
+        told = "being built: 40 %"
+
         def __init__(self, *arguments: Any) -> None:
             started.append(arguments)
 
@@ -367,8 +372,17 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
     monkeypatch.setattr("kenpin.edge_runtime.station.BackgroundBuild", Build)
     update_tensorrt(jetson_6)
     workshop = jetson_6.workshop
+    states: list[tuple[str, str]] = []
     with start(jetson_6, 10) as station:
+        station._publisher = SimpleNamespace(  # type: ignore[assignment]
+            start=lambda: None,
+            stop=lambda **_: None,
+            set_state=lambda *state: states.append(state),
+            traffic=SimpleNamespace(acked=0),
+        )
         station.run()
+    assert {state for state, _ in states} == {"DEGRADED"}
+    assert all(reason.endswith("; being built: 40 %") for _, reason in states)
     assert [verdict for verdict, _ in verdicts(jetson_6)] == ["OK"]
     assert started == [(workshop.folder, "int8", (workshop.public_key,)), ("closed",)]
     assert "ONNX Runtime runs instead of TensorRT: the engine was built for TensorRT 10.3.0" in caplog.text
@@ -415,6 +429,20 @@ def test_the_outcome_of_a_build_that_failed_is_logged(
     wait_for(lambda: "The engine was not built (exit code 1)" in caplog.text, "the log", 60.0)
     build.close()
     assert "no fp16 model" in caplog.text
+
+
+def test_how_far_a_build_is_can_be_told(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait_for: Any
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("kenpin.edge_runtime.background_build._LOOK_S", 0.02)
+    with closing(BackgroundBuild(jetson_6.workshop.folder, "int8", ())) as build:
+        assert build.told == "the engine is being built"
+        BuildLog(jetson_6.workshop.folder, "a").step("Building engine", 0.47)
+        wait_for(lambda: build.told == "the engine is being built: Building engine, 40 %", "the step")
 
 
 def test_a_build_is_ended_with_the_station(
