@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.export.onnx_model import to_onnx
-from kenpin.export.pipeline import find_ranges
-from kenpin.export.quantize import find_placement, quantize
+from kenpin.export.placement import find_placement
+from kenpin.export.quantize import quantize
+from kenpin.export.range_methods import ranges_by
+from kenpin.export.ranges import measure_reach
 from kenpin.machine_state import processor
 from kenpin.preprocess import to_input
 from kenpin.synthetic import draw_part
@@ -80,9 +82,10 @@ def main() -> None:
     )
     fp = to_onnx(kenpin_model(images), side=options.size)
     placement = find_placement(fp)
+    ranges = ranges_by("max_1.25", measure_reach(fp, placement.activations, images))
     models = {
         "kenpin, float": fp,
-        "kenpin, INT8": quantize(fp, placement, find_ranges(fp, placement, images, advance=lambda: None)),
+        "kenpin, INT8": quantize(fp, placement, ranges),
         "PatchCore, float": to_onnx(PatchCore(options.size).eval(), side=options.size),
     }
     times = measure(models, images[:1], options.rounds)

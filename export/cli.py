@@ -7,16 +7,18 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from kenpin.errors import ConfigError
 from kenpin.export.pack import Label
-from kenpin.export.parity import WEAK_SQNR_DB, Parity
-from kenpin.export.pipeline import Exported, export_run
+from kenpin.export.pipeline import Exported, Order, export_run
+from kenpin.export.scheme import Scheme
+from kenpin.export.tables import document, gate_table, layer_table, parity_table
+from kenpin.precision import Precision
 from kenpin.signing import SecretKey, default_key
 from kenpin.train.run import RunFolder
 
@@ -29,26 +31,43 @@ console = Console(stderr=True)
 @click.option("--key", type=click.Path(path_type=Path), help="Signing key.  [default: this user's own]")
 @click.option("--product", help="Name of the part.  [default: the run's]")
 @click.option("--version", help="Version of the bundle.  [default: the time, UTC]")
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp16", "fp32"]),
+    default="int8",
+    show_default=True,
+    help="Of model.onnx: INT8 with fp32; INT8 with fp16, for TensorRT only; or no INT8.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["int8", "fp32qdq"]),
+    default="int8",
+    show_default=True,
+    help="How INT8 weights are stored; fp32qdq is for parsers that refuse the first.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def export(  # noqa: PLR0913 - one argument per option
-    run: Path, out: Path, key: Path | None, product: str | None, version: str | None, *, as_json: bool
-) -> None:
-    """Turn a run into a signed bundle: ONNX in INT8 and float, golden frames, figures, lineage."""
+def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: Any) -> None:
+    """Turn a run into a signed bundle: ONNX in INT8 and float, golden frames, figures, lineage.
+
+    INT8 passes an accuracy gate: no verdict on pictures that were not trained on may change. Convolutions that
+    change verdicts are returned to float, the most sensitive first, until that holds.
+    """
     started = time.monotonic()
     folder = RunFolder(run)
     label = Label(
-        product=_checked("--product", product or folder.config.product),
-        version=_checked("--version", version or time.strftime("%Y%m%d.%H%M%S", time.gmtime())),
+        product=_checked("--product", given["product"] or folder.config.product),
+        version=_checked("--version", given["version"] or time.strftime("%Y%m%d.%H%M%S", time.gmtime())),
     )
     _check_out(out)
     secret = signing_key(key)
     with _Steps() as steps:
-        exported = export_run(folder, out, label=label, key=secret, step=steps.start)
+        order = Order(label, secret, Scheme(given["precision"], given["weights"]))
+        exported = export_run(folder, out, order, step=steps.start)
     seconds = round(time.monotonic() - started, 1)
-    console.print(_table(exported.parity))
+    _show(exported, order.scheme.precision)
     console.print(
-        f"bundle: {out}  {out.stat().st_size / 1e6:.1f} MB, {exported.quantized_convs} INT8 convolutions, "
-        f"{seconds} s\nsha256: {exported.sha256}\nsigned: {secret.public.name}",
+        f"bundle: {out}  {out.stat().st_size / 1e6:.1f} MB, {seconds} s\n"
+        f"sha256: {exported.sha256}\nsigned: {secret.public.name}",
         soft_wrap=True,
         highlight=False,
     )
@@ -109,24 +128,13 @@ def _check_out(out: Path) -> None:
         ) from None
 
 
-def _table(parity: Parity) -> Table:
-    table = Table(title=f"{parity.pictures} pictures not trained on", show_header=False)
-    for name, value in parity.auroc.items():
-        table.add_row(f"AUROC {name}", f"{value:.4f}")
-    table.add_row("ONNX against torch, largest difference of an output", f"{parity.onnx_relative:.1e}")
-    shift = parity.int8_shift
-    table.add_row("INT8 against float, score: largest / 99 % below", f"{shift.max:.4f} / {shift.p99:.4f}")
-    table.add_row("INT8 signal to noise, score / map", " / ".join(_db(parity, ("score", "anomaly_map"))))
-    if parity.sqnr_db["anomaly_map"] < WEAK_SQNR_DB:
-        table.add_row("", "weak: calibrate with the model that the station runs, as kenpin does")
-    table.add_row("at the threshold that 95 % of held-back good parts pass", f"{parity.threshold:.4f}")
-    table.add_row(f"  new escapes of {parity.test_bad} bad parts", str(parity.new_escapes))
-    table.add_row(f"  new false calls of {parity.test_good} good parts", str(parity.new_false_calls))
-    return table
-
-
-def _db(parity: Parity, names: tuple[str, ...]) -> list[str]:
-    return [f"{parity.sqnr_db[name]:.1f} dB" for name in names]
+def _show(exported: Exported, precision: Precision) -> None:
+    console.print(parity_table(exported.parity, precision=precision))
+    if exported.compressed:
+        console.print(layer_table(exported.compressed))
+        console.print(gate_table(exported.compressed))
+    size, float_size = exported.model_bytes
+    console.print(f"model.onnx: {precision}, {size / 1e6:.2f} MB of {float_size / 1e6:.2f} MB", highlight=False)
 
 
 def _document(exported: Exported, label: Label, key: SecretKey, seconds: float) -> dict[str, object]:
@@ -138,7 +146,5 @@ def _document(exported: Exported, label: Label, key: SecretKey, seconds: float) 
         "signed_by": key.public.name,
         "seconds": seconds,
         "bytes": exported.path.stat().st_size,
-        "quantized_convs": exported.quantized_convs,
-        "golden_tolerance": exported.golden_tolerance,
-        "parity": exported.parity.to_json(),
+        **document(exported),
     }

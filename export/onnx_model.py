@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from kenpin.errors import ExportError
 
 OPSET = 18
+# The scales of Q/DQ may be fp16 from here on.
+HALF_OPSET = 19
 # TensorRT 10.3 (JetPack 6.1) reads IR versions up to 10.
 MAX_IR_VERSION = 10
+# A model of the largest width and its memory take a tenth of this; protobuf itself ends at 2 GB.
+MAX_MODEL_BYTES = 256 << 20
 INPUT = "frames"
 OUTPUTS = ("score", "level_scores", "anomaly_map")
 # Parameters keep their names through the exporter; those of the encoder start with this.
@@ -118,17 +122,23 @@ def strip_notes(model: ModelProto) -> ModelProto:
     return clean
 
 
-def check_model(model: ModelProto, *, side: int) -> None:
+def check_model(model: ModelProto, *, side: int, opset: int = OPSET) -> None:
     """Refuse a graph that ONNX finds wrong, or that a station cannot run.
+
+    Args:
+        model: The graph.
+        side: Side of the input, pixels.
+        opset: The one it must have.
 
     Raises:
         ExportError: It names the node.
     """
+    _check_storage(model)
     _check_by_onnx(model)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets != {"": OPSET} or model.ir_version > MAX_IR_VERSION or model.functions:
+    if opsets != {"": opset} or model.ir_version > MAX_IR_VERSION or model.functions:
         raise ExportError(
-            f"the graph has opsets {opsets} and IR version {model.ir_version}, not opset {OPSET} "
+            f"the graph has opsets {opsets} and IR version {model.ir_version}, not opset {opset} "
             f"and IR version {MAX_IR_VERSION} at most",
             cure="install the versions of torch and onnxscript that constraints.txt names",
         )
@@ -138,11 +148,28 @@ def check_model(model: ModelProto, *, side: int) -> None:
         _check_node(node, constants)
 
 
+def _check_storage(model: ModelProto) -> None:
+    """A bundle signs one file: all numbers must be in it, and a station must be able to hold it."""
+    size = model.ByteSize()
+    if size > MAX_MODEL_BYTES:
+        raise ExportError(
+            f"the graph has {size / 1e6:.0f} MB, more than {MAX_MODEL_BYTES / 1e6:.0f} MB",
+            cure="train with a smaller --size; a kenpin model has less than 50 MB",
+        )
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ExportError(
+                "a tensor of the graph is stored in another file, which nobody would sign",
+                where=tensor.name,
+                cure="save the model in one file, without external data",
+            )
+
+
 def _check_by_onnx(model: ModelProto) -> None:
     try:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ExportError(f"the graph is not valid ONNX: {first}", cure=_CHANGE_THE_MODEL) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 from torch import nn
 
 from kenpin.export.onnx_model import INPUT, OUTPUTS
@@ -33,13 +33,24 @@ class Outputs:
     level_scores: Floats
     anomaly_map: Floats
 
+    def __getitem__(self, which: slice | Sequence[int]) -> Outputs:
+        """The outputs of some of the pictures."""
+        return Outputs(self.score[which], self.level_scores[which], self.anomaly_map[which])
+
 
 @dataclass(frozen=True)
 class Models:
-    """The two models of a bundle: float and INT8."""
+    """The two models of a bundle.
+
+    Attributes:
+        fp: Float: `model_fp.onnx`.
+        int8: What becomes `model.onnx`: INT8, INT8 and fp16, or the float model again.
+        half: Whether the latter has fp16 in it. ONNX Runtime garbles such a graph when it may optimise it.
+    """
 
     fp: ModelProto
     int8: ModelProto
+    half: bool = False
 
 
 class Fusion(Enum):
@@ -64,6 +75,26 @@ def open_session(model: ModelProto, fusion: Fusion, *, threads: int = 0) -> onnx
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_tensors(
+    model: ModelProto, names: Sequence[str], images: Image, *, fusion: Fusion
+) -> Iterator[list[Floats]]:
+    """Any tensors of a graph, by name, one picture after the other.
+
+    Args:
+        model: The model.
+        names: Tensors, outputs of the graph or not.
+        images: BGR uint8 (N, H, W, 3) at model resolution.
+        fusion: How far the graph may be rewritten.
+    """
+    probed = ModelProto()
+    probed.CopyFrom(model)
+    known = {output.name for output in model.graph.output}
+    probed.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in known)
+    session = open_session(probed, fusion)
+    for image in images:
+        yield session.run(list(names), {INPUT: image[None]})
 
 
 def run_onnx(

@@ -46,7 +46,7 @@ class Content:
         golden: Golden frames.
         parity: Comparison of the forms of the model.
         score_stats: `mean`, `std`, `p99` and `count` of the INT8 score over held-back good pictures.
-        quantization: How INT8 was made.
+        quantization: How INT8 was made, and what the gate found.
     """
 
     models: Models
@@ -61,7 +61,11 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
     config = run.config
     lineage = lineage_of(run)
     card = write_card(
-        names=(label.product, label.version), side=config.size, lineage=lineage, parity=content.parity
+        names=(label.product, label.version),
+        side=config.size,
+        lineage=lineage,
+        parity=content.parity,
+        how=content.quantization,
     )
     files = {
         MODEL: content.models.int8.SerializeToString(deterministic=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,37 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from kenpin.export.audit import audit
+from kenpin.export.compress import Compressed, Step, compress
+from kenpin.export.gate import Judged, check_enough
 from kenpin.export.golden import make_golden
-from kenpin.export.onnx_model import check_model, to_onnx
+from kenpin.export.onnx_model import to_onnx
 from kenpin.export.outputs import Floats, Fusion, Models, run_onnx, run_torch
 from kenpin.export.pack import Content, Label, pack
 from kenpin.export.parity import Forms, Parity, compare
-from kenpin.export.quantize import Placement, find_placement, quantize
-from kenpin.export.ranges import measure_ranges
 from kenpin.export.samples import Samples, choose_rows, read_samples
-from kenpin.frame import Image
+from kenpin.export.scheme import Scheme
 from kenpin.signing import SecretKey
 from kenpin.train.run import RunFolder, load_inspector
 from kenpin.train.validation import draw_validation_defects
 
-# Starts a step with a number of parts and returns what is to be called after each part.
-Step = Callable[[str, int], Callable[[], object]]
+# Copies with a drawn defect for the gate: about this many, and of each held-back picture at most four.
+DRAWN = 64
+MOST_DRAWN_OF_EACH = 4
 
-# Of the encoder's activations, above what good parts with drawn defects reach.
-HEADROOM = 1.25
-DEFECTS_PER_PICTURE = 2
+
+@dataclass(frozen=True)
+class Order:
+    """What to make of a run.
+
+    Attributes:
+        label: Product and version.
+        key: Signs the bundle.
+        scheme: Number formats of `model.onnx`.
+    """
+
+    label: Label
+    key: SecretKey
+    scheme: Scheme
 
 
 @dataclass(frozen=True)
@@ -41,82 +51,77 @@ class Exported:
         path: The bundle.
         sha256: Its identity.
         parity: How much the model changed on the way.
-        quantized_convs: Number of INT8 convolutions.
+        compressed: How it was quantised and what the gate found; none in fp32.
+        model_bytes: Size of `model.onnx` and of the float model.
         golden_tolerance: Tolerance of the golden scores.
     """
 
     path: Path
     sha256: str
     parity: Parity
-    quantized_convs: int
+    compressed: Compressed | None
+    model_bytes: tuple[int, int]
     golden_tolerance: float
 
 
-def export_run(run: RunFolder, out: Path, *, label: Label, key: SecretKey, step: Step) -> Exported:
-    """Export, quantise, compare, and write the signed bundle.
+def export_run(run: RunFolder, out: Path, order: Order, *, step: Step) -> Exported:
+    """Export, quantise, judge, and write the signed bundle.
 
     Args:
         run: A finished run.
         out: The `.kenpin` file to write.
-        label: Product and version.
-        key: Signs the bundle.
+        order: What to make of it.
         step: Shows progress.
 
     Raises:
         ConfigError, DataError, TrainError: The run or its pictures cannot be used.
-        ExportError: The model cannot become a bundle.
+        ExportError: The model cannot become a bundle, or INT8 does not keep its verdicts.
     """
     inspector, side = load_inspector(run.root), run.config.size
     chosen = choose_rows(run.data)
-    advance = step("read pictures", sum(len(rows) for rows in chosen.values()))
-    samples = read_samples(chosen, side=side, advance=advance)
+    small = order.scheme.precision != "fp32"
+    if small:
+        check_enough(len(chosen["held_back"]))
+    samples = read_samples(
+        chosen, side=side, advance=step("read pictures", sum(len(rows) for rows in chosen.values()))
+    )
 
     advance = step("torch to ONNX", 1)
     fp = to_onnx(inspector, side=side)
     advance()
 
-    placement = find_placement(fp)
-    pictures = with_defects(samples.fit)
-    ranges = find_ranges(fp, placement, pictures, advance=step("measure ranges", len(pictures)))
-    models = Models(fp, quantize(fp, placement, ranges))
-    audit(models.int8)
-    check_model(models.int8, side=side)
+    judged = _judged(fp, samples, step=step)
+    compressed = compress(fp, samples, judged, order.scheme, step=step) if small else None
+    models = Models(fp, compressed.settled.model if compressed else fp, half=order.scheme.half)
 
-    pictures = samples.all
-    advance = step("compare torch, ONNX and INT8", 3 * len(pictures))
+    known = slice(0, len(samples.all))
+    advance = step("compare torch and ONNX", len(samples.all))
     forms = Forms(
-        torch=run_torch(inspector, pictures, advance=advance),
-        onnx=run_onnx(models.fp, pictures, fusion=Fusion.FULL, advance=advance),
-        int8=run_onnx(models.int8, pictures, fusion=Fusion.NONE, advance=advance),
+        torch=run_torch(inspector, samples.all, advance=advance),
+        onnx=judged.exact[known],
+        int8=(compressed.settled.outputs if compressed else judged.exact)[known],
     )
     parity = compare(forms, samples.test_bad)
 
     advance = step("golden frames, sign and write", 1)
     stats = score_stats(forms.int8.score[: len(samples.held_back)])
     golden = make_golden(models, samples.held_back, spread=stats["std"])
-    content = Content(models, golden, parity, stats, _how(placement, ranges, samples))
-    sha256 = pack(out, run=run, content=content, label=label, key=key)
+    content = Content(models, golden, parity, stats, _how(compressed))
+    sha256 = pack(out, run=run, content=content, label=order.label, key=order.key)
     advance()
-    return Exported(out, sha256, parity, len(placement.convs), golden.tolerance)
+    sizes = (models.int8.ByteSize(), models.fp.ByteSize())
+    return Exported(out, sha256, parity, compressed, sizes, golden.tolerance)
 
 
-def with_defects(good: Image) -> Image:
-    """Good pictures, and copies with defects drawn on them.
-
-    What counts are the strange parts. The encoder reacts to them with activations two or three times those of
-    good parts; a range that fits good parts alone would saturate there, and lower exactly the scores that must
-    be high.
-    """
-    drawn = draw_validation_defects(list(good), per_picture=DEFECTS_PER_PICTURE, seed=0)
-    return np.concatenate([good, np.stack(drawn)])
-
-
-def find_ranges(
-    model: ModelProto, placement: Placement, pictures: Image, *, advance: Callable[[], object]
-) -> dict[str, float]:
-    """Ranges of all activations: what they reach on pictures, with headroom."""
-    measured = measure_ranges(model, placement.activations, pictures, advance=advance)
-    return {name: HEADROOM * largest for name, largest in measured.items()}
+def _judged(fp: ModelProto, samples: Samples, *, step: Step) -> Judged:
+    """The pictures that the gate looks at, scored by the float model."""
+    each = min(max(DRAWN // len(samples.held_back), 1), MOST_DRAWN_OF_EACH)
+    # Other draws than those that give the ranges.
+    drawn = draw_validation_defects(list(samples.held_back), per_picture=each, seed=1)
+    pictures = np.concatenate([samples.all, np.stack(drawn)])
+    advance = step("score in float", len(pictures))
+    exact = run_onnx(fp, pictures, fusion=Fusion.FULL, advance=advance)
+    return Judged(pictures, len(samples.held_back), samples.test_bad, exact)
 
 
 def score_stats(scores: Floats) -> dict[str, float]:
@@ -129,14 +134,7 @@ def score_stats(scores: Floats) -> dict[str, float]:
     }
 
 
-def _how(placement: Placement, ranges: dict[str, float], samples: Samples) -> dict[str, Any]:
-    return {
-        "scheme": "int8 symmetric; weights per channel, activations per tensor; encoder convolutions only",
-        "headroom": HEADROOM,
-        "pictures": len(samples.fit),
-        "defects_drawn_per_picture": DEFECTS_PER_PICTURE,
-        "convs": list(placement.convs),
-        "shortcuts": list(placement.shortcuts),
-        "ranges": ranges,
-        "onnxruntime": onnxruntime.__version__,
-    }
+def _how(compressed: Compressed | None) -> dict[str, Any]:
+    if compressed is None:
+        return {"precision": "fp32", "convs": [], "onnxruntime": onnxruntime.__version__}
+    return compressed.to_json()

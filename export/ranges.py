@@ -1,55 +1,94 @@
-"""Ranges of activations, measured on real pictures."""
+"""How far activations reach, measured on real pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto
+from numpy.typing import NDArray
+from onnx import ModelProto
 
 from kenpin.errors import ExportError
-from kenpin.export.onnx_model import INPUT
-from kenpin.export.outputs import Fusion, open_session
+from kenpin.export.outputs import Floats, Fusion, run_tensors
 from kenpin.frame import Image
 
+BINS = 2048
+# Of the absolute values within one picture. Over the pictures it is always the largest: what is rare over
+# pictures, a defect, is what must not be clipped.
+PERCENTILE = 99.99
 
-def measure_ranges(
+
+@dataclass(frozen=True)
+class Reach:
+    """Absolute values of one activation over pictures.
+
+    Attributes:
+        largest: The largest one.
+        percentile: PERCENTILE of those within one picture, of the picture where it is largest.
+        counts: How many fall into each of BINS equal bins from 0 to `largest`, (BINS,).
+    """
+
+    largest: float
+    percentile: float
+    counts: NDArray[np.float64]
+
+
+def measure_reach(
     model: ModelProto,
     names: Sequence[str],
     images: Image,
     *,
-    percentile: float = 100,
     advance: Callable[[], object] = lambda: None,
-) -> dict[str, float]:
-    """Largest absolute value of activations over pictures.
+) -> dict[str, Reach]:
+    """Measure activations over pictures.
 
     Args:
         model: The float model.
         names: The activations.
         images: BGR uint8 (N, H, W, 3) at model resolution.
-        percentile: Of the absolute values within one picture; 100 = their maximum. Over the pictures it is
-            always the maximum.
-        advance: Called after each picture.
-
-    Returns:
-        Range of each activation.
+        advance: Called twice for each picture.
 
     Raises:
-        ExportError: An activation is zero on every picture, or not finite.
+        ExportError: There is no picture, or an activation is zero on every picture, or not finite.
     """
-    probed = ModelProto()
-    probed.CopyFrom(model)
-    probed.graph.output.extend(ValueInfoProto(name=name) for name in names)
-    session = open_session(probed, Fusion.FULL)
-    ranges = dict.fromkeys(names, 0.0)
-    for image in images:
-        for name, value in zip(names, session.run(list(names), {INPUT: image[None]}), strict=True):
-            ranges[name] = max(ranges[name], float(np.percentile(np.abs(value), percentile)))
+    if not len(images):
+        raise ExportError(
+            "there is no picture to measure ranges on, and invented ranges clip real defects",
+            cure="export a run whose pictures of good parts are there",
+        )
+    largest = dict.fromkeys(names, 0.0)
+    for values in run_tensors(model, names, images, fusion=Fusion.FULL):
+        for name, value in zip(names, values, strict=True):
+            largest[name] = max(largest[name], float(np.abs(value).max()))
         advance()
-    for name, largest in ranges.items():
-        if not 0 < largest < np.inf:
+    _check(largest, len(images))
+    counts = {name: np.zeros(BINS) for name in names}
+    percentile = dict.fromkeys(names, 0.0)
+    for values in run_tensors(model, names, images, fusion=Fusion.FULL):
+        for name, value in zip(names, values, strict=True):
+            own = _count(value, largest[name])
+            counts[name] += own
+            percentile[name] = max(percentile[name], _percentile_of(own) * largest[name])
+        advance()
+    return {name: Reach(largest[name], percentile[name], counts[name]) for name in names}
+
+
+def _check(largest: dict[str, float], pictures: int) -> None:
+    for name, value in largest.items():
+        if not 0 < value < np.inf:
             raise ExportError(
-                f"the activation {name} reaches {largest} on {len(images)} pictures: no scale fits it",
+                f"the activation {name} reaches {value} on {pictures} pictures: no scale fits it",
                 cure="train again, with more --steps or another --seed",
             )
-    return ranges
+
+
+def _count(value: Floats, largest: float) -> NDArray[np.int64]:
+    bins = (np.abs(value).ravel() * (BINS / largest)).astype(np.int64)
+    return np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+
+
+def _percentile_of(counts: NDArray[np.int64]) -> float:
+    """Upper edge of the bin where PERCENTILE is reached, as a share of the range of all bins."""
+    reached = np.searchsorted(counts.cumsum(), counts.sum() * PERCENTILE / 100)
+    return float(min(reached + 1, BINS)) / BINS

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import ModelProto
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.export.half import to_half
 from kenpin.export.onnx_model import to_onnx
-from kenpin.export.pipeline import find_ranges
-from kenpin.export.quantize import Placement, find_placement, quantize
+from kenpin.export.placement import Placement, find_placement
+from kenpin.export.quantize import quantize
+from kenpin.export.range_methods import ranges_by
+from kenpin.export.ranges import measure_reach
+from kenpin.export.scheme import Scheme
 from kenpin.frame import Image
+from kenpin.synthetic import draw_part
+from kenpin.train.cli import train
 from kenpin.train.encoder import Encoder
 
 # NVIDIA's builder is large and proprietary: it is checked where somebody installed it.
@@ -100,6 +109,38 @@ def placement(float_model: ModelProto) -> Placement:
 
 
 @pytest.fixture(scope="session")
-def int8_model(float_model: ModelProto, placement: Placement, pictures: Image) -> ModelProto:
-    ranges = find_ranges(float_model, placement, pictures, advance=lambda: None)
+def ranges(float_model: ModelProto, placement: Placement, pictures: Image) -> dict[str, float]:
+    return ranges_by("max_1.25", measure_reach(float_model, placement.activations, pictures))
+
+
+@pytest.fixture(scope="session")
+def int8_model(float_model: ModelProto, placement: Placement, ranges: dict[str, float]) -> ModelProto:
     return quantize(float_model, placement, ranges)
+
+
+@pytest.fixture(scope="session")
+def pair_model(float_model: ModelProto, placement: Placement, ranges: dict[str, float]) -> ModelProto:
+    """Weights as fp32 with a Q/DQ pair."""
+    return quantize(float_model, placement, ranges, Scheme(weights="fp32qdq"))
+
+
+@pytest.fixture(scope="session")
+def half_model(float_model: ModelProto, placement: Placement, ranges: dict[str, float]) -> ModelProto:
+    """INT8 and fp16."""
+    return to_half(quantize(float_model, placement, ranges, Scheme("fp16")))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training on drawn caps."""
+    root = tmp_path_factory.mktemp("trained")
+    for part, count, seed, share in (("train/good", 24, 1, 0), ("test/good", 6, 2, 0), ("test/bad", 6, 3, 1)):
+        folder = root / "caps" / part
+        folder.mkdir(parents=True)
+        for index in range(count):
+            image = draw_part("cap", seed=seed, index=index, defect_share=share).image
+            assert cv2.imwrite(str(folder / f"{index:02}.png"), image)
+    options = ["--data", str(root / "caps"), "--run", str(root / "run"), "--steps", "6", "--size", "64"]
+    done = CliRunner().invoke(train, options, catch_exceptions=False)
+    assert done.exit_code == 0
+    return root / "run"

@@ -12,41 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from kenpin import __version__
 from kenpin.bundle import TRAINED, Bundle, open_bundle
 from kenpin.edge_runtime.engine_ort import load_engine
-from kenpin.errors import ConfigError, DataError, EngineError, TrainError
+from kenpin.errors import ConfigError, DataError, EngineError, ExportError, TrainError
+from kenpin.export.audit import audit
 from kenpin.export.cli import export
+from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.samples import MOST_FIT, MOST_HELD_BACK, MOST_TEST_OF_EACH, choose_rows, read_samples
 from kenpin.frame import decode_picture
 from kenpin.pictures import sha256_of
 from kenpin.signing import PublicKey, SecretKey
-from kenpin.synthetic import draw_part
-from kenpin.train.cli import train
 from kenpin.train.run import RunFolder
 from kenpin.train.transfer import load_origin
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training on drawn caps."""
-    root = tmp_path_factory.mktemp("trained")
-    for part, count, seed, share in (("train/good", 24, 1, 0), ("test/good", 6, 2, 0), ("test/bad", 6, 3, 1)):
-        folder = root / "caps" / part
-        folder.mkdir(parents=True)
-        for index in range(count):
-            image = draw_part("cap", seed=seed, index=index, defect_share=share).image
-            assert cv2.imwrite(str(folder / f"{index:02}.png"), image)
-    options = ["--data", str(root / "caps"), "--run", str(root / "run"), "--steps", "6", "--size", "64"]
-    done = CliRunner().invoke(train, options, catch_exceptions=False)
-    assert done.exit_code == 0
-    return root / "run"
 
 
 @dataclass(frozen=True)
@@ -60,6 +43,9 @@ class Exported:
 
     def open(self) -> Bundle:
         return open_bundle(self.path, [PublicKey.load(self.config / "kenpin/signing.pub")])
+
+    def graph(self, name: str) -> ModelProto:
+        return ModelProto.FromString(self.open().files[name])
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +70,35 @@ def test_answer(exported: Exported) -> None:
     assert answer["bundle"] == str(exported.path)
     assert answer["sha256"] == found.sha256
     assert answer["bytes"] == exported.path.stat().st_size
-    assert answer["quantized_convs"] == 15
+    layers = [layer["precision"] for layer in answer["layers"]]
+    assert len(layers) == 15
+    assert answer["quantized_convs"] == layers.count("int8") > 0
+    assert set(layers) <= {"int8", "fp32"}
+    assert (answer["precision"], answer["weights"]) == ("int8", "int8")
+    assert answer["model_bytes"] < answer["float_model_bytes"]
     assert (answer["product"], answer["version"]) == ("caps", "1")
     parity = answer["parity"]
     assert (parity["pictures"], parity["test_good"], parity["test_bad"]) == (12 + 5, 6, 6)
     assert parity["onnx_relative"] < 1e-4
     assert set(parity["auroc"]) == {"torch", "onnx", "int8"}
+
+
+def test_the_gate_held_and_says_what_that_proves(exported: Exported) -> None:
+    gate = exported.answer["gate"]
+    assert gate["pictures"] == 5 + 12 + 5 * 4
+    assert gate["flips"] == 0
+    assert gate["flip_bound"] == pytest.approx(1 - 0.05 ** (1 / 37), abs=1e-6)
+    assert gate["auroc_points"] <= max(gate["limits"]["auroc_points"], gate["auroc_step"])
+    assert gate["limits"] == {"auroc_points": 0.2, "flip_share": 0.001}
+    assert exported.answer["range_choice"]["method"] in exported.answer["range_choice"]["trials"]
+    assert len(exported.answer["taps_sqnr_db"]) == 2
+    for words in (
+        "accuracy gate: 37 pictures",
+        "too few pictures to prove 0.1 %",
+        "returned to float",
+        "is now",
+    ):
+        assert words in exported.text
 
 
 def test_words(exported: Exported) -> None:
@@ -112,7 +121,12 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert manifest.metrics["training"]["pictures"] == 12
     assert manifest.score_stats["count"] == 5
     assert manifest.score_stats["std"] > 0
-    assert len(manifest.quantization["convs"]) == 15
+    how = manifest.quantization
+    assert how["precision"] == "int8"
+    assert len(how["convs"]) + len(how["floats"]) == 15
+    assert how["gate"] == exported.answer["gate"]
+    assert how["layers"] == exported.answer["layers"]
+    assert set(how["ranges"]) <= {n.output[0] for n in exported.graph("model_fp.onnx").graph.node}
     assert len(manifest.golden) == 5
 
 
@@ -162,6 +176,86 @@ def test_golden_frames_expose_another_model(exported: Exported, precision: Liter
     files = {**found.files, name: model.SerializeToString()}
     with pytest.raises(EngineError, match="scores a known frame"):
         load_engine(Bundle(found.path, found.sha256, found.manifest, files, found.seal, ""), precision)
+
+
+@pytest.fixture(scope="session")
+def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_as(run, tmp_path_factory.mktemp("half"), "--precision", "fp16", "--weights", "fp32qdq")
+
+
+@pytest.fixture(scope="session")
+def floating(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_as(run, tmp_path_factory.mktemp("float"), "--precision", "fp32")
+
+
+def export_as(run: Path, root: Path, *options: str) -> Exported:
+    key = SecretKey.generate()
+    (root / "kenpin").mkdir()
+    key.save(root / "kenpin/signing.key")
+    done = invoke(run, root / "a.kenpin", "--key", str(root / "kenpin/signing.key"), "--json", *options)
+    assert done.exit_code == 0, done.exception
+    return Exported(root / "a.kenpin", json.loads(done.stdout), done.stderr, root)
+
+
+def test_fp16(half: Exported) -> None:
+    answer, manifest = half.answer, half.open().manifest
+    assert answer["precision"] == manifest.quantization["precision"] == "fp16"
+    assert manifest.quantization["weights"] == "fp32qdq"
+    assert {layer["precision"] for layer in answer["layers"]} <= {"int8", "fp16"}
+    assert answer["gate"]["flips"] == 0
+    model = half.graph("model.onnx")
+    assert model.opset_import[0].version == 19
+    assert half.graph("model_fp.onnx").opset_import[0].version == 18
+    assert any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
+    audit(model, floats=manifest.quantization["floats"])
+
+
+def test_the_golden_scores_of_fp16_are_those_of_the_graph_as_written(half: Exported) -> None:
+    found = half.open()
+    frames = np.stack([decode_picture(found.files[g.file], where=g.file) for g in found.manifest.golden])
+    scores = run_onnx(half.graph("model.onnx"), frames, fusion=Fusion.NONE).score
+    np.testing.assert_allclose(scores, [g.score for g in found.manifest.golden], atol=1e-4)
+
+
+def test_fp32_is_the_float_model(floating: Exported) -> None:
+    found = floating.open()
+    assert found.files["model.onnx"] == found.files["model_fp.onnx"]
+    assert found.manifest.quantization["precision"] == floating.answer["precision"] == "fp32"
+    assert floating.answer["gate"] is None
+    assert floating.answer["quantized_convs"] == 0
+    assert "accuracy gate" not in floating.text
+    assert "no INT8 in this bundle" in found.files["card.md"].decode()
+    golden = found.manifest.golden[0]
+    assert golden.score == pytest.approx(golden.score_fp, abs=found.manifest.golden_tolerance)
+
+
+def test_too_few_good_parts_to_know(run: Path, tmp_path: Path) -> None:
+    key = tmp_path / "line.key"
+    SecretKey.generate().save(key)
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    data = json.loads((copy / "data.json").read_text())
+    held_back = [row for row in data["pictures"] if row["role"] == "held_back"]
+    data["pictures"] = [row for row in data["pictures"] if row not in held_back[:1]]
+    (copy / "data.json").write_text(json.dumps(data))
+    refused = invoke(copy, tmp_path / "a.kenpin", "--key", str(key))
+    assert isinstance(refused.exception, ExportError)
+    assert "too few to know" in refused.exception.what
+    assert not (tmp_path / "a.kenpin").exists()
+    assert invoke(copy, tmp_path / "a.kenpin", "--key", str(key), "--precision", "fp32").exit_code == 0
+
+
+def test_ranges_are_never_invented(run: Path, tmp_path: Path) -> None:
+    """A run without pictures to measure on is refused; random ones would clip what matters."""
+    key = tmp_path / "line.key"
+    SecretKey.generate().save(key)
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    data = json.loads((copy / "data.json").read_text())
+    data["pictures"] = [row for row in data["pictures"] if row["role"] != "fit"]
+    (copy / "data.json").write_text(json.dumps(data))
+    refused = invoke(copy, tmp_path / "a.kenpin", "--key", str(key))
+    assert isinstance(refused.exception, ExportError)
+    assert "no picture to measure ranges on" in refused.exception.what
+    assert not (tmp_path / "a.kenpin").exists()
 
 
 def invoke(run: Path, out: Path, *more: str) -> Result:

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from kenpin.errors import ExportError
-from kenpin.export.onnx_model import ENCODER, check_model, strip_notes, to_onnx
+from kenpin.export.onnx_model import ENCODER, HALF_OPSET, MAX_MODEL_BYTES, check_model, strip_notes, to_onnx
 from kenpin.export.outputs import Fusion, run_onnx, run_torch
 from kenpin.frame import Image
 
@@ -115,6 +115,22 @@ def _external(model: ModelProto) -> None:
     tensor.external_data.add(key="location", value="weights.bin")
 
 
+def _dynamic_shape(model: ModelProto) -> None:
+    for axis, name in ((1, "height"), (2, "width")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    _forget_shapes(model)
+
+
+def _dynamic_batch(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    _forget_shapes(model)
+
+
+def _forget_shapes(model: ModelProto) -> None:
+    """What the exporter wrote down would contradict a shape that is open now."""
+    del model.graph.value_info[:]
+
+
 def _unknown_type(model: ModelProto) -> None:
     model.graph.node[3].op_type = "NoSuchOperator"
 
@@ -122,6 +138,14 @@ def _unknown_type(model: ModelProto) -> None:
 def _wrong_shape(model: ModelProto) -> None:
     tensor = next(t for t in model.graph.initializer if t.name.endswith("layer1.0.conv1.weight"))
     tensor.CopyFrom(numpy_helper.from_array(np.zeros((8, 7, 3, 3), np.float32), tensor.name))
+
+
+def _missing_scale(model: ModelProto) -> None:
+    quantized = ["QuantizeLinear", "DequantizeLinear"]
+    names = [model.graph.node[3].input[0], "middle", "end"]
+    for number, op_type in enumerate(quantized):
+        node = helper.make_node(op_type, [names[number], "scale", "zero"], [names[number + 1]], name=op_type)
+        model.graph.node.insert(3 + number, node)
 
 
 def _int64_input(model: ModelProto) -> None:
@@ -138,9 +162,12 @@ def _int64_input(model: ModelProto) -> None:
         (_int64_input, "frames has"),
         (_computed_shape, "depends on a computed value"),
         (_transpose_first, "cast before anything else"),
-        (_external, "not valid ONNX"),
+        (_external, "stored in another file"),
+        (_dynamic_shape, r"frames has the shape \[1, 0, 0, 3\]"),
+        (_dynamic_batch, r"score has the shape \[0\]"),
         (_unknown_type, "not valid ONNX"),
         (_wrong_shape, "not valid ONNX"),
+        (_missing_scale, "not valid ONNX"),
     ],
 )
 def test_graphs_that_are_refused(
@@ -148,6 +175,27 @@ def test_graphs_that_are_refused(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         check_model(changed(float_model, change), side=SIDE)
+
+
+def test_a_file_full_of_zeros_is_refused(float_model: ModelProto) -> None:
+    huge = ModelProto()
+    huge.CopyFrom(float_model)
+    huge.graph.initializer.append(
+        TensorProto(
+            name="zeros", dims=[MAX_MODEL_BYTES], data_type=TensorProto.UINT8, raw_data=bytes(MAX_MODEL_BYTES)
+        )
+    )
+    with pytest.raises(ExportError, match="MB, more than 268 MB") as caught:
+        check_model(huge, side=SIDE)
+    assert "--size" in caught.value.cure
+
+
+def test_opset_19_is_for_fp16_only(float_model: ModelProto, half_model: ModelProto) -> None:
+    check_model(half_model, side=SIDE, opset=HALF_OPSET)
+    with pytest.raises(ExportError, match="not opset 18"):
+        check_model(half_model, side=SIDE)
+    with pytest.raises(ExportError, match="not opset 19"):
+        check_model(float_model, side=SIDE, opset=HALF_OPSET)
 
 
 def test_another_size_is_refused(float_model: ModelProto) -> None:

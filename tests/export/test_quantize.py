@@ -1,22 +1,21 @@
-"""Placement of Q/DQ, numbers of INT8, ranges, and an audit that sees each broken rule."""
+"""Placement of Q/DQ and numbers of INT8."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from kenpin.errors import ExportError
-from kenpin.export.audit import audit, find_faults
+from kenpin.export.audit import audit
 from kenpin.export.onnx_model import ENCODER, check_model
 from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.parity import sqnr_db
-from kenpin.export.pipeline import HEADROOM, find_ranges, with_defects
-from kenpin.export.quantize import Placement, find_placement, quantize
-from kenpin.export.ranges import measure_ranges
+from kenpin.export.placement import Placement, encoder_nodes, find_placement, find_taps
+from kenpin.export.quantize import quantize
+from kenpin.export.scheme import Scheme
 from kenpin.frame import Image
 
 BLOCKS = 6  # with a residual Add each; two of them have a downsample convolution
@@ -93,272 +92,69 @@ def test_model_without_encoder(float_model: ModelProto) -> None:
         find_placement(other)
 
 
-def test_ranges_are_what_the_activations_reach(
-    float_model: ModelProto, placement: Placement, pictures: Image
+def test_without_a_range_nothing_is_quantised(float_model: ModelProto, placement: Placement) -> None:
+    ranges = dict.fromkeys(placement.activations, 1.0)
+    for wrong in ({}, {**ranges, placement.inputs[3]: 0.0}, {**ranges, placement.inputs[3]: np.inf}):
+        with pytest.raises(ExportError, match="no range of the activation"):
+            quantize(float_model, placement, wrong)
+
+
+def test_weights_as_float_with_a_pair(
+    float_model: ModelProto, int8_model: ModelProto, placement: Placement, pictures: Image
 ) -> None:
-    first, second = pictures[:5], pictures[5:]
-    names = placement.activations
-    whole, a, b = (measure_ranges(float_model, names, p) for p in (pictures, first, second))
-    assert whole == {name: max(a[name], b[name]) for name in names}
-    lower = measure_ranges(float_model, names, pictures, percentile=99)
-    assert all(lower[name] < whole[name] for name in names[1:])
-    # Frames become x / 128 - 1, so the encoder's input is known exactly.
-    assert whole[names[0]] == np.abs(pictures / np.float32(128) - 1).max()
-
-
-def test_ranges_have_room_for_what_is_stranger(
-    float_model: ModelProto, placement: Placement, pictures: Image
-) -> None:
-    strange = with_defects(pictures)
-    assert len(strange) > len(pictures)
-    np.testing.assert_array_equal(strange[: len(pictures)], pictures)
-    names = placement.activations
-    ranges = find_ranges(float_model, placement, pictures, advance=lambda: None)
-    measured = measure_ranges(float_model, names, pictures)
-    assert all(ranges[name] == pytest.approx(HEADROOM * measured[name]) for name in names)
-
-
-def test_dead_encoder_is_refused(float_model: ModelProto, placement: Placement, pictures: Image) -> None:
-    dead = ModelProto()
-    dead.CopyFrom(float_model)
-    for tensor in dead.graph.initializer:
-        if tensor.name.startswith(f"{ENCODER}layer1.0.conv1.weight"):
-            zeros = np.zeros_like(numpy_helper.to_array(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(zeros - tensor.name.endswith("bias"), tensor.name))
-    with pytest.raises(ExportError, match="no scale fits it"):
-        measure_ranges(dead, placement.activations, pictures)
-
-
-class Editor:
-    """Breaks one rule at a time in a copy of a sound INT8 graph."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self.model = ModelProto()
-        self.model.CopyFrom(model)
-
-    def node(self, op_type: str, *, reading: str = "", making: str = "") -> NodeProto:
-        return next(
-            n
-            for n in self.model.graph.node
-            if n.op_type == op_type
-            and (not reading or any(reading in i for i in n.input))
-            and (not making or making in n.output)
-        )
-
-    def replace(self, name: str, value: np.ndarray) -> None:  # type: ignore[type-arg]
-        tensor = next(t for t in self.model.graph.initializer if t.name == name)
-        tensor.CopyFrom(numpy_helper.from_array(value, name))
-
-    def value(self, name: str) -> np.ndarray:  # type: ignore[type-arg]
-        return constants(self.model)[name]
-
-    def before(self, node: NodeProto, *new: NodeProto) -> None:
-        position = list(self.model.graph.node).index(node)
-        for offset, added in enumerate(new):
-            self.model.graph.node.insert(position + offset, added)
-
-    def pair(self, node: NodeProto, position: int, name: str = "extra") -> None:
-        """Put a Q/DQ pair of its own before one input of a node."""
-        source, like = node.input[position], self.node("QuantizeLinear").input[1:]
-        quantize_node = helper.make_node("QuantizeLinear", [source, *like], [f"{name}_q"], name=f"{name}_q")
-        back = helper.make_node("DequantizeLinear", [f"{name}_q", *like], [f"{name}_dq"], name=f"{name}_dq")
-        node.input[position] = f"{name}_dq"
-        self.before(node, quantize_node, back)
-
-    def source(self, name: str) -> str:
-        """What stands before the pair that makes `name`."""
-        middle = self.node("DequantizeLinear", making=name).input[0]
-        return str(self.node("QuantizeLinear", making=middle).input[0])
-
-    def residual_add(self, *, downsample: bool) -> NodeProto:
-        convs = {n.output[0] for n in self.model.graph.node if n.op_type == "Conv"}
-        for node in self.model.graph.node:
-            if node.op_type == "Add" and any(i.endswith("_dq") for i in node.input):
-                shortcut = next(i for i in node.input if i.endswith("_dq"))
-                if (self.source(shortcut) in convs) == downsample:
-                    return node
-        raise AssertionError
-
-
-FIRST = f"{ENCODER}conv1.weight"
-
-
-def _zero_point(edit: Editor) -> None:
-    edit.replace(edit.node("QuantizeLinear").input[2], np.int8(3))
-
-
-def _uint8(edit: Editor) -> None:
-    edit.replace(edit.node("QuantizeLinear").input[2], np.uint8(0))
-
-
-def _negative_scale(edit: Editor) -> None:
-    edit.replace(f"{FIRST}_scale", -edit.value(f"{FIRST}_scale"))
-
-
-def _double_scale(edit: Editor) -> None:
-    edit.replace(f"{FIRST}_scale", edit.value(f"{FIRST}_scale").astype(np.float64))
-
-
-def _computed_scale(edit: Editor) -> None:
-    node = edit.node("QuantizeLinear")
-    edit.before(node, helper.make_node("Abs", [node.input[1]], ["scale"], name="abs"))
-    node.input[1] = "scale"
-
-
-def _no_zero_point(edit: Editor) -> None:
-    del edit.node("QuantizeLinear").input[2]
-
-
-def _activation_per_channel(edit: Editor) -> None:
-    node = edit.node("QuantizeLinear")
-    edit.replace(node.input[1], np.full(3, edit.value(node.input[1])))
-    edit.replace(node.input[2], np.zeros(3, np.int8))
-
-
-def _weight_per_tensor(edit: Editor) -> None:
-    edit.replace(f"{FIRST}_scale", edit.value(f"{FIRST}_scale").max())
-
-
-def _weight_axis(edit: Editor) -> None:
-    edit.node("DequantizeLinear", reading=f"{FIRST}_int8").attribute[0].i = 1
-
-
-def _weight_at_128(edit: Editor) -> None:
-    weight = edit.value(f"{FIRST}_int8").copy()
-    weight.flat[0] = -128
-    edit.replace(f"{FIRST}_int8", weight)
-
-
-def _weight_uint8(edit: Editor) -> None:
-    edit.replace(f"{FIRST}_int8", edit.value(f"{FIRST}_int8").view(np.uint8))
-
-
-def _float_weight(edit: Editor) -> None:
-    conv = edit.node("Conv", reading=f"{FIRST}_dq")
-    weight = edit.value(f"{FIRST}_int8") * edit.value(f"{FIRST}_scale")[:, None, None, None]
-    edit.model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), FIRST))
-    conv.input[1] = FIRST
-
-
-def _float_input(edit: Editor) -> None:
-    conv = edit.node("Conv", reading=f"{FIRST}_dq")
-    conv.input[0] = edit.source(conv.input[0])
-
-
-def _int_bias(edit: Editor) -> None:
-    bias = edit.node("Conv", reading=f"{FIRST}_dq").input[2]
-    edit.replace(bias, edit.value(bias).astype(np.int32))
-
-
-def _pair_after_conv(edit: Editor) -> None:
-    relu = edit.node("Relu")
-    edit.pair(relu, 0)
-
-
-def _both_inputs_of_add(edit: Editor) -> None:
-    add = edit.residual_add(downsample=False)
-    edit.pair(add, next(p for p, name in enumerate(add.input) if not name.endswith("_dq")))
-
-
-def _no_input_of_add(edit: Editor) -> None:
-    add = edit.residual_add(downsample=False)
-    position = next(p for p, name in enumerate(add.input) if name.endswith("_dq"))
-    add.input[position] = edit.source(add.input[position])
-
-
-def _branch_instead_of_shortcut(edit: Editor) -> None:
-    """With a downsample convolution both sides come from convolutions; the wrong one is quantised."""
-    add = edit.residual_add(downsample=True)
-    quantized = next(p for p, name in enumerate(add.input) if name.endswith("_dq"))
-    add.input[quantized] = edit.source(add.input[quantized])
-    edit.pair(add, 1 - quantized)
-
-
-def _branch_of_identity(edit: Editor) -> None:
-    add = edit.residual_add(downsample=False)
-    quantized = next(p for p, name in enumerate(add.input) if name.endswith("_dq"))
-    add.input[quantized] = edit.source(add.input[quantized])
-    edit.pair(add, 1 - quantized)
-
-
-def _second_pair(edit: Editor) -> None:
-    conv = edit.node("Conv", reading="layer1.0.conv1.weight_dq")
-    conv.input[0] = edit.source(conv.input[0])
-    edit.pair(conv, 0)
-
-
-def _different_scales(edit: Editor) -> None:
-    nodes = [n for n in edit.model.graph.node if n.op_type == "QuantizeLinear"]
-    nodes[0].input[1] = nodes[1].input[1]
-
-
-def _quantised_head(edit: Editor) -> None:
-    edit.pair(edit.node("MatMul"), 0)
-
-
-def _head_conv_reads_int8(edit: Editor) -> None:
-    conv = edit.node("Conv", reading="inspector.head.map.weight")
-    conv.input[0] = f"{conv.input[0]}_dq"
-
-
-def _int8_reaches_the_head(edit: Editor) -> None:
-    pool = edit.node("AveragePool")
-    edit.pair(pool, 0)
-
-
-def _no_encoder(edit: Editor) -> None:
-    for node in edit.model.graph.node:
-        if node.op_type == "Conv":
-            node.input[1] = f"other_{node.input[1]}"
+    ranges = {n: 127 * float(constants(int8_model)[f"{n}_scale"]) for n in placement.activations}
+    pairs = quantize(float_model, placement, ranges, Scheme(weights="fp32qdq"))
+    audit(pairs)
+    check_model(pairs, side=64)
+    assert not any(name.endswith("_int8") for name in constants(pairs))
+    before, after = (run_onnx(m, pictures, fusion=Fusion.NONE) for m in (int8_model, pairs))
+    np.testing.assert_array_equal(before.anomaly_map, after.anomaly_map)
+
+
+def test_encoder_and_taps(float_model: ModelProto, int8_model: ModelProto) -> None:
+    inside = Counter(node.op_type for node in encoder_nodes(float_model.graph.node))
+    assert inside == {"Conv": 15, "Add": BLOCKS, "Relu": 1 + 2 * BLOCKS, "MaxPool": 1}
+    with_pairs = Counter(node.op_type for node in encoder_nodes(int8_model.graph.node))
+    assert with_pairs == {**inside, "QuantizeLinear": 15, "DequantizeLinear": 30}
+    makers = {name: node for node in float_model.graph.node for name in node.output}
+    taps = find_taps(float_model)
+    # The head reads strides 8 and 16, each after the second Add of a stage.
+    adds = [makers[makers[tap].input[0]] for tap in taps]
+    blocks = [next(i for i in add.input if makers[i].op_type == "Conv") for add in adds]
+    assert [makers[b].input[1].removeprefix(ENCODER) for b in blocks] == [
+        f"layer{n}.1.conv2.weight" for n in (2, 3)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("conv", "fewer_pairs", "fewer_adds"),
     [
-        (_zero_point, "zero point must be int8 and 0, not int8 [3]"),
-        (_uint8, "zero point must be int8 and 0, not uint8"),
-        (_no_zero_point, "scale or zero point is not a constant"),
-        (_computed_scale, "scale or zero point is not a constant"),
-        (_negative_scale, "scales must be float32, finite and positive"),
-        (_double_scale, "scales must be float32, finite and positive"),
-        (_activation_per_channel, "an activation has one scale per tensor"),
-        (_weight_per_tensor, "weights need a scale per output channel"),
-        (_weight_axis, "weights need a scale per output channel"),
-        (_weight_at_128, "weights must be int8 in -127..127"),
-        (_weight_uint8, "weights must be int8 in -127..127"),
-        (_float_weight, "its weight is not quantised"),
-        (_float_input, "its input is not quantised"),
-        (_int_bias, "its bias must be a float32 constant"),
-        (_pair_after_conv, "quantises the output of a convolution"),
-        (_both_inputs_of_add, "2 inputs of the residual Add are quantised instead of one"),
-        (_no_input_of_add, "0 inputs of the residual Add are quantised instead of one"),
-        (_branch_instead_of_shortcut, "the branch of the residual Add is quantised instead of the shortcut"),
-        (_branch_of_identity, "the float input of the residual Add must come from a convolution"),
-        (_second_pair, "has 2 Q/DQ pairs instead of one"),
-        (_different_scales, "must be followed by one DequantizeLinear of the same scale"),
-        (_quantised_head, "(MatMul) must stay float"),
-        (_head_conv_reads_int8, "(Conv) must stay float"),
-        (_int8_reaches_the_head, "(AveragePool) must stay float"),
-        (_no_encoder, "no convolution of the encoder is there"),
+        ("conv1.weight", 1, 0),  # only its own input
+        ("layer1.0.conv2.weight", 1, 1),  # its input; its shortcut is still read by the block's first one
+        ("layer2.0.conv2.weight", 2, 1),  # its input, and the downsample that comes in by the shortcut
+        ("layer2.0.downsample.0.weight", 0, 0),  # its input is shared
     ],
 )
-def test_audit_sees(int8_model: ModelProto, change: Callable[[Editor], None], message: str) -> None:
-    edit = Editor(int8_model)
-    change(edit)
-    faults = list(find_faults(edit.model))
-    assert any(message in fault for fault in faults), faults
-    with pytest.raises(ExportError, match="breaks the placement rules"):
-        audit(edit.model)
+def test_a_convolution_returned_to_float(
+    float_model: ModelProto, int8_model: ModelProto, conv: str, fewer_pairs: int, fewer_adds: int
+) -> None:
+    whole = find_placement(float_model)
+    part = find_placement(float_model, floats=[ENCODER + conv])
+    assert part.floats == (ENCODER + conv,)
+    assert set(part.convs) == set(whole.convs) - {ENCODER + conv}
+    assert len(part.activations) == len(whole.activations) - fewer_pairs
+    assert len(part.adds) == len(whole.adds) - fewer_adds
+    ranges = {n: 127 * float(constants(int8_model)[f"{n}_scale"]) for n in whole.activations}
+    mixed = quantize(float_model, part, ranges)
+    audit(mixed, floats=part.floats)
+    check_model(mixed, side=64)
+    with pytest.raises(ExportError, match="its weight is not quantised"):
+        audit(mixed)
 
 
-def test_audit_refuses_the_float_model(float_model: ModelProto) -> None:
-    faults = list(find_faults(float_model))
-    assert sum("its weight is not quantised" in fault for fault in faults) == 15
-    assert sum("0 inputs of the residual Add" in fault for fault in faults) == BLOCKS
-
-
-def test_dequantising_what_nothing_quantised(int8_model: ModelProto) -> None:
-    edit = Editor(int8_model)
-    conv = edit.node("Conv", reading=f"{FIRST}_dq")
-    edit.node("DequantizeLinear", making=conv.input[0]).input[0] = "frames"
-    assert any("dequantises what nothing quantised" in fault for fault in find_faults(edit.model))
+def test_all_of_it_returned_to_float_is_the_float_model(float_model: ModelProto, placement: Placement) -> None:
+    none = find_placement(float_model, floats=placement.convs)
+    assert none.activations == ()
+    same = quantize(float_model, none, {})
+    audit(same, floats=none.floats)
+    assert list(same.graph.node) == list(float_model.graph.node)

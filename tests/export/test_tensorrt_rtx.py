@@ -1,29 +1,38 @@
-"""NVIDIA's own parser and strongly typed builder accept both models. It needs no GPU."""
+"""NVIDIA's own parser and strongly typed builder accept what export writes. It needs no GPU."""
 
 from __future__ import annotations
 
 import pytest
-import tensorrt_rtx as trt
 from onnx import ModelProto
 
-
-def build(model: ModelProto) -> tuple[bool, int, list[str]]:
-    """Parse and build; returns whether it parsed, the size of the engine and what was complained about."""
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(model.SerializeToString())
-    complaints = [parser.get_error(n).desc() for n in range(parser.num_errors)]
-    engine = builder.build_serialized_network(network, builder.create_builder_config()) if parsed else None
-    return parsed, 0 if engine is None else engine.nbytes, complaints
+from kenpin.export.audit import audit
+from kenpin.export.half import to_half
+from kenpin.export.onnx_model import ENCODER
+from kenpin.export.placement import find_placement
+from kenpin.export.quantize import quantize
+from kenpin.export.rtx import build_with_rtx, has_rtx
+from kenpin.export.scheme import Scheme
 
 
-@pytest.mark.parametrize("name", ["float_model", "int8_model"])
+@pytest.mark.parametrize("name", ["float_model", "int8_model", "pair_model", "half_model"])
 def test_builds(name: str, request: pytest.FixtureRequest) -> None:
-    parsed, size, complaints = build(request.getfixturevalue(name))
-    assert parsed, complaints
-    assert size > 0
+    assert has_rtx()
+    built = build_with_rtx(request.getfixturevalue(name))
+    assert built.parsed, built.complaints
+    assert built.engine_bytes > 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_builds_with_convolutions_returned_to_float(
+    float_model: ModelProto, ranges: dict[str, float], precision: str
+) -> None:
+    floats = [f"{ENCODER}{name}.weight" for name in ("conv1", "layer2.0.downsample.0", "layer3.1.conv2")]
+    mixed = quantize(float_model, find_placement(float_model, floats=floats), ranges, Scheme("fp16"))
+    mixed = to_half(mixed) if precision == "fp16" else mixed
+    audit(mixed, floats=floats)
+    built = build_with_rtx(mixed)
+    assert built.parsed, built.complaints
+    assert built.engine_bytes > 0
 
 
 def test_refuses_what_the_audit_refuses(int8_model: ModelProto) -> None:
@@ -32,6 +41,7 @@ def test_refuses_what_the_audit_refuses(int8_model: ModelProto) -> None:
     broken.CopyFrom(int8_model)
     name = next(n for n in broken.graph.node if n.op_type == "QuantizeLinear").input[2]
     next(t for t in broken.graph.initializer if t.name == name).raw_data = b"\x03"
-    parsed, _, complaints = build(broken)
-    assert not parsed
-    assert complaints
+    built = build_with_rtx(broken)
+    assert not built.parsed
+    assert built.complaints
+    assert built.engine_bytes == 0

@@ -1,0 +1,70 @@
+"""The encoder in fp16: what of it is not INT8. The frames' preparation, the head and all distances stay fp32.
+
+Scales of Q/DQ may be fp16 from opset 19 on. TensorRT builds strongly typed networks, so the number formats of
+the graph are those of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from kenpin.errors import ExportError
+from kenpin.export.onnx_model import HALF_OPSET
+from kenpin.export.placement import encoder_nodes
+
+MAX_HALF = 65504.0
+
+
+def to_half(model: ModelProto) -> ModelProto:
+    """A copy whose encoder computes in fp16, with a Cast wherever a tensor enters or leaves it.
+
+    Raises:
+        ExportError: A number of the encoder is too large for fp16.
+    """
+    half = ModelProto()
+    half.CopyFrom(model)
+    half.opset_import[0].version = HALF_OPSET
+    inside = {node.output[0] for node in encoder_nodes(model.graph.node)}
+    read = {name for node in half.graph.node if node.output[0] in inside for name in node.input}
+    for tensor in half.graph.initializer:
+        if tensor.name in read and tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(_halved(tensor))
+    constants = {tensor.name for tensor in half.graph.initializer}
+    nodes = list(_with_casts(half.graph.node, inside, constants))
+    del half.graph.node[:], half.graph.value_info[:]
+    half.graph.node.extend(nodes)
+    return half
+
+
+def _halved(tensor: TensorProto) -> TensorProto:
+    values = numpy_helper.to_array(tensor)
+    largest = float(np.abs(values).max())
+    if not largest <= MAX_HALF:
+        raise ExportError(
+            f"a weight of the encoder reaches {largest:.3g}: fp16 ends at {MAX_HALF:.0f}",
+            where=tensor.name,
+            cure="export with --precision int8, or train again",
+        )
+    return numpy_helper.from_array(values.astype(np.float16), tensor.name)
+
+
+def _with_casts(nodes: Iterable[NodeProto], inside: set[str], constants: set[str]) -> Iterable[NodeProto]:
+    """The nodes in order, each Cast right before its first reader."""
+    done: set[str] = set()
+    for original in nodes:
+        node = NodeProto()
+        node.CopyFrom(original)
+        here = node.output[0] in inside
+        for position, name in enumerate(node.input):
+            if name in constants or not name or (name in inside) == here:
+                continue
+            cast = f"{name}_half" if here else f"{name}_float"
+            if cast not in done:
+                kind = TensorProto.FLOAT16 if here else TensorProto.FLOAT
+                yield helper.make_node("Cast", [name], [cast], name=cast, to=kind)
+            done.add(cast)
+            node.input[position] = cast
+        yield node

@@ -1,0 +1,176 @@
+"""Sensitivity, choice of ranges and fall-back on a small model whose convolutions can be made to hurt."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from kenpin.errors import ExportError
+from kenpin.export.audit import audit
+from kenpin.export.compress import compress
+from kenpin.export.fallback import Recipe, settle
+from kenpin.export.fidelity import measure_taps
+from kenpin.export.gate import Judged, Limits
+from kenpin.export.outputs import Fusion, Models, run_onnx
+from kenpin.export.placement import Placement
+from kenpin.export.quantize import quantize
+from kenpin.export.range_choice import ALIKE, Trial, best_of, choose_ranges
+from kenpin.export.range_methods import METHODS
+from kenpin.export.ranges import measure_reach
+from kenpin.export.samples import Samples
+from kenpin.export.scheme import Scheme
+from kenpin.export.sensitivity import Sensitivity, measure_sensitivity
+from kenpin.frame import Image
+from tests.export.conftest import waves
+
+ROWS = [0, 3, 6, 9, 12, 15]
+BADLY = 0.02
+
+
+@pytest.fixture(scope="module")
+def judged(float_model: ModelProto) -> Judged:
+    """Twelve good pictures and six with a dark bar."""
+    pictures = waves(18, seed=7)
+    pictures[12:, 20:26, 8:56] = 30
+    return Judged(pictures, 12, np.zeros(0, np.bool_), run_onnx(float_model, pictures, fusion=Fusion.FULL))
+
+
+@pytest.fixture(scope="module")
+def clipped(placement: Placement, ranges: dict[str, float]) -> dict[str, float]:
+    """Ranges that clip nearly all of what two convolutions in the middle read."""
+    return {**ranges, **{name: ranges[name] * BADLY for name in placement.inputs[4:6]}}
+
+
+def measured(model: ModelProto, ranges: dict[str, float], judged: Judged) -> tuple[Sensitivity, ...]:
+    return measure_sensitivity(model, ranges, judged, ROWS, advance=lambda: None)
+
+
+def readers_of(model: ModelProto, names: tuple[str, ...]) -> set[str]:
+    return {n.input[1] for n in model.graph.node if n.op_type == "Conv" and n.input[0] in names}
+
+
+def test_the_convolutions_that_hurt_come_first(
+    float_model: ModelProto, placement: Placement, clipped: dict[str, float], judged: Judged
+) -> None:
+    layers = measured(float_model, clipped, judged)
+    assert {layer.conv for layer in layers} == set(placement.convs)
+    hurt = readers_of(float_model, placement.inputs[4:6])
+    assert {layer.conv for layer in layers[: len(hurt)]} == hurt
+    assert all(a.risk >= b.risk for a, b in pairwise(layers))
+    assert layers[0].map_sqnr_db < layers[-1].map_sqnr_db
+    assert layers[0].name.startswith("layer")
+    assert not layers[0].name.endswith("weight")
+
+
+def test_they_are_returned_to_float_until_the_gate_holds(
+    float_model: ModelProto, placement: Placement, clipped: dict[str, float], judged: Judged
+) -> None:
+    layers = measured(float_model, clipped, judged)
+    steps: list[int] = []
+    settled = settle(
+        Recipe(float_model, clipped, Scheme()),
+        judged,
+        layers,
+        limits=Limits(),
+        advance=lambda: steps.append(1),
+    )
+    assert settled.at_first.flips > 0
+    assert settled.judgement.flips == 0
+    floats = settled.placement.floats
+    assert 0 < len(floats) < len(placement.convs)
+    assert set(floats) == {layer.conv for layer in layers[: len(floats)]}
+    assert len(steps) == len(layers)
+    audit(settled.model, floats=floats)
+    again = run_onnx(settled.model, judged.pictures, fusion=Fusion.NONE)
+    np.testing.assert_array_equal(again.score, settled.outputs.score)
+
+
+def test_what_holds_at_once_keeps_all_of_it(
+    float_model: ModelProto, ranges: dict[str, float], judged: Judged
+) -> None:
+    layers = measured(float_model, ranges, judged)
+    settled = settle(
+        Recipe(float_model, ranges, Scheme()),
+        judged,
+        layers,
+        limits=Limits(auroc_points=100, flip_share=1),
+        advance=lambda: None,
+    )
+    assert settled.placement.floats == ()
+    assert settled.judgement == settled.at_first
+
+
+def test_it_falls_back_in_fp16_too(float_model: ModelProto, clipped: dict[str, float], judged: Judged) -> None:
+    layers = measured(float_model, clipped, judged)
+    recipe = Recipe(float_model, clipped, Scheme("fp16"))
+    settled = settle(recipe, judged, layers, limits=Limits(), advance=lambda: None)
+    assert settled.placement.floats
+    audit(settled.model, floats=settled.placement.floats)
+
+
+def test_a_gate_that_cannot_hold_is_refused(
+    float_model: ModelProto, placement: Placement, ranges: dict[str, float], judged: Judged
+) -> None:
+    layers = measured(float_model, ranges, judged)
+    useless = {name: value * 1e-4 for name, value in ranges.items()}
+    impossible = Limits(flip_share=-1)
+    for some, limits in ((useless, Limits()), (ranges, impossible)):
+        with pytest.raises(ExportError, match="INT8 does not keep the verdicts") as caught:
+            settle(Recipe(float_model, some, Scheme()), judged, layers, limits=limits, advance=lambda: None)
+        assert "--precision fp32" in caught.value.cure
+
+
+def test_ranges_are_chosen_by_what_they_do(
+    float_model: ModelProto, placement: Placement, pictures: Image, judged: Judged
+) -> None:
+    reaches = measure_reach(float_model, placement.activations, pictures)
+    choice = choose_ranges(float_model, reaches, judged, ROWS, advance=lambda: None)
+    assert set(choice.trials) == set(METHODS)
+    assert choice.method == best_of(choice.trials)
+    assert choice.trials[choice.method].risk <= ALIKE * min(trial.risk for trial in choice.trials.values())
+    assert choice.ranges == {name: METHODS[choice.method](reach) for name, reach in reaches.items()}
+    told: dict[str, Any] = choice.to_json()
+    assert told["method"] == choice.method
+    assert set(told["trials"]["max"]) == {"risk", "map_sqnr_db"}
+
+
+def test_verdicts_count_before_maps() -> None:
+    risky, exact = Trial(2.1, 40), Trial(1.9, 20)
+    assert best_of({"a": Trial(1, 10), "b": risky}) == "a"
+    assert best_of({"a": Trial(1, 10), "b": exact, "c": risky}) == "b"
+    assert best_of({"a": Trial(np.inf, np.nan), "b": Trial(1, 10)}) == "b"
+
+
+def test_a_broken_inserter_ends_the_export(
+    float_model: ModelProto, pictures: Image, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit stands between the inserter and the bundle: 1 step off zero is what TensorRT refuses."""
+
+    def one_off(*given: Any) -> ModelProto:
+        broken = quantize(*given)
+        for tensor in broken.graph.initializer:
+            if tensor.name.endswith("conv1.weight_zero"):
+                tensor.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(tensor) + np.int8(1), tensor.name)
+                )
+        return broken
+
+    samples = Samples(pictures[:4], judged.pictures[:12], judged.pictures[:0], judged.test_bad)
+    sound = compress(float_model, samples, judged, Scheme(), step=lambda *_: lambda: None)
+    assert sound.to_json()["precision"] == "int8"
+    monkeypatch.setattr("kenpin.export.fallback.quantize", one_off)
+    monkeypatch.setattr("kenpin.export.compress.LIMITS", Limits(auroc_points=100, flip_share=1))
+    with pytest.raises(ExportError, match="breaks the placement rules"):
+        compress(float_model, samples, judged, Scheme(), step=lambda *_: lambda: None)
+
+
+def test_taps(float_model: ModelProto, int8_model: ModelProto, pictures: Image) -> None:
+    taps = measure_taps(Models(float_model, int8_model), pictures)
+    assert len(taps) == 2
+    assert all(15 < tap.places < 60 and 15 < tap.pooled < 80 for tap in taps)
+    same = measure_taps(Models(float_model, float_model), pictures)
+    assert all(tap.places > 100 for tap in same)

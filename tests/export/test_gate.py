@@ -1,0 +1,135 @@
+"""The accuracy gate on outputs that are easy to count by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kenpin.errors import ExportError
+from kenpin.export.gate import MIN_HELD_BACK, Judged, Limits, check_enough, flip_risk, judge, upper_bound
+from kenpin.export.outputs import Outputs
+from kenpin.export.parity import operating_point
+
+# 20 held-back good pictures, 2 good and 3 bad test pictures, 2 drawn defects.
+SCORES = [*np.arange(20) / 10, 1.0, 1.95, 1.2, 3, 9, 1.8, 4]
+TEST_BAD = np.array([False, False, True, True, True])
+
+
+def outputs(scores: list[float]) -> Outputs:
+    score = np.array(scores, np.float32)
+    return Outputs(score, np.stack([score] * 3, 1), np.broadcast_to(score[:, None, None], (len(score), 4, 4)))
+
+
+def judged(scores: list[float] = SCORES) -> Judged:
+    return Judged(np.zeros((len(scores), 8, 8, 3), np.uint8), 20, TEST_BAD, outputs(scores))
+
+
+def changed(**to: float) -> Outputs:
+    scores = list(SCORES)
+    for position, value in to.items():
+        scores[int(position[1:])] = value
+    return outputs(scores)
+
+
+def test_the_operating_point_lies_between_two_good_parts() -> None:
+    assert judged().threshold == pytest.approx(1.85)  # 19 of 20 below it
+    assert operating_point(np.array([3, 1, 2], np.float32)) == 2.5
+    assert operating_point(np.array([3], np.float32)) == 3
+
+
+def test_nothing_flips() -> None:
+    found = judge(judged(), outputs(SCORES))
+    assert (found.flips, found.auroc_points, found.near, found.largest_shift) == (0, 0, 0, 0)
+    assert found.pictures == 27
+    assert found.nearest == pytest.approx(0.05)
+    assert found.holds(Limits())
+
+
+def test_flips_of_each_kind() -> None:
+    found = judge(judged(), changed(n18=1.9, n21=1.8, n23=1.7, n25=1.9))
+    assert found.new_false_calls == 1  # a held-back one, 1.8 -> 1.9
+    assert found.new_escapes == 1  # a bad one, 3 -> 1.7
+    assert found.other_flips == 2  # a good one that passes now, and a drawn defect that is stopped
+    assert found.flips == 4
+    assert found.largest_shift == pytest.approx(1.3)
+    assert found.near == 4
+    assert not found.holds(Limits())
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["flips"] == 4
+
+
+@pytest.mark.parametrize("position", ["n18", "n23", "n21", "n25"])
+def test_one_flip_of_any_kind_closes_the_gate(position: str) -> None:
+    other = {"n18": 1.9, "n23": 1.84, "n21": 1.84, "n25": 1.9}[position]
+    found = judge(judged(), changed(**{position: other}))
+    assert found.flips == 1
+    assert not found.holds(Limits(auroc_points=100))
+    assert found.holds(Limits(auroc_points=100, flip_share=1 / 27))
+
+
+def test_what_nearly_flips_is_told() -> None:
+    found = judge(judged(), changed(n18=1.83))
+    assert (found.flips, found.near) == (0, 1)
+
+
+def test_the_auroc_counts_beyond_one_pair() -> None:
+    many = [*np.arange(20) / 10, *np.arange(30) / 100, *(5 + np.arange(40) / 100)]
+    bad = np.arange(70) >= 30
+    exact = Judged(np.zeros((90, 8, 8, 3), np.uint8), 20, bad, outputs(many))
+    # Three good test pictures above all bad ones cost 10 points, without a flip at a threshold above all.
+    worse = list(many)
+    worse[20:23] = [6, 6, 6]
+    found = judge(exact, outputs(worse))
+    assert found.auroc_over == "test pictures"
+    assert found.auroc_points == pytest.approx(10)
+    assert found.auroc_step == pytest.approx(100 / 1200)
+    assert not found.holds(Limits(flip_share=1))
+    assert found.holds(Limits(flip_share=1, auroc_points=10.1))
+
+
+def test_few_pictures_may_change_one_pair() -> None:
+    """Of 2 x 3 test pictures one pair makes 16.7 points: less than that cannot be asked for."""
+    found = judge(judged(), changed(n22=0.9))  # 1.2 falls below the good one at 1.0
+    assert found.auroc_points == pytest.approx(100 / 6)
+    assert found.flips == 0
+    assert found.holds(Limits())
+
+
+def test_without_test_pictures_drawn_defects_stand_in() -> None:
+    scores = [*np.arange(20) / 10, 1.5, 4]
+    exact = Judged(np.zeros((22, 8, 8, 3), np.uint8), 20, np.zeros(0, np.bool_), outputs(scores))
+    found = judge(exact, outputs(scores))
+    assert found.auroc_over == "held-back pictures and drawn defects"
+    assert found.auroc_step == pytest.approx(100 / 40)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_close_the_gate(value: float) -> None:
+    found = judge(judged(), changed(n24=value))
+    assert not found.holds(Limits(auroc_points=100, flip_share=1))
+
+
+def test_bounds_of_clopper_and_pearson() -> None:
+    # 1 - 0.05^(1/n) where nothing was seen, and tables for the others.
+    assert upper_bound(0, 64) == pytest.approx(1 - 0.05 ** (1 / 64))
+    assert upper_bound(0, 2995) == pytest.approx(0.001, rel=1e-3)
+    assert upper_bound(1, 20) == pytest.approx(0.21611, abs=1e-5)
+    assert upper_bound(5, 5) == 1
+
+
+def test_too_few_to_know() -> None:
+    check_enough(MIN_HELD_BACK)
+    with pytest.raises(ExportError, match="too few to know") as caught:
+        check_enough(MIN_HELD_BACK - 1)
+    assert "--precision fp32" in caught.value.cure
+
+
+def test_risk_counts_shifts_near_the_operating_point() -> None:
+    exact, rows = judged(), [18, 24]
+    here = flip_risk(exact, np.array([1.9, 9], np.float32), rows)
+    far = flip_risk(exact, np.array([1.8, 9.1], np.float32), rows)
+    assert here > 10 * far > 0
+    spread = float(np.std(np.arange(20) / 10))
+    assert here == pytest.approx(0.1**2 / (0.05**2 + spread**2) / 2, rel=1e-4)
+    assert flip_risk(exact, np.array([np.nan, 9], np.float32), rows) == np.inf
