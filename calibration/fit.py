@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from kenpin import __version__
@@ -14,6 +13,7 @@ from kenpin.errors import CalibrationError, DataError
 from kenpin.events import now_ms
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, append_record, head, load_records
+from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 
@@ -45,17 +45,16 @@ def calibration_lock(folder: StationFolder) -> Iterator[None]:
         CalibrationError: Another calibration is running, or the folder cannot be written.
     """
     folder.create()
-    with _writing(folder):
-        lock = (folder.root / "calibration.lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CalibrationError(
-                "another calibration of this station is running",
-                where=folder.root,
-                cure="wait until it has ended, look at its result, then start again if you still want to",
-            ) from None
+    with ExitStack() as held:
+        with _writing(folder):
+            try:
+                held.enter_context(sole_use(folder.root / "calibration.lock"))
+            except BlockingIOError:
+                raise CalibrationError(
+                    "another calibration of this station is running",
+                    where=folder.root,
+                    cure="wait until it has ended, look at its result, then start again if you still want to",
+                ) from None
         yield
 
 

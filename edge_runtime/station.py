@@ -7,9 +7,7 @@ with Station(config) as station:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import ConfigError, KenpinError, StoreError
 from kenpin.frame import Frame
 from kenpin.signing import PublicKey
+from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 
 DRAIN_S = 5.0
@@ -246,25 +245,19 @@ class Station:
 def _sole_user(root: Path) -> Iterator[None]:
     """Hold the station's folder; the kernel lets go of it however the process ends."""
     path = root / "station.lock"
-    try:
-        lock = path.open("a+")
-    except OSError as error:
-        raise ConfigError(
-            f"the station folder cannot be written: {error.strerror}",
-            where=root,
-            cure="give another state folder, or make it writable for this user",
-        ) from None
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
+            held.enter_context(sole_use(path))
+        except BlockingIOError:
             raise ConfigError(
-                f"another station runs on this folder (process {lock.read().strip() or 'unknown'})",
+                f"another station runs on this folder (process {path.read_text().strip() or 'unknown'})",
                 where=root,
                 cure="stop it first, or give each station its own state_dir",
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        except OSError as error:
+            raise ConfigError(
+                f"the station folder cannot be written: {error.strerror}",
+                where=root,
+                cure="give another state folder, or make it writable for this user",
+            ) from None
         yield

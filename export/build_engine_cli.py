@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from kenpin.export.build_engine import BuildOrder, Built, build_plan
 from kenpin.export.build_progress import Bars
 from kenpin.export.driver import driver_version, l4t_release
 from kenpin.precision import Precision, model_of, small_precision
+from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 
 _STATE = Path("/var/lib/kenpin")
@@ -100,24 +100,21 @@ def build_engine(  # noqa: PLR0913 - one argument per option
 @contextmanager
 def _sole_builder(folder: StationFolder) -> Iterator[None]:
     """Let nobody else build here meanwhile."""
-    path = folder.engines / "build.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    except OSError as error:
-        raise EngineError(
-            f"the station folder cannot be written: {error.strerror}",
-            where=folder.engines,
-            cure="make room there, or build as the user that owns it",
-        ) from None
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.engines.mkdir(parents=True, exist_ok=True)
+            held.enter_context(sole_use(folder.engines / "build.lock"))
         except BlockingIOError:
             raise EngineError(
                 "another engine is being built for this station",
                 where=folder.engines,
                 cure="wait until it has ended; engines/build.jsonl tells how far it is",
+            ) from None
+        except OSError as error:
+            raise EngineError(
+                f"the station folder cannot be written: {error.strerror}",
+                where=folder.engines,
+                cure="make room there, or build as the user that owns it",
             ) from None
         yield
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from kenpin.lazy_group import LazyGroup
 
 # name -> module:command, help
 _BENCHES = {
@@ -17,23 +17,6 @@ _BENCHES = {
 }
 
 
-class _LazyBenches(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_BENCHES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _BENCHES:
-            return None
-        module, attribute = _BENCHES[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _BENCHES.items()])
-
-
-@click.group(cls=_LazyBenches)
+@click.group(cls=LazyGroup, commands_at=_BENCHES)
 def bench() -> None:
     """Measure; nothing here changes a model or a station."""

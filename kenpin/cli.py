@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import sys
 from typing import NoReturn
@@ -11,6 +10,7 @@ import click
 
 from kenpin import __version__
 from kenpin.errors import ConfigError, KenpinError
+from kenpin.lazy_group import LazyGroup
 
 # verb -> (module:command, extra that brings what it needs, help). The help stands here so that
 # `kenpin --help` need not import torch.
@@ -43,18 +43,8 @@ _VERBS = {
 }
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        ctx.invoked_subcommand = cmd_name
-        module, attribute = _VERBS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+class _Verbs(LazyGroup):
+    """Says which package a verb lacks."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -63,10 +53,6 @@ class _LazyGroup(click.Group):
             if error.name is not None and error.name.split(".")[0] == "kenpin":
                 raise
             raise _package_error(error, str(ctx.invoked_subcommand)) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, _, text) in _VERBS.items()])
 
 
 def _package_error(error: ImportError, verb: str) -> ConfigError:
@@ -80,7 +66,11 @@ def _package_error(error: ImportError, verb: str) -> ConfigError:
     return ConfigError(what, where=sys.prefix, cure=cure)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs,
+    commands_at=_VERBS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="kenpin")
 def cli() -> None:
     """Visual inspection stations from pictures of good parts.

@@ -1,0 +1,28 @@
+"""One process at a time: a lock file that the kernel lets go of, however its holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def sole_use(path: Path) -> Iterator[None]:
+    """Hold a lock file. The file stays; while it is held it tells the number of the process.
+
+    Args:
+        path: The lock file; its folder exists.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        OSError: It cannot be opened or written.
+    """
+    with path.open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
