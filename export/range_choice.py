@@ -13,7 +13,7 @@ from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.parity import sqnr_db
 from kenpin.export.placement import find_placement
 from kenpin.export.quantize import quantize
-from kenpin.export.range_methods import METHODS, ranges_by
+from kenpin.export.range_methods import METHODS, WHOLE, ranges_by
 from kenpin.export.ranges import Reach
 
 # Risks that differ less than this are the same on so few pictures.
@@ -86,7 +86,10 @@ def choose_ranges(
 
 
 def best_of(trials: Mapping[str, Trial]) -> str:
-    """Of the methods whose risk is at most ALIKE times the least, the one with the most exact maps."""
-    least = min(trial.risk for trial in trials.values())
-    alike = [method for method, trial in trials.items() if trial.risk <= ALIKE * least]
+    """Of the methods that may be taken and whose risk is near the least, the one with the most exact maps.
+
+    What clips is tried for comparison only: the pictures at hand cannot show the defects that it would harm.
+    """
+    risks = {method: trials[method].risk for method in WHOLE}
+    alike = [method for method, risk in risks.items() if risk <= ALIKE * min(risks.values())]
     return max(alike, key=lambda method: trials[method].map_sqnr_db)

@@ -73,6 +73,10 @@ METHODS: Mapping[str, Callable[[Reach], float]] = MappingProxyType(
 )
 
 
+# They clip nothing that was seen. Real defects go beyond drawn ones, and clipped ones score too low.
+WHOLE = (f"max_{HEADROOM}", "max")
+
+
 def ranges_by(method: str, reaches: Mapping[str, Reach]) -> dict[str, float]:
     """Range of each activation by one of METHODS."""
     return {name: METHODS[method](reach) for name, reach in reaches.items()}

@@ -19,7 +19,7 @@ from kenpin.export.outputs import Fusion, Models, run_onnx
 from kenpin.export.placement import Placement
 from kenpin.export.quantize import quantize
 from kenpin.export.range_choice import ALIKE, Trial, best_of, choose_ranges
-from kenpin.export.range_methods import METHODS
+from kenpin.export.range_methods import METHODS, WHOLE
 from kenpin.export.ranges import measure_reach
 from kenpin.export.samples import Samples
 from kenpin.export.scheme import Scheme
@@ -131,7 +131,7 @@ def test_ranges_are_chosen_by_what_they_do(
     choice = choose_ranges(float_model, reaches, judged, ROWS, advance=lambda: None)
     assert set(choice.trials) == set(METHODS)
     assert choice.method == best_of(choice.trials)
-    assert choice.trials[choice.method].risk <= ALIKE * min(trial.risk for trial in choice.trials.values())
+    assert choice.trials[choice.method].risk <= ALIKE * min(choice.trials[method].risk for method in WHOLE)
     assert choice.ranges == {name: METHODS[choice.method](reach) for name, reach in reaches.items()}
     told: dict[str, Any] = choice.to_json()
     assert told["method"] == choice.method
@@ -139,10 +139,16 @@ def test_ranges_are_chosen_by_what_they_do(
 
 
 def test_verdicts_count_before_maps() -> None:
-    risky, exact = Trial(2.1, 40), Trial(1.9, 20)
-    assert best_of({"a": Trial(1, 10), "b": risky}) == "a"
-    assert best_of({"a": Trial(1, 10), "b": exact, "c": risky}) == "b"
-    assert best_of({"a": Trial(np.inf, np.nan), "b": Trial(1, 10)}) == "b"
+    first, second = WHOLE
+    assert best_of({first: Trial(1, 10), second: Trial(2.1, 40)}) == first
+    assert best_of({first: Trial(1, 10), second: Trial(1.9, 20)}) == second
+    assert best_of({first: Trial(np.inf, np.nan), second: Trial(1, 10)}) == second
+
+
+def test_ranges_that_clip_what_was_seen_are_never_taken() -> None:
+    clipping = {method: Trial(0.001, 90) for method in METHODS if method not in WHOLE}
+    assert len(clipping) == 3
+    assert best_of({**clipping, **{method: Trial(1, 10) for method in WHOLE}}) in WHOLE
 
 
 def test_a_broken_inserter_ends_the_export(
