@@ -138,11 +138,12 @@ def test_ranges_are_chosen_by_what_they_do(
     assert set(told["trials"]["max"]) == {"risk", "map_sqnr_db"}
 
 
-def test_verdicts_count_before_maps() -> None:
-    first, second = WHOLE
-    assert best_of({first: Trial(1, 10), second: Trial(2.1, 40)}) == first
-    assert best_of({first: Trial(1, 10), second: Trial(1.9, 20)}) == second
-    assert best_of({first: Trial(np.inf, np.nan), second: Trial(1, 10)}) == second
+def test_headroom_is_left_out_only_where_it_costs_verdicts() -> None:
+    headroom, tight = WHOLE
+    assert best_of({headroom: Trial(1.9, 10), tight: Trial(1, 40)}) == headroom
+    assert best_of({headroom: Trial(2.1, 40), tight: Trial(1, 10)}) == tight
+    assert best_of({headroom: Trial(np.inf, np.nan), tight: Trial(1, 10)}) == tight
+    assert best_of({headroom: Trial(1, 10), tight: Trial(np.inf, np.nan)}) == headroom
 
 
 def test_ranges_that_clip_what_was_seen_are_never_taken() -> None:
