@@ -55,7 +55,8 @@ def engine(*, state: Path, trust: tuple[Path, ...], as_json: bool, **given: Any)
         )
     with closing(ready.engine):
         document = _described(ready, ready.engine, camera)
-        _check_same(before, document, where=given["against"])
+        if before is not None:
+            _check_same(before, document, where=given["against"])
         rows = time_engine(ready, camera=camera, frames=given["frames"])
     bundle = open_bundle(folder.installed(), trusted_keys(trust))
     for count in given["streams"]:
@@ -112,9 +113,9 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         ) from None
 
 
-def _check_same(before: dict[str, Any] | None, now: dict[str, Any], *, where: object) -> None:
-    for name in _SAME if before is not None else ():
-        if before is not None and before[name] != now[name]:
+def _check_same(before: dict[str, Any], now: dict[str, Any], *, where: object) -> None:
+    for name in _SAME:
+        if before[name] != now[name]:
             raise ConfigError(
                 f"the figures to compare with are for {name} {before[name]}, these for {now[name]}",
                 where=where,

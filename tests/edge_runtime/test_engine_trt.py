@@ -431,13 +431,18 @@ def test_the_outcome_of_a_build_that_failed_is_logged(
     assert "no fp16 model" in caplog.text
 
 
-def test_how_far_a_build_is_can_be_told(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait_for: Any
-) -> None:
+@pytest.fixture
+def endless_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build in the background that takes longer than any test."""
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_how_far_a_build_is_can_be_told(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, endless_build: None, wait_for: Any
+) -> None:
     monkeypatch.setattr("kenpin.edge_runtime.background_build._LOOK_S", 0.02)
     with closing(BackgroundBuild(jetson_6.workshop.folder, "int8", ())) as build:
         assert build.told == "the engine is being built"
@@ -445,13 +450,7 @@ def test_how_far_a_build_is_can_be_told(
         wait_for(lambda: build.told == "the engine is being built: Building engine, 40 %", "the step")
 
 
-def test_a_build_is_ended_with_the_station(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any
-) -> None:
-    program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+def test_a_build_is_ended_with_the_station(jetson_6: FakeJetson, endless_build: None, caplog: Any) -> None:
     build = BackgroundBuild(jetson_6.workshop.folder, "int8", ())
     build.close()
     assert build._process.returncode == -signal.SIGTERM
