@@ -12,13 +12,10 @@ from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.delivery import Traffic
 from kenpin.edge_runtime.outbox import Depth
-from kenpin.edge_runtime.region import hottest_region
 from kenpin.edge_runtime.store import Part
 from kenpin.events import Anomaly, Kpi, Status, now_ms, rfc3339, uuid7
-from kenpin.frame import Frame
 
 State = Literal["STARTING", "RUNNING", "DEGRADED", "FAULT", "STOPPED"]
-_LEVELS: tuple[Literal["coarse", "mid", "fine"], ...] = ("coarse", "mid", "fine")
 # An event has to fit into 8 KiB; the end of a path tells more than its start.
 _MAX_ID_CHARS = 200
 
@@ -54,23 +51,23 @@ class Identity:
         }
 
 
-def anomaly(identity: Identity, part: Part, frame: Frame, *, ng_rate: float) -> Anomaly:
+def anomaly(identity: Identity, part: Part, *, ng_rate: float) -> Anomaly:
     """The event of a part judged NG or REVIEW.
 
     Args:
         identity: Who speaks.
-        part: The part; its decision has scores, a model and a record.
-        frame: What it was judged by.
+        part: The part; its decision has scores, a model, a record and a region.
         ng_rate: Share of NG among the last decided parts.
     """
-    scored, model, record = part.decision.scored, part.model, part.record
+    scored, model, record, region = part.decision.scored, part.model, part.record, part.region
+    level = part.decision.level
     assert scored is not None
+    assert region is not None
+    assert level
     assert model is not None
     assert record is not None
     is_ng = part.decision.verdict is Verdict.NG
     threshold = record.t2 if is_ng else record.t1
-    height, width = frame.image.shape[:2]
-    region = hottest_region(scored.anomaly_map, frame_height=height, frame_width=width)
     return Anomaly(
         **identity.common(part.ts_ms),
         camera=part.camera,
@@ -86,7 +83,7 @@ def anomaly(identity: Identity, part: Part, frame: Frame, *, ng_rate: float) -> 
         score_coarse=scored.level_scores[0],
         score_mid=scored.level_scores[1],
         score_fine=scored.level_scores[2],
-        level=_LEVELS[scored.level_scores.index(max(scored.level_scores))],
+        level=level,
         severity=severity(
             scored.score, good=statistics.median([*record.good.values()] or [record.t1]), t2=record.t2
         ),
@@ -96,6 +93,7 @@ def anomaly(identity: Identity, part: Part, frame: Frame, *, ng_rate: float) -> 
         roi_h_px=region.height,
         area_px=region.area,
         infer_ms=part.infer_ms,
+        image_ref=part.image_ref,
         ng_rate_window=ng_rate,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,11 +14,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kenpin.config import SourceSection, load_config
+from kenpin.config import StationConfig, load_config
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Entry, Outbox
+from kenpin.edge_runtime.processes import run_processes
+from kenpin.edge_runtime.roles import run_role
 from kenpin.edge_runtime.station import Report, Station
 from kenpin.edge_runtime.store import Part
+from kenpin.edge_runtime.supervisor import end_with_parent
 from kenpin.station_folder import StationFolder
 
 _PAGE = 500
@@ -37,14 +39,40 @@ _POLL_S = 0.2
 )
 @click.option("--max-parts", type=click.IntRange(min=1), help="Stop after this many parts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
-def run(config_path: Path, source_url: str | None, max_parts: int | None, as_json: bool) -> None:
+@click.option("--single-process", is_flag=True, help="Cameras and publisher as threads of one process.")
+@click.option("--role", help="Run one process of the station only, as the systemd units do.")
+def run(  # noqa: PLR0913, PLR0917 - one argument per option
+    config_path: Path,
+    source_url: str | None,
+    max_parts: int | None,
+    as_json: bool,
+    single_process: bool,
+    role: str | None,
+) -> None:
     """Run the station until the source ends, Ctrl-C or SIGTERM.
 
-    Each part gets one verdict. Only OK releases it, and only after its record is on disk.
+    Each part gets one verdict. Only OK releases it, and only after its record is on disk. Each camera, the
+    station itself and the publisher are processes of their own, which are started again when they fail.
     """
     config = load_config(config_path)
     if source_url is not None:
-        config = config.model_copy(update={"source": SourceSection(url=source_url)})
+        source = config.source.model_copy(update={"url": source_url, "views": ()})
+        config = config.model_copy(update={"source": source})
+    if role is not None:
+        end_with_parent()
+        run_role(role, config, max_parts=max_parts, on_part=_tell)
+        return
+    if single_process:
+        report = _run_here(config, max_parts)
+    else:
+        report = run_processes(config, config_path, source_url=source_url, max_parts=max_parts)
+    if as_json:
+        click.echo(json.dumps(_document(report)))
+    else:
+        _print_table(report)
+
+
+def _run_here(config: StationConfig, max_parts: int | None) -> Report:
     with Station(config, on_part=_tell) as station:
 
         def stop(number: int, _frame: object) -> None:
@@ -53,11 +81,7 @@ def run(config_path: Path, source_url: str | None, max_parts: int | None, as_jso
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        report = station.run(max_parts=max_parts)
-    if as_json:
-        click.echo(json.dumps(_document(report)))
-    else:
-        _print_table(report)
+        return station.run(max_parts=max_parts)
 
 
 @click.command()
@@ -106,7 +130,7 @@ def _document(report: Report) -> dict[str, Any]:
         "events_acked": report.events_acked,
         "outbox_depth": report.depth.waiting,
         "session_id": report.session_id,
-        "rss_mb": _rss_mb(),
+        "rss_mb": report.rss_mb,
         "reasons": dict(now.reasons),
     }
 
@@ -122,16 +146,10 @@ def _print_table(report: Report) -> None:
     table.add_row(
         "events", f"{now.events} written, {report.events_acked} acknowledged, {report.depth.waiting} waiting"
     )
-    table.add_row("memory", f"{_rss_mb():.0f} MB")
+    table.add_row("memory", f"{report.rss_mb:.0f} MB")
     for reason, count in now.reasons.items():
         table.add_row(f"{count} without decision", reason)
     Console(stderr=True).print(table)
-
-
-def _rss_mb() -> float:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _stored(state: Path, since: int) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter, deque
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.vitals import Vitals
 
 _TIMES = 10_000  # parts that the percentiles look back on
 _RATE_PARTS = 100  # decided parts that the NG rate looks back on
+_REASONS = 100  # different reasons that are told apart: they carry numbers, so there is no end to them
+_OTHER = "other reasons"
 _DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)
 
 
@@ -23,7 +27,8 @@ class Snapshot:
 
     Attributes:
         parts: Number of parts by verdict; every verdict is there.
-        reasons: Number of parts without a decision by reason.
+        reasons: Number of parts without a decision by reason in words.
+        causes: The same by the reason's one word.
         events: Number of events written to the outbox.
         latency_ms_p50: Median of the time from exposure to verdict, over the parts that were scored.
         latency_ms_p99: Its 99th percentile.
@@ -34,12 +39,46 @@ class Snapshot:
 
     parts: Mapping[Verdict, int]
     reasons: Mapping[str, int]
+    causes: Mapping[str, int]
     events: int
     latency_ms_p50: float
     latency_ms_p99: float
     infer_ms_p50: float
     infer_ms_p99: float
     elapsed_s: float
+
+    @classmethod
+    def from_vitals(cls, vitals: Vitals) -> Snapshot:
+        """Read it from what the station told."""
+        numbers = vitals.numbers
+        parts = {v: int(numbers.get(_series("parts_total", verdict=v.value), 0)) for v in Verdict}
+
+        def milliseconds(name: str, quantile: str) -> float:
+            return numbers.get(_series(name, quantile=quantile), 0.0) * 1000
+
+        return cls(
+            parts,
+            json.loads(vitals.texts.get("reasons", "{}")),
+            {},
+            int(numbers.get("events_total", 0)),
+            milliseconds("decision_seconds", "0.5"),
+            milliseconds("decision_seconds", "0.99"),
+            milliseconds("engine_seconds", "0.5"),
+            milliseconds("engine_seconds", "0.99"),
+            numbers.get("elapsed_seconds", 0.0),
+        )
+
+    def numbers(self) -> dict[str, float]:
+        """The series that tell it to others."""
+        found: dict[str, float] = {
+            _series("parts_total", verdict=verdict.value): count for verdict, count in self.parts.items()
+        }
+        found |= {_series("causes_total", cause=cause): n for cause, n in self.causes.items()}
+        found[_series("decision_seconds", quantile="0.5")] = self.latency_ms_p50 / 1000
+        found[_series("decision_seconds", quantile="0.99")] = self.latency_ms_p99 / 1000
+        found[_series("engine_seconds", quantile="0.5")] = self.infer_ms_p50 / 1000
+        found[_series("engine_seconds", quantile="0.99")] = self.infer_ms_p99 / 1000
+        return {**found, "events_total": self.events, "elapsed_seconds": self.elapsed_s}
 
     @property
     def total(self) -> int:
@@ -59,18 +98,23 @@ class Counters:
         self._lock = threading.Lock()
         self._parts = Counter[Verdict]()
         self._reasons = Counter[str]()
+        self._causes = Counter[str]()
         self._events = 0
         self._latencies = deque[float](maxlen=_TIMES)
         self._infers = deque[float](maxlen=_TIMES)
         self._recent = deque[Verdict](maxlen=_RATE_PARTS)
         self._start_s = time.monotonic()
 
-    def add(self, verdict: Verdict, reason: str, *, has_event: bool) -> None:
+    def add(self, decision: Decision, *, has_event: bool) -> None:
         """Count a part."""
+        reason, verdict = decision.reason, decision.verdict
         with self._lock:
             self._parts[verdict] += 1
             if reason:
-                self._reasons[reason] += 1
+                known = reason in self._reasons or len(self._reasons) < _REASONS
+                self._reasons[reason if known else _OTHER] += 1
+            if decision.cause:
+                self._causes[decision.cause] += 1
             self._events += has_event
             if verdict in _DECIDED:
                 self._recent.append(verdict)
@@ -91,16 +135,23 @@ class Counters:
         """The counters now."""
         with self._lock:
             parts = {verdict: self._parts[verdict] for verdict in Verdict}
-            reasons, events = dict(self._reasons), self._events
+            reasons, causes, events = dict(self._reasons), dict(self._causes), self._events
             latencies, infers = list(self._latencies), list(self._infers)
         return Snapshot(
             parts,
             reasons,
+            causes,
             events,
             *_percentiles(latencies),
             *_percentiles(infers),
             elapsed_s=time.monotonic() - self._start_s,
         )
+
+
+def _series(name: str, **label: str) -> str:
+    """A series with one label, as `kenpin.edge_runtime.vitals` names it."""
+    ((key, value),) = label.items()
+    return f'{name}{{{key}="{value}"}}'
 
 
 def _percentiles(times: list[float]) -> tuple[float, float]:

@@ -63,6 +63,23 @@ _MIGRATIONS = (
         UPDATE counter SET value = value - old.bytes WHERE name = 'outbox_bytes';
     END;
     """,
+    """
+    ALTER TABLE part ADD COLUMN trigger_id INTEGER;  -- as the line counts; NULL where nobody counts
+    ALTER TABLE part ADD COLUMN frame_id INTEGER;    -- as the camera counts; NULL without a frame
+    ALTER TABLE part ADD COLUMN cause TEXT NOT NULL DEFAULT '';
+    ALTER TABLE part ADD COLUMN level TEXT NOT NULL DEFAULT '';
+    ALTER TABLE part ADD COLUMN roi_x_px INTEGER;    -- the strangest region, in frame pixels
+    ALTER TABLE part ADD COLUMN roi_y_px INTEGER;
+    ALTER TABLE part ADD COLUMN roi_w_px INTEGER;
+    ALTER TABLE part ADD COLUMN roi_h_px INTEGER;
+    ALTER TABLE part ADD COLUMN area_px INTEGER;
+    ALTER TABLE part ADD COLUMN image_ref TEXT NOT NULL DEFAULT '';  -- below images/
+    ALTER TABLE part ADD COLUMN image_sha256 TEXT NOT NULL DEFAULT '';
+    CREATE INDEX part_trigger ON part (seq) WHERE trigger_id IS NOT NULL;
+    CREATE TRIGGER ok_needs_a_frame BEFORE INSERT ON part WHEN new.verdict = 'OK' AND new.frame_id IS NULL BEGIN
+        SELECT RAISE(ABORT, 'an OK without a frame');
+    END;
+    """,
 )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from kenpin.edge_runtime.engine import Scored
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord
+
+LEVELS: tuple[Literal["coarse", "mid", "fine"], ...] = ("coarse", "mid", "fine")
 
 
 class Verdict(str, Enum):
@@ -44,11 +47,20 @@ class Decision:
         verdict: The verdict.
         reason: Why there is none of OK, REVIEW and NG, in words; empty for those.
         scored: The scores, where there are any.
+        cause: The reason as one word of a fixed list, to count by; empty where there is no reason.
     """
 
     verdict: Verdict
     reason: str = ""
     scored: Scored | None = None
+    cause: str = ""
+
+    @property
+    def level(self) -> Literal["", "coarse", "mid", "fine"]:
+        """The level that is strangest: coarse, mid or fine; empty without scores."""
+        if self.scored is None:
+            return ""
+        return LEVELS[self.scored.level_scores.index(max(self.scored.level_scores))]
 
 
 def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None) -> Decision:
@@ -68,7 +80,7 @@ def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None
     if not reason and not scored.is_finite:
         reason = "the score is not a finite number"
     if reason:
-        return Decision(Verdict.NO_DECISION, reason, scored)
+        return Decision(Verdict.NO_DECISION, reason, scored, "not_ready" if scored.is_finite else "score")
     assert record is not None
     return Decision(_judge(scored.score, record.t1, record.t2), scored=scored)
 

@@ -18,7 +18,9 @@ import numpy as np
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.engine import Engine
-from kenpin.edge_runtime.inspection import Judge
+from kenpin.edge_runtime.inspection import Desk, Judge
+from kenpin.edge_runtime.line import Shot
+from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.store import Store
 from kenpin.errors import KenpinError
@@ -67,11 +69,12 @@ def time_engine(ready: Readiness, *, camera: tuple[int, int], frames: int) -> li
     assert engine is not None
     small, large = random_frame(engine.input_size), random_frame(camera)
     with tempfile.TemporaryDirectory() as scratch, closing(Store(Path(scratch) / "bench.db")) as store:
-        judge = Judge(ready, Identity("bench", test=True), Counters(), timeout_ms=_NO_TIMEOUT_MS)
+        identity = Identity("bench", test=True)
+        judge = Judge(Desk(ready, Look(ready), identity, Counters(), timeout_ms=_NO_TIMEOUT_MS))
 
         def to_verdict() -> None:
-            inspection = judge.inspect(Frame(large, "bench", "bench"))
-            store.commit(inspection.part, inspection.event)
+            inspection = judge.inspect(Shot("bench", None, (Frame(large, "bench", "bench"),)))
+            store.commit([(inspection.part, inspection.event)])
 
         ways: dict[str, Callable[[], object]] = {
             "engine alone": lambda: engine.score(small),

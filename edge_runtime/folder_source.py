@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, SourceUrl
+from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
 from kenpin.pictures import list_pictures
@@ -18,55 +18,74 @@ class FolderSource:
 
     Args:
         root: The folder; a part's id is the path below it.
-        paths: The pictures in the order of their parts.
         period_s: Time from part to part in seconds, 0 = none.
         loop: Start over at the end.
     """
 
     drawn = False
+    waits = True
+    down_reason = ""
 
-    def __init__(self, root: Path, paths: Sequence[Path], *, period_s: float, loop: bool) -> None:
+    def __init__(self, root: Path, *, period_s: float, loop: bool) -> None:
         self.camera = root.resolve().name
         self._root = root
-        self._paths = paths
+        self._paths: Sequence[Path] = ()
         self._period_s = period_s
         self._loop = loop
         self._index = 0
-        self._due_s = time.monotonic()
+        self._taken = 0
+        self._due_s = 0.0
 
     @classmethod
-    def open(cls, url: SourceUrl) -> FolderSource:
-        """Open `folder:DIR?rate=0&loop=0`.
+    def from_url(cls, url: SourceUrl) -> FolderSource:
+        """Read `folder:DIR?rate=0&loop=0`.
 
         Raises:
             ConfigError: An option is out of range.
-            SourceError: The folder is missing or holds no picture.
         """
         rate = url.number("rate", 0, low=0, high=1000)
         loop = url.number("loop", 0, low=0, high=1) > 0
-        root = Path(url.target)
+        return cls(Path(url.target), period_s=1 / rate if rate else 0.0, loop=loop)
+
+    def open(self) -> None:
+        """List the pictures.
+
+        Raises:
+            SourceError: The folder is missing or holds no picture.
+        """
         try:
-            paths = list_pictures(root)
+            self._paths = list_pictures(self._root)
         except DataError as error:
             raise SourceError(error.what, where=error.where, cure=error.cure) from None
-        return cls(root, paths, period_s=1 / rate if rate else 0.0, loop=loop)
 
-    def next(self) -> Frame | Fault | None:
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
         """The next picture; a fault if it cannot be read."""
         if self._index >= len(self._paths):
             if not self._loop:
-                return None
+                return Lull.END
             self._index = 0
+        if self._due_s > deadline_s:
+            time.sleep(max(0.0, deadline_s - time.monotonic()))
+            return Lull.IDLE
+        time.sleep(max(0.0, self._due_s - time.monotonic()))
         path = self._paths[self._index]
         self._index += 1
-        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        self._taken += 1
         self._due_s = max(self._due_s, time.monotonic()) + self._period_s
         # A name that is not UTF-8 could be neither stored nor sent.
         part_id = path.relative_to(self._root).as_posix().encode("utf-8", "backslashreplace").decode()
         try:
-            return Frame(read_picture(path), part_id, self.camera)
+            return Frame(read_picture(path), part_id, self.camera, frame_id=self._taken)
         except DataError as error:
             return Fault(part_id, self.camera, Verdict.NO_DECISION, error.what)
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Not here: every picture is a part by itself.
+
+        Raises:
+            SourceError: Always.
+        """
+        raise takes_no_trigger(self.camera)
 
     def close(self) -> None:
         """Nothing is held open."""

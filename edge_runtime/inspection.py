@@ -1,21 +1,28 @@
-"""The inspection of one part: frame -> engine -> decision -> event. It never raises."""
+"""The inspection of one part: frames -> gate -> engine -> decision -> event. It never raises."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Decision, Verdict, decide
+from kenpin.edge_runtime.line import Shot
+from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
+from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.source import Fault
 from kenpin.edge_runtime.store import Part
 from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
-from kenpin.frame import Frame
+from kenpin.frame import Frame, Image
+
+# The worst view of a part decides: bad is bad, whatever the other cameras say, and OK needs all of them.
+_WORSE = (Verdict.OK, Verdict.REVIEW, Verdict.NO_DECISION, Verdict.MISSED, Verdict.NG)
 
 _log = logging.getLogger(__name__)
 
@@ -27,41 +34,88 @@ class Inspection:
     Attributes:
         part: What will be stored.
         event: What will be published with it.
+        image: The deciding frame's picture; `None` without a frame.
     """
 
     part: Part
     event: Anomaly | None = None
+    image: Image | None = None
 
-    def without_decision(self, reason: str) -> Inspection:
+    def without_decision(self, reason: str, cause: str) -> Inspection:
         """The same part after something failed that an OK needs."""
-        decision = Decision(Verdict.NO_DECISION, reason, self.part.decision.scored)
-        return Inspection(replace(self.part, decision=decision))
+        decision = Decision(Verdict.NO_DECISION, reason, self.part.decision.scored, cause)
+        return Inspection(replace(self.part, decision=decision), image=self.image)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One view of a part."""
+
+    item: Frame | Fault
+    decision: Decision
+    infer_ms: float = 0.0
+    region: Region | None = None
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        scored = self.decision.scored
+        return _WORSE.index(self.decision.verdict), scored.score if scored else 0.0
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a judge works with.
+
+    Attributes:
+        ready: What the station found.
+        look: Looks at a frame before the engine does.
+        identity: Who speaks in the events.
+        counters: Know the share of NG.
+        timeout_ms: An OK later than this after the exposure becomes NO_DECISION.
+        image_ref: Names the picture that will be kept of a part; empty if none is.
+    """
+
+    ready: Readiness
+    look: Look
+    identity: Identity
+    counters: Counters
+    timeout_ms: int
+    image_ref: Callable[[Verdict], str] = field(default=lambda _verdict: "")
 
 
 class Judge:
     """Decides on parts.
 
     Args:
-        ready: What the station found at its start.
-        identity: Who speaks in the events.
-        counters: Know the share of NG.
-        timeout_ms: An OK later than this after the exposure becomes NO_DECISION.
+        desk: What it works with.
 
     Attributes:
         lost: Why this process can judge no part any more; the part in hand still gets its verdict.
     """
 
-    def __init__(self, ready: Readiness, identity: Identity, counters: Counters, *, timeout_ms: int) -> None:
-        self._ready = ready
-        self._identity = identity
-        self._counters = counters
-        self._timeout_ms = timeout_ms
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self.lost: DeviceLost | None = None
 
-    def inspect(self, item: Frame | Fault) -> Inspection:
+    def inspect(self, shot: Shot) -> Inspection:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
+        worst = max((self._judge(item) for item in shot.views), key=lambda judged: judged.badness)
+        part = self._part(shot, worst)
+        image = worst.item.image if isinstance(worst.item, Frame) else None
+        if part.decision.verdict not in (Verdict.NG, Verdict.REVIEW):
+            return Inspection(part, image=image)
+        ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
+        return Inspection(part, announce.anomaly(self._desk.identity, part, ng_rate=ng_rate), image)
+
+    def too_late(self, part: Part) -> str:
+        """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""
+        age_ms = (time.monotonic_ns() - part.captured_ns) / 1e6
+        limit_ms = self._desk.timeout_ms
+        return f"not done within {limit_ms} ms of the exposure" if age_ms > limit_ms else ""
+
+    def _judge(self, item: Frame | Fault) -> _Judged:
         if isinstance(item, Fault):
-            return Inspection(self._part(item, Decision(item.verdict, item.reason)))
+            return _Judged(item, Decision(item.verdict, item.reason, cause="source"))
         try:
             return self._decided(item)
         except KenpinError as error:
@@ -71,39 +125,44 @@ class Judge:
         except Exception as error:
             _log.exception("Part %s could not be inspected.", item.part_id)
             reason = f"internal error: {type(error).__name__}: {error}"
-        return Inspection(self._part(item, Decision(Verdict.NO_DECISION, reason)))
+        return _Judged(item, Decision(Verdict.NO_DECISION, reason, cause="engine"))
 
-    def too_late(self, part: Part) -> str:
-        """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""
-        age_ms = (time.monotonic_ns() - part.captured_ns) / 1e6
-        return f"not done within {self._timeout_ms} ms of the exposure" if age_ms > self._timeout_ms else ""
-
-    def _decided(self, frame: Frame) -> Inspection:
-        ready = self._ready
+    def _decided(self, frame: Frame) -> _Judged:
+        ready = self._desk.ready
+        seen = self._desk.look.at(frame)
+        if seen.finding:
+            return _Judged(frame, Decision(Verdict.NO_DECISION, seen.finding, cause=seen.cause))
         if ready.engine is None:
-            return Inspection(self._part(frame, Decision(Verdict.NO_DECISION, ready.fault)))
+            return _Judged(frame, Decision(Verdict.NO_DECISION, ready.fault, cause="not_ready"))
         start_ns = time.monotonic_ns()
-        scored = ready.engine.score(frame.image)
+        scored = ready.engine.score(seen.image)
         infer_ms = (time.monotonic_ns() - start_ns) / 1e6
         decision = decide(scored, ready.model, ready.record)
         if ready.fault:
             # Scored all the same: thresholds can be fitted to stored scores.
-            decision = Decision(Verdict.NO_DECISION, ready.fault, scored)
-        part = self._part(frame, decision, infer_ms=infer_ms)
-        if decision.verdict not in (Verdict.NG, Verdict.REVIEW):
-            return Inspection(part)
-        ng_rate = self._counters.ng_rate_with(decision.verdict)
-        return Inspection(part, announce.anomaly(self._identity, part, frame, ng_rate=ng_rate))
+            decision = Decision(Verdict.NO_DECISION, ready.fault, scored, "not_ready")
+        stuck = self._desk.look.stuck(scored.score)
+        if stuck:
+            decision = Decision(Verdict.NO_DECISION, stuck, scored, "score")
+        region = None
+        if decision.verdict in (Verdict.NG, Verdict.REVIEW):
+            region = seen.region(scored.anomaly_map)
+        return _Judged(frame, decision, infer_ms, region)
 
-    def _part(self, item: Frame | Fault, decision: Decision, *, infer_ms: float = 0.0) -> Part:
+    def _part(self, shot: Shot, judged: _Judged) -> Part:
+        item, ready = judged.item, self._desk.ready
         return Part(
-            part_id=item.part_id,
+            part_id=shot.part_id,
             camera=item.camera,
-            session_id=self._identity.session_id,
+            session_id=self._desk.identity.session_id,
             ts_ms=item.ts_ms,
             captured_ns=item.captured_ns,
-            decision=decision,
-            infer_ms=infer_ms,
-            model=self._ready.model,
-            record=self._ready.record,
+            decision=judged.decision,
+            infer_ms=judged.infer_ms,
+            model=ready.model,
+            record=ready.record,
+            trigger_id=shot.trigger_id,
+            frame_id=item.frame_id if isinstance(item, Frame) else None,
+            region=judged.region,
+            image_ref=self._desk.image_ref(judged.decision.verdict) if isinstance(item, Frame) else "",
         )

@@ -122,6 +122,17 @@ class Outbox:
             row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         return int(row[0]) if row else 0
 
+    def acked_since(self, ts_ms: int) -> int:
+        """Number of events that the broker acknowledged since a moment, UTC in milliseconds since 1970.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        with explained("the station's database"):
+            sql = "SELECT count(*) FROM outbox WHERE acked_ms >= ?"
+            (count,) = self._connection.execute(sql, (ts_ms,)).fetchone()
+        return int(count)
+
     def depth(self) -> Depth:
         """How full it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
@@ -13,14 +14,17 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from kenpin.edge_runtime.announce import State
 from kenpin.edge_runtime.database import connect
+from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.delivery import Delivery, Traffic
 from kenpin.edge_runtime.herald import Desk, Herald
 from kenpin.edge_runtime.link import Acked, Down, Link, Signal, Up, Wake, Will
 from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.output import Result
 from kenpin.errors import StoreError
 
 _TICK_S = 0.2
 _GOODBYE_S = 2.0
+_ROUND_S = 10.0  # a round of its thread that takes longer hangs
 _SHORT_LIFE_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -89,6 +93,7 @@ class Publisher:
         self._has_failed = False
         self._short_lives = 0
         self._said: set[str] = set()
+        self._round_s = time.monotonic()
         self._due_s = dict.fromkeys(("watch", "prune"), 0.0)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -96,6 +101,27 @@ class Publisher:
     def traffic(self) -> Traffic:
         """What was counted since the start."""
         return self._delivery.traffic
+
+    @property
+    def acked(self) -> int:
+        """Events that the broker acknowledged since the start."""
+        return self.traffic.acked
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread comes round."""
+        return time.monotonic() - self._round_s < _ROUND_S
+
+    def tell_result(self, result: Result) -> None:
+        """Publish a result where there is a connection; one that comes late would release another part."""
+        body = {
+            "part_id": result.part_id,
+            "trigger_id": -1 if result.trigger_id is None else result.trigger_id,
+            "verdict": result.verdict.value,
+            "pass": result.verdict is Verdict.OK,
+        }
+        if self._up_since_s is not None:
+            self._link.publish(f"{self._desk.topic}/output", json.dumps(body).encode(), qos=0)
 
     def start(self) -> None:
         """Start connecting and publishing."""
@@ -145,6 +171,7 @@ class Publisher:
 
     def _work(self) -> bool:
         """One round; whether another one follows."""
+        self._round_s = time.monotonic()
         self._listen(_TICK_S)
         self._delivery.note_arrived()
         if self._is_due("watch", self._timing.watch_s):

@@ -6,21 +6,28 @@ import difflib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, SourceError
 from kenpin.events import now_ms
 from kenpin.frame import Frame
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "folder": ("loop", "rate"),
     "video": (),
+    "replay": ("speed",),
     "usb": ("fps", "height", "width"),
-    "synthetic": ("defects", "rate", "seed"),
+    "rtsp": ("password_file", "user"),
+    "csi": ("fps", "height", "width"),
+    "synthetic": ("defects", "height", "rate", "seed", "trigger", "width"),
 }
-_EXAMPLES = "folder:DIR?rate=5&loop=1  video:FILE  usb:0?width=1280&height=720  synthetic:board?rate=10&seed=1"
+_EXAMPLES = (
+    "folder:DIR?rate=5&loop=1  video:FILE  usb:0?width=1280&height=720  rtsp://HOST/PATH  "
+    "synthetic:board?rate=10&seed=1"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Fault:
         reason: Why, in words.
         captured_ns: Monotonic clock at the trigger or the attempt, nanoseconds.
         ts_ms: The same in UTC, milliseconds since 1970.
+        trigger_id: Number of the trigger that asked for it; `None` where nobody counts triggers.
     """
 
     part_id: str
@@ -42,25 +50,82 @@ class Fault:
     reason: str
     captured_ns: int = field(default_factory=time.monotonic_ns)
     ts_ms: int = field(default_factory=now_ms)
+    trigger_id: int | None = None
 
 
-class Source(Protocol):
+@dataclass(frozen=True)
+class Trigger:
+    """The line asks for a verdict on one part.
+
+    Attributes:
+        trigger_id: Its number as the line counts; a number that is left out is a part that was missed.
+        part_id: Identity of the part; empty = made from the number.
+        mono_ns: Monotonic clock when it came, nanoseconds.
+        ts_ms: The same in UTC, milliseconds since 1970.
+    """
+
+    trigger_id: int
+    part_id: str = ""
+    mono_ns: int = field(default_factory=time.monotonic_ns)
+    ts_ms: int = field(default_factory=now_ms)
+
+
+class Lull(Enum):
+    """No part came."""
+
+    IDLE = "none was due in time"
+    END = "none will come any more"
+
+
+class FrameSource(Protocol):
     """Delivers one frame or one fault for each part.
 
     Attributes:
         camera: Name of the camera or source.
         drawn: Whether the parts are not real; their events are marked as tests.
+        waits: Whether it waits for the station, as files do; a line does not.
+        down_reason: Why it delivers nothing, in words; empty while it does.
     """
 
     camera: str
     drawn: bool
+    waits: bool
+    down_reason: str
 
-    def next(self) -> Frame | Fault | None:
-        """Wait for the next part; `None` at the end of the stream."""
+    def open(self) -> None:
+        """Open the device or file; may be called again after `close`.
+
+        Raises:
+            SourceError: It does not open.
+        """
+        ...
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        """Wait for the next part.
+
+        A frame's picture may be overwritten after the next call.
+
+        Args:
+            deadline_s: Until when on `time.monotonic()`, seconds.
+
+        Raises:
+            SourceError: The source has failed for good. A camera that is away has not: it gives faults or
+                idles until it is back.
+        """
+        ...
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Take a picture for this part now; its frame or fault comes with `next`. Returns at once.
+
+        May be called from another thread than `next`.
+
+        Raises:
+            SourceError: This source takes no triggers.
+        """
         ...
 
     def close(self) -> None:
-        """Let the device or file go."""
+        """Let the device or file go; without effect where it is not open."""
         ...
 
 
@@ -122,6 +187,13 @@ class SourceUrl:
                 f"{name}={text} is not usable", where=self.url, cure=f"give a number from {low:g} to {high:g}"
             )
         return value
+
+
+def takes_no_trigger(camera: str) -> SourceError:
+    """What a source raises that cannot be triggered."""
+    return SourceError(
+        "this source takes no triggers", where=camera, cure="leave out [source] trigger, or use a camera"
+    )
 
 
 def _did_you_mean(word: str, known: tuple[str, ...], otherwise: str) -> str:

@@ -1,34 +1,41 @@
-"""Where frames come from: a folder of pictures, a video, a USB camera, drawn parts."""
+"""Where frames come from: files, recordings, cameras, drawn parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.folder_source import FolderSource
-from kenpin.edge_runtime.source import Source, SourceUrl
+from kenpin.edge_runtime.replay_source import ReplaySource
+from kenpin.edge_runtime.source import FrameSource, SourceUrl
 from kenpin.edge_runtime.synthetic_source import SyntheticSource
-from kenpin.edge_runtime.video_source import CameraSource, VideoSource
+from kenpin.edge_runtime.video_source import VideoSource
 
-_OPEN: Mapping[str, Callable[[SourceUrl], Source]] = {
-    "folder": FolderSource.open,
-    "video": VideoSource.open,
-    "usb": CameraSource.open,
-    "synthetic": SyntheticSource.open,
+_MAKE: Mapping[str, Callable[[SourceUrl], FrameSource]] = {
+    "folder": FolderSource.from_url,
+    "video": VideoSource.from_url,
+    "replay": ReplaySource.from_url,
+    "usb": CameraSource.from_url,
+    "rtsp": CameraSource.from_url,
+    "csi": CameraSource.from_url,
+    "synthetic": SyntheticSource.from_url,
 }
 
 
-def open_source(url: str) -> Source:
-    """Open a source by its address.
+def make_source(url: str) -> FrameSource:
+    """Make the source of an address; it is not opened yet.
 
     * `folder:DIR?rate=0&loop=0`: every picture is one part; `rate` parts per second, 0 = as fast as they are
       taken; `loop=1` starts over at the end.
     * `video:FILE`: every frame is one part.
-    * `usb:INDEX?width=&height=&fps=`: the newest picture of a camera, again and again.
-    * `synthetic:PRODUCT?seed=1&rate=10&defects=0.2`: drawn parts on a line that does not wait.
+    * `replay:DIR?speed=1`: what `kenpin record` wrote, with its own times, numbers and gaps.
+    * `usb:INDEX?width=&height=&fps=`, `csi:SENSOR?width=&height=&fps=`, `rtsp://HOST/PATH?user=&password_file=`:
+      the newest picture of a camera, again and again.
+    * `synthetic:PRODUCT?seed=1&rate=10&defects=0.2`: drawn parts on a line that does not wait; with
+      `trigger=1` a part for each trigger; with `width=&height=` larger pictures.
 
     Raises:
         ConfigError: The address is wrong.
-        SourceError: The folder, file or camera does not open.
     """
     parsed = SourceUrl.parse(url)
-    return _OPEN[parsed.scheme](parsed)
+    return _MAKE[parsed.scheme](parsed)

@@ -1,4 +1,4 @@
-"""The station: source -> decide -> commit -> release, one part after the other, while the publisher drains.
+"""The station: line -> judge -> settlement, one part after the other, while the publisher drains.
 
 with Station(config) as station:
     report = station.run()
@@ -7,7 +7,10 @@ with Station(config) as station:
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +19,32 @@ from types import TracebackType
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.background_build import BackgroundBuild
-from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.counters import Counters, Snapshot
-from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.herald import Desk
-from kenpin.edge_runtime.inspection import Inspection, Judge
+from kenpin.edge_runtime.evidence import Evidence
+from kenpin.edge_runtime.inspection import Desk, Inspection, Judge
+from kenpin.edge_runtime.line import Line, Shot
+from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.outbox import Depth
-from kenpin.edge_runtime.publisher import Publisher
+from kenpin.edge_runtime.output import Output
+from kenpin.edge_runtime.outputs import make_outputs
+from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.readiness import check_readiness
-from kenpin.edge_runtime.source import Fault
-from kenpin.edge_runtime.sources import open_source
+from kenpin.edge_runtime.settlement import Settlement
+from kenpin.edge_runtime.site import Site, in_this_process
+from kenpin.edge_runtime.source import Lull
 from kenpin.edge_runtime.store import Part, Store
-from kenpin.errors import ConfigError, KenpinError, StoreError
-from kenpin.frame import Frame
+from kenpin.edge_runtime.trigger_input import make_trigger_input
+from kenpin.edge_runtime.vitals import Vitals
+from kenpin.edge_runtime.watch import Watch
+from kenpin.errors import ConfigError, KenpinError
 from kenpin.signing import PublicKey
 from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 
 DRAIN_S = 5.0
+BEAT_S = 0.2  # the line hears four times a second that the decision loop lives
+DECIDE_S = 10.0  # a part that takes longer hangs
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +59,7 @@ class Report:
         depth: How full the outbox is left.
         precision: Which model ran; empty without an engine.
         session_id: The session in the store and in the events.
+        rss_mb: Resident memory of the station's process, in MB.
     """
 
     counters: Snapshot
@@ -55,6 +67,7 @@ class Report:
     depth: Depth
     precision: str
     session_id: str
+    rss_mb: float
 
 
 class Station:
@@ -62,8 +75,8 @@ class Station:
 
     Args:
         config: Its configuration.
-        release: Called with the part's id to let a part pass: only for OK, and only after its record is on
-            disk. Silence means not OK.
+        site: Where cameras and publisher run; default: in this process.
+        output: Tells the line, beside what the configuration names.
         on_part: Called with each part when all is done with it.
 
     Raises:
@@ -76,23 +89,37 @@ class Station:
         self,
         config: StationConfig,
         *,
-        release: Callable[[str], None] | None = None,
+        site: Site | None = None,
+        output: Output | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> None:
-        self._release = release
+        site = site or in_this_process()
         self._on_part = on_part
         self._stopping = False
-        self._trouble = ""
+        self._is_over = False
+        self._told_trouble = ""
         self._counters = Counters()
         trusted = [PublicKey.load(path) for path in config.station.trusted_keys]
         folder = StationFolder(config.station.state_dir)
         folder.create()
         with contextlib.ExitStack() as opened:
             opened.enter_context(_sole_user(folder.root))
-            self._source = opened.enter_context(contextlib.closing(open_source(config.source.url)))
-            self._identity = Identity(config.station.id, test=self._source.drawn)
+            cameras = site.cameras(config, folder)
+            self._identity = Identity(config.station.id, test=cameras[0].drawn)
             self._store = opened.enter_context(contextlib.closing(Store(folder.database)))
-            self._publisher = self._make_publisher(config)
+            self._outputs = opened.enter_context(contextlib.closing(make_outputs(config, folder.run, output)))
+            triggers = make_trigger_input(config, folder.run, self._outputs.modbus)
+            gap = CounterGap(
+                config.source.counter_max,
+                first=config.source.counter_first,
+                last=self._store.last_trigger(),
+            )
+            watch = Watch({"decide": DECIDE_S})
+            self._line = opened.enter_context(
+                contextlib.closing(Line(cameras, triggers, gap, wait_s=config.source.wait_ms / 1000))
+            )
+            self._line.open()
+            self._news = site.news(config, self._identity, self._counters.snapshot)
             self._ready = check_readiness(folder, trusted)
             if self._ready.engine is not None:
                 opened.callback(self._ready.engine.close)
@@ -100,9 +127,10 @@ class Station:
             if self._ready.build is not None:
                 self._build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
                 opened.enter_context(contextlib.closing(self._build))
-            self._judge = Judge(
-                self._ready, self._identity, self._counters, timeout_ms=config.decide.timeout_ms
-            )
+            evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
+            self._judge = Judge(self._desk(config, evidence))
+            self._settlement = Settlement(self._store, self._outputs, evidence, too_late=self._judge.too_late)
+            self._pulse = Pulse(folder.run, watch, self._vitals)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Station:
@@ -113,6 +141,16 @@ class Station:
     ) -> None:
         self._opened.close()
 
+    def _desk(self, config: StationConfig, evidence: Evidence) -> Desk:
+        return Desk(
+            self._ready,
+            Look(self._ready),
+            self._identity,
+            self._counters,
+            timeout_ms=config.decide.timeout_ms,
+            image_ref=evidence.name_for,
+        )
+
     @property
     def fault(self) -> str:
         """Why no part can be judged; empty when the station is ready."""
@@ -122,8 +160,8 @@ class Station:
         """Let the part in hand be the last one; may be called from a signal handler."""
         self._stopping = True
 
-    def run(self, *, max_parts: int | None = None) -> Report:
-        """Inspect parts until the source ends, `max_parts` are done or `stop` is called.
+    def run(self, *, max_parts: int | None = None, stopping: Callable[[], bool] = lambda: False) -> Report:
+        """Inspect parts until the source ends, `max_parts` are done, `stop` is called or `stopping` says so.
 
         With a broker it can be called once: the publisher ends with it.
 
@@ -134,111 +172,130 @@ class Station:
         last_words = "shutdown"
         self._start()
         try:
-            for item in self._items(max_parts):
-                inspection = self._judge.inspect(item)
-                inspection = self._commit_and_release(inspection)
-                self._count(inspection)
+            for shot in self._shots(max_parts, stopping):
+                self._outputs.busy(busy=True)
+                self._count(self._settlement.settle(self._judge.inspect(shot)))
+                self._outputs.busy(busy=False)
                 if self._judge.lost is not None:
                     raise self._judge.lost
         except BaseException as error:
             last_words = error.what if isinstance(error, KenpinError) else type(error).__name__
             raise
         finally:
-            if self._publisher is not None:
-                self._publisher.stop(reason=last_words, drain_s=DRAIN_S)
+            self._is_over = True
+            self._settlement.catch_up()
+            self._news.stop(reason=last_words, drain_s=DRAIN_S)
+            self._pulse.stop()
         return self._report()
 
     def _start(self) -> None:
+        self._is_over = False
         if self._ready.fault:
             _log.warning("No part can be judged: %s", self._ready.fault)
         if self._ready.note:
             _log.warning("ONNX Runtime runs instead of TensorRT: %s", self._ready.note)
-        if self._publisher is not None:
-            self._publisher.start()
-        self._say_state()
+        self._news.start()
+        self._come_round()
 
-    def _items(self, max_parts: int | None) -> Iterator[Frame | Fault]:
+    def _shots(self, max_parts: int | None, stopping: Callable[[], bool]) -> Iterator[Shot]:
         done = 0
-        while not self._stopping and (max_parts is None or done < max_parts):
-            item = self._source.next()
-            if item is None:
+        while not (self._stopping or stopping()) and (max_parts is None or done < max_parts):
+            shot = self._line.next(time.monotonic() + BEAT_S)
+            self._come_round()
+            if shot is Lull.END:
                 return
-            yield item
+            if isinstance(shot, Lull):
+                self._settlement.catch_up()
+                continue
+            yield shot
             done += 1
 
-    def _commit_and_release(self, inspection: Inspection) -> Inspection:
-        """Only here a part is released: it is OK, its record is on disk, and it is not too late.
+    def _come_round(self) -> None:
+        """The decision loop lives: tell the line, the watchdog and whoever wants to know."""
+        self._pulse.watch.beat("decide")
+        state, reason = self._state()
+        self._outputs.beat(ready=state == "RUNNING" or (state == "DEGRADED" and self._can_release()))
+        self._news.set_state(state, reason)
+        self._pulse.tick()
 
-        A late NG or REVIEW still stops the part, and its alert is not lost.
-        """
-        try:
-            seq = self._store.commit(inspection.part, inspection.event)
-        except StoreError as error:
-            self._say_state(f"parts cannot be stored: {error.what}")
-            return inspection.without_decision(error.what)
-        self._say_state()
-        if inspection.part.decision.verdict is not Verdict.OK:
-            return inspection
-        reason = self._judge.too_late(inspection.part) or self._let_pass(inspection.part)
-        if reason:
-            self._store.note_withheld(seq, reason)
-            return inspection.without_decision(reason)
-        self._store.note_released(seq)
-        return inspection
+    def _state(self) -> tuple[State, str]:
+        if self._ready.fault:
+            return "FAULT", self._with_build(self._ready.fault)
+        trouble = self._trouble()
+        if trouble != self._told_trouble:
+            self._told_trouble = trouble
+            if trouble:
+                _log.warning("%s", trouble)
+        if trouble or self._ready.note:
+            return "DEGRADED", trouble or self._with_build(self._ready.note)
+        return "RUNNING", ""
 
-    def _let_pass(self, part: Part) -> str:
-        """Switch the output; why that failed, in words."""
-        try:
-            if self._release is not None:
-                self._release(part.part_id)
-        except Exception as error:
-            _log.exception("Part %s could not be released.", part.part_id)
-            return f"the output failed: {error}"
-        return ""
+    def _trouble(self) -> str:
+        """What keeps good parts from being released now, though the station could judge them."""
+        if self._settlement.trouble:
+            return f"parts cannot be stored: {self._settlement.trouble}"
+        return self._line.down or self._outputs.trouble
+
+    def _can_release(self) -> bool:
+        return not self._ready.fault and not self._trouble()
 
     def _count(self, inspection: Inspection) -> None:
         part, decision = inspection.part, inspection.part.decision
-        self._counters.add(decision.verdict, decision.reason, has_event=inspection.event is not None)
+        self._counters.add(decision, has_event=inspection.event is not None)
         if decision.scored is not None:
             self._counters.add_times(latency_ms=part.latency_ms, infer_ms=part.infer_ms)
-        if inspection.event is not None and self._publisher is not None:
-            self._publisher.wake()
+        if inspection.event is not None:
+            self._news.wake()
         if self._on_part is not None:
             self._on_part(part)
 
-    def _say_state(self, trouble: str = "") -> None:
-        """Say how the station is, where that changed."""
-        state: tuple[State, str] = ("RUNNING", "")
-        if self._ready.fault:
-            state = ("FAULT", self._with_build(self._ready.fault))
-        elif trouble or self._ready.note:
-            state = ("DEGRADED", trouble or self._with_build(self._ready.note))
-        if trouble and trouble != self._trouble:
-            _log.warning("%s", trouble)
-        self._trouble = trouble
-        if self._publisher is not None:
-            self._publisher.set_state(*state)
-
     def _with_build(self, reason: str) -> str:
         return f"{reason}; {self._build.told}" if self._build is not None else reason
+
+    def _vitals(self) -> Vitals:
+        now = self._counters.snapshot()
+        state, reason = self._state()
+        model = self._ready.model
+        return Vitals(
+            role="station",
+            pid=os.getpid(),
+            session_id=self._identity.session_id,
+            state="STOPPED" if self._is_over else state,
+            reason=reason,
+            beats=self._pulse.watch.beats(),
+            numbers={
+                **now.numbers(),
+                "rss_mb": rss_mb(),
+                "queue_depth": self._line.waiting,
+                "owed_parts": self._settlement.owed,
+                'dropped_total{stage="trigger"}': self._line.overruns,
+                'dropped_total{stage="store"}': self._settlement.forgotten,
+            },
+            texts={
+                "reasons": json.dumps(now.reasons),
+                "test": str(int(self._identity.test)),
+                "precision": model.precision if model else "",
+                "model": model.name if model else "",
+                "bundle_sha256": model.bundle_sha256 if model else "",
+            },
+        )
 
     def _report(self) -> Report:
         engine = self._ready.engine
         return Report(
             self._counters.snapshot(),
-            self._publisher.traffic.acked if self._publisher is not None else 0,
+            self._news.acked,
             self._store.depth(),
             engine.precision if engine is not None else "",
             self._identity.session_id,
+            rss_mb(),
         )
 
-    def _make_publisher(self, config: StationConfig) -> Publisher | None:
-        if not config.mqtt.url:
-            return None
-        broker = BrokerAddress.from_config(config.mqtt, client_id=config.station.id)
-        return Publisher(
-            Desk(broker, config.station.topic, self._identity, self._store.path, self._counters.snapshot)
-        )
+
+def rss_mb() -> float:
+    """Resident memory of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager

@@ -38,6 +38,8 @@ _VERBS = {
         "Score known frames with the station's engine, and sign the outcome.",
     ),
     "run": ("kenpin.edge_runtime.cli:run", "edge", "Run the station: frames to verdicts to MQTT."),
+    "record": ("kenpin.edge_runtime.source_cli:record", "edge", "Write a source's frames to a folder."),
+    "trigger": ("kenpin.edge_runtime.source_cli:trigger", "edge", "Ask a running station for one part."),
     "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }

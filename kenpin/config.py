@@ -7,7 +7,7 @@ import ipaddress
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -58,10 +58,22 @@ class SourceSection(_Section):
     """Where frames come from.
 
     Attributes:
-        url: `folder:DIR`, `video:FILE`, `usb:INDEX` or `synthetic:PRODUCT`, with options after `?`.
+        url: `folder:DIR`, `video:FILE`, `usb:INDEX`, `synthetic:PRODUCT` …, with options after `?`.
+        views: Further cameras that look at the same part; the worst view decides.
+        trigger: Who asks for a picture. Empty = the source itself: each file is a part, a camera runs freely.
+            `camera-line` = a cable at the camera, which counts; `software` = `kenpin trigger` or any program
+            on this machine; `mqtt:TOPIC`; `modbus` = the PLC, through `[output] modbus`; `gpio:CHIP/LINE`.
+        wait_ms: Longest time from a trigger to its frame; later the part is MISSED.
+        counter_max: Highest number that the trigger's counter reaches before it starts over; 0 = it does not.
+        counter_first: The number after the highest one.
     """
 
     url: str
+    views: tuple[str, ...] = Field(default=(), max_length=7)
+    trigger: str = Field(default="", pattern=r"^(|camera-line|software|modbus|mqtt:.+|gpio:.+/.+)$")
+    wait_ms: int = Field(default=500, ge=1, le=60_000)
+    counter_max: int = Field(default=0, ge=0)
+    counter_first: int = Field(default=0, ge=0, le=1)
 
 
 class MqttSection(_Section):
@@ -111,6 +123,54 @@ class DecideSection(_Section):
     timeout_ms: int = Field(default=1000, ge=1, le=600_000)
 
 
+class OutputSection(_Section):
+    """How the line hears of a verdict.
+
+    Attributes:
+        log: File to append one line of JSON per result to.
+        mqtt: Whether to publish each result below the station's topic.
+        modbus: `HOST:PORT` to offer the coils of docs/plc.md at; empty = none.
+        gpio: `CHIP/READY,BUSY,VALID,PASS`, the numbers of four output lines; empty = none.
+    """
+
+    log: Path | None = None
+    mqtt: bool = False
+    modbus: str = ""
+    gpio: str = ""
+
+
+class EvidenceSection(_Section):
+    """Which pictures are kept.
+
+    Attributes:
+        keep: `none`, `stopped` (every part that was not released) or `all`.
+        max_mb: Room for them; the oldest go first.
+        min_free_mb: Free space on the disk that is left for records; below it no picture is kept.
+    """
+
+    keep: Literal["none", "stopped", "all"] = "stopped"
+    max_mb: int = Field(default=2000, ge=1)
+    min_free_mb: int = Field(default=512, ge=0)
+
+
+class HealthSection(_Section):
+    """Where the station answers how it is.
+
+    Attributes:
+        listen: `HOST:PORT` of `/livez`, `/readyz` and `/metrics`; loopback only; empty = nowhere.
+    """
+
+    listen: str = "127.0.0.1:9464"
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (_is_loopback(host.strip("[]")) and port.isdecimal() and int(port) < 65536):
+            raise ValueError("use a loopback address and a port, such as 127.0.0.1:9464")
+        return listen
+
+
 class StationConfig(_Section):
     """The whole file."""
 
@@ -118,6 +178,9 @@ class StationConfig(_Section):
     source: SourceSection
     mqtt: MqttSection = MqttSection()
     decide: DecideSection = DecideSection()
+    output: OutputSection = OutputSection()
+    evidence: EvidenceSection = EvidenceSection()
+    health: HealthSection = HealthSection()
 
 
 def load_config(path: Path) -> StationConfig:

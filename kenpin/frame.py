@@ -27,6 +27,8 @@ class Frame:
         camera: Name of the camera or source.
         captured_ns: Monotonic clock at exposure, nanoseconds; for latencies only.
         ts_ms: UTC at exposure, milliseconds since 1970.
+        frame_id: Number that the source gave to the picture, rising; it tells a new picture from an old one.
+        trigger_id: Number of the trigger that asked for it; `None` where nobody counts triggers.
     """
 
     image: Image
@@ -34,6 +36,8 @@ class Frame:
     camera: str
     captured_ns: int = field(default_factory=time.monotonic_ns)
     ts_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    frame_id: int = 0
+    trigger_id: int | None = None
 
 
 def read_picture(path: Path) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,20 @@ class StationFolder:
     def engine_key(self) -> Path:
         """The secret by which this station knows the engines that it built itself."""
         return self.root / "engine.key"
+
+    @property
+    def images(self) -> Path:
+        """Pictures of parts that were not released, under a quota."""
+        return self.root / "images"
+
+    @property
+    def run(self) -> Path:
+        """What the running processes tell each other; means nothing after a boot.
+
+        A file system in memory where systemd gives one (`RuntimeDirectory=`), as it is written every second.
+        """
+        given = os.environ.get("RUNTIME_DIRECTORY")
+        return Path(given) if given else self.root / "run"
 
     def installed(self) -> Path:
         """The folder of the bundle in use.

@@ -374,11 +374,12 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
     workshop = jetson_6.workshop
     states: list[tuple[str, str]] = []
     with start(jetson_6, 10) as station:
-        station._publisher = SimpleNamespace(  # type: ignore[assignment]
+        station._news = SimpleNamespace(  # type: ignore[assignment]
             start=lambda: None,
             stop=lambda **_: None,
+            wake=lambda: None,
             set_state=lambda *state: states.append(state),
-            traffic=SimpleNamespace(acked=0),
+            acked=0,
         )
         station.run()
     assert {state for state, _ in states} == {"DEGRADED"}

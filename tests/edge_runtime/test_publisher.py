@@ -57,7 +57,7 @@ class Line:
     def commit(self, count: int) -> None:
         for _ in range(count):
             part = Part("p", "cam", "s", 0, 0, Decision(Verdict.NG))
-            self.store.commit(part, FakeEvent())  # type: ignore[arg-type]
+            self.store.commit([(part, FakeEvent())])  # type: ignore[list-item]
             if self.publisher is not None:
                 self.publisher.wake()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import Anomaly, Kpi, Status
 
 KENPIN = (sys.executable, "-m", "kenpin")
@@ -81,13 +82,28 @@ def test_run_without_a_bundle_says_why_once(workshop: Any) -> None:
     assert json.loads(done.stdout)["parts"]["NO_DECISION"] == 2
 
 
-@pytest.mark.parametrize("source", ["folder:/none", "usb:93", "synthetic:bord", "camera:0"])
+@pytest.mark.parametrize("source", ["folder:/none", "video:/none.mp4", "synthetic:bord", "camera:0"])
 def test_a_wrong_source_is_said_without_a_traceback(workshop: Any, source: str) -> None:
     done = run("run", "--config", workshop.ready().toml(source))
     assert done.returncode in (1, 2)
     assert "\nerror: " in "\n" + done.stderr
     assert "cure:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_camera_that_is_away_is_waited_for(workshop: Any, start: Any, wait_for: Any) -> None:
+    process = start("run", "--config", workshop.ready().toml("usb:93"), "--json")
+
+    def told() -> bool:
+        station = read_vitals(workshop.folder.run).get("station")
+        return station is not None and station.reason == "usb93 is down: the camera does not open"
+
+    wait_for(told, "the station's word")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=15)
+    assert process.returncode == 0, err
+    assert sum(json.loads(out)["parts"].values()) == 0
+    assert "cure:  check the cable" in err
 
 
 def test_sigterm_finishes_the_part_and_says_goodbye(

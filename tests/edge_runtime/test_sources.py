@@ -9,17 +9,27 @@ import numpy as np
 import pytest
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, Source
-from kenpin.edge_runtime.sources import open_source
+from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.sources import make_source
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
 
 
-def drain(source: Source) -> list[Frame | Fault]:
+def take(source: FrameSource, count: int) -> list[Frame | Fault]:
     items: list[Frame | Fault] = []
-    while (item := source.next()) is not None:
-        items.append(item)
+    while len(items) < count:
+        item = source.next(time.monotonic() + 1)
+        if item is Lull.END:
+            break
+        if not isinstance(item, Lull):
+            items.append(item)
+    return items
+
+
+def drain(source: FrameSource) -> list[Frame | Fault]:
+    source.open()
+    items = take(source, 1000)
     source.close()
     return items
 
@@ -41,7 +51,7 @@ def drain(source: Source) -> list[Frame | Fault]:
 )
 def test_a_wrong_address_says_what_is_wrong_and_the_cure(url: str, what: str, cure: str) -> None:
     with pytest.raises(ConfigError) as error:
-        open_source(url)
+        make_source(url)
     assert what in error.value.what
     assert cure in error.value.cure
 
@@ -59,7 +69,7 @@ def test_a_wrong_address_says_what_is_wrong_and_the_cure(url: str, what: str, cu
 def test_what_does_not_open_says_so(tmp_path: Path, url: str, what: str) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(SourceError, match=what) as error:
-        open_source(url.format(tmp=tmp_path))
+        make_source(url.format(tmp=tmp_path)).open()
     assert error.value.cure
 
 
@@ -69,7 +79,7 @@ def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Pat
     (tmp_path / "a.png").write_bytes(grey_png(6)[:-20])
     (tmp_path / "c.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("not a picture")
-    cut, good, empty = drain(open_source(f"folder:{tmp_path}"))
+    cut, good, empty = drain(make_source(f"folder:{tmp_path}"))
     assert isinstance(good, Frame)
     assert (good.part_id, good.camera, good.image[0, 0, 0]) == ("b/1.png", tmp_path.name, 5)
     assert isinstance(cut, Fault)
@@ -84,18 +94,19 @@ def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Pat
 
 def test_a_file_name_that_is_not_utf8_can_be_stored(tmp_path: Path, grey_png: Any) -> None:
     Path(bytes(tmp_path).decode() + "/\udcff.png").write_bytes(grey_png(5))
-    (item,) = drain(open_source(f"folder:{tmp_path}"))
+    (item,) = drain(make_source(f"folder:{tmp_path}"))
     assert item.part_id.encode("utf-8") == b"\\udcff.png"
 
 
 def test_a_folder_keeps_its_rate_and_starts_over(tmp_path: Path, grey_png: Any) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(grey_png(5))
-    source = open_source(f"folder:{tmp_path}?rate=20&loop=1")
+    source = make_source(f"folder:{tmp_path}?rate=20&loop=1")
+    source.open()
     start = time.monotonic()
-    items = [source.next() for _ in range(5)]
+    items = take(source, 5)
     assert time.monotonic() - start >= 0.2
-    assert [item.part_id for item in items if item] == ["a.png", "b.png", "a.png", "b.png", "a.png"]
+    assert [item.part_id for item in items] == ["a.png", "b.png", "a.png", "b.png", "a.png"]
 
 
 def test_every_frame_of_a_video_is_a_part(tmp_path: Path) -> None:
@@ -104,7 +115,7 @@ def test_every_frame_of_a_video_is_a_part(tmp_path: Path) -> None:
     for value in (0, 100, 200):
         writer.write(np.full((24, 32, 3), value, np.uint8))
     writer.release()
-    items = drain(open_source(f"video:{path}"))
+    items = drain(make_source(f"video:{path}"))
     assert [item.part_id for item in items] == ["line-000000", "line-000001", "line-000002"]
     assert isinstance(items[1], Frame)
     assert items[1].image.shape == (24, 32, 3)
@@ -112,9 +123,9 @@ def test_every_frame_of_a_video_is_a_part(tmp_path: Path) -> None:
 
 
 def test_drawn_parts_are_those_of_the_seed_and_come_in_time() -> None:
-    source = open_source("synthetic:board?seed=3&rate=20&defects=1")
+    source = make_source("synthetic:board?seed=3&rate=20&defects=1")
     start_ns = time.monotonic_ns()
-    items = [source.next() for _ in range(4)]
+    items = take(source, 4)
     assert source.drawn
     for index, item in enumerate(items):
         assert isinstance(item, Frame)
@@ -125,12 +136,12 @@ def test_drawn_parts_are_those_of_the_seed_and_come_in_time() -> None:
 
 
 def test_parts_that_a_late_station_overran_are_missed_one_by_one() -> None:
-    source = open_source("synthetic:cap?rate=40")
-    first = source.next()
+    source = make_source("synthetic:cap?rate=40")
+    (first,) = take(source, 1)
     assert isinstance(first, Frame)
     time.sleep(0.62)  # parts 1 to 24 became due, 8 frames wait, 1 to 16 were overrun
-    items = [source.next() for _ in range(40)]
-    assert [item.part_id for item in items if item] == [f"cap-1-{k:06d}" for k in range(1, 41)]
+    items = take(source, 40)
+    assert [item.part_id for item in items] == [f"cap-1-{k:06d}" for k in range(1, 41)]
     missed = [item for item in items if isinstance(item, Fault)]
     assert missed[:16] == items[:16]
     assert len(missed) < 40

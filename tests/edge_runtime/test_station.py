@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault
+from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.site import in_this_process
+from kenpin.edge_runtime.source import Fault, Lull, Trigger
 from kenpin.edge_runtime.station import Report, Station
 from kenpin.errors import ConfigError, SourceError, StoreError
 from kenpin.frame import Frame
@@ -31,12 +35,40 @@ class ListSource:
 
     camera = "list"
     drawn = False
+    waits = True
+    down_reason = ""
 
     def __init__(self, items: list[Frame | Fault]) -> None:
         self._items = items
 
-    def next(self) -> Frame | Fault | None:
-        return self._items.pop(0) if self._items else None
+    def open(self) -> None:
+        pass
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        return self._items.pop(0) if self._items else Lull.END
+
+    def trigger(self, trigger: Trigger) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+class Releases:
+    """An output that calls for each part that may pass."""
+
+    def __init__(self, release: Callable[[str], object]) -> None:
+        self._release = release
+
+    def beat(self, *, ready: bool) -> None:
+        pass
+
+    def busy(self, *, busy: bool) -> None:
+        pass
+
+    def result(self, result: Result) -> None:
+        if result.verdict is Verdict.OK:
+            self._release(result.part_id)
 
     def close(self) -> None:
         pass
@@ -45,21 +77,22 @@ class ListSource:
 def run(workshop: Any, *items: Frame | Fault, **options: Any) -> tuple[Report, list[str]]:
     """Run a station on these items; the report and the parts that were released."""
     released: list[str] = []
-    options.setdefault("release", released.append)
-    with Station(workshop.config(f"folder:{workshop.pictures(0)}"), **options) as station:
-        station._source = ListSource(list(items))
+    release = options.pop("release", released.append)
+    site = replace(in_this_process(), cameras=lambda *_: [ListSource(list(items))])
+    config = workshop.config(f"folder:{workshop.pictures(0)}")
+    with Station(config, site=site, output=Releases(release), **options) as station:
         return station.run(), released
 
 
 def frame(brightness: int, part_id: str = "p", **changes: Any) -> Frame:
     image = np.full((32, 48, 3), brightness, np.uint8)
-    return Frame(**{"image": image, "part_id": part_id, "camera": "list", **changes})
+    return Frame(**{"image": image, "part_id": part_id, "camera": "list", "frame_id": 1, **changes})
 
 
 def test_each_brightness_gets_its_verdict_and_only_ok_is_released(workshop: Any) -> None:
     folder = workshop.ready().pictures(10, 99, 100, 199, 200, 255)
     released: list[str] = []
-    with Station(workshop.config(f"folder:{folder}"), release=released.append) as station:
+    with Station(workshop.config(f"folder:{folder}"), output=Releases(released.append)) as station:
         assert station.fault == ""
         report = station.run()
     parts = rows(workshop.folder)
@@ -136,7 +169,7 @@ def test_an_ok_whose_record_took_too_long_is_not_released(
 ) -> None:
     released: list[str] = []
     config = workshop.ready().config(f"folder:{workshop.pictures(10)}")
-    with Station(config, release=released.append) as station:
+    with Station(config, output=Releases(released.append)) as station:
         commit = station._store.commit
 
         def slow_commit(*args: Any) -> int:
@@ -177,7 +210,7 @@ def test_a_store_that_fails_releases_nothing_and_the_line_goes_on(
 ) -> None:
     released: list[str] = []
     folder = workshop.ready().pictures(*[10] * 120)
-    with Station(workshop.config(f"folder:{folder}"), release=released.append) as station:
+    with Station(workshop.config(f"folder:{folder}"), output=Releases(released.append)) as station:
         disk = station._store._connection
         (pages,) = disk.execute("PRAGMA page_count").fetchone()
         disk.execute(f"PRAGMA max_page_count = {pages + 1}")  # the disk is nearly full
@@ -189,8 +222,11 @@ def test_a_store_that_fails_releases_nothing_and_the_line_goes_on(
         after = station.run(max_parts=20)
     assert after.counters.parts[Verdict.OK] == full.counters.parts[Verdict.OK] + 20
     parts = rows(workshop.folder)
-    assert len(parts) == len(released) == after.counters.parts[Verdict.OK]
-    assert all(p["verdict"] == "OK" and p["released"] == 1 for p in parts)
+    # Those that waited for the disk are written after all: one record for each part, and none of them OK.
+    assert [p["part_id"] for p in parts] == [f"{k:03d}.png" for k in range(120)]
+    assert len(released) == after.counters.parts[Verdict.OK]
+    assert {p["part_id"] for p in parts if p["released"]} == set(released)
+    assert all(p["verdict"] == ("OK" if p["released"] else "NO_DECISION") for p in parts)
     assert sum("cannot be stored" in r.message for r in caplog.records) == 1
 
 
@@ -198,7 +234,7 @@ def fault_of(workshop: Any) -> tuple[str, list[dict[str, Any]]]:
     """Run two parts on a station that cannot judge; its fault and its records."""
     released: list[str] = []
     config = workshop.config(f"folder:{workshop.pictures(10, 250)}")
-    with Station(config, release=released.append) as station:
+    with Station(config, output=Releases(released.append)) as station:
         station.run()
         fault = station.fault
     parts = rows(workshop.folder)

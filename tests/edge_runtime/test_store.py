@@ -3,6 +3,7 @@ from __future__ import annotations
 import resource
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,16 @@ def test_the_file_is_what_the_design_says(path: Path) -> None:
     store = Store(path)
     pragmas = ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
     found = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert found == ["wal", 2, 1, 0x6B656E70, 1]
+    assert found == ["wal", 2, 1, 0x6B656E70, 2]
     store.close()
 
 
 def test_the_database_itself_refuses_an_ok_without_a_score(path: Path) -> None:
     store = Store(path)
+    with pytest.raises(StoreError, match="without a frame"):
+        store.commit([(part(verdict=Verdict.OK), None)])
     with pytest.raises(StoreError, match="CHECK constraint"):
-        store.commit(part(verdict=Verdict.OK), None)
+        store.commit([(replace(part(verdict=Verdict.OK), frame_id=1), None)])
     assert rows(path) == []
     store.close()
 
@@ -52,17 +55,17 @@ def test_the_database_itself_refuses_an_ok_without_a_score(path: Path) -> None:
 def test_numbers_go_on_after_a_restart(path: Path) -> None:
     for expected in (1, 2, 3):
         store = Store(path)
-        assert store.commit(part(), None) == expected
+        assert store.commit([(part(), None)])[0] == expected
         store.close()
 
 
 def test_numbers_are_not_used_again_when_the_file_is_lost(path: Path) -> None:
     store = Store(path)
-    last = [store.commit(part(), None) for _ in range(3)][-1]
+    last = [store.commit([(part(), None)])[0] for _ in range(3)][-1]
     store.close()
     path.unlink()
     store = Store(path)
-    assert last < store.commit(part(), None) <= last + SEQ_JUMP
+    assert last < store.commit([(part(), None)])[0] <= last + SEQ_JUMP
     store.close()
 
 
@@ -72,14 +75,14 @@ def test_a_damaged_file_is_moved_aside_and_its_numbers_are_not_used_again(
 ) -> None:
     for _ in range(2):
         store = Store(path)
-        last = [store.commit(part("x" * 500), None) for _ in range(100)][-1]
+        last = [store.commit([(part("x" * 500), None)])[0] for _ in range(100)][-1]
         store.close()
         content = bytearray(path.read_bytes())
         where = {"start": slice(0, 64), "middle": slice(4096, 16384), "everything": slice(0, None)}[damage]
         content[where] = b"\xa5" * len(content[where])
         path.write_bytes(content)
         store = Store(path)
-        assert store.commit(part(), None) > last
+        assert store.commit([(part(), None)])[0] > last
         assert len(rows(path)) == 1
         store.close()
     assert len(list(path.parent.glob("station.db.corrupt-*"))) == 2
@@ -103,40 +106,40 @@ def test_a_path_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_nothing_behind_and_the_next_one_works(path: Path) -> None:
     store = Store(path)
-    store.commit(part("before"), None)
+    store.commit([(part("before"), None)])
     size = path.with_name("station.db-wal").stat().st_size
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))  # the kernel refuses to let files grow
     try:
         with pytest.raises(StoreError, match="does not work"):
-            store.commit(part("lost"), None)
+            store.commit([(part("lost"), None)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
         signal.signal(signal.SIGXFSZ, handler)
-    assert store.commit(part("after"), None) == 2
+    assert store.commit([(part("after"), None)])[0] == 2
     assert [row[1] for row in rows(path)] == ["before", "after"]
     store.close()
 
 
 def test_what_became_of_an_ok_is_written_with_the_next_commit(path: Path) -> None:
     store = Store(path)
-    released, withheld = (store.commit(part(name), None) for name in "ab")
+    released, withheld = (store.commit([(part(name), None)])[0] for name in "ab")
     store._connection.execute(
         "UPDATE part SET verdict = 'OK', score = 1, t1 = 2, threshold_rev = 1, bundle_sha256 = 'x'"
     )
     store.note_released(released)
-    store.note_withheld(withheld, "output failed")
-    store.commit(part("c"), None)
-    found = rows(path, "SELECT verdict, released, reason FROM part ORDER BY seq")
-    assert found[:2] == [("OK", 1, "test"), ("NO_DECISION", 0, "output failed")]
+    store.note_withheld(withheld, "output failed", "output")
+    store.commit([(part("c"), None)])
+    found = rows(path, "SELECT verdict, released, reason, cause FROM part ORDER BY seq")
+    assert found[:2] == [("OK", 1, "test", ""), ("NO_DECISION", 0, "output failed", "output")]
     store.close()
 
 
 def append(store: Store, count: int, size: int = 100) -> list[int]:
     seqs = []
     for _ in range(count):
-        seq = store.commit(part(), None)
+        seq = store.commit([(part(), None)])[0]
         seqs.append(store._outbox.append("event/anomaly", '{"x":"' + "y" * size + '"}', part_seq=seq))
     return seqs
 

@@ -94,7 +94,7 @@ def arrives(address: BrokerAddress, path: Path) -> bool:
     store = Store(path)
     publisher = Publisher(Desk(address, "plant/st1", Identity("st1"), path, Counters().snapshot), FAST)
     publisher.start()
-    store.commit(Part("p", "cam", "s", 0, 0, Decision(Verdict.NG)), Event())  # type: ignore[arg-type]
+    store.commit([(Part("p", "cam", "s", 0, 0, Decision(Verdict.NG)), Event())])  # type: ignore[list-item]
     publisher.wake()
     by_s = time.monotonic() + 2
     while store.depth().waiting and time.monotonic() < by_s:

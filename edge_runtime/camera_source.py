@@ -1,0 +1,215 @@
+"""Cameras through OpenCV that run freely: USB (V4L2), RTSP, and CSI through GStreamer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.errors import ConfigError, SourceError
+from kenpin.frame import Frame, Image
+
+_REOPEN_S = 1.0
+_OPEN_MS, _READ_MS = 5000, 1000  # longest time to open a network camera, and for one of its pictures
+_CSI = (
+    "nvarguscamerasrc sensor-id={sensor}"
+    " ! video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1"
+    " ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
+    " ! appsink drop=true max-buffers=1 sync=false"
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera.
+
+    Attributes:
+        name: Its name.
+        where: Device or address, for messages.
+        cure: What to check when it does not open.
+        connect: Opens it.
+    """
+
+    name: str
+    where: str
+    cure: str
+    connect: Callable[[], cv2.VideoCapture]
+
+
+class CameraSource:
+    """A camera that runs freely: each call takes its newest picture, and comes back by itself.
+
+    While it is away, each second gives one fault.
+
+    Args:
+        camera: Which one.
+    """
+
+    drawn = False
+    waits = False
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera.name
+        self.down_reason = ""
+        self._camera = camera
+        self._index = 0
+        self._capture = cv2.VideoCapture()
+        self._again_s = 0.0
+
+    @classmethod
+    def from_url(cls, url: SourceUrl) -> CameraSource:
+        """Read `usb:INDEX`, `csi:SENSOR` or `rtsp://HOST/PATH`, with their options.
+
+        Raises:
+            ConfigError: The address or an option is wrong.
+        """
+        return cls({"usb": _usb, "rtsp": _rtsp, "csi": _csi}[url.scheme](url))
+
+    def open(self) -> None:
+        """Open the camera.
+
+        Raises:
+            SourceError: The camera does not open.
+        """
+        self._capture = self._camera.connect()
+        if not self._capture.isOpened():
+            self.down_reason = "the camera does not open"
+            raise SourceError(self.down_reason, where=self._camera.where, cure=self._camera.cure)
+        self.down_reason = ""
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        """The camera's newest picture, or a fault."""
+        if self.down_reason:
+            return self._come_back(deadline_s)
+        image = read_image(self._capture)
+        if image is None:
+            self.close()
+            self.down_reason = "the camera delivers no picture"
+            self._again_s = 0.0
+            return self._fault()
+        self._index += 1
+        return Frame(image, self._part_id(), self.camera, frame_id=self._index)
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Not here: the camera runs freely.
+
+        Raises:
+            SourceError: Always.
+        """
+        raise takes_no_trigger(self.camera)
+
+    def close(self) -> None:
+        """Let the camera go."""
+        self._capture.release()
+
+    def _come_back(self, deadline_s: float) -> Fault | Lull:
+        if self._again_s > deadline_s:
+            time.sleep(max(0.0, deadline_s - time.monotonic()))
+            return Lull.IDLE
+        time.sleep(max(0.0, self._again_s - time.monotonic()))
+        self._again_s = time.monotonic() + _REOPEN_S
+        self._capture = self._camera.connect()
+        if self._capture.isOpened():
+            self.down_reason = ""
+            return Lull.IDLE
+        return self._fault()
+
+    def _fault(self) -> Fault:
+        self._index += 1
+        return Fault(self._part_id(), self.camera, Verdict.MISSED, "the camera delivers no picture")
+
+    def _part_id(self) -> str:
+        return f"{self.camera}-{self._index:06d}"
+
+
+def read_image(capture: cv2.VideoCapture) -> Image | None:
+    """The next picture of a camera or file; `None` where it gives none."""
+    try:
+        delivered, image = capture.read()
+    except cv2.error:
+        return None
+    return np.ascontiguousarray(image, dtype=np.uint8) if delivered else None
+
+
+def _usb(url: SourceUrl) -> Camera:
+    if not url.target.isdecimal():
+        raise ConfigError(f"{url.target!r} is not a camera's number", where=url.url, cure="for example usb:0")
+    names = (
+        ("width", cv2.CAP_PROP_FRAME_WIDTH),
+        ("height", cv2.CAP_PROP_FRAME_HEIGHT),
+        ("fps", cv2.CAP_PROP_FPS),
+    )
+    settings = {prop: url.number(name, 0, low=1, high=100_000) for name, prop in names if name in url.options}
+    return Camera(
+        f"usb{url.target}",
+        f"/dev/video{url.target}",
+        "check the cable, that no other program uses it, and that you may read it (group video)",
+        lambda: _open_usb(int(url.target), settings),
+    )
+
+
+def _open_usb(device: int, settings: Mapping[int, float]) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(device)
+    for setting, value in settings.items():
+        capture.set(setting, value)
+    # Otherwise old pictures queue in the driver and a verdict is about a part that has long passed.
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
+
+
+def _rtsp(url: SourceUrl) -> Camera:
+    host, slash, path = url.target.removeprefix("//").partition("/")
+    if not url.target.startswith("//") or not host or "@" in host:
+        raise ConfigError(
+            "the camera's address is not usable",
+            where="[source] url",
+            cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE; no password in the address",
+        )
+    return Camera(
+        f"rtsp-{host}",
+        f"rtsp://{host}{slash}{path}",
+        "check that the camera answers, and its user and password",
+        lambda: cv2.VideoCapture(
+            f"rtsp://{_login(url)}{host}{slash}{path}",
+            cv2.CAP_FFMPEG,
+            [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS],
+        ),
+    )
+
+
+def _login(url: SourceUrl) -> str:
+    if "user" not in url.options:
+        return ""
+    path = Path(url.options.get("password_file", ""))
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SourceError(
+            f"the camera's password cannot be read: {error.strerror}",
+            where=path,
+            cure="give password_file=FILE after the camera's address, readable for this user",
+        ) from None
+    return f"{quote(url.options['user'], safe='')}:{quote(password, safe='')}@"
+
+
+def _csi(url: SourceUrl) -> Camera:
+    if not url.target.isdecimal():
+        raise ConfigError(f"{url.target!r} is not a sensor's number", where=url.url, cure="for example csi:0")
+    width, height, fps = (
+        int(url.number(name, default, low=1, high=100_000))
+        for name, default in (("width", 1920), ("height", 1080), ("fps", 30))
+    )
+    pipeline = _CSI.format(sensor=url.target, width=width, height=height, fps=fps)
+    return Camera(
+        f"csi{url.target}",
+        f"CSI sensor {url.target}",
+        "OpenCV needs GStreamer: apt's python3-opencv on a Jetson, never pip's; then check the cable",
+        lambda: cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER),
+    )

@@ -1,0 +1,303 @@
+"""The capture process: reads one camera and hands its frames to the station. It can be killed at any time.
+
+The loop that reads the camera also says that the process lives: a camera whose driver hangs is silent, the
+station counts it as lost, and the supervisor kills this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kenpin.edge_runtime import capture_wire as wire
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
+from kenpin.edge_runtime.pulse import Pulse
+from kenpin.edge_runtime.run_socket import bind_in
+from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.vitals import Vitals
+from kenpin.edge_runtime.watch import Watch
+from kenpin.errors import DataError, SourceError
+from kenpin.frame import Frame
+from kenpin.preprocess import check_frame
+
+SLOTS = 8
+_REOPEN_S = 1.0
+_LOOP_S = 3.0  # a source that does not come back from `next` for so long hangs
+_STEP_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class CaptureCounts:
+    """What was counted since the start."""
+
+    frames: int = 0
+    faults: int = 0
+    skipped: int = 0  # of a camera that runs freely: a newer one was taken
+    ring_full: int = 0
+
+
+class Capture:
+    """One camera.
+
+    Args:
+        source: The camera; this opens and closes it.
+        run: The station's `StationFolder.run`.
+        index: Number of the camera in the station.
+        latest: The camera runs freely: the newest frame counts, and what is skipped was no part.
+    """
+
+    def __init__(self, source: FrameSource, run: Path, index: int, *, latest: bool) -> None:
+        self.counts = CaptureCounts()
+        self._source = source
+        self._index = index
+        self._latest = latest
+        self._lock = threading.Condition()
+        self._listener = bind_in(run, wire.socket_name(index), socket.SOCK_SEQPACKET)
+        self._listener.listen(1)
+        self._link: socket.socket | None = None
+        self._was_linked = False  # parts before the first station are nobody's
+        self._ring: RingWriter | None = None
+        self._free: list[int] = []
+        self._newest: Frame | None = None  # waits until the station has done with the frame before
+        self._is_open = False
+        self._down = "not opened yet"
+        self._beat_s = 0.0
+        self._closing = False
+        self._pulse = Pulse(run, Watch({"source": _LOOP_S}), self._vitals)
+        self._server = threading.Thread(target=self._serve, name="capture link", daemon=True)
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Read the camera until told to stop.
+
+        Raises:
+            SourceError: The file or folder cannot be read; a camera that is away is waited for.
+        """
+        self._server.start()
+        try:
+            self._open()
+            while not stopping():
+                self._come_round()
+                if self._is_open:
+                    self._read(stopping)
+                else:
+                    time.sleep(_REOPEN_S)
+                    self._open()
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        try:
+            self._source.open()
+        except SourceError as error:
+            if self._source.waits:
+                raise
+            if self._down != error.what:
+                _log.warning("%s", error)
+            self._down = error.what
+            return
+        self._is_open = True
+        self._down = ""
+
+    def _read(self, stopping: Callable[[], bool]) -> None:
+        if self._link is None and (self._source.waits or not self._was_linked):
+            time.sleep(_STEP_S)
+            return
+        try:
+            item = self._source.next(time.monotonic() + wire.BEAT_S)
+        except SourceError as error:
+            self._source.close()
+            self._is_open = False
+            self._down = error.what
+            return
+        if item is Lull.END:
+            self._send(wire.pack("end"))
+            time.sleep(wire.BEAT_S)
+        elif isinstance(item, Frame):
+            self._hand_over(item, stopping)
+        elif isinstance(item, Fault):
+            self._hand_over_fault(item)
+
+    def _hand_over(self, frame: Frame, stopping: Callable[[], bool]) -> None:
+        try:
+            check_frame(frame.image)
+        except DataError as error:
+            self._hand_over_fault(_fault(frame, Verdict.NO_DECISION, error.what))
+            return
+        self.counts.frames += 1
+        while not self._put(frame):
+            if not self._source.waits:
+                self.counts.ring_full += 1
+                reason = f"overrun: more than {SLOTS} frames were waiting for the station"
+                self._hand_over_fault(_fault(frame, Verdict.MISSED, reason))
+                return
+            with self._lock:
+                self._lock.wait(wire.BEAT_S)
+            self._come_round()
+            if stopping():
+                return
+
+    def _put(self, frame: Frame) -> bool:
+        """Hand a frame over, or keep it where only the newest counts; whether there was room."""
+        with self._lock:
+            if self._link is None:
+                return not self._source.waits
+            if self._ring is None or not self._ring.fits(frame.image):
+                self._make_ring(frame)
+            if self._latest and len(self._free) < SLOTS:
+                self.counts.skipped += self._newest is not None
+                self._newest = replace(frame, image=frame.image.copy())
+                return True
+            return self._write(frame)
+
+    def _write(self, frame: Frame) -> bool:
+        assert self._ring is not None
+        if not self._free:
+            return False
+        slot = self._free.pop(0)
+        self._ring.write(slot, frame.image)
+        if self._send(wire.pack("frame", slot=slot, **wire.frame_content(frame))):
+            return True
+        self._free.append(slot)
+        return False
+
+    def _hand_over_fault(self, fault: Fault) -> None:
+        self.counts.faults += 1
+        self._send(wire.pack("fault", **wire.fault_content(fault)))
+
+    def _make_ring(self, frame: Frame) -> None:
+        """A ring for frames of this size. The station keeps the old one as long as it reads in it."""
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = RingWriter(RingSize.of(frame.image, SLOTS))
+        self._give_ring()
+
+    def _give_ring(self) -> None:
+        if self._ring is None or self._link is None:
+            return
+        size = self._ring.size
+        packet = wire.pack("ring", slots=size.slots, slot_bytes=size.slot_bytes)
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._link, [packet], [self._ring.handle])
+        self._free = list(range(size.slots))
+        self._newest = None
+
+    def _send(self, packet: bytes) -> bool:
+        """Whether it went out; the link does not wait for a station that does not read."""
+        with self._lock:
+            if self._link is None:
+                return False
+            try:
+                self._link.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except OSError:
+                return False
+            return True
+
+    def _come_round(self) -> None:
+        self._pulse.watch.beat("source")
+        self._pulse.tick()
+        if time.monotonic() >= self._beat_s:
+            self._beat_s = time.monotonic() + wire.BEAT_S
+            self._send(wire.pack("beat", down=self._down))
+
+    def _serve(self) -> None:
+        """Take the station in and listen to it."""
+        while not self._closing:
+            ends = [self._listener] if self._link is None else [self._listener, self._link]
+            for end in select.select(ends, [], [], wire.BEAT_S)[0]:
+                if end is self._listener:
+                    self._take_in(self._listener.accept()[0])
+                elif end is self._link:
+                    self._listen(end)
+
+    def _take_in(self, link: socket.socket) -> None:
+        with self._lock:
+            self._drop()
+            self._link = link
+            self._was_linked = True
+            self._give_ring()
+            self._lock.notify()
+
+    def _listen(self, link: socket.socket) -> None:
+        try:
+            packet = wire.receive(link)
+        except OSError:
+            packet = None
+        if packet is None:
+            with self._lock:
+                self._drop()
+            return
+        content = packet[0]
+        if content["kind"] == "release":
+            self._release(content["slot"])
+        elif content["kind"] == "trigger":
+            try:
+                self._source.trigger(wire.read_trigger(content))
+            except SourceError as error:
+                _log.warning("%s was not triggered: %s", self._source.camera, error.what)
+
+    def _release(self, slot: int) -> None:
+        with self._lock:
+            if self._ring is None or slot in self._free or not 0 <= slot < self._ring.size.slots:
+                return  # of a ring before
+            self._free.append(slot)
+            frame, self._newest = self._newest, None
+            if frame is not None:
+                self._write(frame)
+            self._lock.notify()
+
+    def _drop(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        self._link = None
+
+    def _close(self) -> None:
+        self._closing = True
+        self._server.join()
+        with self._lock:
+            self._drop()
+        self._listener.close()
+        if self._ring is not None:
+            self._ring.close()
+        self._source.close()
+        self._pulse.stop()
+
+    def _vitals(self) -> Vitals:
+        label = f'{{camera="{self._source.camera}"}}'
+        counts = self.counts
+        return Vitals(
+            role=f"capture-{self._index}",
+            pid=os.getpid(),
+            state="DEGRADED" if self._down else "RUNNING",
+            reason=self._down,
+            beats=self._pulse.watch.beats(),
+            numbers={
+                f"camera_up{label}": not self._down,
+                f"frames_total{label}": counts.frames,
+                f"frame_faults_total{label}": counts.faults,
+                'dropped_total{stage="capture",reason="newer"}': counts.skipped,
+                'dropped_total{stage="capture",reason="overrun"}': counts.ring_full,
+            },
+        )
+
+
+def _fault(frame: Frame, verdict: Verdict, reason: str) -> Fault:
+    return Fault(
+        frame.part_id,
+        frame.camera,
+        verdict,  # type: ignore[arg-type]
+        reason,
+        frame.captured_ns,
+        frame.ts_ms,
+        frame.trigger_id,
+    )

@@ -1,0 +1,77 @@
+"""An output that writes down what the line was told: a line of JSON per result."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.output import Result
+from kenpin.errors import ConfigError
+from kenpin.events import now_ms
+
+MAX_BYTES = 64 << 20
+
+
+class LogOutput:
+    """Appends to a file; a full one becomes `FILE.1`, in place of the one before.
+
+    Args:
+        path: The file.
+        max_bytes: Size from which on a new one is begun.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        try:
+            self._handle = self._open()
+        except OSError as error:
+            raise ConfigError(
+                f"the output log cannot be written: {error.strerror}",
+                where=path,
+                cure="give a file in a folder that this user may write, as log in [output]",
+            ) from None
+
+    def beat(self, *, ready: bool) -> None:
+        """Not written down."""
+
+    def busy(self, *, busy: bool) -> None:
+        """Not written down."""
+
+    def result(self, result: Result) -> None:
+        """Append one line, in one write.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        line = {
+            "part_id": result.part_id,
+            "trigger_id": result.trigger_id,
+            "verdict": result.verdict.value,
+            "pass": result.verdict is Verdict.OK,
+            "mono_ns": time.monotonic_ns(),
+            "ts_ms": now_ms(),
+        }
+        if os.fstat(self._handle).st_size > self._max_bytes:
+            self._begin_anew()
+        data = json.dumps(line).encode() + b"\n"
+        if os.write(self._handle, data) != len(data):
+            raise OSError("the line was written in part only")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def _begin_anew(self) -> None:
+        os.close(self._handle)
+        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._handle = self._open()

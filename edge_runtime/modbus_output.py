@@ -1,0 +1,254 @@
+"""The output to a PLC over Modbus TCP: the station is the server, the PLC reads and writes (docs/plc.md).
+
+A server of its own thread holds the registers. What belongs together is set in one step of its loop, so that a
+PLC never reads a verdict beside the number of another part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.source import Trigger
+from kenpin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pymodbus.server import ModbusTcpServer
+
+_START_S = 5.0
+_ANSWER_S = 0.1  # a server thread that is slower counts as gone
+_SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready
+_TRIGGERS = 1024
+_DEVICE = 1
+# Function codes of Modbus.
+_DISCRETE_INPUTS, _INPUT_REGISTERS = 2, 4
+_WRITE_COILS, _WRITE_REGISTERS = (5, 15), (6, 16)
+
+
+class Bit(IntEnum):
+    """Discrete inputs: what the PLC reads."""
+
+    READY = 0
+    BUSY = 1
+    RESULT_VALID = 2
+    PASS = 3
+    HEARTBEAT = 4
+
+
+class Register(IntEnum):
+    """Input registers: what the PLC reads."""
+
+    TRIGGER_ID_HIGH = 0
+    TRIGGER_ID_LOW = 1
+    VERDICT = 2
+    BEATS = 3
+    NOT_TAKEN = 4
+
+
+class Coil(IntEnum):
+    """What the PLC writes bit by bit."""
+
+    RESULT_TAKEN = 0
+
+
+class Holding(IntEnum):
+    """What the PLC writes in words."""
+
+    TRIGGER_ID = 0
+
+
+CODES = {Verdict.OK: 1, Verdict.REVIEW: 2, Verdict.NG: 3, Verdict.MISSED: 4, Verdict.NO_DECISION: 5}
+
+
+class PlcTriggers:
+    """Triggers of the PLC: each new number in its register is one."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Trigger] = queue.Queue(_TRIGGERS)
+        self._last: int | None = None
+
+    def see(self, number: int) -> None:
+        """Look at the register. What does not fit into the queue shows as a gap in the numbers."""
+        if self._last is not None and number != self._last and not self._queue.full():
+            self._queue.put(Trigger(number))
+        self._last = number
+
+    def wait(self, deadline_s: float) -> Trigger | None:
+        """Wait for the next trigger."""
+        try:
+            return self._queue.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """The output closes the server."""
+
+
+class ModbusOutput:
+    """The server.
+
+    Args:
+        listen: `HOST:PORT`.
+
+    Attributes:
+        triggers: The PLC's triggers.
+
+    Raises:
+        ConfigError: The address is wrong or in use, or pymodbus is not installed.
+    """
+
+    def __init__(self, listen: str) -> None:
+        self.triggers = PlcTriggers()
+        self._listen = listen
+        self._clients = 0
+        self._beat_s = 0.0
+        self._failure = ""
+        self._started = threading.Event()
+        self._bits = [False] * len(Bit)
+        self._registers = [0] * len(Register)
+        self._loop = asyncio.new_event_loop()
+        self._server: ModbusTcpServer | None = None
+        self._thread = threading.Thread(target=self._run, name="modbus", daemon=True)
+        self._thread.start()
+        if not self._started.wait(_START_S) or self._failure:
+            raise ConfigError(
+                f"Modbus cannot be offered: {self._failure or 'the server does not start'}",
+                where=listen,
+                cure="give a free HOST:PORT of this machine as modbus in [output], such as 0.0.0.0:1502",
+            )
+
+    def beat(self, *, ready: bool) -> None:
+        """The decision loop is alive.
+
+        Raises:
+            ConnectionError: No PLC is connected.
+        """
+        self._beat_s = time.monotonic()
+        self._do(self._take_beat(ready=ready))
+        if not self._clients:
+            raise ConnectionError("no PLC is connected by Modbus")
+
+    def busy(self, *, busy: bool) -> None:
+        """A part is in hand, or not any more."""
+        self._do(self._take_busy(busy=busy))
+
+    def result(self, result: Result) -> None:
+        """Show a result until the PLC has taken it, or the next one comes.
+
+        Raises:
+            ConnectionError: No PLC is connected.
+            TimeoutError: The server does not answer.
+        """
+        if not self._clients:
+            raise ConnectionError("no PLC is connected by Modbus")
+        self._do(self._show(result))
+
+    def close(self) -> None:
+        """Not ready any more; the connections end."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._start())
+        except ImportError:
+            self._failure = "it needs the Python package pymodbus: pip install 'kenpin[modbus]'"
+        except (OSError, RuntimeError, ValueError) as error:
+            self._failure = str(error)
+        self._started.set()
+        if self._failure:
+            return
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        from pymodbus.server import ModbusTcpServer  # noqa: PLC0415 - an extra
+        from pymodbus.simulator import DataType, SimData, SimDevice  # noqa: PLC0415
+
+        def bits(count: int) -> list[SimData]:
+            return [SimData(0, values=[False] * count, datatype=DataType.BITS)]
+
+        def words(count: int) -> list[SimData]:
+            return [SimData(0, values=[0] * count, datatype=DataType.REGISTERS)]
+
+        blocks = (bits(len(Coil)), bits(len(Bit)), words(len(Holding)), words(len(Register)))
+        host, _, port = self._listen.rpartition(":")
+        self._server = ModbusTcpServer(
+            SimDevice(_DEVICE, simdata=blocks),
+            address=(host.strip("[]"), int(port)),
+            trace_pdu=self._trace,
+            trace_connect=self._count,
+        )
+        if not await self._server.listen():
+            raise OSError("the address is in use or not of this machine")
+        self._watcher = self._loop.create_task(self._watch())
+
+    async def _end(self) -> None:
+        assert self._server is not None
+        self._watcher.cancel()
+        await self._server.shutdown()  # type: ignore[no-untyped-call]
+
+    async def _watch(self) -> None:
+        """Take READY away where the decision loop does not come round."""
+        while True:
+            if self._bits[Bit.READY] and time.monotonic() - self._beat_s > _SILENCE_S:
+                self._bits[Bit.READY] = False
+                await self._publish()
+            await asyncio.sleep(_SILENCE_S / 5)
+
+    def _do(self, step: Coroutine[Any, Any, None]) -> None:
+        """Do a step in the server's loop, and wait for it."""
+        asyncio.run_coroutine_threadsafe(step, self._loop).result(_ANSWER_S)
+
+    async def _publish(self) -> None:
+        """Show the PLC what stands here; nothing in it waits, so that no request comes between."""
+        assert self._server is not None
+        await self._server.async_setValues(_DEVICE, _INPUT_REGISTERS, 0, self._registers)
+        await self._server.async_setValues(_DEVICE, _DISCRETE_INPUTS, 0, self._bits)
+
+    async def _take_beat(self, *, ready: bool) -> None:
+        self._registers[Register.BEATS] = (self._registers[Register.BEATS] + 1) % 65536
+        self._bits[Bit.READY] = ready
+        self._bits[Bit.HEARTBEAT] ^= ready
+        await self._publish()
+
+    async def _take_busy(self, *, busy: bool) -> None:
+        self._bits[Bit.BUSY] = busy
+        await self._publish()
+
+    async def _show(self, result: Result) -> None:
+        registers = self._registers
+        if self._bits[Bit.RESULT_VALID]:
+            registers[Register.NOT_TAKEN] = (registers[Register.NOT_TAKEN] + 1) % 65536
+        number = (result.trigger_id or 0) % 2**32
+        registers[Register.TRIGGER_ID_HIGH], registers[Register.TRIGGER_ID_LOW] = divmod(number, 65536)
+        registers[Register.VERDICT] = CODES[result.verdict]
+        self._bits[Bit.PASS] = result.verdict is Verdict.OK
+        self._bits[Bit.RESULT_VALID] = True
+        await self._publish()
+
+    async def _take_back(self) -> None:
+        self._bits[Bit.PASS] = self._bits[Bit.RESULT_VALID] = False
+        await self._publish()
+
+    def _trace(self, sending: bool, pdu: Any) -> Any:
+        """Each request of the PLC: what does it write?"""
+        if not sending and pdu.address == 0:
+            if pdu.function_code in _WRITE_REGISTERS and pdu.registers:
+                self.triggers.see(pdu.registers[Holding.TRIGGER_ID])
+            if pdu.function_code in _WRITE_COILS and pdu.bits and pdu.bits[Coil.RESULT_TAKEN]:
+                self._loop.create_task(self._take_back())
+        return pdu
+
+    def _count(self, connected: bool) -> None:
+        self._clients += 1 if connected else -1

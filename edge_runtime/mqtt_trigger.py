@@ -1,0 +1,91 @@
+"""Triggers over MQTT: the one thing beside the publisher that speaks to the broker, on its own connection.
+
+A network is no trigger cable: how late a picture is varies by milliseconds, and a trigger that comes while
+the broker is away is lost, which the next one's number tells.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.source import Trigger
+from kenpin.edge_runtime.trigger_message import read_trigger
+from kenpin.errors import ConfigError
+
+_QUEUE = 1024
+_KEEPALIVE_S = 15
+
+_log = logging.getLogger(__name__)
+
+
+class MqttTrigger:
+    """Each message is a trigger: a number, or `{"trigger_id": 7, "part_id": "A-7"}`.
+
+    Args:
+        config: The station's configuration.
+        topic: What to subscribe to; the whole topic.
+
+    Attributes:
+        refused: Messages that were none, or retained ones: those are of a part that has passed.
+
+    Raises:
+        ConfigError: There is no broker, or its address or a file of it cannot be used.
+    """
+
+    def __init__(self, config: StationConfig, topic: str) -> None:
+        if not config.mqtt.url:
+            raise ConfigError(
+                "triggers by MQTT need a broker", where="[source] trigger", cure="add url to [mqtt]"
+            )
+        broker = BrokerAddress.from_config(config.mqtt, client_id=f"{config.station.id}-trigger")
+        self.refused = 0
+        self._topic = topic
+        self._queue: queue.Queue[Trigger] = queue.Queue(_QUEUE)
+        client = Client(
+            CallbackAPIVersion.VERSION2, client_id=broker.client_id, protocol=MQTTProtocolVersion.MQTTv311
+        )
+        client.suppress_exceptions = True
+        client.reconnect_delay_set(1, 10)
+        if broker.tls is not None:
+            client.tls_set_context(broker.tls)
+        if broker.username:
+            client.username_pw_set(broker.username, broker.password)
+        client.on_connect = self._subscribe
+        client.on_message = self._take
+        client.connect_async(broker.host, broker.port, _KEEPALIVE_S)
+        client.loop_start()
+        self._client = client
+
+    def wait(self, deadline_s: float) -> Trigger | None:
+        """Wait for the next trigger."""
+        try:
+            return self._queue.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _subscribe(self, client: Client, *_: Any) -> None:
+        client.subscribe(self._topic, qos=0)
+
+    def _take(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        trigger = None if message.retain else read_trigger(bytes(message.payload))
+        if trigger is not None and not self._queue.full():
+            self._queue.put(trigger)
+            return
+        self.refused += 1
+        if self.refused == 1:
+            _log.warning(
+                "A message on %s is no trigger: %r. Such are ignored.", self._topic, message.payload[:80]
+            )

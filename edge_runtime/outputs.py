@@ -1,0 +1,107 @@
+"""All outputs of a station as one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.log_output import LogOutput
+from kenpin.edge_runtime.mqtt_output import MqttOutput
+from kenpin.edge_runtime.output import Output, Result
+from kenpin.edge_runtime.trigger_input import TriggerInput
+
+_log = logging.getLogger(__name__)
+
+
+class Outputs:
+    """Tells all of them. A part is released only where every one of them could be told.
+
+    Args:
+        outputs: Those.
+        modbus: The PLC's triggers, where one of them is Modbus.
+
+    Attributes:
+        trouble: Why the line could not be told last time, in words; empty when it could.
+        modbus: The PLC's triggers.
+    """
+
+    def __init__(self, outputs: Sequence[Output], modbus: TriggerInput | None = None) -> None:
+        self.trouble = ""
+        self.modbus = modbus
+        self._outputs = outputs
+
+    def beat(self, *, ready: bool) -> None:
+        """The decision loop is alive."""
+        trouble, self.trouble = self.trouble, ""
+        for output in self._outputs:
+            try:
+                output.beat(ready=ready)
+            except Exception as error:
+                self.trouble = trouble
+                self._fail(output, error)
+
+    def busy(self, *, busy: bool) -> None:
+        """A part is in hand, or not any more."""
+        for output in self._outputs:
+            try:
+                output.busy(busy=busy)
+            except Exception as error:
+                self._fail(output, error)
+
+    def result(self, result: Result) -> None:
+        """Tell all of them. What holds a part back is told to each one that can be told.
+
+        Raises:
+            Exception: The first one that failed; no output that comes after it in the order has heard of an OK.
+        """
+        for output in self._outputs:
+            try:
+                output.result(result)
+            except Exception as error:
+                self._fail(output, error)
+                if result.verdict is Verdict.OK:
+                    raise
+
+    def close(self) -> None:
+        """Close all of them."""
+        for output in self._outputs:
+            output.close()
+
+    def _fail(self, output: Output, error: Exception) -> None:
+        if not self.trouble:
+            _log.warning("%s failed: %s", type(output).__name__, error)
+        self.trouble = f"the output failed: {error}"
+
+
+def make_outputs(config: StationConfig, run: Path, more: Output | None = None) -> Outputs:
+    """The outputs that the configuration names.
+
+    Args:
+        config: The station's configuration.
+        run: The station's `StationFolder.run`.
+        more: One more.
+
+    Raises:
+        ConfigError: One cannot be opened.
+    """
+    outputs: list[Output] = [more] if more is not None else []
+    triggers: TriggerInput | None = None
+    section = config.output
+    if section.gpio:
+        from kenpin.edge_runtime.gpio_output import GpioOutput  # noqa: PLC0415 - an extra
+
+        outputs.append(GpioOutput(section.gpio))
+    if section.modbus:
+        from kenpin.edge_runtime.modbus_output import ModbusOutput  # noqa: PLC0415 - an extra
+
+        modbus = ModbusOutput(section.modbus)
+        outputs.append(modbus)
+        triggers = modbus.triggers
+    if section.mqtt:
+        outputs.append(MqttOutput(run))
+    if section.log is not None:
+        outputs.append(LogOutput(section.log))
+    return Outputs(outputs, triggers)

@@ -1,0 +1,79 @@
+"""A station as processes: what `kenpin run` starts, and what it reports when they have ended."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.child import ChildSpec
+from kenpin.edge_runtime.counters import Snapshot
+from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.roles import CAPTURE_S
+from kenpin.edge_runtime.site import camera_urls
+from kenpin.edge_runtime.station import DRAIN_S, Report
+from kenpin.edge_runtime.supervisor import Supervisor
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.events import now_ms
+from kenpin.station_folder import StationFolder
+
+
+def run_processes(
+    config: StationConfig, config_path: Path, *, source_url: str | None, max_parts: int | None
+) -> Report:
+    """Run a station as processes until it ends.
+
+    Args:
+        config: The station's configuration.
+        config_path: Its file, for the processes.
+        source_url: The source that was given instead of that in the file.
+        max_parts: Stop after this many parts.
+
+    Raises:
+        Exit: A process did not come up; it has said why.
+    """
+    folder = StationFolder(config.station.state_dir)
+    folder.create()
+    folder.run.mkdir(parents=True, exist_ok=True)
+    start_ms = now_ms()
+    code = Supervisor(_specs(config, config_path, source_url, max_parts), folder.run).run()
+    if code:
+        raise click.exceptions.Exit(code)
+    return _report(folder, start_ms)
+
+
+def _specs(
+    config: StationConfig, config_path: Path, source_url: str | None, max_parts: int | None
+) -> list[ChildSpec]:
+    def command(role: str, *more: str) -> list[str]:
+        source = () if source_url is None else ("--source", source_url)
+        base = [sys.executable, "-m", "kenpin", "run", "--role", role, "--config", str(config_path)]
+        return [*base, *source, *more]
+
+    limit = () if max_parts is None else ("--max-parts", str(max_parts))
+    specs = [ChildSpec("station", command("station", *limit))]
+    if config.mqtt.url:
+        specs.append(ChildSpec("publisher", command("publisher"), stop_s=DRAIN_S + 10))
+    if config.health.listen:
+        specs.append(ChildSpec("health", command("health")))
+    cameras = range(len(camera_urls(config)))
+    captures = [f"capture-{k}" for k in cameras]
+    return specs + [ChildSpec(role, command(role), watchdog_s=CAPTURE_S) for role in captures]
+
+
+def _report(folder: StationFolder, start_ms: int) -> Report:
+    station = read_vitals(folder.run).get("station") or Vitals(role="station", pid=0)
+    with closing(connect_to_read(folder.database)) as connection:
+        outbox = Outbox(connection)
+        return Report(
+            Snapshot.from_vitals(station),
+            outbox.acked_since(start_ms),
+            outbox.depth(),
+            station.texts.get("precision", ""),
+            station.session_id,
+            station.numbers.get("rss_mb", 0.0),
+        )

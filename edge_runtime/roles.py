@@ -1,0 +1,182 @@
+"""The roles: what each process of a station does. `kenpin run` supervises all; under systemd each is a unit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.counters import Snapshot
+from kenpin.edge_runtime.database import open_database
+from kenpin.edge_runtime.health import serve_health
+from kenpin.edge_runtime.herald import Desk
+from kenpin.edge_runtime.publisher import Publisher
+from kenpin.edge_runtime.pulse import Pulse
+from kenpin.edge_runtime.result_inbox import ResultInbox
+from kenpin.edge_runtime.site import camera_urls, in_own_processes
+from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.station import DRAIN_S, Station
+from kenpin.edge_runtime.store import Part
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.edge_runtime.watch import Watch
+from kenpin.errors import ConfigError
+from kenpin.station_folder import StationFolder
+
+# Vitals come every second; a process that has told nothing for so long is not there.
+STALE_S = 3.0
+_FIRST_S = 10.0
+_ROUND_S = 0.2
+_PUBLISH_S = 10.0
+CAPTURE_S = 5.0  # silence of a capture process after which it is killed
+
+
+def run_role(
+    role: str,
+    config: StationConfig,
+    *,
+    max_parts: int | None = None,
+    on_part: Callable[[Part], None] | None = None,
+) -> None:
+    """Run one process of a station until it ends.
+
+    Args:
+        role: `station`, `publisher`, `health`, or `capture-0`, `capture-1` … for the cameras.
+        config: The station's configuration.
+        max_parts: Only for the station: stop after this many parts.
+        on_part: Only for the station: called with each part.
+
+    Raises:
+        ConfigError: There is no such role, or the configuration cannot be used.
+        SourceError: The source cannot be read.
+        DeviceLost: The GPU is lost to this process.
+    """
+    if role == "station":
+        inspect(config, max_parts=max_parts, on_part=on_part)
+    elif role == "publisher":
+        publish(config)
+    elif role == "health":
+        with stop_signals() as stopping:
+            serve_health(config, stopping)
+    elif role.startswith("capture-") and role[8:] in map(str, range(len(camera_urls(config)))):
+        capture(config, int(role[8:]))
+    else:
+        raise ConfigError(
+            f"this station has no role {role!r}",
+            where="--role",
+            cure=f"use station, publisher, health or capture-0 to capture-{len(camera_urls(config)) - 1}",
+        )
+
+
+def inspect(config: StationConfig, *, max_parts: int | None, on_part: Callable[[Part], None] | None) -> None:
+    """Decide on parts until the source ends or SIGTERM."""
+    with stop_signals() as stopping, Station(config, site=in_own_processes(), on_part=on_part) as station:
+        station.run(max_parts=max_parts, stopping=stopping)
+
+
+def capture(config: StationConfig, index: int) -> None:
+    """Read one camera until SIGTERM."""
+    folder = StationFolder(config.station.state_dir)
+    source = make_source(camera_urls(config)[index])
+    latest = not config.source.trigger and not source.waits and not source.drawn
+    with stop_signals() as stopping:
+        Capture(source, folder.run, index, latest=latest).run(stopping)
+
+
+def publish(config: StationConfig) -> None:
+    """Bring the station's events and its state to the broker until SIGTERM.
+
+    Raises:
+        ConfigError: The broker's address or a file of it cannot be used.
+        StoreError: The database cannot be opened.
+    """
+    folder = StationFolder(config.station.state_dir)
+    folder.create()
+    with stop_signals() as stopping, closing(ResultInbox(folder.run)) as inbox:
+        identity = _identity(config, folder, stopping)
+        broker = BrokerAddress.from_config(config.mqtt, client_id=config.station.id)
+        closing_database = open_database(folder.database)  # made here, where the station never came so far
+        closing_database.close()
+        desk = Desk(broker, config.station.topic, identity, folder.database, lambda: _snapshot(folder))
+        publisher = Publisher(desk)
+        watch = Watch({"publish": _PUBLISH_S})
+        pulse = Pulse(folder.run, watch, lambda: _vitals(publisher, identity, watch))
+        publisher.start()
+        while not stopping():
+            for result in inbox.receive(_ROUND_S):
+                publisher.tell_result(result)
+            publisher.wake()
+            state = station_state(folder)
+            if state is not None:
+                publisher.set_state(*state)
+            if publisher.is_alive:
+                watch.beat("publish")
+            pulse.tick()
+        publisher.stop(reason="shutdown", drain_s=DRAIN_S)
+        pulse.stop()
+
+
+def station_state(folder: StationFolder) -> tuple[State, str] | None:
+    """How the station is, as far as its processes tell; `None` while it is just ending on purpose."""
+    found = read_vitals(folder.run)
+    station = found.get("station")
+    if station is not None and station.age_s < STALE_S:
+        return None if station.state == "STOPPED" else (station.state, station.reason)
+    supervisor = found.get("supervisor")
+    why = supervisor.reason if supervisor is not None and supervisor.age_s < STALE_S else ""
+    return "FAULT", why or "the station's process is not running"
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come; the second one ends the process at once."""
+    came: list[int] = []
+
+    def take(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _identity(config: StationConfig, folder: StationFolder, stopping: Callable[[], bool]) -> Identity:
+    """The station's identity, as its messages shall carry the same session."""
+    by_s = time.monotonic() + _FIRST_S
+    while time.monotonic() < by_s and not stopping():
+        station = read_vitals(folder.run).get("station")
+        if station is not None and station.age_s < STALE_S:
+            test = station.texts.get("test") == "1"
+            return Identity(config.station.id, test=test, session_id=station.session_id)
+        time.sleep(_ROUND_S)
+    return Identity(config.station.id)
+
+
+def _snapshot(folder: StationFolder) -> Snapshot:
+    station = read_vitals(folder.run).get("station")
+    return Snapshot.from_vitals(station or Vitals(role="station", pid=0))
+
+
+def _vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
+    traffic = publisher.traffic
+    return Vitals(
+        role="publisher",
+        pid=os.getpid(),
+        session_id=identity.session_id,
+        beats=watch.beats(),
+        numbers={
+            "events_acked_total": traffic.acked,
+            "broker_rejected_total": traffic.rejected,
+            "no_subscriber_total": traffic.no_subscriber,
+            "broker_connections_total": traffic.connections,
+        },
+    )

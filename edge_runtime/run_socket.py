@@ -1,0 +1,70 @@
+"""UNIX sockets in the station's run folder, however long its path: their addresses have room for 107 bytes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def bind_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
+    """Make a socket for this user, in place of one that a killed process left.
+
+    Args:
+        run: The station's `StationFolder.run`; made where it is missing.
+        name: Name of the socket in it.
+        kind: `SOCK_DGRAM` or `SOCK_SEQPACKET`.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        (run / name).unlink()
+    made = socket.socket(socket.AF_UNIX, kind)
+    try:
+        with _short(run) as folder:
+            made.bind(f"{folder}/{name}")
+        (run / name).chmod(0o600)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def connect_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
+    """Connect to a socket.
+
+    Raises:
+        OSError: Nobody listens.
+    """
+    made = socket.socket(socket.AF_UNIX, kind)
+    try:
+        with _short(run) as folder:
+            made.connect(f"{folder}/{name}")
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def send_in(run: Path, name: str, body: bytes) -> None:
+    """Send one datagram, without waiting.
+
+    Raises:
+        OSError: Nobody listens, or too many wait there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out, _short(run) as folder:
+        out.sendto(body, f"{folder}/{name}")
+
+
+@contextmanager
+def _short(run: Path) -> Iterator[str]:
+    """A short path of a folder."""
+    handle = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)

@@ -1,0 +1,126 @@
+"""The settlement of a part: its record is committed, the line is told, its picture is kept.
+
+What holds a part back is told at once; OK is told only after the commit, and only in time. A part whose record
+could not be written is not OK. It waits in memory, and its alert with it, until the store works again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.evidence import Evidence
+from kenpin.edge_runtime.inspection import Inspection
+from kenpin.edge_runtime.output import Output, Result
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.errors import StoreError
+
+_OWED = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Settlement:
+    """Settles one part after the other.
+
+    Args:
+        store: Where records go.
+        line: Who is told.
+        evidence: Where pictures go.
+        too_late: Why it is too late for an OK now; empty in time.
+
+    Attributes:
+        trouble: Why records cannot be written, in words; empty when they can.
+        forgotten: Parts without a record, because too many waited for the store.
+    """
+
+    def __init__(
+        self, store: Store, line: Output, evidence: Evidence, *, too_late: Callable[[Part], str]
+    ) -> None:
+        self.trouble = ""
+        self.forgotten = 0
+        self._store = store
+        self._line = line
+        self._evidence = evidence
+        self._too_late = too_late
+        self._owed: deque[Inspection] = deque()
+
+    def settle(self, inspection: Inspection) -> Inspection:
+        """Commit a part and tell the line; returns what became of it."""
+        if inspection.part.decision.verdict is not Verdict.OK:
+            self._tell(inspection.part)
+        seq = self._commit(inspection)
+        if inspection.image is not None and inspection.part.image_ref:
+            self._evidence.offer(inspection.part.image_ref, inspection.image)
+        if inspection.part.decision.verdict is not Verdict.OK:
+            return inspection
+        if seq is None:
+            withheld = inspection.without_decision(self.trouble, "store")
+        elif reason := self._too_late(inspection.part):
+            withheld = inspection.without_decision(reason, "deadline")
+        elif reason := self._tell(inspection.part):
+            withheld = inspection.without_decision(reason, "output")
+        else:
+            self._store.note_released(seq)
+            return inspection
+        if seq is not None:
+            decision = withheld.part.decision
+            self._store.note_withheld(seq, decision.reason, decision.cause)
+        self._tell(withheld.part)
+        return withheld
+
+    def catch_up(self) -> None:
+        """Write what waits; called when the line is idle."""
+        for image_ref, sha256 in self._evidence.written():
+            self._store.note_image(image_ref, sha256)
+        try:
+            if self._owed:
+                self._write(list(self._owed))
+            else:
+                self._store.flush()
+        except StoreError as error:
+            self.trouble = error.what
+
+    @property
+    def owed(self) -> int:
+        """Parts that wait for the store."""
+        return len(self._owed)
+
+    def _commit(self, inspection: Inspection) -> int | None:
+        """The part's number; `None` where it has to wait."""
+        try:
+            return self._write([*self._owed, inspection])[-1]
+        except StoreError as error:
+            self.trouble = error.what
+        if inspection.part.decision.verdict is Verdict.OK:
+            inspection = inspection.without_decision(self.trouble, "store")
+        if len(self._owed) >= _OWED:
+            self._owed.popleft()
+            self.forgotten += 1
+        self._owed.append(_without_picture(inspection))
+        return None
+
+    def _write(self, inspections: list[Inspection]) -> list[int]:
+        seqs = self._store.commit([(i.part, i.event) for i in inspections])
+        if self._owed:
+            _log.warning("The store works again; %d parts that waited are written.", len(self._owed))
+        self._owed.clear()
+        self.trouble = ""
+        return seqs
+
+    def _tell(self, part: Part) -> str:
+        """Tell the line; why that failed, in words."""
+        try:
+            self._line.result(Result(part.part_id, part.trigger_id, part.decision.verdict))
+        except Exception as error:
+            _log.exception("The line could not be told what became of part %s.", part.part_id)
+            return f"the output failed: {error}"
+        return ""
+
+
+def _without_picture(inspection: Inspection) -> Inspection:
+    """Only what the record needs: a thousand pictures would not fit into memory."""
+    return replace(inspection, image=None)

@@ -1,0 +1,139 @@
+"""Trigger inputs: how the line says that a part is in front of the cameras."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import select
+import socket
+import time
+from pathlib import Path
+from typing import Protocol
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.run_socket import bind_in, send_in
+from kenpin.edge_runtime.source import Trigger
+from kenpin.edge_runtime.trigger_message import MAX_BYTES, read_trigger
+from kenpin.errors import ConfigError, SourceError
+
+_SOCKET = "trigger.sock"
+
+_log = logging.getLogger(__name__)
+
+
+class TriggerInput(Protocol):
+    """Delivers triggers, to one thread."""
+
+    def wait(self, deadline_s: float) -> Trigger | None:
+        """Wait for the next trigger.
+
+        Args:
+            deadline_s: Until when on `time.monotonic()`, seconds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let it go."""
+        ...
+
+
+class SoftwareTrigger:
+    """Triggers from any program on this machine: datagrams of JSON, `{"trigger_id": 7, "part_id": "A-7"}`.
+
+    Args:
+        run: The station's `StationFolder.run`.
+
+    Attributes:
+        refused: Datagrams that were no triggers.
+
+    Raises:
+        ConfigError: The socket cannot be made.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.refused = 0
+        self._run = run
+        try:
+            self._socket = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise ConfigError(
+                f"the socket for triggers cannot be made: {error.strerror}",
+                where=run / _SOCKET,
+                cure="let this user write there",
+            ) from None
+
+    def wait(self, deadline_s: float) -> Trigger | None:
+        """Wait for the next trigger; what is none is counted and ignored."""
+        while select.select([self._socket], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+            data = self._socket.recv(MAX_BYTES + 1)
+            trigger = read_trigger(data)
+            if trigger is not None:
+                return trigger
+            self.refused += 1
+            if self.refused == 1:
+                _log.warning(
+                    "A program sent what is no trigger: %r. It and others like it are ignored.", data[:80]
+                )
+        return None
+
+    def close(self) -> None:
+        """Remove the socket."""
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            (self._run / _SOCKET).unlink()
+
+
+def send_trigger(run: Path, trigger_id: int, part_id: str = "") -> None:
+    """Trigger a station on this machine that has `[source] trigger = "software"`.
+
+    Args:
+        run: The station's `StationFolder.run`.
+        trigger_id: Number of the trigger; one higher than the last one.
+        part_id: Identity of the part; empty = made from the number.
+
+    Raises:
+        SourceError: No station listens.
+    """
+    body = json.dumps({"trigger_id": trigger_id, "part_id": part_id}).encode()
+    try:
+        send_in(run, _SOCKET, body)
+    except OSError as error:
+        raise SourceError(
+            f"no station takes triggers here: {error.strerror}",
+            where=run / _SOCKET,
+            cure='start it with kenpin run, with trigger = "software" in [source]',
+        ) from None
+
+
+def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | None) -> TriggerInput | None:
+    """The trigger input that the configuration names; `None` where the camera leads.
+
+    Args:
+        config: The station's configuration.
+        run: The station's `StationFolder.run`.
+        modbus: The PLC's triggers, where there is a Modbus output.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    kind, _, rest = config.source.trigger.partition(":")
+    if kind == "software":
+        return SoftwareTrigger(run)
+    if kind == "modbus":
+        if modbus is None:
+            raise ConfigError(
+                "triggers by Modbus need a Modbus output",
+                where="[source] trigger",
+                cure='add modbus = "127.0.0.1:1502" to [output]',
+            )
+        return modbus
+    if kind == "mqtt":
+        from kenpin.edge_runtime.mqtt_trigger import MqttTrigger  # noqa: PLC0415 - only where it is used
+
+        return MqttTrigger(config, rest)
+    if kind == "gpio":
+        from kenpin.edge_runtime.gpio_trigger import GpioTrigger  # noqa: PLC0415 - an extra
+
+        return GpioTrigger(rest)
+    return None

@@ -1,0 +1,78 @@
+"""The vitals: what each process of a station tells the others once a second, in a small file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kenpin.events import now_ms
+
+EVERY_S = 1.0
+
+
+class Vitals(BaseModel):
+    """How one process is.
+
+    Attributes:
+        role: `capture-0`, `capture-1` …, `station`, `publisher`, `health`.
+        pid: Its number.
+        session_id: The session it belongs to.
+        written_ns: Monotonic clock when this was written, nanoseconds; comparable until the next boot.
+        ts_ms: The same in UTC, milliseconds since 1970.
+        state: How it is.
+        reason: Why it is not RUNNING, in words.
+        beats: Name of a loop -> monotonic clock when it last came round, nanoseconds.
+        numbers: Counters and gauges by the name of their series, with labels as in
+            `parts_total{verdict="OK"}`.
+        texts: What is no number: model, versions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str
+    pid: int
+    session_id: str = ""
+    written_ns: int = Field(default_factory=time.monotonic_ns)
+    ts_ms: int = Field(default_factory=now_ms)
+    state: Literal["STARTING", "RUNNING", "DEGRADED", "FAULT", "STOPPED"] = "RUNNING"
+    reason: str = ""
+    beats: dict[str, int] = {}
+    numbers: dict[str, float] = {}
+    texts: dict[str, str] = {}
+
+    @property
+    def age_s(self) -> float:
+        """Time since this was written, in seconds."""
+        return (time.monotonic_ns() - self.written_ns) / 1e9
+
+
+def write_vitals(run: Path, vitals: Vitals) -> None:
+    """Replace the file of this role; readers see the old or the new one.
+
+    Args:
+        run: The station's `StationFolder.run`.
+        vitals: What to tell.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    path = run / f"{vitals.role}.json"
+    # Not synced: it means nothing after a power cut.
+    partial = path.with_suffix(f".{vitals.pid}.part")
+    partial.write_text(vitals.model_dump_json())
+    partial.replace(path)
+
+
+def read_vitals(run: Path) -> dict[str, Vitals]:
+    """What the processes told last, by role; what is missing or damaged is left out."""
+    found = {}
+    for path in sorted(run.glob("*.json")):
+        try:
+            vitals = Vitals.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue
+        found[vitals.role] = vitals
+    return found

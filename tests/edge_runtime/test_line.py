@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+
+import numpy as np
+
+from kenpin.edge_runtime.counter_gap import CounterGap
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.line import QUEUE, Line, Shot
+from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.frame import Frame
+
+IMAGE = np.zeros((4, 4, 3), np.uint8)
+
+
+class Camera:
+    """Takes a picture of each trigger, unless it is told to leave some out."""
+
+    drawn = False
+    waits = False
+    down_reason = ""
+
+    def __init__(self, name: str = "cam", *, leaves_out: tuple[int, ...] = (), delay_s: float = 0.0) -> None:
+        self.camera = name
+        self.items: deque[Frame | Fault] = deque()
+        self._leaves_out = leaves_out
+        self._delay_s = delay_s
+
+    def open(self) -> None:
+        pass
+
+    def add(self, trigger_id: int | None, part_id: str = "p") -> None:
+        self.items.append(Frame(IMAGE, part_id, self.camera, trigger_id=trigger_id))
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        while not self.items and time.monotonic() < deadline_s:
+            time.sleep(0.002)
+        return self.items.popleft() if self.items else Lull.IDLE
+
+    def trigger(self, trigger: Trigger) -> None:
+        if trigger.trigger_id not in self._leaves_out:
+            time.sleep(self._delay_s)
+            self.add(trigger.trigger_id, trigger.part_id)
+
+    def close(self) -> None:
+        pass
+
+
+class Triggers:
+    def __init__(self) -> None:
+        self.queue: queue.Queue[Trigger] = queue.Queue()
+
+    def wait(self, deadline_s: float) -> Trigger | None:
+        try:
+            return self.queue.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        pass
+
+
+def take(line: Line, count: int, within_s: float = 2.0) -> list[Shot]:
+    shots: list[Shot] = []
+    by_s = time.monotonic() + within_s
+    while len(shots) < count and time.monotonic() < by_s:
+        shot = line.next(time.monotonic() + 0.05)
+        if not isinstance(shot, Lull):
+            shots.append(shot)
+    return shots
+
+
+def verdicts(shot: Shot) -> list[str]:
+    return ["frame" if isinstance(view, Frame) else view.verdict.value for view in shot.views]
+
+
+def test_a_gap_in_the_cameras_own_numbers_gives_one_missed_part_each() -> None:
+    camera = Camera()
+    for number in (3, 4, 7):
+        camera.add(number)
+    line = Line([camera], None, CounterGap(last=1), wait_s=0.1)
+    shots = take(line, 6)
+    assert [s.trigger_id for s in shots] == [2, 3, 4, 5, 6, 7]
+    assert [verdicts(s) for s in shots] == [["MISSED"], ["frame"], ["frame"], ["MISSED"], ["MISSED"], ["frame"]]
+    assert len({s.part_id for s in shots if isinstance(s.views[0], Fault)}) == 3
+
+
+def test_without_numbers_every_frame_is_a_part_and_none_is_claimed() -> None:
+    camera = Camera()
+    camera.add(None, "a")
+    camera.add(None, "b")
+    line = Line([camera], None, CounterGap(), wait_s=0.1)
+    assert [s.part_id for s in take(line, 2)] == ["a", "b"]
+    assert line.next(time.monotonic() + 0.01) is Lull.IDLE
+
+
+def test_a_trigger_without_its_frame_is_missed_when_its_time_has_run_out() -> None:
+    camera, triggers = Camera(leaves_out=(2,)), Triggers()
+    line = Line([camera], triggers, CounterGap(), wait_s=0.15)
+    line.open()
+    for number in (1, 2, 3):
+        triggers.queue.put(Trigger(number, f"A-{number}"))
+    shots = take(line, 3)
+    line.close()
+    assert [(s.part_id, *verdicts(s)) for s in shots] == [("A-1", "frame"), ("A-2", "MISSED"), ("A-3", "frame")]
+
+
+def test_all_cameras_of_a_part_come_together_and_a_late_frame_is_not_taken_for_the_next_part() -> None:
+    first, second, triggers = Camera("top"), Camera("side", leaves_out=(2,)), Triggers()
+    line = Line([first, second], triggers, CounterGap(), wait_s=0.15)
+    line.open()
+    for number in (1, 2, 3):
+        triggers.queue.put(Trigger(number))
+        time.sleep(0.02)
+    second.items.appendleft(Frame(IMAGE, "old", "side", trigger_id=0))
+    shots = take(line, 3)
+    line.close()
+    assert [verdicts(s) for s in shots] == [["frame", "frame"], ["frame", "MISSED"], ["frame", "frame"]]
+    assert [view.trigger_id for s in shots for view in s.views] == [1, 1, 2, 2, 3, 3]
+
+
+def test_every_trigger_of_a_line_that_is_too_fast_gets_one_answer() -> None:
+    camera, triggers = Camera(), Triggers()
+    line = Line([camera], triggers, CounterGap(), wait_s=0.2)
+    line.open()
+    for number in range(1, 51):
+        triggers.queue.put(Trigger(number))
+    time.sleep(0.2)
+    shots = take(line, 50)
+    line.close()
+    assert [s.trigger_id for s in shots] == list(range(1, 51))
+    missed = [s for s in shots if isinstance(s.views[0], Fault)]
+    assert len(missed) == line.overruns == 50 - QUEUE
+    assert all(s.views[0].verdict is Verdict.MISSED for s in missed if isinstance(s.views[0], Fault))
+
+
+def test_a_number_asked_twice_is_one_part() -> None:
+    camera, triggers = Camera(), Triggers()
+    line = Line([camera], triggers, CounterGap(), wait_s=0.1)
+    line.open()
+    for number in (1, 1, 2):
+        triggers.queue.put(Trigger(number))
+    shots = take(line, 3, within_s=0.6)
+    line.close()
+    assert [s.trigger_id for s in shots] == [1, 2]

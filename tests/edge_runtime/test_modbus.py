@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymodbus.client import ModbusTcpClient
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.modbus_output import CODES, Bit, Coil, Holding, ModbusOutput, Register
+from kenpin.edge_runtime.output import Result
+from kenpin.errors import ConfigError
+
+
+class Plc:
+    """A PLC: a Modbus client that shares no code with the station's output."""
+
+    def __init__(self, port: int) -> None:
+        self.client = ModbusTcpClient("127.0.0.1", port=port)
+        assert self.client.connect()
+        self.bits()  # only then has the server counted it
+
+    def bits(self) -> list[bool]:
+        return list(self.client.read_discrete_inputs(0, count=len(Bit), device_id=1).bits[: len(Bit)])
+
+    def registers(self) -> list[int]:
+        return list(self.client.read_input_registers(0, count=len(Register), device_id=1).registers)
+
+    def trigger(self, number: int) -> None:
+        assert not self.client.write_register(Holding.TRIGGER_ID, number, device_id=1).isError()
+
+    def take(self) -> None:
+        assert not self.client.write_coil(Coil.RESULT_TAKEN, True, device_id=1).isError()
+
+
+@pytest.fixture
+def output(free_port: int) -> Iterator[ModbusOutput]:
+    made = ModbusOutput(f"127.0.0.1:{free_port}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def plc(output: ModbusOutput, free_port: int) -> Iterator[Plc]:
+    made = Plc(free_port)
+    yield made
+    made.client.close()
+
+
+def test_without_a_plc_nothing_can_be_told(output: ModbusOutput) -> None:
+    with pytest.raises(ConnectionError, match="no PLC"):
+        output.beat(ready=True)
+    with pytest.raises(ConnectionError, match="no PLC"):
+        output.result(Result("a", 1, Verdict.OK))
+
+
+def test_ready_and_the_heartbeat_follow_the_decision_loop(
+    output: ModbusOutput, plc: Plc, wait_for: Any
+) -> None:
+    assert plc.bits() == [False] * len(Bit)
+    output.beat(ready=True)
+    first = plc.bits()
+    output.beat(ready=True)
+    second = plc.bits()
+    assert first[Bit.READY]
+    assert second[Bit.READY]
+    assert first[Bit.HEARTBEAT] != second[Bit.HEARTBEAT]
+    output.beat(ready=False)
+    assert not plc.bits()[Bit.READY]
+    assert plc.bits()[Bit.HEARTBEAT] == second[Bit.HEARTBEAT]
+
+
+def test_ready_goes_away_when_the_decision_loop_hangs(output: ModbusOutput, plc: Plc, wait_for: Any) -> None:
+    output.beat(ready=True)
+    assert plc.bits()[Bit.READY]
+    start = time.monotonic()
+    wait_for(lambda: not plc.bits()[Bit.READY], "READY off")
+    assert time.monotonic() - start < 1
+
+
+def test_a_result_stands_until_it_is_taken(output: ModbusOutput, plc: Plc, wait_for: Any) -> None:
+    output.result(Result("a", 70_000, Verdict.OK))
+    bits, registers = plc.bits(), plc.registers()
+    assert bits[Bit.RESULT_VALID]
+    assert bits[Bit.PASS]
+    assert registers[Register.TRIGGER_ID_HIGH] * 65536 + registers[Register.TRIGGER_ID_LOW] == 70_000
+    assert registers[Register.VERDICT] == CODES[Verdict.OK]
+    plc.take()
+    wait_for(lambda: not plc.bits()[Bit.RESULT_VALID], "the result to be withdrawn")
+    assert not plc.bits()[Bit.PASS]
+    assert plc.registers()[Register.NOT_TAKEN] == 0
+
+
+@pytest.mark.parametrize("verdict", [v for v in Verdict if v is not Verdict.OK])
+def test_only_ok_passes(output: ModbusOutput, plc: Plc, verdict: Verdict) -> None:
+    output.result(Result("a", 1, Verdict.OK))
+    output.result(Result("b", 2, verdict))
+    assert plc.bits()[Bit.RESULT_VALID]
+    assert not plc.bits()[Bit.PASS]
+    registers = plc.registers()
+    assert registers[Register.TRIGGER_ID_LOW] == 2
+    assert registers[Register.VERDICT] == CODES[verdict]
+    assert registers[Register.NOT_TAKEN] == 1
+
+
+def test_each_new_number_is_a_trigger(output: ModbusOutput, plc: Plc) -> None:
+    for number in (7, 7, 8, 65535, 0):
+        plc.trigger(number)
+    found = [output.triggers.wait(time.monotonic() + 0.2) for _ in range(4)]
+    # The number that stands there at the start is no part: the PLC may have been counting before.
+    assert [t.trigger_id if t else None for t in found] == [8, 65535, 0, None]
+
+
+def test_an_address_in_use_is_said(output: ModbusOutput, free_port: int) -> None:
+    with pytest.raises(ConfigError, match="Modbus cannot be offered") as error:
+        ModbusOutput(f"127.0.0.1:{free_port}")
+    assert "free HOST:PORT" in error.value.cure

@@ -1,0 +1,201 @@
+"""The supervisor with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kenpin.edge_runtime import child as child_module
+from kenpin.edge_runtime.child import ChildSpec
+from kenpin.edge_runtime.supervisor import Supervisor
+from kenpin.edge_runtime.vitals import read_vitals
+
+# What each child does: says that it is ready, beats, and writes its number to a file.
+BASE = """
+import os, signal, sys, time
+from pathlib import Path
+from kenpin.edge_runtime.notify import Notifier
+from kenpin.edge_runtime.supervisor import end_with_parent
+end_with_parent()
+notifier = Notifier.from_environment()
+root = Path(sys.argv[1])
+with (root / "starts").open("a") as out: out.write(f"{os.getpid()}\\n")
+def live(seconds):
+    notifier.ready()
+    by = time.monotonic() + seconds
+    while time.monotonic() < by:
+        notifier.beat()
+        time.sleep(0.05)
+def on_term(*_):
+    with (root.parent / "ends").open("a") as out: out.write(root.name + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, on_term)
+"""
+
+
+def spec(tmp_path: Path, role: str, body: str, **changes: Any) -> ChildSpec:
+    (tmp_path / role).mkdir()
+    return ChildSpec(role, (sys.executable, "-c", BASE + body, str(tmp_path / role)), **changes)
+
+
+def starts(tmp_path: Path, role: str) -> list[int]:
+    path = tmp_path / role / "starts"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def run(tmp_path: Path, *specs: ChildSpec, until: Callable[[], object] | None = None) -> int:
+    """Supervise; when the condition holds, ask it to end."""
+    supervisor = Supervisor(specs, tmp_path)
+
+    def end() -> None:
+        by_s = time.monotonic() + 25
+        while until is not None and not until() and time.monotonic() < by_s:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ender = threading.Thread(target=end)
+    if until is not None:
+        ender.start()
+    try:
+        return supervisor.run()
+    finally:
+        if until is not None:
+            ender.join()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_end_of_the_leading_child_ends_all_in_their_order(tmp_path: Path) -> None:
+    code = run(
+        tmp_path,
+        spec(tmp_path, "station", "live(0.8)"),
+        spec(tmp_path, "publisher", "live(99)"),
+        spec(tmp_path, "capture-0", "live(99)"),
+    )
+    assert code == 0
+    assert (tmp_path / "ends").read_text().split() == ["publisher", "capture-0"]
+
+
+def test_a_signal_ends_all_in_their_order_and_leaves_nobody(tmp_path: Path) -> None:
+    names = ("station", "publisher")
+    specs = [spec(tmp_path, name, "live(99)") for name in names]
+    assert run(tmp_path, *specs, until=lambda: all(starts(tmp_path, name) for name in names)) == 0
+    assert (tmp_path / "ends").read_text().split() == list(names)
+    assert not any(alive(pid) for name in names for pid in starts(tmp_path, name))
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_what_does_not_come_up_at_the_first_start_ends_all_with_its_code(tmp_path: Path, code: int) -> None:
+    leading = spec(tmp_path, "station", "live(99)")
+    assert run(tmp_path, leading, spec(tmp_path, "capture-0", f"time.sleep(0.3); sys.exit({code})")) == code
+    assert len(starts(tmp_path, "capture-0")) == 1
+
+
+def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path) -> None:
+    def kill_and_see() -> bool:
+        found = starts(tmp_path, "capture-0")
+        if found and len(found) < 4 and alive(found[-1]):
+            os.kill(found[-1], signal.SIGKILL)
+        return len(found) == 4
+
+    leading = spec(tmp_path, "station", "live(99)")
+    assert run(tmp_path, leading, spec(tmp_path, "capture-0", "live(99)"), until=kill_and_see) == 0
+    assert len(starts(tmp_path, "station")) == 1
+
+
+def test_a_silent_child_is_killed(tmp_path: Path) -> None:
+    stopped: list[bool] = []
+
+    def stop_and_see() -> bool:
+        found = starts(tmp_path, "capture-0")
+        if len(found) == 1 and not stopped:
+            time.sleep(0.2)
+            os.kill(found[0], signal.SIGSTOP)
+            stopped.append(True)
+        return len(found) == 2
+
+    begun_s = time.monotonic()
+    capture = spec(tmp_path, "capture-0", "live(99)", watchdog_s=0.8)
+    assert run(tmp_path, spec(tmp_path, "station", "live(99)"), capture, until=stop_and_see) == 0
+    assert time.monotonic() - begun_s < 8
+
+
+def test_a_crash_loop_is_given_up_for_a_while_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "_BACK_OFF_S", (0.01, 0.05))
+
+    def told() -> bool:
+        supervisor = read_vitals(tmp_path).get("supervisor")
+        return supervisor is not None and "tried again later" in supervisor.reason
+
+    capture = spec(tmp_path, "capture-0", "live(0.1); sys.exit(1)")
+    assert run(tmp_path, spec(tmp_path, "station", "live(99)"), capture, until=told) == 0
+    vitals = read_vitals(tmp_path)["supervisor"]
+    assert vitals.state == "DEGRADED"
+    assert "capture-0: it ended with exit code 1" in vitals.reason
+    assert vitals.numbers['process_up{role="station"}'] == 1
+    assert vitals.numbers['process_up{role="capture-0"}'] == 0
+    assert len(starts(tmp_path, "capture-0")) == child_module.BUDGET
+
+
+def test_a_gpu_that_is_lost_is_taken_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_BACK_OFF_S", (60.0, 60.0))
+    body = 'live(0.1)\nif len((root / "starts").read_text().split()) == 1: sys.exit(3)\nlive(0.5)'
+    assert run(tmp_path, spec(tmp_path, "station", body)) == 0
+    assert len(starts(tmp_path, "station")) == 2
+
+
+def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path, wait_for: Any) -> None:
+    (tmp_path / "station").mkdir()
+    code = f"""
+import sys
+from pathlib import Path
+from kenpin.edge_runtime.child import ChildSpec
+from kenpin.edge_runtime.supervisor import Supervisor
+root = Path({str(tmp_path)!r})
+command = (sys.executable, "-c", {(BASE + "live(99)")!r}, str(root / "station"))
+Supervisor([ChildSpec("station", command)], root).run()
+"""
+    supervisor = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: starts(tmp_path, "station"), "the child")
+    (pid,) = starts(tmp_path, "station")
+    supervisor.kill()
+    supervisor.wait()
+    wait_for(lambda: not alive(pid), "the end of the child", 5)
+
+
+def test_restarts_leave_no_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr(child_module, "WINDOW_S", 0.0)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    quick = ChildSpec("capture-0", ("/bin/sh", "-c", f"echo 1 >> {tmp_path}/quick; exit 9"))
+    leading = spec(tmp_path, "station", "live(99)")
+    counted = tmp_path / "quick"
+    assert run(tmp_path, leading, quick, until=lambda: counted.exists() and counted.stat().st_size >= 60) == 0
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
+    supervisor = Supervisor([ChildSpec("station", ("/bin/true",))], tmp_path)
+    address = "@" + supervisor._socket.getsockname()[1:].decode()
+    environment = {**os.environ, "NOTIFY_SOCKET": address}
+    code = "from kenpin.edge_runtime.notify import Notifier; Notifier.from_environment().ready()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    supervisor._hear()
+    assert not supervisor._children[0].was_ready
+    supervisor._socket.close()
