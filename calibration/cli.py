@@ -6,7 +6,6 @@ import getpass
 import json
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import click
@@ -20,8 +19,11 @@ from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores
 from kenpin.calibration.words import describe, more_parts_needed, warnings_about
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.errors import CalibrationError, ConfigError, DataError
+from kenpin.frame import Image
 from kenpin.pictures import GOOD, Picture, read_folder
 from kenpin.precision import Precision
+from kenpin.quality import Quality, measure
+from kenpin.quality_limits import learn_limits
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
@@ -144,12 +146,16 @@ def _score(shown: _Shown, bundle: Bundle, folder: StationFolder) -> tuple[ScoreS
         click.echo(f"note: ONNX Runtime scores instead of TensorRT: {choice.note}", err=True)
     with closing(engine), Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("score", total=len(good) + len(masters))
-        done = partial(progress.advance, bar)
-        scores = ScoreSet(
-            score_pictures(engine, good, shown.good, scored=done),
-            score_pictures(engine, masters, shown.masters or shown.good, scored=done),
-        )
-    return scores, engine.precision
+        seen: list[Quality] = []
+
+        def look(image: Image) -> None:
+            seen.append(measure(image))
+            progress.advance(bar)
+
+        scored_good = score_pictures(engine, good, shown.good, scored=look)
+        limits = learn_limits(seen)
+        scored_masters = score_pictures(engine, masters, shown.masters or shown.good, scored=look)
+    return ScoreSet(scored_good, scored_masters, limits), engine.precision
 
 
 def _check_apart(good: list[Picture], masters: list[Picture]) -> None:

@@ -124,4 +124,5 @@ def _make_record(scores: ScoreSet, basis: Basis, *, rev: int, previous: str) -> 
         why=basis.why,
         software=__version__,
         previous_sha256=previous,
+        quality=scores.quality,
     )

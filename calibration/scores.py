@@ -11,8 +11,9 @@ from pathlib import Path
 from kenpin.bundle import Manifest
 from kenpin.edge_runtime.engine import Engine
 from kenpin.errors import DataError
-from kenpin.frame import read_picture
+from kenpin.frame import Image, read_picture
 from kenpin.pictures import GOOD, Picture, sha256_of
+from kenpin.quality_limits import QualityLimits
 
 MASTER = "master"
 
@@ -34,10 +35,18 @@ class PictureScore:
 
 @dataclass(frozen=True)
 class ScoreSet:
-    """Scores of good parts and of masters."""
+    """Scores of good parts and of masters.
+
+    Attributes:
+        good: Of good parts.
+        masters: Of known bad parts.
+        quality: Limits of a frame's quality, learned from the pictures of good parts; `None` without pictures,
+            or with too few.
+    """
 
     good: tuple[PictureScore, ...]
     masters: tuple[PictureScore, ...] = ()
+    quality: QualityLimits | None = None
 
 
 def check_fresh(good: Sequence[Picture], manifest: Manifest) -> None:
@@ -57,7 +66,7 @@ def check_fresh(good: Sequence[Picture], manifest: Manifest) -> None:
 
 
 def score_pictures(
-    engine: Engine, pictures: Sequence[Picture], root: Path, *, scored: Callable[[], None]
+    engine: Engine, pictures: Sequence[Picture], root: Path, *, scored: Callable[[Image], None]
 ) -> tuple[PictureScore, ...]:
     """Score pictures as the station would.
 
@@ -65,7 +74,7 @@ def score_pictures(
         engine: The model.
         pictures: What to score.
         root: Folder that the names are relative to.
-        scored: Called after each picture.
+        scored: Called with each picture after it was scored.
 
     Raises:
         DataError: A picture cannot be read; it is named.
@@ -74,9 +83,9 @@ def score_pictures(
     scores = []
     for picture in pictures:
         name = picture.path.relative_to(root.resolve()).as_posix()
-        scored_one = engine.score(read_picture(picture.path))
-        scores.append(PictureScore(name, scored_one.score, picture.group))
-        scored()
+        image = read_picture(picture.path)
+        scores.append(PictureScore(name, engine.score(image).score, picture.group))
+        scored(image)
     return tuple(scores)
 
 

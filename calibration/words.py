@@ -25,6 +25,7 @@ def describe(record: CalibrationRecord) -> list[str]:
     ]
     if record.caught is not None:
         lines.append(_caught(record))
+    lines.append(_quality(record))
     more = more_parts_needed(record)
     # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
     if more and record.false_calls.seen * 10 < record.false_calls.of:
@@ -32,6 +33,18 @@ def describe(record: CalibrationRecord) -> list[str]:
             f"{more:,} more good parts, none of them stopped, would prove {_WANTED_RATE * 1000:.0f} per 1,000"
         )
     return lines
+
+
+def _quality(record: CalibrationRecord) -> str:
+    limits = record.quality
+    if limits is None:
+        return "no limits for light, focus and position: a frame is only checked for being a frame"
+    low, high = limits.light
+    place = f", shift up to {limits.shift:.1%} of the frame" if limits.reference else ", parts have no place"
+    learned = f"from {limits.pictures} pictures"
+    return (
+        f"frames are judged at light {low:.0f} to {high:.0f}, focus from {limits.focus:.2g}{place} ({learned})"
+    )
 
 
 def warnings_about(record: CalibrationRecord) -> list[str]:

@@ -35,12 +35,14 @@ class Camera:
         where: Device or address, for messages.
         cure: What to check when it does not open.
         connect: Opens it.
+        live: Whether its pictures come uncompressed, so that no two are alike.
     """
 
     name: str
     where: str
     cure: str
     connect: Callable[[], cv2.VideoCapture]
+    live: bool = True
 
 
 class CameraSource:
@@ -57,6 +59,7 @@ class CameraSource:
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera.name
+        self.live = camera.live
         self.down_reason = ""
         self._camera = camera
         self._index = 0
@@ -181,6 +184,7 @@ def _rtsp(url: SourceUrl) -> Camera:
             cv2.CAP_FFMPEG,
             [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS],
         ),
+        live=False,
     )
 
 

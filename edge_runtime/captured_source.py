@@ -40,6 +40,7 @@ class CapturedSource:
         self.camera = like.camera
         self.drawn = like.drawn
         self.waits = like.waits
+        self.live = like.live
         self.down_reason = "its process has not answered yet"
         self.torn = 0
         self._run = run

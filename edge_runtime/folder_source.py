@@ -24,6 +24,7 @@ class FolderSource:
 
     drawn = False
     waits = True
+    live = False
     down_reason = ""
 
     def __init__(self, root: Path, *, period_s: float, loop: bool) -> None:

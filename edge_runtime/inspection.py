@@ -141,7 +141,7 @@ class Judge:
         if ready.fault:
             # Scored all the same: thresholds can be fitted to stored scores.
             decision = Decision(Verdict.NO_DECISION, ready.fault, scored, "not_ready")
-        stuck = self._desk.look.stuck(scored.score)
+        stuck = self._desk.look.stuck(frame.camera, scored.score)
         if stuck:
             decision = Decision(Verdict.NO_DECISION, stuck, scored, "score")
         region = None

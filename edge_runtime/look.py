@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.region import Region, hottest_region
+from kenpin.edge_runtime.stuck_score import StuckScore
 from kenpin.frame import Frame, Image
 
 
@@ -35,17 +38,43 @@ class Seen:
 class Look:
     """Looks at the frames of one station.
 
+    The limits were learned on the first camera; the others are only checked for what holds for every camera.
+
     Args:
         ready: What the station found.
+        cameras: Names of the cameras, the leading one first.
+        live: Names of those whose pictures always differ.
     """
 
-    def __init__(self, ready: Readiness) -> None:
-        self._ready = ready
+    def __init__(self, ready: Readiness, *, cameras: Collection[str] = (), live: Collection[str] = ()) -> None:
+        limits = ready.record.quality if ready.record is not None else None
+        first = next(iter(cameras), "")
+        self._gates = {
+            name: QualityGate(limits if name == first else None, live=name in live) for name in cameras
+        }
+        self._other = QualityGate(None, live=False)
+        self._stuck = {name: StuckScore() for name in live}
 
     def at(self, frame: Frame) -> Seen:
-        """Look at a frame."""
-        return Seen(frame.image)
+        """Look at a frame.
 
-    def stuck(self, score: float) -> str:
+        Raises:
+            DataError: It is no frame at all.
+        """
+        found = self._gates.get(frame.camera, self._other).check(frame.image)
+        if found is None:
+            return Seen(frame.image)
+        return Seen(frame.image, found[1], found[0].value)
+
+    def stuck(self, camera: str, score: float) -> str:
         """Why a score cannot be believed, in words; empty where it can."""
-        return ""
+        watch = self._stuck.get(camera)
+        return watch.check(score) if watch is not None else ""
+
+    def findings(self) -> dict[str, int]:
+        """How often each finding was made, by camera and finding, as labels of a series."""
+        return {
+            f'{{camera="{name}",finding="{finding.value}"}}': count
+            for name, gate in self._gates.items()
+            for finding, count in gate.found.items()
+        }

@@ -52,6 +52,7 @@ class ReplaySource:
     """
 
     drawn = False
+    live = True
     down_reason = ""
 
     def __init__(self, root: Path, *, speed: float) -> None:

@@ -84,12 +84,15 @@ class FrameSource(Protocol):
         camera: Name of the camera or source.
         drawn: Whether the parts are not real; their events are marked as tests.
         waits: Whether it waits for the station, as files do; a line does not.
+        live: Whether no two of its pictures are alike unless it has frozen: an uncompressed camera's noise
+            sees to that.
         down_reason: Why it delivers nothing, in words; empty while it does.
     """
 
     camera: str
     drawn: bool
     waits: bool
+    live: bool
     down_reason: str
 
     def open(self) -> None:

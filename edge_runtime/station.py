@@ -128,6 +128,11 @@ class Station:
                 self._build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
                 opened.enter_context(contextlib.closing(self._build))
             evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
+            self._look = Look(
+                self._ready,
+                cameras=[camera.camera for camera in cameras],
+                live=[camera.camera for camera in cameras if camera.live],
+            )
             self._judge = Judge(self._desk(config, evidence))
             self._settlement = Settlement(self._store, self._outputs, evidence, too_late=self._judge.too_late)
             self._pulse = Pulse(folder.run, watch, self._vitals)
@@ -144,7 +149,7 @@ class Station:
     def _desk(self, config: StationConfig, evidence: Evidence) -> Desk:
         return Desk(
             self._ready,
-            Look(self._ready),
+            self._look,
             self._identity,
             self._counters,
             timeout_ms=config.decide.timeout_ms,
@@ -266,6 +271,7 @@ class Station:
             numbers={
                 **now.numbers(),
                 "rss_mb": rss_mb(),
+                **{f"findings_total{label}": n for label, n in self._look.findings().items()},
                 "queue_depth": self._line.waiting,
                 "owed_parts": self._settlement.owed,
                 'dropped_total{stage="trigger"}': self._line.overruns,

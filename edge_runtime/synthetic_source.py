@@ -52,6 +52,7 @@ class SyntheticSource:
 
     drawn = True
     waits = False
+    live = True
     down_reason = ""
 
     def __init__(self, line: DrawnLine) -> None:

@@ -17,6 +17,7 @@ class VideoSource:
 
     drawn = False
     waits = True
+    live = False
     down_reason = ""
 
     def __init__(self, path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.precision import Precision
+from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
 
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
@@ -56,6 +57,7 @@ class CalibrationRecord(BaseModel):
         caught: Masters stopped: lower limit of the rate; missing without masters.
         by: Who signs.
         why: Reason in words.
+        quality: Limits of a frame's quality, learned on these parts; missing where there were too few.
         software: Version of kenpin.
         previous_sha256: SHA-256 of the line before; empty in the first record.
     """
@@ -79,6 +81,7 @@ class CalibrationRecord(BaseModel):
     why: str
     software: str
     previous_sha256: str
+    quality: QualityLimits | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationRecord:
@@ -96,6 +99,12 @@ class _Line(BaseModel):
     signature: str
 
 
+def _body(record: CalibrationRecord) -> dict[str, object]:
+    """What is signed. Records from before frames were checked have no such field, not an empty one."""
+    without = {"quality"} if record.quality is None else None
+    return record.model_dump(mode="json", by_alias=True, exclude=without)
+
+
 def append_record(path: Path, record: CalibrationRecord, key: SecretKey) -> None:
     """Sign a record and append it; the line is on disk when this returns.
 
@@ -104,7 +113,7 @@ def append_record(path: Path, record: CalibrationRecord, key: SecretKey) -> None
         record: Its `previous_sha256` must be `head(path)`.
         key: The station's key.
     """
-    body = record.model_dump(mode="json", by_alias=True)
+    body = _body(record)
     signature = key.sign(canonical_json(body), comment=f"calibration rev {record.rev}")
     with path.open("ab") as out:
         out.write(canonical_json({"record": body, "signature": signature}) + b"\n")
@@ -134,7 +143,7 @@ def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
         where = f"{path}, line {number}"
         try:
             parsed = _Line.model_validate_json(line)
-            body = canonical_json(parsed.record.model_dump(mode="json", by_alias=True))
+            body = canonical_json(_body(parsed.record))
             verify(body, parsed.signature, [key], where=where)
         except ValidationError:
             raise CalibrationError(

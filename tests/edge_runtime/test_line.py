@@ -20,6 +20,7 @@ class Camera:
 
     drawn = False
     waits = False
+    live = True
     down_reason = ""
 
     def __init__(self, name: str = "cam", *, leaves_out: tuple[int, ...] = (), delay_s: float = 0.0) -> None:

@@ -36,6 +36,7 @@ class ListSource:
     camera = "list"
     drawn = False
     waits = True
+    live = False
     down_reason = ""
 
     def __init__(self, items: list[Frame | Fault]) -> None:

@@ -1,0 +1,57 @@
+"""The quality gate: a frame that is no good picture of a part is never judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kenpin.frame import Image
+from kenpin.preprocess import check_frame
+from kenpin.quality import measure
+from kenpin.quality_limits import Finding, QualityLimits
+
+FROZEN_AT = 3  # the same content so often in a row
+
+
+class QualityGate:
+    """Watches one camera.
+
+    Args:
+        limits: Learned at the sign-off; `None` = only what holds for every camera is checked.
+        live: Whether the same content again and again means that the camera has frozen. Files may repeat,
+            and so may a compressed stream.
+
+    Attributes:
+        found: How often each finding was made.
+    """
+
+    def __init__(self, limits: QualityLimits | None, *, live: bool) -> None:
+        self.found = Counter[Finding]()
+        self._limits = limits
+        self._reference = limits.reference_picture() if limits is not None else None
+        self._live = live
+        self._content: int | None = None
+        self._repeats = 0
+
+    def check(self, image: Image) -> tuple[Finding, str] | None:
+        """Look at the camera's next frame.
+
+        Args:
+            image: BGR uint8, shape (H, W, 3).
+
+        Returns:
+            What is wrong with it, as one word and in words; `None` where it can be judged.
+
+        Raises:
+            DataError: It is no frame at all.
+        """
+        check_frame(image)
+        seen = measure(image)
+        self._repeats = self._repeats + 1 if seen.content == self._content else 1
+        self._content = seen.content
+        # Exposure first: black frames of a dead light are alike, too.
+        finding = self._limits.check(seen, self._reference) if self._limits is not None else None
+        if self._live and self._repeats >= FROZEN_AT and (finding is None or finding[0] is not Finding.BLACK):
+            finding = Finding.FROZEN, f"frozen: the camera gave the same picture {self._repeats} times"
+        if finding is not None:
+            self.found[finding[0]] += 1
+        return finding

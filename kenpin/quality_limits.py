@@ -1,0 +1,174 @@
+"""Limits of a frame's quality, learned from good parts at the sign-off and signed with the thresholds."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from enum import Enum
+from statistics import NormalDist
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from kenpin.quality import Quality, Small, locate
+
+LEAST = 20  # pictures; fewer say too little about how much good ones differ
+_INSIDE, _CONFIDENCE = 0.999, 0.95
+# Ten minutes at the sign-off do not show a day: no limit is closer than this, in shares of the usual value.
+_LIGHT, _FOCUS, _SHIFT, _CLIPPED = 0.10, 0.35, 0.02, 0.005
+_MATCH = 0.15
+_NO_PLACE = 0.6  # a reference that good parts themselves match worse than this is a texture, which has no place
+_BLACK = 0.2  # of the lowest light
+
+
+class Finding(str, Enum):
+    """Why a frame cannot be judged."""
+
+    WRONG_SIZE = "wrong_size"
+    BLACK = "black"
+    OVER_EXPOSED = "over_exposed"
+    LIGHT_DRIFT = "light_drift"
+    FROZEN = "frozen"
+    ABSENT = "absent"
+    MISPLACED = "misplaced"
+    BLURRED = "blurred"
+
+
+class QualityLimits(BaseModel):
+    """Limits of one camera.
+
+    Attributes:
+        pictures: Number of good pictures that they were learned from.
+        size: Height and width of a frame; `None` where the pictures had different ones.
+        light: Lowest and highest mean of green.
+        clipped: Highest share of white pixels.
+        focus: Lowest focus.
+        reference: The small picture of a usual good part, PNG in base64; empty where parts have no place.
+        match: Lowest match with it.
+        shift: Largest shift against it, in shares of the longer side.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    pictures: int = Field(ge=LEAST)
+    size: tuple[int, int] | None
+    light: tuple[float, float]
+    clipped: float
+    focus: float
+    reference: str = ""
+    match: float = -1.0
+    shift: float = 1.0
+
+    def reference_picture(self) -> Small | None:
+        """The small picture of a usual good part; `None` where parts have no place."""
+        if not self.reference:
+            return None
+        data = np.frombuffer(base64.b64decode(self.reference), np.uint8)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+    def check(self, seen: Quality, reference: Small | None) -> tuple[Finding, str] | None:
+        """Compare a frame with the limits.
+
+        Args:
+            seen: What it measures.
+            reference: From `reference_picture`.
+
+        Returns:
+            What is wrong, and the same in words with the number and the limit; `None` where all is well.
+        """
+        if self.size is not None and seen.size != self.size:
+            return Finding.WRONG_SIZE, f"the frame is {_by(seen.size)} pixels, not {_by(self.size)}"
+        found = self._check_light(seen)
+        if found is None and reference is not None:
+            found = self._check_place(seen, reference)
+        if found is None and seen.focus < self.focus:
+            found = Finding.BLURRED, f"blurred: focus {seen.focus:.2g}, allowed from {self.focus:.2g}"
+        return found
+
+    def _check_light(self, seen: Quality) -> tuple[Finding, str] | None:
+        low, high = self.light
+        allowed = f"light {seen.light:.0f}, allowed {low:.0f} to {high:.0f}"
+        if seen.light < _BLACK * low:
+            return Finding.BLACK, f"black picture: {allowed}"
+        if seen.clipped > self.clipped:
+            white = f"{seen.clipped:.1%} of the picture is white, allowed {self.clipped:.1%}"
+            return Finding.OVER_EXPOSED, f"over-exposed: {white}"
+        if not low <= seen.light <= high:
+            return Finding.LIGHT_DRIFT, f"{'too dark' if seen.light < low else 'too bright'}: {allowed}"
+        return None
+
+    def _check_place(self, seen: Quality, reference: Small) -> tuple[Finding, str] | None:
+        if seen.small.shape != reference.shape:
+            return None
+        place = locate(seen.small, reference)
+        if place.match < self.match:
+            match = f"match {place.match:.2f}, allowed from {self.match:.2f}"
+            return Finding.ABSENT, f"no part, or another one: {match}"
+        if place.shift > self.shift:
+            shift = f"{place.shift:.1%} of the frame, allowed {self.shift:.1%}"
+            return Finding.MISPLACED, f"the part lies elsewhere: shifted by {shift}"
+        return None
+
+
+def learn_limits(seen: Sequence[Quality]) -> QualityLimits | None:
+    """Learn limits from good pictures; `None` where there are too few.
+
+    Each limit holds, with 95 % confidence, at least 99.9 % of frames like these: a normal tolerance interval
+    (W. G. Howe, Two-sided tolerance limits for normal populations, JASA 64, 1969), of the logarithm for light
+    and focus. No limit is closer than a floor, as a day differs more than the ten minutes of a sign-off, and
+    none stops a picture that it was learned from.
+
+    Args:
+        seen: What good pictures of one camera measure.
+    """
+    if len(seen) < LEAST:
+        return None
+    factor = _tolerance_factor(len(seen))
+    light = np.log([max(q.light, 0.1) for q in seen])
+    wide = max(factor * float(light.std(ddof=1)), math.log(1 + _LIGHT))
+    focus = np.log([max(q.focus, 1e-9) for q in seen])
+    deep = max(factor * float(focus.std(ddof=1)), -math.log(1 - _FOCUS))
+    clipped = np.array([q.clipped for q in seen])
+    sizes = {q.size for q in seen}
+    limits = QualityLimits(
+        pictures=len(seen),
+        size=sizes.pop() if len(sizes) == 1 else None,
+        light=(
+            math.exp(min(light.mean() - wide, light.min())),
+            math.exp(max(light.mean() + wide, light.max())),
+        ),
+        clipped=float(max(clipped.mean() + max(factor * clipped.std(ddof=1), _CLIPPED), clipped.max())),
+        focus=math.exp(min(focus.mean() - deep, focus.min())),
+    )
+    return limits if limits.size is None else limits.model_copy(update=_learn_place(seen, factor))
+
+
+def _learn_place(seen: Sequence[Quality], factor: float) -> dict[str, object]:
+    """The reference and how far good parts are from it; nothing where they have no place."""
+    reference = np.median([q.small for q in seen], axis=0).astype(np.uint8)
+    places = [locate(q.small, reference) for q in seen]
+    match = np.array([p.match for p in places])
+    if not np.isfinite(match).all() or match.min() < _NO_PLACE:
+        return {}
+    shift = np.array([p.shift for p in places])
+    png = cv2.imencode(".png", reference)[1].tobytes()
+    return {
+        "reference": base64.b64encode(png).decode(),
+        "match": float(min(match.mean() - max(factor * match.std(ddof=1), _MATCH), match.min())),
+        "shift": float(max(shift.mean() + max(factor * shift.std(ddof=1), _SHIFT), shift.max())),
+    }
+
+
+def _tolerance_factor(count: int) -> float:
+    """Howe's factor; the quantile of chi squared is Wilson's and Hilferty's, within one per cent here."""
+    freedom = count - 1
+    normal = NormalDist()
+    low = normal.inv_cdf(1 - _CONFIDENCE)
+    chi2 = freedom * (1 - 2 / (9 * freedom) + low * math.sqrt(2 / (9 * freedom))) ** 3
+    return normal.inv_cdf((1 + _INSIDE) / 2) * math.sqrt(freedom * (1 + 1 / count) / chi2)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

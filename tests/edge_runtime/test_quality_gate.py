@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime.quality_gate import FROZEN_AT, QualityGate
+from kenpin.edge_runtime.stuck_score import STUCK_AT, StuckScore
+from kenpin.errors import DataError
+from kenpin.frame import Image
+from kenpin.quality import locate, measure
+from kenpin.quality_limits import LEAST, Finding, QualityLimits, learn_limits
+from kenpin.synthetic import draw_part
+
+
+def parts(product: str, count: int, first: int = 0) -> list[Image]:
+    return [draw_part(product, seed=9, index=k, defect_share=0).image for k in range(first, first + count)]
+
+
+@pytest.fixture(scope="module")
+def limits() -> QualityLimits:
+    learned = learn_limits([measure(image) for image in parts("board", 60)])
+    assert learned is not None
+    return learned
+
+
+def finding(limits: QualityLimits, image: Image) -> str:
+    found = QualityGate(limits, live=False).check(image)
+    return found[0].value if found else ""
+
+
+def gain(image: Image, factor: float) -> Image:
+    return np.clip(image.astype(np.float32) * factor, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda image: image, ""),
+        (lambda image: np.zeros_like(image), "black"),
+        (lambda image: gain(image, 0.6), "light_drift"),
+        (lambda image: gain(image, 1.4), "over_exposed light_drift"),
+        (lambda image: np.full_like(image, 255), "over_exposed"),
+        (lambda image: cv2.GaussianBlur(image, (0, 0), 2.0), "blurred"),
+        (lambda image: cv2.blur(image, (9, 1)), "blurred"),
+        (lambda image: cv2.blur(image, (1, 9)), "blurred"),
+        (lambda image: np.roll(image, 20, axis=1), "misplaced"),
+        (lambda image: np.roll(image, -20, axis=0), "misplaced"),
+        (lambda image: np.ascontiguousarray(image[::-1]), "absent"),
+        (lambda image: np.ascontiguousarray(image[:200]), "wrong_size"),
+    ],
+)
+def test_each_kind_of_bad_frame_is_called_by_its_name(
+    limits: QualityLimits, change: Callable[[Image], Image], expected: str
+) -> None:
+    for image in parts("board", 10, first=200):
+        assert finding(limits, change(image)) in (expected.split() or [""])
+
+
+def test_the_words_name_the_number_and_the_limit(limits: QualityLimits) -> None:
+    found = QualityGate(limits, live=False).check(gain(parts("board", 1)[0], 0.6))
+    assert found is not None
+    assert found[1].startswith("too dark: light ")
+    assert "allowed" in found[1]
+
+
+def test_a_frame_that_is_none_is_an_error() -> None:
+    with pytest.raises(DataError, match="uint8"):
+        QualityGate(None, live=False).check(np.zeros((10, 10), np.uint8))
+
+
+def test_the_third_time_the_same_picture_means_frozen() -> None:
+    image, other = parts("cap", 2)
+    gate = QualityGate(None, live=True)
+    assert [gate.check(image) for _ in range(FROZEN_AT - 1)] == [None] * (FROZEN_AT - 1)
+    found = gate.check(image)
+    assert found is not None
+    assert found[0] is Finding.FROZEN
+    assert gate.check(image) is not None
+    assert gate.check(other) is None
+    assert gate.found[Finding.FROZEN] == 2
+
+
+def test_files_may_repeat() -> None:
+    (image,) = parts("cap", 1)
+    gate = QualityGate(None, live=False)
+    assert [gate.check(image) for _ in range(5)] == [None] * 5
+
+
+def test_a_live_picture_with_hardly_any_noise_is_not_frozen() -> None:
+    rng = np.random.default_rng(3)
+    still = rng.integers(20, 230, (64, 96, 3)).astype(np.float32)
+    gate = QualityGate(None, live=True)
+    for _ in range(3000):
+        noisy = still + rng.standard_normal(still.shape, dtype=np.float32) * np.float32(0.2)
+        assert gate.check(np.rint(noisy).astype(np.uint8)) is None
+
+
+@pytest.mark.parametrize("product", ["fabric", "metal", "board", "cap"])
+def test_fresh_good_parts_are_not_stopped(product: str) -> None:
+    limits = learn_limits([measure(image) for image in parts(product, 50)])
+    assert limits is not None
+    assert [finding(limits, image) for image in parts(product, 150, first=500)] == [""] * 150
+
+
+def test_a_texture_has_no_place_and_a_part_has_one() -> None:
+    textile = learn_limits([measure(image) for image in parts("fabric", 30)])
+    board = learn_limits([measure(image) for image in parts("board", 30)])
+    assert textile is not None
+    assert board is not None
+    assert not textile.reference
+    assert board.reference
+
+
+def test_the_shift_is_measured_in_shares_of_the_frame() -> None:
+    (image,) = parts("board", 1)
+    place = locate(measure(np.roll(image, 16, axis=1)).small, measure(image).small)
+    assert place.shift == pytest.approx(16 / 256, abs=0.01)
+    assert place.match > 0.95
+
+
+def test_too_few_pictures_teach_no_limits() -> None:
+    assert learn_limits([measure(image) for image in parts("cap", LEAST - 1)]) is None
+
+
+def test_limits_survive_being_written_down(limits: QualityLimits) -> None:
+    again = QualityLimits.model_validate_json(limits.model_dump_json())
+    assert again == limits
+    reference = again.reference_picture()
+    assert reference is not None
+    assert reference.shape == (160, 160)
+
+
+def test_a_score_that_never_changes_is_not_believed() -> None:
+    watch = StuckScore()
+    assert [watch.check(1.5) for _ in range(STUCK_AT - 1)] == [""] * (STUCK_AT - 1)
+    assert "same score" in watch.check(1.5)
+    assert watch.check(1.6) == ""
