@@ -1,14 +1,188 @@
-"""Health: how the station is, over HTTP on this machine."""
+"""Health: how the station is, over HTTP, to this machine only (docs/health.md)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServer
 
 from kenpin.config import StationConfig
+from kenpin.edge_runtime.clock import clock_is_synchronised
+from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.pulse import Pulse
+from kenpin.edge_runtime.series import families
+from kenpin.edge_runtime.site import camera_urls
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.edge_runtime.watch import Watch
+from kenpin.errors import ConfigError, StoreError
+from kenpin.station_folder import StationFolder
+
+STALE_S = 5.0
+_CLIENT_S = 5.0  # a client that is slower is dropped
+_CLIENTS = 16
+_ROUND_S = 0.5
+_SERVE_S = 10.0
+
+Answer = tuple[str, str, bytes]
+
+
+class _Handler(WSGIRequestHandler):
+    """Drops slow clients and does not log each request."""
+
+    timeout = _CLIENT_S
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread per client, of which there can be only so many."""
+
+    daemon_threads = True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return threading.active_count() <= _CLIENTS
+
+
+class Health:
+    """Knows how a station is, from what its processes tell.
+
+    Args:
+        config: The station's configuration.
+    """
+
+    def __init__(self, config: StationConfig) -> None:
+        self._folder = StationFolder(config.station.state_dir)
+        captures = [f"capture-{k}" for k in range(len(camera_urls(config)))]
+        self._roles = ["station", *(["publisher"] if config.mqtt.url else []), *captures]
+
+    def dead(self) -> list[str]:
+        """Processes without a sign of life, in words."""
+        found = read_vitals(self._folder.run)
+        return [words for role in self._roles if (words := _silence(role, found.get(role)))]
+
+    def not_ready(self) -> list[str]:
+        """Why the station cannot release parts, in words; empty when it can."""
+        found = read_vitals(self._folder.run)
+        reasons = self.dead()
+        station, supervisor = found.get("station"), found.get("supervisor")
+        if station is not None and not station.numbers.get("ready"):
+            reasons.append(station.reason or f"the station is {station.state}")
+        if supervisor is not None and supervisor.reason and supervisor.age_s < STALE_S:
+            reasons.append(supervisor.reason)
+        return reasons
+
+    def collect(self) -> Iterator[Metric]:
+        """All series; called by the Prometheus client."""
+        numbers = [*self._told(), *self._store(), *self._machine()]
+        found, unknown = families(numbers)
+        yield from found
+        yield GaugeMetricFamily("kenpin_unknown_series", "Numbers that no series stands for.", value=unknown)
+
+    def _told(self) -> Iterator[tuple[str, float]]:
+        for role, vitals in read_vitals(self._folder.run).items():
+            yield f'process_age_seconds{{role="{role}"}}', vitals.age_s
+            yield from vitals.numbers.items()
+            texts = vitals.texts
+            if texts.get("model"):
+                names = ("model", "precision", "bundle_sha256")
+                labels = ",".join(f'{name}="{texts.get(name, "")}"' for name in names)
+                yield f"bundle_info{{{labels}}}", 1
+
+    def _store(self) -> Iterator[tuple[str, float]]:
+        try:
+            with closing(connect_to_read(self._folder.database)) as connection:
+                depth = Outbox(connection).depth()
+        except StoreError:
+            return
+        yield "outbox_depth", depth.waiting
+        yield "outbox_oldest_seconds", depth.oldest_s
+        yield "outbox_dropped", depth.dropped
+
+    def _machine(self) -> Iterator[tuple[str, float]]:
+        yield "disk_free_bytes", shutil.disk_usage(self._folder.root).free
+        yield "clock_synced", clock_is_synchronised()
+
+    def answer(self, path: str) -> Answer:
+        """Status, type and body for a path."""
+        if path == "/metrics":
+            registry = CollectorRegistry()
+            registry.register(self)
+            return "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry)
+        checks = {"/livez": self.dead, "/readyz": self.not_ready}
+        if path not in checks:
+            return "404 Not Found", "text/plain", b"/livez /readyz /metrics\n"
+        reasons = checks[path]()
+        status = "503 Service Unavailable" if reasons else "200 OK"
+        return status, "application/json", json.dumps({"ok": not reasons, "reasons": reasons}).encode()
 
 
 def serve_health(config: StationConfig, stopping: Callable[[], bool]) -> None:
-    """Answer until told to stop."""
-    while not stopping():
-        time.sleep(0.2)
+    """Answer until told to stop.
+
+    Args:
+        config: The station's configuration.
+        stopping: Says when.
+
+    Raises:
+        ConfigError: The address is in use.
+    """
+    health = Health(config)
+    host, _, port = config.health.listen.rpartition(":")
+    folder = StationFolder(config.station.state_dir)
+    folder.run.mkdir(parents=True, exist_ok=True)
+    watch = Watch({"serve": _SERVE_S})
+    pulse = Pulse(folder.run, watch, lambda: _vitals(watch))
+    try:
+        server = make_server(
+            host.strip("[]"), int(port), _application(health), server_class=_Server, handler_class=_Handler
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"health cannot be offered: {error.strerror}",
+            where=config.health.listen,
+            cure='give each station of a machine its own port as listen in [health], or "" for none',
+        ) from None
+    with server:
+        server.timeout = _ROUND_S
+        while not stopping():
+            server.handle_request()
+            watch.beat("serve")
+            pulse.tick()
+    pulse.stop()
+
+
+def _application(health: Health) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+    def application(request: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start("405 Method Not Allowed", [("Allow", "GET, HEAD")])
+            return [b""]
+        status, kind, body = health.answer(request["PATH_INFO"])
+        start(
+            status, [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+        )
+        return [body if request["REQUEST_METHOD"] == "GET" else b""]
+
+    return application
+
+
+def _silence(role: str, vitals: Vitals | None) -> str:
+    if vitals is None:
+        return f"{role}: it has not said how it is"
+    if vitals.age_s >= STALE_S:
+        return f"{role}: no sign of life for {vitals.age_s:.0f} s"
+    return f"{role}: it has stopped" if vitals.state == "STOPPED" else ""
+
+
+def _vitals(watch: Watch) -> Vitals:
+    return Vitals(role="health", pid=os.getpid(), beats=watch.beats())

@@ -75,5 +75,5 @@ def _report(folder: StationFolder, start_ms: int) -> Report:
             outbox.depth(),
             station.texts.get("precision", ""),
             station.session_id,
-            station.numbers.get("rss_mb", 0.0),
+            station.numbers.get("resident_bytes", 0.0) / 1e6,
         )

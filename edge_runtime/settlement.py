@@ -7,9 +7,12 @@ could not be written is not OK. It waits in memory, and its alert with it, until
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+
+import numpy as np
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.evidence import Evidence
@@ -19,6 +22,7 @@ from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import StoreError
 
 _OWED = 1000
+_TIMES = 10_000  # commits that the percentiles look back on
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Settlement:
     ) -> None:
         self.trouble = ""
         self.forgotten = 0
+        self._commits_s = deque[float](maxlen=_TIMES)
         self._store = store
         self._line = line
         self._evidence = evidence
@@ -84,10 +89,15 @@ class Settlement:
         except StoreError as error:
             self.trouble = error.what
 
-    @property
-    def owed(self) -> int:
-        """Parts that wait for the store."""
-        return len(self._owed)
+    def numbers(self) -> dict[str, float]:
+        """What it tells others."""
+        p50, p99 = np.percentile(self._commits_s, (50, 99)) if self._commits_s else (0.0, 0.0)
+        return {
+            'commit_seconds{quantile="0.5"}': float(p50),
+            'commit_seconds{quantile="0.99"}': float(p99),
+            "owed_parts": len(self._owed),
+            'dropped_total{stage="store",reason="full"}': self.forgotten,
+        }
 
     def _commit(self, inspection: Inspection) -> int | None:
         """The part's number; `None` where it has to wait."""
@@ -104,7 +114,9 @@ class Settlement:
         return None
 
     def _write(self, inspections: list[Inspection]) -> list[int]:
+        started_s = time.monotonic()
         seqs = self._store.commit([(i.part, i.event) for i in inspections])
+        self._commits_s.append(time.monotonic() - started_s)
         if self._owed:
             _log.warning("The store works again; %d parts that waited are written.", len(self._owed))
         self._owed.clear()

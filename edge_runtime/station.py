@@ -97,6 +97,7 @@ class Station:
         self._on_part = on_part
         self._stopping = False
         self._is_over = False
+        self._part_ns = time.monotonic_ns()
         self._told_trouble = ""
         self._counters = Counters()
         trusted = [PublicKey.load(path) for path in config.station.trusted_keys]
@@ -127,14 +128,16 @@ class Station:
             if self._ready.build is not None:
                 self._build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
                 opened.enter_context(contextlib.closing(self._build))
-            evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
+            self._evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
             self._look = Look(
                 self._ready,
                 cameras=[camera.camera for camera in cameras],
                 live=[camera.camera for camera in cameras if camera.live],
             )
-            self._judge = Judge(self._desk(config, evidence))
-            self._settlement = Settlement(self._store, self._outputs, evidence, too_late=self._judge.too_late)
+            self._judge = Judge(self._desk(config))
+            self._settlement = Settlement(
+                self._store, self._outputs, self._evidence, too_late=self._judge.too_late
+            )
             self._pulse = Pulse(folder.run, watch, self._vitals)
             self._opened = opened.pop_all()
 
@@ -146,14 +149,14 @@ class Station:
     ) -> None:
         self._opened.close()
 
-    def _desk(self, config: StationConfig, evidence: Evidence) -> Desk:
+    def _desk(self, config: StationConfig) -> Desk:
         return Desk(
             self._ready,
             self._look,
             self._identity,
             self._counters,
             timeout_ms=config.decide.timeout_ms,
-            image_ref=evidence.name_for,
+            image_ref=self._evidence.name_for,
         )
 
     @property
@@ -219,7 +222,7 @@ class Station:
         """The decision loop lives: tell the line, the watchdog and whoever wants to know."""
         self._pulse.watch.beat("decide")
         state, reason = self._state()
-        self._outputs.beat(ready=state == "RUNNING" or (state == "DEGRADED" and self._can_release()))
+        self._outputs.beat(ready=self._can_release())
         self._news.set_state(state, reason)
         self._pulse.tick()
 
@@ -246,6 +249,7 @@ class Station:
 
     def _count(self, inspection: Inspection) -> None:
         part, decision = inspection.part, inspection.part.decision
+        self._part_ns = time.monotonic_ns()
         self._counters.add(decision, has_event=inspection.event is not None)
         if decision.scored is not None:
             self._counters.add_times(latency_ms=part.latency_ms, infer_ms=part.infer_ms)
@@ -270,12 +274,15 @@ class Station:
             beats=self._pulse.watch.beats(),
             numbers={
                 **now.numbers(),
-                "rss_mb": rss_mb(),
+                **self._settlement.numbers(),
+                "resident_bytes": rss_mb() * 1e6,
+                "ready": self._can_release(),
+                "frame_age_seconds": (time.monotonic_ns() - self._part_ns) / 1e9,
+                "evidence_bytes": self._evidence.bytes,
+                'dropped_total{stage="evidence",reason="full"}': self._evidence.dropped,
                 **{f"findings_total{label}": n for label, n in self._look.findings().items()},
                 "queue_depth": self._line.waiting,
-                "owed_parts": self._settlement.owed,
-                'dropped_total{stage="trigger"}': self._line.overruns,
-                'dropped_total{stage="store"}': self._settlement.forgotten,
+                'dropped_total{stage="trigger",reason="overrun"}': self._line.overruns,
             },
             texts={
                 "reasons": json.dumps(now.reasons),

@@ -41,6 +41,7 @@ _VERBS = {
     "record": ("kenpin.edge_runtime.source_cli:record", "edge", "Write a source's frames to a folder."),
     "trigger": ("kenpin.edge_runtime.source_cli:trigger", "edge", "Ask a running station for one part."),
     "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
+    "doctor": ("kenpin.edge_runtime.doctor_cli:doctor", "edge", "Say what is wrong here, and what to do."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }
 

@@ -39,7 +39,7 @@ def gain(image: Image, factor: float) -> Image:
     ("change", "expected"),
     [
         (lambda image: image, ""),
-        (lambda image: np.zeros_like(image), "black"),
+        (np.zeros_like, "black"),
         (lambda image: gain(image, 0.6), "light_drift"),
         (lambda image: gain(image, 1.4), "over_exposed light_drift"),
         (lambda image: np.full_like(image, 255), "over_exposed"),

@@ -1,0 +1,92 @@
+"""The doctor: looks at everything that a station needs, and says for each thing how it is and what to do."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kenpin.errors import KenpinError
+
+_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: What was looked at.
+        verdict: FAIL means that the station cannot release parts, or not be trusted.
+        words: How it is.
+        cure: What to do about it; empty where nothing is to be done.
+    """
+
+    name: str
+    verdict: Literal["PASS", "WARN", "FAIL"]
+    words: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at.
+
+    Attributes:
+        name: What.
+        look: Looks at it.
+    """
+
+    name: str
+    look: Callable[[], Finding]
+
+
+def passed(name: str, words: str) -> Finding:
+    """All is well."""
+    return Finding(name, "PASS", words)
+
+
+def warned(name: str, words: str, cure: str) -> Finding:
+    """It works, but should be seen to."""
+    return Finding(name, "WARN", words, cure)
+
+
+def failed(name: str, words: str, cure: str) -> Finding:
+    """It does not work."""
+    return Finding(name, "FAIL", words, cure)
+
+
+def examine(checks: Sequence[Check], *, limit_s: float = _LIMIT_S) -> list[Finding]:
+    """Make all checks; one that fails or hangs is a finding like any other.
+
+    Args:
+        checks: What to look at.
+        limit_s: Longest time for one of them, in seconds.
+    """
+    return [_examine(check, limit_s) for check in checks]
+
+
+def _examine(check: Check, limit_s: float) -> Finding:
+    found: queue.SimpleQueue[Finding] = queue.SimpleQueue()
+    threading.Thread(target=lambda: found.put(_look(check)), daemon=True).start()
+    try:
+        return found.get(timeout=limit_s)
+    except queue.Empty:
+        return failed(
+            check.name, f"no answer within {limit_s:g} s", "look whether the device or disk hangs: dmesg"
+        )
+
+
+def _look(check: Check) -> Finding:
+    try:
+        return check.look()
+    except KenpinError as error:
+        return failed(check.name, error.what, error.cure)
+    except Exception as error:
+        return failed(
+            check.name,
+            f"{type(error).__name__}: {error}",
+            "report this with the output of kenpin doctor --json",
+        )

@@ -1,0 +1,113 @@
+"""What the doctor looks at on the broker: a message there and back, and the last will."""
+
+from __future__ import annotations
+
+import queue
+import socket
+from typing import Any
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.doctor import Check, Finding, failed, passed
+from kenpin.events import now_ms, uuid7
+
+_ANSWER_S = 5.0
+
+
+def broker_checks(config: StationConfig) -> list[Check]:
+    """Checks of the broker, as clients of their own names.
+
+    Args:
+        config: The station's configuration, with a broker.
+    """
+    return [
+        Check("broker", lambda: _broker(config)),
+        Check("last will", lambda: _last_will(config)),
+    ]
+
+
+def _client(config: StationConfig, suffix: str) -> tuple[Client, BrokerAddress]:
+    broker = BrokerAddress.from_config(config.mqtt, client_id=f"{config.station.id}-{suffix}")
+    client = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id)
+    if broker.tls is not None:
+        client.tls_set_context(broker.tls)
+    if broker.username:
+        client.username_pw_set(broker.username, broker.password)
+    return client, broker
+
+
+def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.SimpleQueue[bytes], str]:
+    """Connect and subscribe; why that failed, in words."""
+    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def on_connect(_client: Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if code.is_failure:
+            answers.put(str(code))
+        else:
+            client.subscribe(topic, 1)
+
+    client.on_connect = on_connect
+    client.on_subscribe = lambda _c, _d, _m, codes, _p: answers.put(
+        str(codes[0]) if codes[0].is_failure else ""
+    )
+    client.on_message = lambda _c, _d, message: heard.put(bytes(message.payload))
+    try:
+        client.connect(broker.host, broker.port, 10)
+        client.loop_start()
+        return heard, answers.get(timeout=_ANSWER_S)
+    except OSError as error:
+        return heard, str(error)
+    except queue.Empty:
+        return heard, "no answer"
+
+
+def _broker(config: StationConfig) -> Finding:
+    client, broker = _client(config, "doctor")
+    topic = f"{config.station.topic}/doctor"
+    try:
+        heard, trouble = _listen(client, broker, topic)
+        if trouble:
+            return failed("broker", f"{broker}: {trouble}", "check its address, the login and the permissions")
+        word = uuid7(now_ms()).encode()
+        client.publish(topic, word, qos=1)
+        try:
+            if heard.get(timeout=_ANSWER_S) == word:
+                return passed("broker", f"{broker}, {'TLS, ' if broker.tls else ''}publishes and hears {topic}")
+        except queue.Empty:
+            pass
+        cure = f"let this station's user write and read {config.station.topic}/# on the broker"
+        return failed("broker", f"{broker} takes messages on {topic} and delivers none", cure)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _last_will(config: StationConfig) -> Finding:
+    topic = f"{config.station.topic}/doctor"
+    listener, broker = _client(config, "doctor")
+    dying, _ = _client(config, "doctor-will")
+    try:
+        heard, trouble = _listen(listener, broker, topic)
+        if trouble:
+            return failed("last will", trouble, "see the line above")
+        dying.will_set(topic, b"will", qos=1)
+        _, trouble = _listen(dying, broker, f"{topic}/none")
+        connection = dying.socket()
+        if trouble or not isinstance(connection, socket.socket):
+            return failed("last will", trouble or "no connection", "see the line above")
+        connection.shutdown(socket.SHUT_RDWR)  # as a machine that loses its power
+        try:
+            heard.get(timeout=_ANSWER_S)
+        except queue.Empty:
+            return failed(
+                "last will", "the broker did not publish it", "allow this user to publish its own status"
+            )
+        return passed("last will", "delivered when a station vanishes")
+    finally:
+        for client in (listener, dying):
+            client.disconnect()
+            client.loop_stop()

@@ -1,0 +1,48 @@
+"""`kenpin doctor`: what is wrong with this machine or station, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kenpin.config import load_config
+from kenpin.edge_runtime.doctor import Finding, examine
+from kenpin.edge_runtime.doctor_host import host_checks
+from kenpin.edge_runtime.doctor_station import station_checks
+
+_STYLE = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The station's TOML file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def doctor(config_path: Path | None, as_json: bool) -> None:
+    """Look at everything that a station needs; without --config only at this machine.
+
+    Ends with 1 when a line says FAIL. Changes nothing.
+    """
+    config = load_config(config_path) if config_path is not None else None
+    checks = host_checks(config.station.state_dir if config is not None else Path.cwd())
+    findings = examine([*checks, *(station_checks(config) if config is not None else [])])
+    if as_json:
+        click.echo(json.dumps({"findings": [dataclasses.asdict(f) for f in findings]}))
+    else:
+        Console(stderr=True).print(_table(findings))
+    if any(f.verdict == "FAIL" for f in findings):
+        raise click.exceptions.Exit(1)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for finding in findings:
+        words = finding.words + (f"\n  cure: {finding.cure}" if finding.cure else "")
+        table.add_row(f"[{_STYLE[finding.verdict]}]{finding.verdict}[/]", finding.name, words)
+    return table

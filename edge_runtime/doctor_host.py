@@ -1,0 +1,141 @@
+"""What the doctor looks at on any machine: the host and its Python."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from kenpin import tensorrt_seam
+from kenpin.edge_runtime.clock import clock_is_synchronised
+from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+
+_TEGRA = Path("/etc/nv_tegra_release")
+_THERMAL = Path("/sys/class/thermal")
+_HOT_C = 85.0
+_LEAST_FREE = 2_000_000_000
+_LEAST_MEMORY = 500_000_000
+
+
+def host_checks(folder: Path) -> list[Check]:
+    """Checks of the host and of Python.
+
+    Args:
+        folder: Where the free space counts.
+    """
+    return [
+        Check("machine", _machine),
+        Check("disk", lambda: _disk(folder)),
+        Check("memory", _memory),
+        Check("temperature", _temperature),
+        Check("clock", _clock),
+        Check("OpenCV", _opencv),
+        Check("OpenCV GStreamer", _gstreamer),
+        Check("engine runtime", _runtime),
+    ]
+
+
+def _machine() -> Finding:
+    words = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    if _TEGRA.exists():
+        words += f", {_TEGRA.read_text().splitlines()[0]}"
+    if platform.python_version_tuple() < ("3", "11"):
+        cure = "Python 3.10 gets no more security fixes; JetPack 7.2 brings 3.12"
+        return warned("machine", words, cure)
+    return passed("machine", words)
+
+
+def _disk(folder: Path) -> Finding:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    words = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < _LEAST_FREE:
+        return warned("disk", words, "make room, or lower max_mb in [evidence]")
+    return passed("disk", words)
+
+
+def _memory() -> Finding:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    words = f"{available / 1e9:.1f} GB available"
+    if available < _LEAST_MEMORY:
+        return warned("memory", words, "stop other programs; a station needs about 0.5 GB")
+    return passed("memory", words)
+
+
+def _temperature() -> Finding:
+    found = []
+    for path in sorted(_THERMAL.glob("thermal_zone*/temp")):
+        try:
+            found.append(int(path.read_text()) / 1000)
+        except (OSError, ValueError):
+            continue  # a zone that is switched off
+    if not found:
+        return passed("temperature", "this machine does not tell")
+    words = f"{max(found):.0f} degrees at the hottest place"
+    if max(found) >= _HOT_C:
+        return warned("temperature", words, "clean the fan and heat sink; a hot machine slows down")
+    return passed("temperature", words)
+
+
+def _clock() -> Finding:
+    if clock_is_synchronised():
+        return passed("clock", "synchronised")
+    cure = "timedatectl set-ntp true, or ask for the plant's time server; events say clock_ok = false meanwhile"
+    return warned("clock", "not synchronised", cure)
+
+
+def owners_of_cv2(distributions: Iterable[importlib.metadata.Distribution]) -> list[str]:
+    """Installed packages that bring a folder cv2; two of them overwrite each other."""
+    found = set()
+    for distribution in distributions:
+        name = distribution.metadata["Name"] or ""
+        if re.fullmatch(r"opencv[-_](contrib[-_])?python([-_]headless)?", name, re.IGNORECASE):
+            found.add(name)
+    return sorted(found)
+
+
+def _opencv() -> Finding:
+    import cv2  # noqa: PLC0415 - a broken one is a finding
+
+    if not hasattr(cv2, "imread"):
+        cure = "pip uninstall every opencv package, then install one again"
+        return failed("OpenCV", "it is broken: a part of it was removed", cure)
+    owners = owners_of_cv2(importlib.metadata.distributions())
+    words = f"{cv2.__version__} of {', '.join(owners) or 'the system'}"
+    if len(owners) > 1:
+        cure = f"pip uninstall {' '.join(owners)}, then install one of them again"
+        return failed("OpenCV", f"{words}: they overwrite each other", cure)
+    return passed("OpenCV", words)
+
+
+def _gstreamer() -> Finding:
+    import cv2  # noqa: PLC0415 - as above
+
+    has = re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+    if has:
+        return passed("OpenCV GStreamer", "yes: CSI cameras work")
+    if _TEGRA.exists():
+        cure = "pip uninstall opencv-python-headless; apt install python3-opencv"
+        return warned("OpenCV GStreamer", "no: CSI cameras do not work", cure)
+    return passed("OpenCV GStreamer", "no; only CSI cameras need it")
+
+
+def _runtime() -> Finding:
+    found = []
+    if tensorrt_seam.is_installed():
+        found.append("TensorRT")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found.append(f"ONNX Runtime {importlib.metadata.version('onnxruntime')}")
+    if not found:
+        return failed("engine runtime", "nothing here runs a model", "pip install 'kenpin[edge]'")
+    if _TEGRA.exists() and "TensorRT" not in found:
+        cure = "apt install python3-libnvinfer, in an environment made with --system-site-packages"
+        return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", cure)
+    return passed("engine runtime", ", ".join(found))

@@ -1,0 +1,210 @@
+"""What the doctor looks at on a station: folder, bundle, calibration, engine, cameras, service."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+from kenpin.bundle import open_bundle
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor_broker import broker_checks
+from kenpin.edge_runtime.quality_gate import QualityGate
+from kenpin.edge_runtime.readiness import Readiness, check_readiness
+from kenpin.edge_runtime.site import camera_urls
+from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.events import now_ms
+from kenpin.frame import Frame, decode_picture
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
+
+_FRESH_S = 3.0
+_FRAME_S = 5.0
+_RUNS = 20
+_OLD_DAYS = 90
+_DAY_MS = 24 * 3600 * 1000
+
+
+def station_checks(config: StationConfig) -> list[Check]:
+    """Checks of one station. Where it runs, camera and engine are told from its vitals: they are in use.
+
+    Args:
+        config: Its configuration.
+    """
+    folder = StationFolder(config.station.state_dir)
+    checks = [
+        Check("folder", lambda: _folder(folder)),
+        Check("secrets", lambda: _secrets(config, folder)),
+        Check("database", lambda: _database(folder)),
+        Check("bundle", lambda: _bundle(config, folder)),
+        Check("calibration", lambda: _calibration(config, folder)),
+    ]
+    station = read_vitals(folder.run).get("station")
+    if station is not None and station.age_s < _FRESH_S and station.state != "STOPPED":
+        checks.append(Check("running station", lambda: _running(folder)))
+    else:
+        checks.append(Check("engine", lambda: _engine(config, folder)))
+        checks += [
+            Check(f"camera {url}", lambda url=url: _camera(config, folder, url)) for url in camera_urls(config)
+        ]  # type: ignore[misc]
+    if config.mqtt.url:
+        checks += broker_checks(config)
+    return [*checks, Check("service", _service)]
+
+
+def _folder(folder: StationFolder) -> Finding:
+    folder.create()
+    probe = folder.root / ".doctor"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        return failed(
+            "folder", f"{folder.root} cannot be written: {error.strerror}", "run this as the station's user"
+        )
+    return passed("folder", str(folder.root))
+
+
+def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
+    secrets = [folder.key, folder.engine_key, config.mqtt.password_file, config.mqtt.key_file]
+    open_ones = [
+        str(path) for path in secrets if path is not None and path.exists() and path.stat().st_mode & 0o077
+    ]
+    if open_ones:
+        return failed("secrets", f"others can read {', '.join(open_ones)}", f"chmod 600 {' '.join(open_ones)}")
+    return passed("secrets", "only this user can read them")
+
+
+def _database(folder: StationFolder) -> Finding:
+    if not folder.database.exists():
+        return passed("database", "none yet: the first run makes it")
+    with closing(sqlite3.connect(f"{folder.database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (parts,) = connection.execute("SELECT count(*) FROM part").fetchone()
+    if finding != "ok":
+        cure = "start the station: it moves the damaged file aside and goes on; keep that file"
+        return failed("database", f"damaged: {finding}", cure)
+    return passed("database", f"{parts:,} parts")
+
+
+def _trusted(config: StationConfig) -> list[PublicKey]:
+    return [PublicKey.load(path) for path in config.station.trusted_keys]
+
+
+def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
+    found = open_bundle(folder.installed(), _trusted(config))
+    words = f"{found.manifest.product} {found.manifest.version}, signed by {found.signed_by}"
+    age_days = (now_ms() - found.manifest.created_ms) // _DAY_MS
+    if age_days > _OLD_DAYS:
+        return warned("bundle", f"{words}, {age_days} days old", "ask whether there is a newer one")
+    return passed("bundle", words)
+
+
+def _ready(config: StationConfig, folder: StationFolder) -> Readiness:
+    return check_readiness(folder, _trusted(config))
+
+
+def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
+    ready = _ready(config, folder)
+    if ready.engine is not None:
+        ready.engine.close()
+    if ready.fault:
+        what, _, cure = ready.fault.rpartition("; ")
+        return failed("calibration", what or ready.fault, cure if what else "see the lines above")
+    assert ready.record is not None
+    words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"
+    if ready.record.quality is None:
+        cure = "calibrate again with 20 or more pictures: kenpin calibrate fit"
+        return warned("calibration", f"{words}; no limits for light, focus and position", cure)
+    return passed("calibration", words)
+
+
+def _engine(config: StationConfig, folder: StationFolder) -> Finding:
+    ready = _ready(config, folder)
+    if ready.engine is None:
+        return failed("engine", "none runs", "see the lines above")
+    with closing(ready.engine) as engine:
+        found = open_bundle(folder.installed(), _trusted(config))
+        height, width = engine.input_size
+        golden = found.manifest.golden[0].file
+        image = decode_picture(found.files[golden], where=golden)
+        times = []
+        for _ in range(_RUNS):
+            started_s = time.perf_counter()
+            engine.score(image)
+            times.append((time.perf_counter() - started_s) * 1000)
+        speed = f"median {statistics.median(times):.1f} ms"
+        words = f"{engine.precision} on {engine.runtime}, {height} x {width}, {speed}"
+    if ready.note:
+        return warned("engine", f"{words}; {ready.note}", "kenpin build-engine")
+    return passed("engine", f"{words}; scores the golden frames as it should")
+
+
+def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
+    name = f"camera {url}"
+    with closing(make_source(url)) as source:
+        source.open()
+        if config.source.trigger:
+            return passed(name, "opens; it waits for triggers, so no picture was taken")
+        frames, seconds = _take(source)
+    if not frames:
+        return failed(
+            name, f"opens, but no picture in {_FRAME_S:g} s", "check cable, light and trigger of the camera"
+        )
+    height, width = frames[-1].image.shape[:2]
+    words = f"{width} x {height}, {len(frames) / seconds:.0f} pictures a second"
+    ready = _ready(config, folder)
+    if ready.engine is not None:
+        ready.engine.close()
+    limits = ready.record.quality if ready.record is not None and url == config.source.url else None
+    gate = QualityGate(limits, live=source.live)
+    findings = [found[1] for frame in frames if (found := gate.check(frame.image)) is not None]
+    if findings:
+        return failed(name, f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
+    return passed(name, words + ("; as at the sign-off" if limits is not None else ""))
+
+
+def _take(source: FrameSource) -> tuple[list[Frame], float]:
+    frames: list[Frame] = []
+    started_s = time.monotonic()
+    while len(frames) < 10 and time.monotonic() - started_s < _FRAME_S:
+        item = source.next(time.monotonic() + 0.5)
+        if item is Lull.END:
+            break
+        if not isinstance(item, Lull | Fault):
+            frames.append(item)
+    return frames, max(1e-3, time.monotonic() - started_s)
+
+
+def _running(folder: StationFolder) -> Finding:
+    found = read_vitals(folder.run)
+    station = found["station"]
+    words = f"{station.state}, camera and engine are in use by it"
+    if station.numbers.get("ready"):
+        return passed("running station", words)
+    return failed("running station", f"{words}; {station.reason}", "see /readyz and the lines above")
+
+
+def _service() -> Finding:
+    if shutil.which("systemctl") is None or not Path("/run/systemd/system").exists():
+        return warned("service", "this machine does not run systemd", "start kenpin run by other means at boot")
+    done = subprocess.run(
+        ["systemctl", "show", "kenpin-station.service", "-p", "UnitFileState,ActiveState,NRestarts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    if told.get("UnitFileState") != "enabled":
+        return warned("service", "not installed or not enabled", "kenpin service install --config station.toml")
+    words = f"{told.get('ActiveState')}, {told.get('NRestarts')} restarts"
+    if told.get("ActiveState") != "active":
+        return failed("service", words, "journalctl -u kenpin-station -n 50")
+    return passed("service", words)

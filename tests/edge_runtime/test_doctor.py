@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
+from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2
+from kenpin.edge_runtime.doctor_station import station_checks
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.errors import StoreError
+
+
+def findings(workshop: Any, source: str = "") -> dict[str, Finding]:
+    source = source or f"folder:{workshop.pictures(10, 20)}"
+    found = examine(station_checks(workshop.config(source)), limit_s=20)
+    assert all(f.words for f in found)
+    assert all(f.cure for f in found if f.verdict != "PASS")
+    return {f.name.partition(" ")[0] if f.name.startswith("camera") else f.name: f for f in found}
+
+
+def test_a_station_that_is_well(workshop: Any) -> None:
+    workshop.ready()
+    found = findings(workshop)
+    verdicts = {name: f.verdict for name, f in found.items()}
+    # The record of this test has no limits for pictures, and its bundle is from 1970.
+    assert verdicts == {
+        "folder": "PASS",
+        "secrets": "PASS",
+        "database": "PASS",
+        "bundle": "WARN",
+        "calibration": "WARN",
+        "engine": "PASS",
+        "camera": "PASS",
+        "service": "WARN",
+    }
+    assert "int8 on onnxruntime, 16 x 16, median" in found["engine"].words
+    assert "32 x 32" in found["camera"].words
+
+
+def test_without_bundle_and_calibration_each_line_has_its_cure(workshop: Any) -> None:
+    found = findings(workshop)
+    assert found["bundle"].verdict == "FAIL"
+    assert "kenpin bundle install" in found["bundle"].cure
+    workshop.install()
+    found = findings(workshop)
+    assert found["calibration"].verdict == "FAIL"
+    assert found["calibration"].cure == "calibrate with: kenpin calibrate fit"
+
+
+def test_a_camera_that_does_not_open(workshop: Any) -> None:
+    workshop.ready()
+    found = findings(workshop, "usb:93")
+    assert (found["camera"].verdict, found["camera"].words) == ("FAIL", "the camera does not open")
+    assert "check the cable" in found["camera"].cure
+
+
+def test_secrets_that_others_can_read(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.key.write_text("secret")
+    workshop.folder.key.chmod(0o644)
+    found = findings(workshop)["secrets"]
+    assert found.verdict == "FAIL"
+    assert found.cure == f"chmod 600 {workshop.folder.key}"
+
+
+def test_a_running_station_keeps_its_camera(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.run.mkdir()
+    write_vitals(workshop.folder.run, Vitals(role="station", pid=1, numbers={"ready": 1}))
+    found = findings(workshop, "usb:93")
+    assert "camera" not in found
+    assert found["running station"].verdict == "PASS"
+
+
+def test_the_broker_answers_and_delivers_the_last_will(workshop: Any, mosquitto: Any) -> None:
+    workshop.ready().port = mosquitto.port
+    found = findings(workshop)
+    assert (found["broker"].verdict, found["last will"].verdict) == ("PASS", "PASS")
+
+
+def test_a_broker_that_is_away(workshop: Any, free_port: int) -> None:
+    workshop.ready().port = free_port
+    found = findings(workshop)
+    assert found["broker"].verdict == "FAIL"
+    assert "refused" in found["broker"].words
+
+
+def test_a_broker_that_allows_nothing(workshop: Any, make_mosquitto: Any, tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read elsewhere/#\n")
+    acl.chmod(0o600)
+    broker = make_mosquitto(f"acl_file {acl}")
+    broker.start()
+    workshop.ready().port = broker.port
+    found = findings(workshop)["broker"]
+    assert found.verdict == "FAIL"
+    assert "plant/line/st1" in found.cure or "permissions" in found.cure
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.metadata = {"Name": name}
+
+
+def test_two_packages_that_bring_opencv_are_found() -> None:
+    names = ["numpy", "opencv-python", "opencv-python-headless", "opencv_contrib_python"]
+    installed: Any = [Named(name) for name in names]
+    assert owners_of_cv2(installed) == ["opencv-python", "opencv-python-headless", "opencv_contrib_python"]
+    assert len(owners_of_cv2(importlib.metadata.distributions())) <= 1
+
+
+def test_a_check_that_fails_or_hangs_is_a_finding() -> None:
+    def raise_ours() -> Finding:
+        raise StoreError("the disk is full", cure="make room")
+
+    def raise_other() -> Finding:
+        raise ValueError("oops")
+
+    def hang() -> Finding:
+        time.sleep(3)
+        return passed("hangs", "late")
+
+    ours, other, hung = examine(
+        [Check("a", raise_ours), Check("b", raise_other), Check("c", hang)], limit_s=0.3
+    )
+    assert ours == Finding("a", "FAIL", "the disk is full", "make room")
+    assert other.words == "ValueError: oops"
+    assert (hung.verdict, hung.words) == ("FAIL", "no answer within 0.3 s")
+
+
+def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+    found = {f.name: f for f in examine(host_checks(tmp_path / "not" / "there"))}
+    assert {"machine", "disk", "memory", "clock", "OpenCV", "engine runtime"} <= found.keys()
+    assert found["OpenCV"].verdict == "PASS"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_ends_with_1_when_something_fails(workshop: Any, as_json: bool) -> None:
+    config = workshop.toml(f"folder:{workshop.pictures(10)}")
+    command = [sys.executable, "-m", "kenpin", "doctor", "--config", config, *(["--json"] if as_json else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    if as_json:
+        assert {"name", "verdict", "words", "cure"} == json.loads(done.stdout)["findings"][0].keys()
+        assert done.stderr == ""
+    else:
+        assert done.stdout == ""
+        assert "kenpin bundle install FILE" in " ".join(done.stderr.split())

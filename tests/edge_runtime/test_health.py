@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kenpin.config import HealthSection, StationConfig
+from kenpin.edge_runtime.health import serve_health
+from kenpin.edge_runtime.series import SERIES, families
+from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.errors import ConfigError
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def config(workshop: Any, free_port: int) -> StationConfig:
+    made: StationConfig = workshop.ready().config(f"folder:{workshop.pictures(10)}")
+    return made.model_copy(update={"health": HealthSection(listen=f"127.0.0.1:{free_port}")})
+
+
+@pytest.fixture
+def served(config: StationConfig, free_port: int, wait_for: Any) -> Iterator[int]:
+    stop = threading.Event()
+    thread = threading.Thread(target=serve_health, args=(config, stop.is_set))
+    thread.start()
+    try:
+        wait_for(lambda: answers(free_port), "the server")
+        yield free_port
+    finally:
+        stop.set()
+        thread.join()
+
+
+def tell(workshop: Any, role: str, **changes: Any) -> None:
+    fields = {"role": role, "pid": 1, "numbers": {"ready": 1}, **changes}
+    write_vitals(workshop.folder.run, Vitals(**fields))
+
+
+def test_a_station_that_nobody_started_is_neither_alive_nor_ready(served: int) -> None:
+    for path in ("/livez", "/readyz"):
+        status, body = get(served, path)
+        assert status == 503
+        assert json.loads(body)["reasons"][0] == "station: it has not said how it is"
+
+
+def test_alive_and_ready(workshop: Any, served: int) -> None:
+    tell(workshop, "station")
+    tell(workshop, "capture-0")
+    assert get(served, "/livez") == (200, '{"ok": true, "reasons": []}')
+    assert get(served, "/readyz")[0] == 200
+
+
+def test_what_is_wrong_is_said_in_words(workshop: Any, served: int) -> None:
+    old_ns = time.monotonic_ns() - 60_000_000_000
+    tell(workshop, "station", numbers={"ready": 0}, state="FAULT", reason="not calibrated")
+    tell(workshop, "capture-0", written_ns=old_ns)
+    tell(workshop, "supervisor", reason="capture-0: it was ended by SIGKILL", state="DEGRADED")
+    assert json.loads(get(served, "/livez")[1])["reasons"] == ["capture-0: no sign of life for 60 s"]
+    status, body = get(served, "/readyz")
+    assert status == 503
+    assert json.loads(body)["reasons"] == [
+        "capture-0: no sign of life for 60 s",
+        "not calibrated",
+        "capture-0: it was ended by SIGKILL",
+    ]
+
+
+def test_metrics_are_those_of_the_table(workshop: Any, config: StationConfig, served: int) -> None:
+    with Station(config) as station:
+        station.run()
+    found = {family.name: family for family in text_string_to_metric_families(get(served, "/metrics")[1])}
+    parts = {s.labels["verdict"]: s.value for s in found["kenpin_parts"].samples}
+    assert parts == {"OK": 1, "REVIEW": 0, "NG": 0, "MISSED": 0, "NO_DECISION": 0}
+    for name in ("decision_seconds", "commit_seconds", "ready", "disk_free_bytes", "outbox_depth"):
+        assert f"kenpin_{name}" in found
+    (info,) = found["kenpin_bundle_info"].samples
+    assert (info.labels["model"], info.labels["precision"]) == ("lamp-1.0", "int8")
+    (unknown,) = found["kenpin_unknown_series"].samples
+    assert unknown.value == 0
+    documented = Path("docs/health.md").read_text()
+    assert [name for name in SERIES if f"`kenpin_{name}`" not in documented] == []
+
+
+def test_numbers_that_no_series_stands_for_are_counted() -> None:
+    known, unknown = families([("ready", 1), ("redy", 1), ('ready{x="', 1), ("ready\n", 1)])
+    assert [family.name for family in known] == ["kenpin_ready"]
+    assert unknown == 3
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/livez", 405), ("GET", "/other", 404)])
+def test_nothing_else_is_answered(served: int, method: str, path: str, status: int) -> None:
+    assert get(served, path, method)[0] == status
+
+
+def test_slow_clients_keep_nobody_waiting(workshop: Any, served: int) -> None:
+    tell(workshop, "station")
+    tell(workshop, "capture-0")
+    slow = [socket.create_connection(("127.0.0.1", served)) for _ in range(6)]
+    for client in slow:
+        client.sendall(b"GET /livez HT")
+    started_s = time.monotonic()
+    assert get(served, "/livez")[0] == 200
+    assert time.monotonic() - started_s < 2
+    for client in slow:
+        client.close()
+
+
+def test_a_port_in_use_is_said(config: StationConfig, served: int) -> None:
+    with pytest.raises(ConfigError, match="health cannot be offered") as error:
+        serve_health(config, lambda: True)
+    assert "its own port" in error.value.cure
+
+
+def test_only_this_machine_may_ask() -> None:
+    with pytest.raises(ValueError, match="loopback"):
+        HealthSection(listen="0.0.0.0:9464")
