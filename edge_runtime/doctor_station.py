@@ -51,9 +51,7 @@ def station_checks(config: StationConfig) -> list[Check]:
         checks.append(Check("running station", lambda: _running(folder)))
     else:
         checks.append(Check("engine", lambda: _engine(config, folder)))
-        checks += [
-            Check(f"camera {url}", lambda url=url: _camera(config, folder, url)) for url in camera_urls(config)
-        ]  # type: ignore[misc]
+        checks += [Check(f"camera {url}", partial(_camera, config, folder, url)) for url in camera_urls(config)]
     if config.mqtt.url:
         checks += broker_checks(config)
     return [*checks, Check("service", _service)]

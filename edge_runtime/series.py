@@ -46,6 +46,7 @@ SERIES: Mapping[str, Series] = {
     "frame_age_seconds": Series("gauge", (), "Time since the last part."),
     "queue_depth": Series("gauge", (), "Parts that wait for the station."),
     "owed_parts": Series("gauge", (), "Parts whose record waits for the store."),
+    "elapsed_seconds": Series("gauge", (), "Time since the station's start."),
     "ready": Series("gauge", (), "1 while the station can release parts."),
     "camera_up": Series("gauge", ("camera",), "1 while a camera delivers."),
     "process_up": Series("gauge", ("role",), "1 while a process runs."),
