@@ -68,8 +68,9 @@ class CapturedSource:
         """The next frame or fault of the process."""
         self._release()
         while True:
-            with self._lock:
-                if self._faults:
+            if self._faults:
+                self._look_after_link()
+                with self._lock:
                     return self._faults.popleft()
             if self._ended:
                 return Lull.END
@@ -124,8 +125,15 @@ class CapturedSource:
 
     def _next_packet(self, deadline_s: float) -> dict[str, Any] | None:
         """One packet; `None` where none came in time or the process is away."""
-        if self._early:
-            return self._early.popleft()
+        return self._early.popleft() if self._early else self._receive(deadline_s)
+
+    def _look_after_link(self) -> None:
+        """Notice a loss, and connect again, where a line that never waits would always find faults first."""
+        packet = self._receive(time.monotonic())
+        if packet is not None:
+            self._early.append(packet)
+
+    def _receive(self, deadline_s: float) -> dict[str, Any] | None:
         link = self._link or self._connect(deadline_s)
         if link is None:
             return None

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from kenpin.bundle import open_bundle

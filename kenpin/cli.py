@@ -42,6 +42,7 @@ _VERBS = {
     "trigger": ("kenpin.edge_runtime.source_cli:trigger", "edge", "Ask a running station for one part."),
     "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
     "doctor": ("kenpin.edge_runtime.doctor_cli:doctor", "edge", "Say what is wrong here, and what to do."),
+    "service": ("kenpin.edge_runtime.service_cli:service", "edge", "Run a station by systemd."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }
 

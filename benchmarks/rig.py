@@ -1,0 +1,263 @@
+"""A rig around one station: a line that triggers, a broker, a subscriber, and hands that break things."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.history import History
+from kenpin.edge_runtime.trigger_input import send_trigger
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.errors import SourceError
+from kenpin.station_folder import StationFolder
+
+# In a test a process fails more often in a minute than in a year at a line: the restart budget would end it.
+PATIENT = """
+import sys
+import kenpin.edge_runtime.child as child
+child.WINDOW_S = 0.5
+child._BACK_OFF_S = (0.05, 0.5)
+from kenpin.cli import main
+main()
+"""
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """mosquitto, which keeps messages over its own death.
+
+    Args:
+        root: Its folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        self.port = free_port()
+        self._config = root / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        self._config.write_text(
+            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\npersistence true\n"
+            f"persistence_location {root}/\nautosave_on_changes true\nautosave_interval 1\n"
+            "max_queued_messages 0\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        self._process = subprocess.Popen([program, "-c", str(self._config)])
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError("mosquitto does not answer")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Subscriber:
+    """mosquitto_sub with a session that the broker keeps.
+
+    Args:
+        port: Of the broker.
+        topic: What to listen to.
+    """
+
+    def __init__(self, port: int, topic: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._command = ["mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-i", "scada"]
+        self._command += ["-c", "-x", "3600", "-q", "1", "-t", topic, "-F", "%j"]
+        self._closing = False
+        self._process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it."""
+        self._closing = True
+        if self._process is not None:
+            self._process.kill()
+        self._thread.join()
+
+    def _read(self) -> None:
+        while not self._closing:
+            with subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ) as process:
+                self._process = process
+                assert process.stdout is not None
+                for line in process.stdout:
+                    self.events.append(json.loads(json.loads(line)["payload"]))
+            time.sleep(0.1)
+
+
+class Line:
+    """A PLC: counts parts, and asks the station for each one whether it hears or not.
+
+    Args:
+        folder: The station's folder.
+        rate: Parts per second.
+    """
+
+    def __init__(self, folder: StationFolder, *, rate: float) -> None:
+        self.triggers: list[int] = []
+        self._folder = folder
+        self._period_s = 1 / rate
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Let parts come."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more parts."""
+        self._stop.set()
+        self._thread.join()
+
+    def part(self) -> None:
+        """One part."""
+        self.triggers.append(len(self.triggers) + 1)
+        with contextlib.suppress(SourceError):
+            send_trigger(self._folder.run, self.triggers[-1])
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_s):
+            self.part()
+
+
+class Rig:
+    """A station with a line, a broker and a subscriber.
+
+    Args:
+        root: A new folder for broker and logs.
+        folder: The station's folder, with a bundle and a calibration.
+        trusted: Public key of the bundle.
+        rate: Parts per second.
+    """
+
+    def __init__(self, root: Path, folder: StationFolder, trusted: Path, *, rate: float) -> None:
+        root.mkdir()
+        self.folder = folder
+        self.broker = Broker(root / "broker")
+        self.broker.start()
+        self.subscriber = Subscriber(self.broker.port, "plant/line/st1/event/anomaly")
+        self.line = Line(folder, rate=rate)
+        self.output_log = root / "outputs.jsonl"
+        self.config = root / "station.toml"
+        self.config.write_text(
+            f'[station]\ntopic = "plant/line/st1"\nstate_dir = "{folder.root}"\ntrusted_keys = ["{trusted}"]\n'
+            '[source]\nurl = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000\n'
+            f'[mqtt]\nurl = "mqtt://127.0.0.1:{self.broker.port}"\n'
+            f'[output]\nlog = "{self.output_log}"\n[health]\nlisten = "127.0.0.1:{free_port()}"\n'
+            '[decide]\ntimeout_ms = 2000\n[evidence]\nkeep = "none"\n'
+        )
+        self._log = (root / "station.log").open("w")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the station and wait until it is ready."""
+        command = [sys.executable, "-c", PATIENT, "run", "--config", str(self.config)]
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self.wait(self.is_ready, "ready")
+
+    def stop(self) -> None:
+        """Stop the line, let the station settle what is owed, and stop it."""
+        self.line.stop()
+        self.wait(self.is_ready, "ready")
+        self.line.part()  # shows the gap, where the last parts were missed
+        self.wait(self._is_settled, "the last part")
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+    def close(self) -> None:
+        """End all of it, however it is."""
+        self.line.stop()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.subscriber.close()
+        self.broker.kill()
+        self._log.close()
+
+    def station(self) -> Vitals | None:
+        """What the station told last."""
+        return read_vitals(self.folder.run).get("station")
+
+    def is_ready(self) -> bool:
+        """Whether the station can release parts, as it says itself, lately."""
+        station = self.station()
+        return station is not None and station.age_s < 2.5 and bool(station.numbers.get("ready"))
+
+    def pid(self, role: str) -> int:
+        """Number of a process of the station; 0 where there is none now."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                if role.encode() in words:
+                    return int(child)
+        return 0
+
+    def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> bool:
+        """Send a signal to a process; whether there was one."""
+        pid = self.pid(role)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return bool(pid)
+
+    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 60.0) -> float:
+        """Wait for something; how long it took, in seconds."""
+        started_s = time.monotonic()
+        while not condition():
+            if time.monotonic() - started_s > limit_s:
+                log = Path(self._log.name).read_text()[-3000:]
+                raise AssertionError(f"{what} did not come in {limit_s:g} s\n{log}")
+            time.sleep(0.02)
+        return time.monotonic() - started_s
+
+    def history(self) -> History:
+        """All that happened, once the last event has arrived."""
+        history = self._read()
+        by_s = time.monotonic() + 15
+        while time.monotonic() < by_s and any("never arrived" in v for v in history.violations()):
+            time.sleep(0.2)
+            history = self._read()
+        return history
+
+    def _read(self) -> History:
+        return History.read(
+            self.folder.database,
+            self.output_log,
+            triggers=self.line.triggers,
+            received=list(self.subscriber.events),
+        )
+
+    def _is_settled(self) -> bool:
+        history = self._read()
+        return any(part["trigger_id"] == self.line.triggers[-1] for part in history.parts)

@@ -1,0 +1,108 @@
+"""`kenpin service`: a station as systemd units."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from kenpin.config import StationConfig, load_config
+from kenpin.edge_runtime.site import camera_urls
+from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
+from kenpin.errors import ConfigError
+from kenpin.synced_file import replace_synced
+
+_UNITS = Path("/etc/systemd/system")
+_NODES = ("nvidia*", "nvhost-*", "nvmap", "dri/*", "video*", "media*", "gpiochip*", "bus/usb/*/*")
+_folder = click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), default=_UNITS, show_default=True, help="Of the units."
+)
+
+
+@click.group()
+def service() -> None:
+    """Run a station by systemd: started at boot, watched, started again."""
+
+
+@service.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@click.option("--user", default="", help="Who runs it; must own the station's folder.  [default: this user]")
+@_folder
+@click.option("--dry-run", is_flag=True, help="Print the units and write nothing.")
+def install(config_path: Path, user: str, folder: Path, *, dry_run: bool) -> None:
+    """Write the units; starts nothing."""
+    config = load_config(config_path)
+    units = make_units(_installation(config, config_path, user))
+    if dry_run:
+        for name, text in units.items():
+            click.echo(f"==> {name}\n{text}")
+        return
+    _check_ours(folder, units.keys())
+    try:
+        for name, text in units.items():
+            replace_synced(folder / name, text.encode())
+    except OSError as error:
+        raise ConfigError(
+            f"the units cannot be written: {error.strerror}", where=folder, cure="run this with sudo"
+        ) from None
+    click.echo(
+        f"written to {folder}: {', '.join(units)}\n"
+        f"next: sudo systemctl daemon-reload && sudo systemctl enable --now {TARGET}\n"
+        "then: kenpin doctor --config FILE; journalctl -u 'kenpin-*' -f",
+        err=True,
+    )
+
+
+@service.command()
+@_folder
+def uninstall(folder: Path) -> None:
+    """Remove the units that install wrote; the station's folder stays."""
+    names = [path.name for path in sorted(folder.glob("kenpin*")) if path.read_text().startswith(MARK)]
+    try:
+        for name in names:
+            (folder / name).unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the units cannot be removed: {error.strerror}", where=folder, cure="run this with sudo"
+        ) from None
+    click.echo(f"removed: {', '.join(names) or 'nothing'}\nnext: sudo systemctl daemon-reload", err=True)
+
+
+def _installation(config: StationConfig, config_path: Path, user: str) -> Installation:
+    program = shutil.which("kenpin", path=str(Path(sys.executable).parent)) or shutil.which("kenpin")
+    if program is None:
+        raise ConfigError("the program kenpin is not found", where=sys.prefix, cure="pip install kenpin there")
+    state = config.station.state_dir
+    if not state.is_absolute():
+        raise ConfigError(
+            "state_dir is not an absolute path",
+            where=config_path,
+            cure="write the whole path: systemd starts the station elsewhere",
+        )
+    host = config.output.modbus.rpartition(":")[0]
+    nodes = [node for name in _NODES for node in sorted(Path("/dev").glob(name))]
+    return Installation(
+        kenpin=Path(program),
+        config=config_path.resolve(),
+        state=state,
+        user=user or getpass.getuser(),
+        cameras=len(camera_urls(config)),
+        devices=[str(node) for node in nodes],
+        network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in camera_urls(config)),
+        lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
+        broker=bool(config.mqtt.url),
+    )
+
+
+def _check_ours(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        path = folder / name
+        if path.exists() and os.access(path, os.R_OK) and not path.read_text().startswith(MARK):
+            raise ConfigError(
+                "this unit was written by somebody else", where=path, cure="move it away, then install again"
+            )

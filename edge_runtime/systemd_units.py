@@ -1,0 +1,145 @@
+"""The systemd units of a station, with as few rights as each process can do with.
+
+Only directives that systemd 249 (Ubuntu 22.04) knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "# Written by kenpin service install; changes are lost with the next one.\n"
+TARGET = "kenpin.target"
+
+# For every process.
+_HARDENED = """NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectProc=invisible
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0077
+LimitCORE=0
+KeyringMode=private
+"""
+# For what touches no device: no device nodes, no writable code, users of its own.
+_NO_DEVICES = """PrivateDevices=yes
+PrivateUsers=yes
+MemoryDenyWriteExecute=yes
+ProcSubset=pid
+SystemCallFilter=~@privileged @resources
+"""
+_CAMERA_AND_GPU = """DevicePolicy=closed
+SupplementaryGroups=video render
+"""
+_LOCAL_ONLY = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nIPAddressDeny=any\nIPAddressAllow=localhost\n"
+_NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"
+_NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any\n"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the units run.
+
+    Attributes:
+        kenpin: The program.
+        config: The station's file.
+        state: The station's folder.
+        user: Who runs it.
+        cameras: Number of cameras.
+        devices: Device nodes of cameras and GPU.
+        network_cameras: Whether a camera is reached over the network.
+        lan_output: Whether the station listens for a PLC on the network.
+        broker: Whether there is a broker.
+    """
+
+    kenpin: Path
+    config: Path
+    state: Path
+    user: str
+    cameras: int
+    devices: Sequence[str]
+    network_cameras: bool
+    lan_output: bool
+    broker: bool
+
+
+def make_units(installation: Installation) -> Mapping[str, str]:
+    """File names and contents."""
+    rights = _CAMERA_AND_GPU + "".join(f"DeviceAllow={node} rw\n" for node in installation.devices)
+    captures = [f"kenpin-capture@{k}.service" for k in range(installation.cameras)]
+    services = ["kenpin-station.service", "kenpin-health.service", *captures]
+    units = {
+        "kenpin-station.service": _service(
+            installation,
+            "station",
+            rights + (_NETWORK if installation.lan_output else _LOCAL_ONLY),
+            "TasksMax=128\n",
+        ),
+        "kenpin-capture@.service": _service(
+            installation,
+            "capture-%i",
+            rights + (_NETWORK if installation.network_cameras else _NO_NETWORK),
+            "WatchdogSec=5\nTasksMax=64\n",
+        ),
+        "kenpin-health.service": _service(
+            installation, "health", _NO_DEVICES + _LOCAL_ONLY, "CPUWeight=20\nMemoryMax=256M\nTasksMax=64\n"
+        ),
+    }
+    if installation.broker:
+        services.append("kenpin-publisher.service")
+        units["kenpin-publisher.service"] = _service(
+            installation,
+            "publisher",
+            _NO_DEVICES + _NETWORK,
+            "MemoryMax=256M\nTasksMax=32\nTimeoutStopSec=20\n",
+        )
+    wants = " ".join(services)
+    units[TARGET] = (
+        f"{MARK}[Unit]\nDescription=kenpin inspection station\nWants={wants}\n\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+    return units
+
+
+def _service(installation: Installation, role: str, rights: str, more: str) -> str:
+    return f"""{MARK}[Unit]
+Description=kenpin {role}
+PartOf={TARGET}
+After=network.target
+StartLimitIntervalSec=300
+StartLimitBurst=5
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={installation.kenpin} run --role {role} --config {installation.config}
+User={installation.user}
+WatchdogSec=10
+Restart=always
+RestartSec=1
+TimeoutStartSec=180
+ReadWritePaths={installation.state}
+RuntimeDirectory=kenpin
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+{_HARDENED}{rights}{more}
+[Install]
+WantedBy={TARGET}
+"""

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT = 25  # systemd-analyze's exposure times ten
+
+
+def kenpin(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kenpin", "service", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def units(workshop: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "units"
+    folder.mkdir()
+    workshop.port = 1883
+    done = kenpin("install", "--config", workshop.toml("usb:0"), "--user", "daemon", "--dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert "systemctl enable --now kenpin.target" in done.stderr
+    return folder
+
+
+def test_every_process_is_a_unit(units: Path) -> None:
+    assert sorted(path.name for path in units.iterdir()) == [
+        "kenpin-capture@.service",
+        "kenpin-health.service",
+        "kenpin-publisher.service",
+        "kenpin-station.service",
+        "kenpin.target",
+    ]
+    target = (units / "kenpin.target").read_text()
+    assert "kenpin-capture@0.service" in target
+    assert "kenpin-publisher.service" in target
+
+
+def test_no_unit_has_more_rights_than_it_should(units: Path, tmp_path: Path) -> None:
+    for path in units.glob("*.service"):
+        found = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", f"--threshold={LIMIT}", "--no-pager", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        overall = re.search(r"Overall exposure level for .*?: ([0-9.]+)", found.stdout)
+        assert overall, found.stderr
+        assert float(overall[1]) * 10 <= LIMIT, f"{path.name}: {found.stdout}"
+        assert found.returncode == 0
+
+
+def test_systemd_understands_every_line(units: Path) -> None:
+    names = [str(path) for path in sorted(units.iterdir()) if "@" not in path.name]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, check=False
+    )
+    ours = [line for line in done.stderr.splitlines() if "kenpin" in line and "not found" not in line]
+    assert ours == []
+
+
+def test_a_unit_of_somebody_else_is_left_alone(workshop: Any, tmp_path: Path) -> None:
+    theirs = tmp_path / "kenpin.target"
+    theirs.write_text("[Unit]\n")
+    done = kenpin("install", "--config", workshop.toml("usb:0"), "--dir", tmp_path)
+    assert done.returncode == 2
+    assert "somebody else" in done.stderr
+    assert theirs.read_text() == "[Unit]\n"
+
+
+def test_uninstall_removes_what_install_wrote(units: Path) -> None:
+    (units / "kenpin-mine.service").write_text("[Unit]\n")
+    assert kenpin("uninstall", "--dir", units).returncode == 0
+    assert [path.name for path in units.iterdir()] == ["kenpin-mine.service"]
+
+
+def test_a_dry_run_writes_nothing(workshop: Any, tmp_path: Path) -> None:
+    done = kenpin("install", "--config", workshop.toml("usb:0"), "--dir", tmp_path / "none", "--dry-run")
+    assert done.returncode == 0
+    assert "==> kenpin-station.service" in done.stdout
+    assert "run --role station" in done.stdout

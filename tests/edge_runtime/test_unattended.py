@@ -1,0 +1,81 @@
+"""A station whose processes are killed at any time, with a line that does not wait for it."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.history import History
+from benchmarks.rig import Rig
+
+# A release run takes 1,000.
+KILLS = int(os.environ.get("KENPIN_KILLS", "100"))
+ROLES = ("station", "capture-0", "capture-0", "publisher", "publisher", "health")
+
+
+@pytest.fixture
+def rig(workshop: Any, tmp_path: Path) -> Iterator[Rig]:
+    # Drawn fabrics score 96 to 122 in the test's model, so that all verdicts come.
+    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
+    rig.start()
+    rig.line.start()
+    chance = random.Random(3)
+    back: list[float] = []
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0.1, 1.0))
+        role = chance.choice(ROLES)
+        rig.kill(role)
+        if role == "station":
+            time.sleep(0.1)
+            back.append(rig.wait(rig.is_ready, "ready again", 30))
+    rig.stop()
+    history = rig.history()
+    assert history.violations() == [], history.summary()
+    assert max(back, default=0) < 15, back
+    verdicts = {part["verdict"] for part in history.parts}
+    assert {"OK", "NG", "REVIEW", "MISSED"} <= verdicts
+    assert any(line["pass"] for line in history.outputs)
+
+
+def part(**changes: Any) -> dict[str, Any]:
+    good = {"seq": 1, "trigger_id": 1, "part_id": "a", "verdict": "OK", "released": 1, "frame_id": 1}
+    return {**good, "bundle_sha256": "x", "threshold_rev": 1, "score": 1.0, "t1": 2.0, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({}, ""),
+        ({"triggers": [1, 2]}, "trigger 2 has 0 records"),
+        ({"parts": [part(), part(seq=2)]}, "trigger 1 has 2 records"),
+        ({"triggers": []}, "which the line never sent"),
+        ({"parts": [part(frame_id=None)]}, "OK without what an OK needs"),
+        ({"parts": [part(score=3.0)]}, "OK without what an OK needs"),
+        ({"parts": [part(verdict="NG")]}, "was released as NG"),
+        ({"parts": [part(verdict="NG", released=0)]}, "whose record is NG"),
+        ({"parts": [part(verdict="NG", released=0)], "outputs": []}, "do not agree"),
+        ({"outputs": [{"trigger_id": 1, "part_id": "a", "pass": True}] * 2}, "told 2 times"),
+        ({"outbox": [{"seq": 5, "part_seq": 1, "body": '{"id": "e"}'}]}, "event 5 never arrived"),
+        ({"received": [{"seq": 5, "id": "e"}]}, "was never written like this"),
+        ({"received": [{"seq": 5, "id": "e"}, {"seq": 4, "id": "e"}]}, "out of order"),
+    ],
+)
+def test_the_checker_finds_what_must_not_be(changes: dict[str, Any], finding: str) -> None:
+    good: dict[str, Any] = {"triggers": [1], "parts": [part()], "outbox": [], "received": []}
+    good["outputs"] = [{"trigger_id": 1, "part_id": "a", "pass": True}]
+    found = "\n".join(History(**{**good, **changes}).violations())
+    assert finding in found
+    assert bool(found) == bool(finding)
