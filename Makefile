@@ -57,6 +57,16 @@ bench-edge: $(DEV_READY)
 	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
 	$(BIN)/python benchmarks/engine_overhead.py
 
+bench-gate: $(DEV_READY)
+	$(BIN)/python -m benchmarks.quality_gate $(SETS)
+
+# The long form of what the tests do shortly: kill -9 of every process, capture processes killed and stopped.
+soak: $(DEV_READY)
+	KENPIN_KILLS=$(or $(KILLS),1000) KENPIN_CYCLES=200 $(BIN)/python -m pytest tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py
+
+badday: $(DEV_READY)
+	$(BIN)/python -m benchmarks.badday $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 

@@ -135,7 +135,8 @@ class Line:
     def stop(self) -> None:
         """No more parts."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def part(self) -> None:
         """One part."""
@@ -208,9 +209,11 @@ class Rig:
         return read_vitals(self.folder.run).get("station")
 
     def is_ready(self) -> bool:
-        """Whether the station can release parts, as it says itself, lately."""
+        """Whether the station that runs now can release parts, as it says itself."""
         station = self.station()
-        return station is not None and station.age_s < 2.5 and bool(station.numbers.get("ready"))
+        if station is None or station.age_s > 2.5 or not station.numbers.get("ready"):
+            return False
+        return station.pid == self.pid("station")  # not the last words of one that was killed
 
     def pid(self, role: str) -> int:
         """Number of a process of the station; 0 where there is none now."""
@@ -236,10 +239,13 @@ class Rig:
         started_s = time.monotonic()
         while not condition():
             if time.monotonic() - started_s > limit_s:
-                log = Path(self._log.name).read_text()[-3000:]
-                raise AssertionError(f"{what} did not come in {limit_s:g} s\n{log}")
+                raise AssertionError(f"{what} did not come in {limit_s:g} s\n{self.log()[-3000:]}")
             time.sleep(0.02)
         return time.monotonic() - started_s
+
+    def log(self) -> str:
+        """What the station said so far."""
+        return Path(self._log.name).read_text()
 
     def history(self) -> History:
         """All that happened, once the last event has arrived."""

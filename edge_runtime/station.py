@@ -99,6 +99,7 @@ class Station:
         self._is_over = False
         self._part_ns = time.monotonic_ns()
         self._told_trouble = ""
+        self._told_state: tuple[State, str] = ("STARTING", "")
         self._counters = Counters()
         trusted = [PublicKey.load(path) for path in config.station.trusted_keys]
         folder = StationFolder(config.station.state_dir)
@@ -224,7 +225,8 @@ class Station:
         state, reason = self._state()
         self._outputs.beat(ready=self._can_release())
         self._news.set_state(state, reason)
-        self._pulse.tick()
+        self._pulse.tick(at_once=(state, reason) != self._told_state)
+        self._told_state = (state, reason)
 
     def _state(self) -> tuple[State, str]:
         if self._ready.fault:

@@ -39,7 +39,6 @@ def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
         role = chance.choice(ROLES)
         rig.kill(role)
         if role == "station":
-            time.sleep(0.1)
             back.append(rig.wait(rig.is_ready, "ready again", 30))
     rig.stop()
     history = rig.history()

@@ -1,0 +1,158 @@
+"""A bad day: everything breaks once while the line goes on, and the checker looks at what became of it.
+
+make badday. Needs root for the disk that fills up (a small file system in memory). The clock is not moved: what
+shifts it for a process, libfaketime, breaks Python's time.sleep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.rig import Rig
+from tests.edge_runtime.conftest import Workshop
+
+_RATE = 10
+_DISK_MB = 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that broke.
+
+    Attributes:
+        fault: What.
+        noticed_s: Time until the station said so; negative = it needs to notice nothing.
+        back_s: Time until it was ready again after the fault was over.
+        said: What it said.
+    """
+
+    fault: str
+    noticed_s: float
+    back_s: float
+    said: str
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """A file system in memory at this folder."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m", "tmpfs", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class Day:
+    """Breaks one thing after the other.
+
+    Args:
+        rig: The station.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def rows(self) -> Iterator[Row]:
+        """All faults in turn."""
+        yield self._camera_hangs()
+        yield self._killed("capture-0")
+        yield self._killed("station")
+        yield self._killed("publisher")
+        yield self._broker_down()
+        yield self._disk_full()
+
+    def _camera_hangs(self) -> Row:
+        pid = self._rig.pid("capture-0")
+        os.kill(pid, signal.SIGSTOP)
+        noticed_s = self._rig.wait(lambda: "down" in self._reason(), "the camera's loss")
+        said = self._reason()
+        self._rig.wait(lambda: self._rig.pid("capture-0") not in (0, pid), "a new capture process")
+        return self._row("camera hangs", noticed_s, said)
+
+    def _killed(self, role: str) -> Row:
+        pid = self._rig.pid(role)
+        self._rig.kill(role)
+        noticed_s = self._rig.wait(lambda: self._rig.pid(role) not in (0, pid), f"a new {role}")
+        return self._row(f"{role} killed", noticed_s, "started again")
+
+    def _broker_down(self) -> Row:
+        self._rig.broker.kill()
+        time.sleep(4)
+        ready = self._rig.is_ready()
+        self._rig.broker.start()
+        return self._row("broker down for 4 s", -1.0, "the line runs on" if ready else "NOT READY")
+
+    def _disk_full(self) -> Row:
+        filler = self._rig.folder.root / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
+            while True:
+                out.write(b"\0" * 65536)
+        noticed_s = self._rig.wait(lambda: "cannot be stored" in self._log(), "the full disk")
+        time.sleep(2)
+        filler.unlink()
+        return self._row("disk full for 2 s", noticed_s, "parts cannot be stored")
+
+    def _row(self, fault: str, noticed_s: float, said: str) -> Row:
+        row = Row(fault, noticed_s, self._rig.wait(self._rig.is_ready, "ready again"), said)
+        time.sleep(1.5)
+        return row
+
+    def _reason(self) -> str:
+        station = self._rig.station()
+        return station.reason if station is not None else ""
+
+    def _log(self) -> str:
+        return self._rig.log()
+
+
+def bad_day(root: Path) -> tuple[list[Row], list[str], str]:
+    """Live through it.
+
+    Args:
+        root: An empty folder.
+
+    Returns:
+        What broke, what must not have been, and counts.
+    """
+    disk = root / "disk"
+    with small_disk(disk):
+        workshop = Workshop(disk)
+        workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+        rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=_RATE)
+        try:
+            rig.start()
+            rig.line.start()
+            rows = list(Day(rig).rows())
+            rig.stop()
+            history = rig.history()
+        finally:
+            rig.close()
+    return rows, history.violations(), history.summary()
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as root:
+        rows, violations, summary = bad_day(Path(root))
+    print("| fault | noticed after, s | ready again after, s | |\n|---|---|---|---|")
+    for row in rows:
+        noticed = f"{row.noticed_s:.1f}" if row.noticed_s >= 0 else ""
+        print(f"| {row.fault} | {noticed} | {row.back_s:.1f} | {row.said} |")
+    print(f"\n{summary}\n{len(violations)} violations")
+    for violation in violations[:20]:
+        print(f"  {violation}")
+    sys.exit(bool(violations))
+
+
+if __name__ == "__main__":
+    main()
