@@ -4,6 +4,8 @@
 #   make bench ARGS="DIR DIR"        folders of real pictures, MVTec style
 #   make bench-train SETS="DIR DIR"  the training against flat ones; the four drawn products come on top
 #   make bench-ablation, bench-few   the same for what each part brings and for few pictures
+#   make bench-gate SETS="DIR DIR"   what the quality gate costs, catches and stops wrongly; bench-station: the station without its engine
+#   make badday, soak KILLS=1000     a station under attack
 #   make check-export ARGS="DIR DIR"  audit, NVIDIA's builder, fidelity and accuracy gate; a drawn part without ARGS
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY  := $(VENV)/.dev-ready
 
-.PHONY: demo test check check-export nvidia bench bench-train bench-ablation bench-few bench-edge clean
+.PHONY: demo test check check-export nvidia bench bench-train bench-ablation bench-few bench-edge bench-gate bench-station soak badday clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_READY)
@@ -57,12 +59,17 @@ bench-edge: $(DEV_READY)
 	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
 	$(BIN)/python benchmarks/engine_overhead.py
 
+bench-station: $(DEV_READY)
+	$(BIN)/python -m benchmarks.station_overhead
+
 bench-gate: $(DEV_READY)
 	$(BIN)/python -m benchmarks.quality_gate $(SETS)
 
-# The long form of what the tests do shortly: kill -9 of every process, capture processes killed and stopped.
+# The long form of what the tests do shortly: kill -9 of every process, capture processes killed and stopped, a line
+# that is far too fast, power cuts.
+SOAK := KENPIN_KILLS=$(or $(KILLS),1000) KENPIN_CYCLES=200 KENPIN_OVERLOAD_S=600 KENPIN_CUTS=5000
 soak: $(DEV_READY)
-	KENPIN_KILLS=$(or $(KILLS),1000) KENPIN_CYCLES=200 $(BIN)/python -m pytest tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py
+	$(SOAK) $(BIN)/python -m pytest tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py tests/edge_runtime/test_power_cut.py
 
 badday: $(DEV_READY)
 	$(BIN)/python -m benchmarks.badday $(ARGS)

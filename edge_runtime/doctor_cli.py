@@ -1,4 +1,4 @@
-"""`kenpin doctor`: what is wrong with this machine or station, and what to do about it."""
+"""`kenpin doctor` and `kenpin support`: what is wrong here, what to do about it, and what to send."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kenpin.config import load_config
+from kenpin.config import StationConfig, load_config
 from kenpin.edge_runtime.doctor import Finding, examine
 from kenpin.edge_runtime.doctor_host import host_checks
 from kenpin.edge_runtime.doctor_station import station_checks
+from kenpin.edge_runtime.support import write_dump
 
 _STYLE = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
 
@@ -26,15 +27,28 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
 
     Ends with 1 when a line says FAIL. Changes nothing.
     """
-    config = load_config(config_path) if config_path is not None else None
-    checks = host_checks(config.station.state_dir if config is not None else Path.cwd())
-    findings = examine([*checks, *(station_checks(config) if config is not None else [])])
+    findings = _examine(load_config(config_path) if config_path is not None else None)
     if as_json:
         click.echo(json.dumps({"findings": [dataclasses.asdict(f) for f in findings]}))
     else:
         Console(stderr=True).print(_table(findings))
     if any(f.verdict == "FAIL" for f in findings):
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Zip file to write.")
+def support(config_path: Path, out: Path) -> None:
+    """Collect what somebody elsewhere needs to see of a station; no password, key or picture is in it."""
+    config = load_config(config_path)
+    names = write_dump(config, _examine(config), out)
+    click.echo(f"{out}: {', '.join(names)}\nlook into it before you send it", err=True)
+
+
+def _examine(config: StationConfig | None) -> list[Finding]:
+    checks = host_checks(config.station.state_dir if config is not None else Path.cwd())
+    return examine([*checks, *(station_checks(config) if config is not None else [])])
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -42,6 +42,11 @@ _VERBS = {
     "trigger": ("kenpin.edge_runtime.source_cli:trigger", "edge", "Ask a running station for one part."),
     "events": ("kenpin.edge_runtime.cli:events", "edge", "Read the station's events."),
     "doctor": ("kenpin.edge_runtime.doctor_cli:doctor", "edge", "Say what is wrong here, and what to do."),
+    "support": (
+        "kenpin.edge_runtime.doctor_cli:support",
+        "edge",
+        "Collect what a helper needs, without secrets.",
+    ),
     "service": ("kenpin.edge_runtime.service_cli:service", "edge", "Run a station by systemd."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }

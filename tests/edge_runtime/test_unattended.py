@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from benchmarks.rig import Rig
 
 # A release run takes 1,000.
 KILLS = int(os.environ.get("KENPIN_KILLS", "100"))
+# A release run takes 600 seconds.
+OVERLOAD_S = float(os.environ.get("KENPIN_OVERLOAD_S", "5"))
 ROLES = ("station", "capture-0", "capture-0", "publisher", "publisher", "health")
 
 
@@ -47,6 +50,24 @@ def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
     verdicts = {part["verdict"] for part in history.parts}
     assert {"OK", "NG", "REVIEW", "MISSED"} <= verdicts
     assert any(line["pass"] for line in history.outputs)
+
+
+@pytest.mark.slow
+def test_a_line_that_is_far_too_fast_gets_one_answer_each(workshop: Any, tmp_path: Path) -> None:
+    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=400)
+    try:
+        rig.start()
+        rig.line.start()
+        time.sleep(OVERLOAD_S)
+        rig.stop()
+        history = rig.history()
+    finally:
+        rig.close()
+    assert history.violations() == [], history.summary()
+    counts = Counter(row["verdict"] for row in history.parts)
+    assert counts["MISSED"] > len(history.triggers) / 4
+    assert counts["OK"] > 0
 
 
 def part(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kenpin.edge_runtime import gpio_lines, gpio_output, gpio_trigger
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.log_output import LogOutput
+from kenpin.edge_runtime.mqtt_output import MqttOutput
+from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.outputs import Outputs
+from kenpin.edge_runtime.result_inbox import ResultInbox, wake_publisher
+from kenpin.errors import ConfigError
+
+OK, NG = Result("a", 1, Verdict.OK), Result("b", 2, Verdict.NG)
+
+
+class Told:
+    """An output that notes what it is told, and fails on demand."""
+
+    def __init__(self, failure: str = "") -> None:
+        self.results: list[Result] = []
+        self.beats: list[bool] = []
+        self.failure = failure
+
+    def beat(self, *, ready: bool) -> None:
+        self.beats.append(ready)
+        if self.failure:
+            raise OSError(self.failure)
+
+    def busy(self, *, busy: bool) -> None:
+        pass
+
+    def result(self, result: Result) -> None:
+        if self.failure:
+            raise OSError(self.failure)
+        self.results.append(result)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_ok_that_one_output_cannot_tell_is_none() -> None:
+    first, broken, last = Told(), Told("cable cut"), Told()
+    outputs = Outputs([first, broken, last])
+    with pytest.raises(OSError, match="cable cut"):
+        outputs.result(OK)
+    assert last.results == []
+    assert outputs.trouble == "the output failed: cable cut"
+
+
+def test_what_holds_a_part_back_is_told_wherever_it_can_be() -> None:
+    broken, last = Told("cable cut"), Told()
+    Outputs([broken, last]).result(NG)
+    assert last.results == [NG]
+
+
+def test_an_output_that_works_again_is_no_trouble_any_more() -> None:
+    output = Told("cable cut")
+    outputs = Outputs([output])
+    outputs.beat(ready=True)
+    assert outputs.trouble
+    output.failure = ""
+    outputs.beat(ready=True)
+    assert outputs.trouble == ""
+
+
+def test_the_log_has_a_line_per_result_and_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    output = LogOutput(path, max_bytes=300)
+    for number in range(6):
+        output.result(Result(f"p{number}", number, Verdict.OK if number % 2 else Verdict.NG))
+    output.close()
+    lines = [json.loads(line) for line in (tmp_path / "outputs.jsonl.1").read_text().splitlines()]
+    lines += [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["part_id"], line["pass"]) for line in lines] == [(f"p{k}", bool(k % 2)) for k in range(6)]
+
+
+def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="output log") as error:
+        LogOutput(tmp_path / "none" / "outputs.jsonl")
+    assert error.value.cure
+
+
+def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
+    output = MqttOutput(tmp_path)
+    with pytest.raises(OSError, match="No such file"):
+        output.result(OK)
+    inbox = ResultInbox(tmp_path)
+    output.result(OK)
+    wake_publisher(tmp_path)
+    assert inbox.receive(1.0) == [OK]
+    started_s = time.monotonic()
+    assert inbox.receive(0.1) == []
+    assert time.monotonic() - started_s >= 0.1
+    inbox.close()
+    wake_publisher(tmp_path)  # nobody there: no error
+
+
+class Request:
+    """What gpiod hands out."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.levels: list[tuple[int, int]] = []
+        self.events: list[Any] = []
+        self.released = False
+
+    def set_value(self, line: int, value: int) -> None:
+        self.levels.append((line, value))
+
+    def wait_edge_events(self, timeout: float) -> bool:
+        return bool(self.events)
+
+    def read_edge_events(self, count: int) -> list[Any]:
+        return [self.events.pop(0) for _ in range(count)]
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """gpiod without a chip: there is none here."""
+    made: list[Request] = []
+
+    def request_lines(chip: str, *, consumer: str, config: Any) -> Request:
+        if chip != "/dev/gpiochip0":
+            raise FileNotFoundError(2, "No such file or directory")
+        made.append(Request(config))
+        return made[-1]
+
+    line = SimpleNamespace(
+        Value=SimpleNamespace(ACTIVE=1, INACTIVE=0),
+        Direction=SimpleNamespace(OUTPUT="output"),
+        Edge=SimpleNamespace(RISING="rising"),
+    )
+    gpiod = SimpleNamespace(line=line, LineSettings=lambda **given: given, request_lines=request_lines)
+    for module in (gpio_lines, gpio_output, gpio_trigger):
+        monkeypatch.setattr(module, "load_gpiod", lambda: gpiod)
+    return made
+
+
+def test_gpio_toggles_ready_and_valid_and_sets_pass_first(requests: list[Request]) -> None:
+    output = gpio_output.GpioOutput("gpiochip0/4,17,27,22")
+    (request,) = requests
+    output.beat(ready=True)
+    output.beat(ready=True)
+    output.beat(ready=False)
+    output.busy(busy=True)
+    output.result(OK)
+    output.result(NG)
+    output.close()
+    ready, busy, valid, passes = 4, 17, 27, 22
+    assert request.levels[:4] == [(ready, 1), (ready, 0), (ready, 0), (busy, 1)]
+    assert request.levels[4:8] == [(passes, 1), (valid, 1), (passes, 0), (valid, 0)]
+    assert request.levels[8:] == [(passes, 0), (ready, 0), (busy, 0), (valid, 0)]
+    assert request.released
+
+
+def test_gpio_edges_are_triggers_with_the_kernels_number_and_time(requests: list[Request]) -> None:
+    trigger = gpio_trigger.GpioTrigger("gpiochip0/18")
+    now_ns = time.monotonic_ns()
+    requests[0].events.append(SimpleNamespace(line_seqno=7, timestamp_ns=now_ns))
+    found = trigger.wait(time.monotonic() + 1)
+    assert found is not None
+    assert (found.trigger_id, found.mono_ns) == (7, now_ns)
+    assert trigger.wait(time.monotonic()) is None
+
+
+@pytest.mark.parametrize("lines", ["gpiochip0/4,17", "gpiochip0/4,4,5,6", "4,5,6,7", "gpiochip0/a,b,c,d"])
+def test_wrong_gpio_lines_are_said(requests: list[Request], lines: str) -> None:
+    with pytest.raises(ConfigError, match="does not name 4 GPIO lines"):
+        gpio_output.GpioOutput(lines)
+
+
+def test_a_chip_that_is_not_there_is_said(requests: list[Request]) -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        gpio_output.GpioOutput("gpiochip9/4,17,27,22")

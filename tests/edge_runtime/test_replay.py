@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime.replay_source import INDEX
+from kenpin.edge_runtime.source import Fault, Lull
+from kenpin.edge_runtime.sources import make_source
+from kenpin.errors import SourceError
+from kenpin.frame import Frame
+from kenpin.synthetic import draw_part
+
+
+def record(source: str, out: Path, frames: int) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "kenpin",
+        "record",
+        "--source",
+        source,
+        "--out",
+        out,
+        "--frames",
+        str(frames),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def play(root: Path, speed: float = 0) -> list[Frame | Fault]:
+    source = make_source(f"replay:{root}?speed={speed}")
+    source.open()
+    items: list[Frame | Fault] = []
+    while (item := source.next(time.monotonic() + 1)) is not Lull.END:
+        if not isinstance(item, Lull):
+            items.append(item)
+    return items
+
+
+def test_what_was_recorded_is_played_with_its_own_times(tmp_path: Path) -> None:
+    done = record("synthetic:cap?rate=20", tmp_path / "new", 5)
+    assert done.returncode == 0, done.stderr
+    assert f"--source replay:{tmp_path / 'new'}" in done.stderr
+    started_s = time.monotonic()
+    items = play(tmp_path / "new", speed=1)
+    assert 0.18 < time.monotonic() - started_s < 1
+    for index, item in enumerate(items):
+        assert isinstance(item, Frame)
+        assert item.part_id == f"cap-1-{index:06d}"
+        assert np.array_equal(item.image, draw_part("cap", seed=1, index=index, defect_share=0.2).image)
+    assert record("synthetic:cap", tmp_path / "new", 1).returncode == 2
+
+
+def test_gaps_repeats_and_faults_can_be_written_by_hand(tmp_path: Path) -> None:
+    record("synthetic:cap?rate=100", tmp_path / "new", 2)
+    lines = [json.loads(line) for line in (tmp_path / "new" / INDEX).read_text().splitlines()]
+    lines[0]["trigger_id"], lines[1]["trigger_id"] = 5, 8
+    lines[1]["file"] = lines[0]["file"]
+    lines.append({"part_id": "x", "trigger_id": 9, "after_ns": 0, "reason": "no frame came"})
+    lines.append({"part_id": "y", "trigger_id": 10, "after_ns": 0, "file": "gone.png"})
+    (tmp_path / "new" / INDEX).write_text("\n".join(json.dumps(line) for line in lines))
+    first, second, fault, gone = play(tmp_path / "new")
+    assert isinstance(first, Frame)
+    assert isinstance(second, Frame)
+    assert np.array_equal(first.image, second.image)
+    assert [item.trigger_id for item in (first, second, fault, gone)] == [5, 8, 9, 10]
+    assert [item.reason for item in (fault, gone) if isinstance(item, Fault)] == [
+        "no frame came",
+        "cannot read the picture: No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize("line", ["{}", "x", '{"part_id": "a", "after_ns": 0, "file": "../a.png"}'])
+def test_a_damaged_recording_is_said_with_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / INDEX).write_text(f"{line}\n")
+    with pytest.raises(SourceError, match="recording is damaged") as error:
+        make_source(f"replay:{tmp_path}").open()
+    assert "line 1" in error.value.where
+
+
+def test_a_folder_without_a_recording_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read") as error:
+        make_source(f"replay:{tmp_path}").open()
+    assert "kenpin record" in error.value.cure

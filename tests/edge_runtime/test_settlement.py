@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime import settlement as settlement_module
+from kenpin.edge_runtime.decide import Decision, Model, Verdict
+from kenpin.edge_runtime.engine import Scored
+from kenpin.edge_runtime.inspection import Inspection
+from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.settlement import Settlement
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.errors import StoreError
+
+SCORED = Scored(1.0, (1.0, 1.0, 1.0), np.zeros((2, 2), np.float32))
+
+
+class Disk:
+    """A store whose disk can fail."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store(path)
+        self.is_full = False
+
+    def commit(self, entries: Any) -> list[int]:
+        if self.is_full:
+            raise StoreError("the disk is full")
+        return self.store.commit(entries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+class Line:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.failure = ""
+
+    def result(self, result: Result) -> None:
+        if self.failure and result.verdict is Verdict.OK:
+            raise OSError(self.failure)
+        self.told.append((result.part_id, result.verdict.value))
+
+
+class Bench:
+    """A settlement with all around it."""
+
+    def __init__(self, path: Path) -> None:
+        self.disk, self.line = Disk(path), Line()
+        self.late = ""
+        evidence = SimpleNamespace(offer=lambda *_: None, written=list)
+        self.settlement = Settlement(
+            self.disk,  # type: ignore[arg-type]
+            self.line,  # type: ignore[arg-type]
+            evidence,  # type: ignore[arg-type]
+            too_late=lambda _part: self.late,
+        )
+
+    def settle(self, part_id: str, verdict: Verdict) -> Verdict:
+        record = SimpleNamespace(t1=2.0, t2=3.0, rev=1)
+        part = Part(
+            part_id,
+            "cam",
+            "s",
+            0,
+            time.monotonic_ns(),
+            Decision(verdict, scored=SCORED),
+            model=Model("m", "x", "int8"),
+            record=record,  # type: ignore[arg-type]
+            frame_id=1,
+        )
+        event: Any = SimpleNamespace(topic="event/anomaly", to_json=lambda: b'{"x": 1}')
+        found = self.settlement.settle(Inspection(part, event if verdict is Verdict.NG else None))
+        return found.part.decision.verdict
+
+    def rows(self, table: str = "part") -> list[tuple[Any, ...]]:
+        columns = "part_id, verdict, cause, released" if table == "part" else "part_seq"
+        return self.disk.store._connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq").fetchall()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "station.db")
+    yield made
+    made.disk.store.close()
+
+
+def test_a_bad_part_is_told_before_its_record_and_a_good_one_after(bench: Bench) -> None:
+    order: list[str] = []
+    bench.line.told = SimpleNamespace(append=lambda told: order.append(told[1]))  # type: ignore[assignment]
+    commit = bench.disk.commit
+    bench.disk.commit = lambda entries: (order.append("commit"), commit(entries))[1]  # type: ignore[method-assign]
+    bench.settle("a", Verdict.NG)
+    bench.settle("b", Verdict.OK)
+    assert order == ["NG", "commit", "commit", "OK"]
+
+
+def test_parts_of_a_full_disk_are_written_later_with_their_alerts_and_none_is_ok(bench: Bench) -> None:
+    bench.settle("a", Verdict.OK)
+    bench.disk.is_full = True
+    assert bench.settle("b", Verdict.OK) is Verdict.NO_DECISION
+    assert bench.settle("c", Verdict.NG) is Verdict.NG
+    bench.settlement.catch_up()
+    assert "disk is full" in bench.settlement.trouble
+    assert [row[0] for row in bench.rows()] == ["a"]
+    bench.disk.is_full = False
+    bench.settlement.catch_up()
+    assert bench.settlement.trouble == ""
+    bench.settle("d", Verdict.OK)
+    bench.disk.store.flush()
+    assert bench.rows() == [
+        ("a", "OK", "", 1),
+        ("b", "NO_DECISION", "store", 0),
+        ("c", "NG", "", 0),
+        ("d", "OK", "", 1),
+    ]
+    assert bench.rows("outbox") == [(3,)]
+    assert bench.line.told == [("a", "OK"), ("b", "NO_DECISION"), ("c", "NG"), ("d", "OK")]
+
+
+def test_so_many_wait_and_what_is_forgotten_is_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settlement_module, "_OWED", 3)
+    bench.disk.is_full = True
+    for number in range(5):
+        bench.settle(str(number), Verdict.NG)
+    bench.disk.is_full = False
+    bench.settlement.catch_up()
+    assert [row[0] for row in bench.rows()] == ["2", "3", "4"]
+    assert bench.settlement.forgotten == 2
+
+
+@pytest.mark.parametrize(("late", "failure", "cause"), [("late", "", "deadline"), ("", "cable cut", "output")])
+def test_an_ok_that_comes_late_or_cannot_be_told_is_withdrawn(
+    bench: Bench, late: str, failure: str, cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.late, bench.line.failure = late, failure
+    assert bench.settle("a", Verdict.OK) is Verdict.NO_DECISION
+    bench.disk.store.flush()
+    assert bench.rows() == [("a", "NO_DECISION", cause, 0)]
+    assert bench.line.told == [("a", "NO_DECISION")]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kenpin.edge_runtime.mqtt_trigger import MqttTrigger
+from kenpin.edge_runtime.run_socket import send_in
+from kenpin.edge_runtime.trigger_input import SoftwareTrigger, make_trigger_input, send_trigger
+from kenpin.edge_runtime.trigger_message import read_trigger
+from kenpin.errors import ConfigError, SourceError
+
+
+def soon() -> float:
+    return time.monotonic() + 1
+
+
+def test_a_program_triggers_through_the_socket(tmp_path: Path) -> None:
+    trigger = SoftwareTrigger(tmp_path)
+    send_trigger(tmp_path, 7, "A-7")
+    found = trigger.wait(soon())
+    assert found is not None
+    assert (found.trigger_id, found.part_id) == (7, "A-7")
+    assert trigger.wait(time.monotonic()) is None
+    assert (tmp_path / "trigger.sock").stat().st_mode & 0o777 == 0o600
+    trigger.close()
+    with pytest.raises(SourceError, match="no station takes triggers") as error:
+        send_trigger(tmp_path, 8)
+    assert "kenpin run" in error.value.cure
+
+
+def test_a_long_path_is_no_hindrance(tmp_path: Path) -> None:
+    run = tmp_path / ("x" * 120)
+    trigger = SoftwareTrigger(run)
+    send_trigger(run, 1)
+    assert trigger.wait(soon()) is not None
+    trigger.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        b"{}",
+        b"null",
+        b"[1]",
+        b"1.5",
+        b"-1",
+        b"true",
+        b'{"trigger_id": true}',
+        b'{"trigger_id": 1, "more": 2}',
+        b'{"trigger_id": 1, "part_id": 2}',
+        b'{"trigger_id": 1, "part_id": "a\\u0000b"}',
+        b'{"trigger_id": 99999999999999999999}',
+        b'{"trigger_id": 1, "part_id": "' + b"x" * 300 + b'"}',
+        b"[" * 1000,
+        b" " * 2000 + b"1",
+    ],
+)
+def test_what_is_no_trigger_is_ignored_and_counted(tmp_path: Path, data: bytes) -> None:
+    trigger = SoftwareTrigger(tmp_path)
+    send_in(tmp_path, "trigger.sock", data)
+    send_trigger(tmp_path, 2)
+    found = trigger.wait(soon())
+    assert found is not None
+    assert found.trigger_id == 2
+    assert trigger.refused == 1
+    trigger.close()
+
+
+@given(st.binary(max_size=200))
+def test_no_datagram_breaks_it(data: bytes) -> None:
+    found = read_trigger(data)
+    assert found is None or 0 <= found.trigger_id < 2**63
+
+
+def test_a_socket_that_a_kill_left_is_replaced(tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    left.bind(str(tmp_path / "trigger.sock"))
+    left.close()
+    trigger = SoftwareTrigger(tmp_path)
+    send_trigger(tmp_path, 1)
+    assert trigger.wait(soon()) is not None
+    trigger.close()
+
+
+def publish(port: int, payload: str, *more: str) -> None:
+    command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-t", "plc/part", "-m", payload, *more]
+    subprocess.run(command, check=True)
+
+
+def test_messages_trigger_and_retained_ones_do_not(workshop: Any, mosquitto: Any, wait_for: Any) -> None:
+    publish(mosquitto.port, "5", "-r")
+    workshop.port = mosquitto.port
+    trigger = MqttTrigger(workshop.config("usb:0"), "plc/part")
+    wait_for(lambda: trigger.refused == 1, "the retained message")
+    publish(mosquitto.port, "6")
+    publish(mosquitto.port, "nonsense")
+    publish(mosquitto.port, '{"trigger_id": 7, "part_id": "A-7"}')
+    found = [trigger.wait(soon()) for _ in range(2)]
+    assert [(t.trigger_id, t.part_id) if t else None for t in found] == [(6, ""), (7, "A-7")]
+    assert trigger.refused == 2
+    trigger.close()
+
+
+def test_triggers_that_nothing_can_deliver_are_said(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.config("usb:0")
+    for kind, what in (("modbus", "Modbus output"), ("mqtt:plc/part", "a broker")):
+        source = config.source.model_copy(update={"trigger": kind})
+        with pytest.raises(ConfigError, match=what):
+            make_trigger_input(config.model_copy(update={"source": source}), tmp_path, None)
+    assert make_trigger_input(config, tmp_path, None) is None
+
+
+def test_the_command_says_where_no_station_listens(workshop: Any) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "kenpin",
+        "trigger",
+        "--config",
+        workshop.toml("usb:0"),
+        "--trigger-id",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no station takes triggers here" in done.stderr
