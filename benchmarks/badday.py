@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rig import Rig
-from tests.edge_runtime.conftest import Workshop
+from kenpin.activation import change_activation
+from kenpin.bundle import install_bundle
+from tests.edge_runtime.conftest import GOLDEN_SCORE, Workshop, brightness_model
 
 _RATE = 10
 _DISK_MB = 24
@@ -57,10 +59,12 @@ class Day:
 
     Args:
         rig: The station.
+        candidate: An installed bundle that fails.
     """
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, candidate: str) -> None:
         self._rig = rig
+        self._candidate = candidate
 
     def rows(self) -> Iterator[Row]:
         """All faults in turn."""
@@ -70,6 +74,7 @@ class Day:
         yield self._killed("publisher")
         yield self._broker_down()
         yield self._disk_full()
+        yield self._bundle_fails()
 
     def _camera_hangs(self) -> Row:
         pid = self._rig.pid("capture-0")
@@ -102,6 +107,15 @@ class Day:
         filler.unlink()
         return self._row("disk full for 2 s", noticed_s, "parts cannot be stored")
 
+    def _bundle_fails(self) -> Row:
+        """A bundle that scores its golden frames as it should, and no part."""
+        before = self._rig.folder.installed().name
+        change_activation(self._rig.folder, lambda was: was.wanting(self._candidate, "activate"))
+        self._rig.wait(lambda: "on trial" in self._log(), "the changeover")
+        noticed_s = self._rig.wait(lambda: "was given up" in self._log(), "the way back")
+        is_back = self._rig.folder.installed().name == before
+        return self._row("new bundle fails", noticed_s, "gone back by itself" if is_back else "NOT GONE BACK")
+
     def _row(self, fault: str, noticed_s: float, said: str) -> Row:
         row = Row(fault, noticed_s, self._rig.wait(self._rig.is_ready, "ready again"), said)
         time.sleep(1.5)
@@ -128,11 +142,14 @@ def bad_day(root: Path) -> tuple[list[Row], list[str], str]:
     with small_disk(disk):
         workshop = Workshop(disk)
         workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+        fails = workshop.bundle(model=brightness_model(breaks_at=GOLDEN_SCORE + 1), version="2.0")
+        install_bundle(fails, workshop.folder.bundles)
+        workshop.calibrate(fails, rev=2, t1=107.0, t2=109.0)
         rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=_RATE)
         try:
             rig.start()
             rig.line.start()
-            rows = list(Day(rig).rows())
+            rows = list(Day(rig, fails.sha256).rows())
             rig.stop()
             history = rig.history()
         finally:

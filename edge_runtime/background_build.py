@@ -28,13 +28,21 @@ class BackgroundBuild:
         folder: The station's folder.
         precision: Which of the bundle's models.
         trusted: Files of the keys whose bundles may run.
+        bundle: Folder of an installed bundle; default: the active one.
 
     Attributes:
         told: How it goes, for a person; changes a few times in a build.
     """
 
-    def __init__(self, folder: StationFolder, precision: Precision, trusted: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        folder: StationFolder,
+        precision: Precision,
+        trusted: Sequence[Path],
+        bundle: Path | None = None,
+    ) -> None:
         command = [sys.executable, "-m", "kenpin", "build-engine", "--state", str(folder.root)]
+        command += ["--bundle", str(bundle)] if bundle is not None else []
         command += ["--precision", precision, *(word for key in trusted for word in ("--trust", str(key)))]
         self.told = "the engine is being built"
         self._folder = folder
@@ -49,6 +57,10 @@ class BackgroundBuild:
         _log.info("Building the %s engine in the background.", precision)
         self._watcher = threading.Thread(target=self._watch, name="engine build", daemon=True)
         self._watcher.start()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        self._watcher.join()
 
     def close(self) -> None:
         """End it if it still runs; the next start of the station begins again."""

@@ -90,12 +90,16 @@ class Judge:
         desk: What it works with.
 
     Attributes:
+        ready: What judges.
+        look: Looks at a frame before.
         lost: Why this process can judge no part any more; the part in hand still gets its verdict.
     """
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+        self.ready = desk.ready
+        self.look = desk.look
         self.lost: DeviceLost | None = None
+        self._desk = desk
 
     def inspect(self, shot: Shot) -> Inspection:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
@@ -128,8 +132,8 @@ class Judge:
         return _Judged(item, Decision(Verdict.NO_DECISION, reason, cause="engine"))
 
     def _decided(self, frame: Frame) -> _Judged:
-        ready = self._desk.ready
-        seen = self._desk.look.at(frame)
+        ready = self.ready
+        seen = self.look.at(frame)
         if seen.finding:
             return _Judged(frame, Decision(Verdict.NO_DECISION, seen.finding, cause=seen.cause))
         if ready.engine is None:
@@ -141,7 +145,7 @@ class Judge:
         if ready.fault:
             # Scored all the same: thresholds can be fitted to stored scores.
             decision = Decision(Verdict.NO_DECISION, ready.fault, scored, "not_ready")
-        stuck = self._desk.look.stuck(frame.camera, scored.score)
+        stuck = self.look.stuck(frame.camera, scored.score)
         if stuck:
             decision = Decision(Verdict.NO_DECISION, stuck, scored, "score")
         region = None
@@ -150,7 +154,7 @@ class Judge:
         return _Judged(frame, decision, infer_ms, region)
 
     def _part(self, shot: Shot, judged: _Judged) -> Part:
-        item, ready = judged.item, self._desk.ready
+        item, ready = judged.item, self.ready
         return Part(
             part_id=shot.part_id,
             camera=item.camera,

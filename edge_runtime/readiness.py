@@ -38,16 +38,22 @@ class Readiness:
     build: Precision | None = None
 
 
-def check_readiness(folder: StationFolder, trusted: Sequence[PublicKey]) -> Readiness:
+def check_readiness(
+    folder: StationFolder, trusted: Sequence[PublicKey], bundle_sha256: str | None = None
+) -> Readiness:
     """Verify and load what the station's folder holds. Nothing in it makes this raise.
 
     Args:
         folder: The station's folder.
         trusted: Keys whose bundles may run.
+        bundle_sha256: Which of the installed bundles; default: the active one.
     """
-    record, record_fault = _newest_record(folder)
+    record: CalibrationRecord | None = None
+    record_fault = ""
     try:
-        bundle = open_bundle(folder.installed(), trusted)
+        path = folder.bundles / bundle_sha256 if bundle_sha256 else folder.installed()
+        record, record_fault = _newest_record(folder, path.name)
+        bundle = open_bundle(path, trusted)
         choice = _choose(folder, bundle, record)
     except (KenpinError, OSError, ImportError) as error:
         return Readiness(record=record, fault=_in_one_line(error))
@@ -77,13 +83,15 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _newest_record(folder: StationFolder) -> tuple[CalibrationRecord | None, str]:
+def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[CalibrationRecord | None, str]:
+    """The newest record for this bundle; without one the newest of all, to say which bundle that is for."""
     try:
         key = folder.key.with_suffix(".pub")
         records = load_records(folder.records, PublicKey.load(key)) if folder.records.exists() else []
     except (KenpinError, OSError) as error:
         return None, _in_one_line(error)
-    return (records[-1] if records else None), ""
+    own = [record for record in records if record.bundle_sha256 == bundle_sha256]
+    return next(reversed(own or records), None), ""
 
 
 def _in_one_line(error: Exception) -> str:

@@ -58,6 +58,9 @@ SERIES: Mapping[str, Series] = {
     "outbox_dropped": Series("gauge", (), "Events that were evicted before they were acknowledged, ever."),
     "disk_free_bytes": Series("gauge", (), "Free space where the station's folder is."),
     "clock_synced": Series("gauge", (), "1 while the clock is synchronised."),
+    "bundle_on_trial": Series("gauge", (), "1 while a new bundle is on trial."),
+    "shadow_parts_total": Series("counter", (), "Parts that the watched bundle has judged too."),
+    "shadow_disagreements_total": Series("counter", (), "Parts that it would have judged otherwise."),
     "bundle_info": Series("gauge", ("model", "precision", "bundle_sha256"), "What judges the parts."),
 }
 

@@ -19,6 +19,8 @@ from types import TracebackType
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.background_build import BackgroundBuild
+from kenpin.edge_runtime.candidate import Proof
+from kenpin.edge_runtime.changeover import Changeover, begin
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.edge_runtime.evidence import Evidence
@@ -29,7 +31,7 @@ from kenpin.edge_runtime.outbox import Depth
 from kenpin.edge_runtime.output import Output
 from kenpin.edge_runtime.outputs import make_outputs
 from kenpin.edge_runtime.pulse import Pulse
-from kenpin.edge_runtime.readiness import check_readiness
+from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import Lull
@@ -101,7 +103,8 @@ class Station:
         self._told_trouble = ""
         self._told_state: tuple[State, str] = ("STARTING", "")
         self._counters = Counters()
-        trusted = [PublicKey.load(path) for path in config.station.trusted_keys]
+        for path in config.station.trusted_keys:
+            PublicKey.load(path)  # a key that cannot be read is found now, not at the first change of bundles
         folder = StationFolder(config.station.state_dir)
         folder.create()
         with contextlib.ExitStack() as opened:
@@ -122,23 +125,19 @@ class Station:
             )
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)
-            self._ready = check_readiness(folder, trusted)
-            if self._ready.engine is not None:
-                opened.callback(self._ready.engine.close)
+            proof = Proof(folder, config.station.trusted_keys, config.decide.timeout_ms)
+            activation, ready = begin(proof)
             self._build: BackgroundBuild | None = None
-            if self._ready.build is not None:
-                self._build = BackgroundBuild(folder, self._ready.build, config.station.trusted_keys)
+            if ready.build is not None:
+                self._build = BackgroundBuild(folder, ready.build, config.station.trusted_keys)
                 opened.enter_context(contextlib.closing(self._build))
             self._evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
-            self._look = Look(
-                self._ready,
-                cameras=[camera.camera for camera in cameras],
-                live=[camera.camera for camera in cameras if camera.live],
-            )
-            self._judge = Judge(self._desk(config))
-            self._settlement = Settlement(
-                self._store, self._outputs, self._evidence, too_late=self._judge.too_late
-            )
+            self._cameras = cameras
+            self._timeout_ms = config.decide.timeout_ms
+            judge = self._judge_with(ready)
+            self._changeover = Changeover(proof, activation, judge, self._judge_with)
+            opened.enter_context(contextlib.closing(self._changeover))
+            self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=judge.too_late)
             self._pulse = Pulse(folder.run, watch, self._vitals)
             self._opened = opened.pop_all()
 
@@ -150,15 +149,19 @@ class Station:
     ) -> None:
         self._opened.close()
 
-    def _desk(self, config: StationConfig) -> Desk:
-        return Desk(
-            self._ready,
-            self._look,
-            self._identity,
-            self._counters,
-            timeout_ms=config.decide.timeout_ms,
-            image_ref=self._evidence.name_for,
+    def _judge_with(self, ready: Readiness) -> Judge:
+        """A judge of this station that works with what was found."""
+        look = Look(
+            ready,
+            cameras=[camera.camera for camera in self._cameras],
+            live=[camera.camera for camera in self._cameras if camera.live],
         )
+        image_ref = self._evidence.name_for
+        return Judge(Desk(ready, look, self._identity, self._counters, self._timeout_ms, image_ref))
+
+    @property
+    def _ready(self) -> Readiness:
+        return self._changeover.judge.ready
 
     @property
     def fault(self) -> str:
@@ -183,10 +186,14 @@ class Station:
         try:
             for shot in self._shots(max_parts, stopping):
                 self._outputs.busy(busy=True)
-                self._count(self._settlement.settle(self._judge.inspect(shot)))
+                judge = self._changeover.judge
+                settled = self._settlement.settle(judge.inspect(shot))
                 self._outputs.busy(busy=False)
-                if self._judge.lost is not None:
-                    raise self._judge.lost
+                self._count(settled)
+                if judge.lost is not None:
+                    raise judge.lost
+                self._changeover.saw(shot, settled)
+            self._changeover.end_cleanly()
         except BaseException as error:
             last_words = error.what if isinstance(error, KenpinError) else type(error).__name__
             raise
@@ -220,7 +227,8 @@ class Station:
             done += 1
 
     def _come_round(self) -> None:
-        """The decision loop lives: tell the line, the watchdog and whoever wants to know."""
+        """Between two parts: the decision loop lives; tell the line, the watchdog and whoever wants to know."""
+        self._changeover.come_round()
         self._pulse.watch.beat("decide")
         state, reason = self._state()
         self._outputs.beat(ready=self._can_release())
@@ -277,12 +285,13 @@ class Station:
             numbers={
                 **now.numbers(),
                 **self._settlement.numbers(),
+                **self._changeover.numbers(),
                 "resident_bytes": rss_mb() * 1e6,
                 "ready": self._can_release(),
                 "frame_age_seconds": (time.monotonic_ns() - self._part_ns) / 1e9,
                 "evidence_bytes": self._evidence.bytes,
                 'dropped_total{stage="evidence",reason="full"}': self._evidence.dropped,
-                **{f"findings_total{label}": n for label, n in self._look.findings().items()},
+                **{f"findings_total{label}": n for label, n in self._changeover.judge.look.findings().items()},
                 "queue_depth": self._line.waiting,
                 'dropped_total{stage="trigger",reason="overrun"}': self._line.overruns,
             },

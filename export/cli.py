@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kenpin.activation import version_order
 from kenpin.errors import ConfigError
 from kenpin.export.pack import Label
 from kenpin.export.pipeline import Exported, Order, export_run
@@ -31,6 +32,7 @@ console = Console(stderr=True)
 @click.option("--key", type=click.Path(path_type=Path), help="Signing key.  [default: this user's own]")
 @click.option("--product", help="Name of the part.  [default: the run's]")
 @click.option("--version", help="Version of the bundle.  [default: the time, UTC]")
+@click.option("--floor", default="", help="Oldest version that may run on a station after this one.")
 @click.option(
     "--precision",
     type=click.Choice(["int8", "fp16", "fp32"]),
@@ -57,7 +59,13 @@ def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: An
     label = Label(
         product=_checked("--product", given["product"] or folder.config.product),
         version=_checked("--version", given["version"] or time.strftime("%Y%m%d.%H%M%S", time.gmtime())),
+        floor=_checked("--floor", given["floor"]) if given["floor"] else "",
     )
+    if version_order(label.floor) > version_order(label.version):
+        raise ConfigError(
+            f"--floor {label.floor} is newer than the bundle itself, {label.version}",
+            cure="give a floor that is not above --version",
+        )
     _check_out(out)
     secret = signing_key(key)
     with _Steps() as steps:

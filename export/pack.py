@@ -31,10 +31,12 @@ class Label:
     Attributes:
         product: Name of the part.
         version: Version of the bundle.
+        floor: Oldest version that may run on a station after it; empty = any.
     """
 
     product: str
     version: str
+    floor: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "version": label.version,
         "created_ms": time.time_ns() // 1_000_000,
         "min_runtime": MIN_RUNTIME,
+        "floor": label.floor,
         "input_shape": (1, config.size, config.size, 3),
         "golden": content.golden.scores,
         "golden_tolerance": content.golden.tolerance,

@@ -81,6 +81,7 @@ class Manifest(_Strict):
         version: Version of the bundle, chosen by whoever exports.
         created_ms: UTC, milliseconds since 1970.
         min_runtime: Oldest kenpin that can run it.
+        floor: Oldest version of this product that may run on a station after this one; empty = any.
         files: Every other file of the bundle, by path.
         input_shape: Shape of the model's input `frames` (N, H, W, 3).
         golden: Frames with known scores.
@@ -98,6 +99,7 @@ class Manifest(_Strict):
     version: str = Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")
     created_ms: int
     min_runtime: str = Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$")
+    floor: str = Field(default="", pattern=r"^[A-Za-z0-9_.+-]{0,64}$")
     files: dict[str, FileEntry]
     input_shape: tuple[int, int, int, int]
     golden: tuple[Golden, ...]

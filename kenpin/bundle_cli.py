@@ -1,8 +1,9 @@
-"""`kenpin bundle`: make signing keys; verify, show and install bundles."""
+"""`kenpin bundle`: make signing keys; verify, show, install and activate bundles."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from kenpin.activation import Activation, change_activation, read_activation, refuse_older
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
-from kenpin.errors import BundleError
+from kenpin.errors import BundleError, CalibrationError, ConfigError
+from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
 
@@ -23,12 +26,17 @@ _trust = click.option(
     multiple=True,
     help="Public key that may have signed it; may be given several times.  [default: this user's own]",
 )
+_state = click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+_RESTART = "  restart the station; it must be calibrated for this bundle before it releases parts"
+_NEXT = """  the active bundle stays; next: kenpin calibrate fit --bundle FILE, kenpin bundle shadow to watch it
+  beside the active one, kenpin bundle activate to change to it"""
 
 
 @click.group()
 def bundle() -> None:
-    """Verify, show and install bundles; make signing keys."""
+    """Verify, show, install and activate bundles; make signing keys."""
 
 
 @bundle.command()
@@ -82,31 +90,162 @@ def show(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
 
 @bundle.command()
 @_file
-@click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
+@_state
 @_trust
 def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
-    """Verify a bundle, copy it to a station's folder and make it the active one.
+    """Verify a bundle and copy it to a station's folder.
 
-    The bundle that was active before stays until the new one is complete.
+    The first one is active at once, and so is one that replaces a bundle which is not calibrated. Otherwise it
+    waits beside the active one: calibrate for it, watch it in shadow, then activate it.
     """
     found = open_bundle(file, trusted_keys(trust))
     folder = StationFolder(state)
     folder.create()
+    now = read_activation(folder)
+    is_kept = (folder.bundles / found.sha256).exists()
+    refuse_older(now, found.manifest, is_kept=is_kept)
     installed = install_bundle(found, folder.bundles)
-    try:
-        folder.activate(installed)
-    except OSError as error:
-        raise BundleError(
-            f"the bundle is installed but cannot be made active: {error.strerror}",
-            where=folder.active,
-            cure="let this user write there, then install again",
-        ) from None
+    waits = found.sha256 != now.current and _is_calibrated(folder, now.current)
+    if not waits:
+        _change(folder, lambda was: was.running(found.sha256, found.manifest, on_trial=False))
     click.echo(
-        f"installed and active: {_name(found)}, signed by {found.signed_by}\n"
-        f"  in {installed}\n"
-        "  restart the station; it must be calibrated for this bundle before it releases parts",
+        f"installed{'' if waits else ' and active'}: {_name(found)}, signed by {found.signed_by}\n"
+        f"  in {installed}\n{_NEXT if waits else _RESTART}",
         err=True,
     )
+
+
+@bundle.command()
+@click.argument("name")
+@_state
+@_trust
+def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
+    """Let the station change to an installed bundle, given by the first characters of its SHA-256.
+
+    A station that runs loads and proves it beside the old one and changes between two parts. The bundle is on
+    trial for 200 parts or 15 minutes; if it fails, the station goes back by itself.
+    """
+    folder = StationFolder(state)
+    found = _kept(folder, name, trust)
+    now = read_activation(folder)
+    if now.current == found.sha256:
+        click.echo(f"it is the active one already: {_name(found)}", err=True)
+        return
+    refuse_older(now, found.manifest, is_kept=True)
+    _need_calibration(folder, found)
+    _change(folder, lambda was: was.wanting(found.sha256, "activate"))
+    click.echo(
+        f"to be activated: {_name(found)}\n"
+        f"  a running station changes to it between two parts; see: kenpin bundle list --state {state}",
+        err=True,
+    )
+
+
+@bundle.command()
+@click.argument("name", required=False)
+@click.option("--off", is_flag=True, help="Watch none.")
+@_state
+@_trust
+def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool) -> None:
+    """Let the station score its parts with an installed bundle too, which decides nothing.
+
+    Where the two disagree is listed in shadow.jsonl in the station's folder, and counted in its metrics.
+    """
+    folder = StationFolder(state)
+    if bool(name) == off:
+        raise ConfigError(
+            "give the bundle to watch, or --off", where="kenpin bundle shadow", cure="one of the two"
+        )
+    if name is None:
+        _change(folder, lambda was: was.wanting("", ""))
+        click.echo("no bundle is watched", err=True)
+        return
+    found = _kept(folder, name, trust)
+    _need_calibration(folder, found)
+    _change(folder, lambda was: was.wanting(found.sha256, "shadow"))
+    click.echo(
+        f"watched: {_name(found)}\n  disagreements: {folder.shadow}\n"
+        f"  end it with: kenpin bundle shadow --off --state {state}",
+        err=True,
+    )
+
+
+@bundle.command(name="list")
+@_state
+@_trust
+@_json
+def list_(state: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
+    """List the bundles that are kept on a station, and which one runs."""
+    folder = StationFolder(state)
+    now = read_activation(folder)
+    kept = [_line(folder, path, now, trust) for path in sorted(folder.bundles.glob("[0-9a-f]*"))]
+    table = Table("sha256", "product", "version", "", "calibrated")
+    for line in kept:
+        table.add_row(line["sha256"][:16], line["product"], line["version"], line["role"], line["calibrated"])
+    Console(stderr=True).print(table)
+    if now.reason:
+        click.echo(f"{now.left[:16]} was given up: {now.reason}" if now.left else now.reason, err=True)
+    if as_json:
+        click.echo(json.dumps({"bundles": kept, "state": now.state, "left": now.left, "reason": now.reason}))
+
+
+def _line(folder: StationFolder, path: Path, now: Activation, trust: tuple[Path, ...]) -> dict[str, str]:
+    line = {"sha256": path.name, "product": "", "version": "", "role": _role(path.name, now), "calibrated": ""}
+    try:
+        manifest = open_bundle(path, trusted_keys(trust)).manifest
+    except BundleError as error:
+        return {**line, "role": f"{line['role']} {error.what}".strip()}
+    records = [r for r in _records(folder) if r.bundle_sha256 == path.name]
+    calibrated = f"record {records[-1].rev}, {records[-1].state}" if records else "no"
+    return {**line, "product": manifest.product, "version": manifest.version, "calibrated": calibrated}
+
+
+def _role(sha256: str, now: Activation) -> str:
+    roles = {now.previous: "before", now.left: "given up", now.candidate: f"to {now.task}"}
+    roles[now.current] = "active, on trial" if now.state == "trial" else "active"
+    return roles.get(sha256, "")
+
+
+def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:
+    """The one installed bundle whose SHA-256 begins so, verified."""
+    found = [p for p in folder.bundles.glob("[0-9a-f]*") if len(name) >= 4 and p.name.startswith(name)]
+    if len(found) != 1:
+        raise BundleError(
+            f"{len(found)} installed bundles have a SHA-256 that begins with {name!r}",
+            where=folder.bundles,
+            cure=f"give 4 or more of its characters; kenpin bundle list --state {folder.root} shows them",
+        )
+    return open_bundle(found[0], trusted_keys(trust))
+
+
+def _records(folder: StationFolder) -> list[CalibrationRecord]:
+    known = folder.records.exists()
+    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub"))) if known else []
+
+
+def _is_calibrated(folder: StationFolder, sha256: str) -> bool:
+    return any(record.bundle_sha256 == sha256 for record in _records(folder))
+
+
+def _need_calibration(folder: StationFolder, found: Bundle) -> None:
+    if not _is_calibrated(folder, found.sha256):
+        raise CalibrationError(
+            "this station is not calibrated for that bundle: it would release no part with it",
+            where=folder.records,
+            cure=f"kenpin calibrate fit --bundle {folder.bundles / found.sha256} --good DIR --masters DIR "
+            f"--state {folder.root}",
+        )
+
+
+def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> None:
+    try:
+        change_activation(folder, step)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be made active: {error.strerror}",
+            where=folder.activation,
+            cure="let this user write there, then try again",
+        ) from None
 
 
 def trusted_keys(paths: tuple[Path, ...]) -> list[PublicKey]:

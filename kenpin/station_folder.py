@@ -36,6 +36,16 @@ class StationFolder:
         return self.root / "active"
 
     @property
+    def activation(self) -> Path:
+        """Which bundle is in use, and which one it came from; the link follows it."""
+        return self.root / "activation.json"
+
+    @property
+    def shadow(self) -> Path:
+        """Parts that a watched bundle would have judged otherwise, one per line."""
+        return self.root / "shadow.jsonl"
+
+    @property
     def records(self) -> Path:
         """Calibration records, one per line, append-only."""
         return self.root / "calibration.jsonl"

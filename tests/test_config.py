@@ -136,7 +136,8 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
 def test_schema_is_json_with_every_section() -> None:
     result = CliRunner().invoke(config, ["schema"])
     schema = json.loads(result.stdout)
-    assert set(schema["properties"]) == {"station", "source", "mqtt", "decide"}
+    sections = {"station", "source", "mqtt", "decide", "output", "evidence", "health"}
+    assert set(schema["properties"]) == sections
     assert schema["additionalProperties"] is False
 
 

@@ -38,9 +38,12 @@ SIZE = 16
 GOLDEN_SCORE = 40.0
 
 
-def brightness_model(*, scale: float = 1.0, divide_by: float = 1.0) -> bytes:
-    """Score = brightest pixel * scale / divide_by; the levels are a half, three quarters and all of it."""
-    numbers = {"scale": scale, "divide_by": divide_by}
+def brightness_model(*, scale: float = 1.0, divide_by: float = 1.0, breaks_at: float = 1e9) -> bytes:
+    """Score = brightest pixel * scale / divide_by; the levels are a half, three quarters and all of it.
+
+    From `breaks_at` on the score is no number: the logarithm of what is left is none.
+    """
+    numbers = {"scale": scale, "divide_by": divide_by, "breaks_at": breaks_at, "nothing": 0.0}
     constants = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in numbers.items()]
     constants += [
         helper.make_tensor("shares", TensorProto.FLOAT, [1, 3], [0.5, 0.75, 1.0]),
@@ -53,7 +56,11 @@ def brightness_model(*, scale: float = 1.0, divide_by: float = 1.0) -> bytes:
         helper.make_node("ReduceMean", ["float", "channels"], ["grey"], keepdims=0),
         helper.make_node("Mul", ["grey", "scale"], ["scaled"]),
         helper.make_node("Div", ["scaled", "divide_by"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map", "places"], ["score"], keepdims=0),
+        helper.make_node("ReduceMax", ["anomaly_map", "places"], ["brightest"], keepdims=0),
+        helper.make_node("Sub", ["breaks_at", "brightest"], ["left"]),
+        helper.make_node("Log", ["left"], ["log"]),
+        helper.make_node("Mul", ["log", "nothing"], ["nothing_or_nan"]),
+        helper.make_node("Add", ["brightest", "nothing_or_nan"], ["score"]),
         helper.make_node("Reshape", ["score", "column"], ["score_column"]),
         helper.make_node("Mul", ["score_column", "shares"], ["level_scores"]),
     ]

@@ -1,0 +1,388 @@
+"""From one bundle to the next while parts come, and back by itself; no part is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from kenpin.activation import change_activation, read_activation
+from kenpin.bundle import Bundle, install_bundle
+from kenpin.bundle_cli import bundle as bundle_command
+from kenpin.edge_runtime import changeover
+from kenpin.edge_runtime.candidate import Proof
+from kenpin.edge_runtime.changeover import begin
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.site import Site, in_this_process
+from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.store import Part
+from kenpin.errors import BundleError, CalibrationError
+from kenpin.frame import Frame
+
+LIMIT_S = 30.0
+
+
+class Belt:
+    """Brings grey parts until it is stopped."""
+
+    camera = "belt"
+    drawn = False
+    waits = True
+    live = False
+    down_reason = ""
+
+    def __init__(self, brightness: int = 40) -> None:
+        self.brightness = brightness
+        self.is_over = False
+        self.fails = False
+        self.number = 0
+        self._by_s = time.monotonic() + LIMIT_S
+
+    def open(self) -> None:
+        pass
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        assert time.monotonic() < self._by_s, "the belt ran for too long"
+        if self.is_over:
+            return Lull.END
+        self.number += 1
+        image = np.full((32, 32, 3), self.brightness, np.uint8)
+        image[0, 0] = self.number % 2  # never the same picture twice in a row
+        name = str(self.number)
+        if self.fails:
+            return Fault(name, self.camera, Verdict.NO_DECISION, "torn")
+        return Frame(image, name, self.camera, frame_id=self.number)
+
+    def trigger(self, trigger: Trigger) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def belt() -> Belt:
+    return Belt()
+
+
+def run(workshop: Any, belt: Belt, on_part: Callable[[Part], None]) -> list[dict[str, Any]]:
+    """Let the parts of a belt be judged until it is over; all records."""
+    site = Site(lambda _config, _folder: [belt], in_this_process().news)
+    config = workshop.config("synthetic:fabric")
+    # A machine that does something else at the same time is not what is tested.
+    config = config.model_copy(update={"decide": config.decide.model_copy(update={"timeout_ms": 60_000})})
+    with Station(config, site=site, on_part=on_part) as station:
+        station.run()
+    connection = sqlite3.connect(workshop.folder.database)
+    connection.row_factory = sqlite3.Row
+    rows = [dict(row) for row in connection.execute("SELECT * FROM part ORDER BY seq")]
+    connection.close()
+    return rows
+
+
+def follow_up(workshop: Any, model: Callable[..., bytes], *, version: str = "2.0", **model_is: Any) -> Bundle:
+    """Another bundle, installed and calibrated beside the active one."""
+    made: Bundle = workshop.bundle(model=model(**model_is), version=version)
+    install_bundle(made, workshop.folder.bundles)
+    workshop.calibrate(made, rev=2)
+    return made
+
+
+def want(workshop: Any, sha256: str, task: Any = "activate") -> None:
+    change_activation(workshop.folder, lambda was: was.wanting(sha256, task))
+
+
+def until(belt: Belt, condition: Callable[[], bool], *, more: int = 3) -> Callable[[Part], None]:
+    """Let the belt go on until something holds, and some parts more."""
+    left = [more]
+
+    def on_part(_part: Part) -> None:
+        time.sleep(0.005)
+        if condition():
+            left[0] -= 1
+        belt.is_over = left[0] <= 0
+
+    return on_part
+
+
+def test_the_change_comes_between_two_parts(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    want(workshop, new.sha256)
+    rows = run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == new.sha256))
+
+    bundles = [row["bundle_sha256"] for row in rows]
+    assert set(bundles) == {old.sha256, new.sha256}
+    assert bundles == sorted(bundles, key=[old.sha256, new.sha256].index), "it changed more than once"
+    assert [row["part_id"] for row in rows] == [str(n + 1) for n in range(belt.number)]
+    assert {row["verdict"] for row in rows} == {"OK"}
+    assert read_activation(workshop.folder).state == "trial"
+    assert read_activation(workshop.folder).starts == 0  # it ended on purpose
+
+
+def test_the_trial_ends_well(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changeover, "TRIAL_PARTS", 5)
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    want(workshop, new.sha256)
+    run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == new.sha256, more=8))
+    now = read_activation(workshop.folder)
+    assert (now.current, now.state, now.newest) == (new.sha256, "good", {"lamp": "2.0"})
+
+
+def test_one_that_fails_is_given_up(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=90.0)
+    want(workshop, new.sha256)
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        if part.model is not None and part.model.bundle_sha256 == new.sha256:
+            belt.brightness = 95  # what the golden frames did not show
+        belt.is_over = bool(read_activation(workshop.folder).left) and part.decision.verdict is Verdict.OK
+
+    rows = run(workshop, belt, on_part)
+    by_new = [row for row in rows if row["bundle_sha256"] == new.sha256]
+    failed = [row for row in by_new if row["verdict"] == "NO_DECISION"]
+    assert len(failed) == changeover.FAULTS
+    assert {row["cause"] for row in failed} == {"engine"}
+    assert rows[-1]["bundle_sha256"] == old.sha256
+    assert rows[-1]["verdict"] == "OK"
+    assert [row["part_id"] for row in rows] == [str(n + 1) for n in range(belt.number)]
+    now = read_activation(workshop.folder)
+    assert (now.current, now.left, now.state) == (old.sha256, new.sha256, "good")
+    assert workshop.folder.installed().name == old.sha256
+    assert "was given up: 3 parts got no decision" in caplog.text
+
+
+def test_faults_of_the_camera_are_not_blamed_on_the_bundle(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    want(workshop, new.sha256)
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        belt.fails = part.model is not None and part.model.bundle_sha256 == new.sha256
+        missed.append(part.decision.verdict is Verdict.NO_DECISION)
+        belt.is_over = sum(missed) > changeover.FAULTS
+
+    missed: list[bool] = []
+    rows = run(workshop, belt, on_part)
+    assert {row["cause"] for row in rows if row["verdict"] == "NO_DECISION"} == {"source"}
+    assert read_activation(workshop.folder).current == new.sha256
+
+
+@pytest.mark.parametrize(
+    ("model_is", "why"),
+    [
+        ({"scale": 2.0}, "scores a known frame 80 instead of 40"),
+        ({"breaks_at": 10.0}, "gave a number that is not finite"),
+    ],
+)
+def test_one_that_is_not_what_was_exported_is_refused(
+    workshop: Any,
+    belt: Belt,
+    brightness_model: Callable[..., bytes],
+    model_is: dict[str, float],
+    why: str,
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, **model_is)
+    want(workshop, new.sha256)
+    rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+    assert {row["bundle_sha256"] for row in rows} == {old.sha256}
+    now = read_activation(workshop.folder)
+    assert (now.current, now.left, now.candidate) == (old.sha256, new.sha256, "")
+    assert why in now.reason
+
+
+def test_one_that_is_too_slow_is_refused(
+    workshop: Any, brightness_model: Callable[..., bytes], wait_for: Callable[..., None]
+) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    candidate = changeover.Candidate(new.sha256, Proof(workshop.folder, [workshop.public_key], limit_ms=1e-6))
+    wait_for(lambda: candidate.ready is not None, "the candidate")
+    assert candidate.ready is not None
+    assert "a verdict may take 1e-06 ms" in candidate.ready.fault
+    candidate.close()
+
+
+def test_one_without_a_calibration_is_refused(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+    install_bundle(new, workshop.folder.bundles)
+    want(workshop, new.sha256)
+    run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+    now = read_activation(workshop.folder)
+    assert now.current == old.sha256
+    assert "calibrated for bundle" in now.reason
+
+
+def test_one_with_which_the_station_keeps_ending_is_given_up(
+    workshop: Any, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    proof = Proof(workshop.folder, [workshop.public_key], 1000)
+    starts = [begin(proof)[0] for _ in range(changeover.STARTS)]
+    # The start at which it was taken counts too.
+    assert [a.current == new.sha256 for a in starts] == [True, True, False]
+    assert "the station ended 3 times in its trial" in starts[-1].reason
+    assert workshop.folder.installed().name == old.sha256
+    # Going back is the end of it: more starts change nothing.
+    assert begin(proof)[0].current == old.sha256
+
+
+def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(
+    workshop: Any, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    model = workshop.folder.bundles / new.sha256 / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    activation, ready = begin(Proof(workshop.folder, [workshop.public_key], 1000))
+    assert activation.current == old.sha256
+    assert not ready.fault
+    assert ready.model is not None
+    assert ready.model.bundle_sha256 == old.sha256
+
+
+def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
+    want(workshop, new.sha256, "shadow")
+    listed = workshop.folder.shadow
+    rows = run(workshop, belt, until(belt, lambda: listed.exists() and listed.read_text().count("\n") > 3))
+    assert {row["verdict"] for row in rows} == {"OK"}
+    assert {row["bundle_sha256"] for row in rows} == {old.sha256}
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {(line["active_verdict"], line["shadow_verdict"]) for line in lines} == {("OK", "NG")}
+    assert {line["shadow_bundle"] for line in lines} == {new.sha256[:16]}
+    assert {line["shadow_score"] for line in lines} == {40.0}
+    assert {line["part_id"] for line in lines} <= {row["part_id"] for row in rows}
+    assert read_activation(workshop.folder).current == old.sha256
+
+
+def test_a_shadow_may_be_taken(workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
+    want(workshop, new.sha256, "shadow")
+    wait = until(belt, lambda: workshop.folder.installed().name == new.sha256)
+
+    def on_part(part: Part) -> None:
+        if workshop.folder.shadow.exists() and read_activation(workshop.folder).task == "shadow":
+            want(workshop, new.sha256)
+        wait(part)
+
+    rows = run(workshop, belt, on_part)
+    assert rows[-1]["verdict"] == "NG"  # judged by the limits of its own record
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(bundle_command, [str(a) for a in arguments])
+
+
+def refused(*arguments: object) -> Exception:
+    error = invoke(*arguments).exception
+    assert isinstance(error, Exception)
+    return error
+
+
+@pytest.fixture
+def options(workshop: Any) -> list[object]:
+    return ["--state", workshop.folder.root, "--trust", workshop.public_key]
+
+
+def test_a_second_bundle_waits_beside_the_first(
+    workshop: Any, options: list[object], brightness_model: Callable[..., bytes], tmp_path: Path
+) -> None:
+    old = workshop.bundle()
+    assert "installed and active" in invoke("install", old.path, *options).stderr
+    workshop.calibrate(old)
+    new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+    assert "the active bundle stays" in invoke("install", new.path, *options).stderr
+    assert workshop.folder.installed().name == old.sha256
+
+    error = refused("activate", new.sha256[:12], *options)
+    assert isinstance(error, CalibrationError)
+    assert f"calibrate fit --bundle {workshop.folder.bundles / new.sha256}" in error.cure
+    workshop.calibrate(new, rev=2)
+    assert invoke("activate", new.sha256[:12], *options).exit_code == 0
+    assert read_activation(workshop.folder).candidate == new.sha256
+
+    listed = json.loads(invoke("list", *options, "--json").stdout)
+    roles = {line["version"]: (line["role"], line["calibrated"]) for line in listed["bundles"]}
+    assert roles == {"1.0": ("active", "record 1, TRIAL"), "2.0": ("to activate", "record 2, TRIAL")}
+
+
+def test_where_nothing_is_calibrated_a_bundle_takes_its_place_at_once(
+    workshop: Any, options: list[object], brightness_model: Callable[..., bytes]
+) -> None:
+    invoke("install", workshop.bundle().path, *options)
+    new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+    assert "installed and active" in invoke("install", new.path, *options).stderr
+    assert workshop.folder.installed().name == new.sha256
+
+
+def test_an_older_file_is_refused_and_nothing_is_written(workshop: Any, options: list[object]) -> None:
+    invoke("install", workshop.bundle(version="2.0").path, *options)
+    old = workshop.bundle(version="1.0")
+    assert isinstance(refused("install", old.path, *options), BundleError)
+    assert not (workshop.folder.bundles / old.sha256).exists()
+
+
+def test_names_that_fit_none_or_several_are_refused(workshop: Any, options: list[object]) -> None:
+    workshop.ready()
+    for name in ("ffff", "0" * 64, "", "abc"):
+        assert isinstance(refused("activate", name, *options), BundleError)
+
+
+def test_the_active_one_cannot_be_activated_again(workshop: Any, options: list[object]) -> None:
+    bundle = workshop.install()
+    workshop.calibrate(bundle)
+    assert "active one already" in invoke("activate", bundle.sha256[:8], *options).stderr
+    assert read_activation(workshop.folder).candidate == ""
+
+
+def test_a_watched_bundle_is_watched_until_it_is_off(
+    workshop: Any, options: list[object], brightness_model: Callable[..., bytes]
+) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    assert invoke("shadow", new.sha256[:8], *options).exit_code == 0
+    assert read_activation(workshop.folder).task == "shadow"
+    assert invoke("shadow", "--off", *options).exit_code == 0
+    assert read_activation(workshop.folder).task == ""
+    assert "give the bundle to watch" in str(refused("shadow", *options))

@@ -1,0 +1,182 @@
+"""Which bundle runs: the old one or the new one, whatever happens, and never one that is too old."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kenpin.activation import (
+    Activation,
+    change_activation,
+    read_activation,
+    refuse_older,
+    version_order,
+)
+from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
+from kenpin.errors import BundleError
+from kenpin.signing import SecretKey
+from kenpin.station_folder import StationFolder
+
+# Whatever brings a change to the disk: a process may die before each of them.
+CALLS = ("fsync", "rename", "replace", "symlink", "unlink", "mkdir", "open", "rmdir")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StationFolder:
+    made = StationFolder(tmp_path / "state")
+    made.create()
+    return made
+
+
+def make(root: Path, version: str, *, floor: str = "") -> Bundle:
+    """A small signed bundle, whose model no one runs here."""
+    key = SecretKey.generate()
+    golden = {"file": "golden/0.png", "score": 1.0, "score_fp": 1.0}
+    manifest: dict[str, Any] = {
+        "product": "lamp",
+        "version": version,
+        "floor": floor,
+        "created_ms": 0,
+        "min_runtime": "0.1.0",
+        "input_shape": (1, 8, 8, 3),
+        "golden": ({**golden, "level_scores": (1.0,) * 3, "level_scores_fp": (1.0,) * 3},),
+        "golden_tolerance": 0.1,
+        "score_stats": {},
+        "lineage": {},
+        "metrics": {},
+        "quantization": {},
+    }
+    names = ("model.onnx", "model_fp.onnx", "golden/0.png", "card.md")
+    path = root / f"lamp-{version}.kenpin"
+    write_bundle(path, manifest=manifest, files={name: version.encode() for name in names}, key=key)
+    return open_bundle(path, [key.public])
+
+
+def first(folder: StationFolder, bundle: Bundle) -> Activation:
+    install_bundle(bundle, folder.bundles)
+    return change_activation(folder, lambda a: a.running(bundle.sha256, bundle.manifest, on_trial=False))
+
+
+def dies_at(number: int, work: Callable[[], object]) -> bool:
+    """Do it in another process, which ends like kill -9 before its n-th call; whether it came to an end."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    left = [number]
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return call(*args, **options)
+
+        return instead
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+    work()
+    os._exit(0)
+
+
+def test_without_a_file_the_link_says_what_runs(folder: StationFolder, tmp_path: Path) -> None:
+    assert read_activation(folder).current == ""
+    bundle = make(tmp_path, "1")
+    folder.activate(install_bundle(bundle, folder.bundles))
+    assert read_activation(folder) == Activation(current=bundle.sha256)
+
+
+def test_a_change_is_kept_and_the_link_follows(folder: StationFolder, tmp_path: Path) -> None:
+    old, new = make(tmp_path, "1"), make(tmp_path, "2")
+    first(folder, old)
+    install_bundle(new, folder.bundles)
+    after = change_activation(folder, lambda a: a.running(new.sha256, new.manifest, on_trial=True))
+    assert (after.state, after.previous) == ("trial", old.sha256)
+    assert read_activation(folder) == after
+    assert folder.installed().name == new.sha256
+    back = change_activation(folder, lambda a: a.gone_back("it failed"))
+    assert (back.current, back.left, back.reason) == (old.sha256, new.sha256, "it failed")
+    assert folder.installed().name == old.sha256
+
+
+def test_killed_at_every_step_it_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    old, new = make(tmp_path, "1"), make(tmp_path, "2")
+    seen = set()
+    for number in range(200):
+        folder = StationFolder(tmp_path / f"state{number}")
+        folder.create()
+        first(folder, old)
+
+        def work(folder: StationFolder = folder) -> None:
+            install_bundle(new, folder.bundles)
+            change_activation(folder, lambda a: a.running(new.sha256, new.manifest, on_trial=True))
+
+        came_to_its_end = dies_at(number, work)
+        after = change_activation(folder, lambda a: a)  # what a start does
+        assert folder.installed().name == after.current
+        assert sorted(p.name for p in folder.installed().iterdir()) == sorted(
+            ["card.md", "golden", "manifest.json", "manifest.json.minisig", "model.onnx", "model_fp.onnx"]
+        )
+        assert (after.current, after.state) in ((old.sha256, "good"), (new.sha256, "trial"))
+        seen.add(after.current)
+        if came_to_its_end:
+            assert after.current == new.sha256
+            break
+    else:
+        pytest.fail("it never came to its end")
+    assert number > 20
+    assert seen == {old.sha256, new.sha256}
+
+
+def test_a_damaged_file_is_answered_by_the_link(folder: StationFolder, tmp_path: Path) -> None:
+    bundle = make(tmp_path, "1")
+    first(folder, bundle)
+    whole = folder.activation.read_bytes()
+    chance = random.Random(1)
+    for _ in range(300):
+        damaged = bytearray(whole[: chance.randrange(len(whole))])
+        if damaged and chance.random() < 0.5:
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        folder.activation.write_bytes(damaged)
+        found = read_activation(folder)
+        assert found.current == bundle.sha256
+        assert "damaged" in found.reason
+
+
+def test_an_older_bundle_from_outside_is_refused(folder: StationFolder, tmp_path: Path) -> None:
+    now = first(folder, make(tmp_path, "1.10"))
+    with pytest.raises(BundleError, match=r"1\.9 is older than 1\.10"):
+        refuse_older(now, make(tmp_path, "1.9").manifest, is_kept=False)
+    refuse_older(now, make(tmp_path, "1.9").manifest, is_kept=True)  # going back is a person's right
+    refuse_older(now, make(tmp_path, "1.11").manifest, is_kept=False)
+
+
+def test_below_the_floor_nobody_goes_back(folder: StationFolder, tmp_path: Path) -> None:
+    first(folder, make(tmp_path, "1"))
+    now = first(folder, make(tmp_path, "3", floor="2"))
+    with pytest.raises(BundleError, match="asks for 2 or newer"):
+        refuse_older(now, make(tmp_path, "1").manifest, is_kept=True)
+    # The floor stays when a bundle without one follows.
+    later = first(folder, make(tmp_path, "4"))
+    with pytest.raises(BundleError, match="asks for 2 or newer"):
+        refuse_older(later, make(tmp_path, "1").manifest, is_kept=True)
+
+
+def test_versions_are_ordered_as_people_read_them() -> None:
+    ordered = ["", "1.9", "1.10rc1", "1.10", "1.10.1", "2", "20261127.120000"]
+    shuffled = random.Random(1).sample(ordered, len(ordered))
+    assert sorted(shuffled, key=version_order) == ordered
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_larger_number_is_newer(numbers: list[int], place: int) -> None:
+    place %= len(numbers)
+    larger = [n + (k == place) for k, n in enumerate(numbers)]
+    assert version_order(".".join(map(str, numbers))) < version_order(".".join(map(str, larger)))
