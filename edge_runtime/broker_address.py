@@ -36,7 +36,7 @@ class BrokerAddress:
         """Read the certificates and the password that the configuration names.
 
         Raises:
-            ConfigError: One cannot be read, or the password can be read by others.
+            ConfigError: One cannot be read, or the private key or the password can be read by others.
         """
         parts = urlsplit(config.url)
         is_tls = parts.scheme == "mqtts"
@@ -58,7 +58,8 @@ def _tls(config: MqttSection) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=config.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if config.cert_file is not None:
+        if config.cert_file is not None and config.key_file is not None:
+            _check_is_private(config.key_file, "the private key")
             context.load_cert_chain(config.cert_file, config.key_file)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(str(f) for f in (config.ca_file, config.cert_file, config.key_file) if f)
@@ -72,10 +73,14 @@ def _tls(config: MqttSection) -> ssl.SSLContext:
 
 def _password(path: Path) -> str:
     try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError("the password file can be read by others", where=path, cure=f"chmod 600 {path}")
+        _check_is_private(path, "the password file")
         return path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read the password file: {error}", where=path, cure="check mqtt.password_file"
         ) from None
+
+
+def _check_is_private(path: Path, what: str) -> None:
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{what} can be read by others", where=path, cure=f"chmod 600 {path}")

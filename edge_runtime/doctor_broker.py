@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import queue
 import socket
+from datetime import datetime, timezone
 from typing import Any
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed
+from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.events import now_ms, uuid7
 
 _ANSWER_S = 5.0
+_RENEW_DAYS = 60
 
 
 def broker_checks(config: StationConfig) -> list[Check]:
@@ -24,6 +28,7 @@ def broker_checks(config: StationConfig) -> list[Check]:
         config: The station's configuration, with a broker.
     """
     return [
+        Check("login", lambda: _login(config)),
         Check("broker", lambda: _broker(config)),
         Check("last will", lambda: _last_will(config)),
     ]
@@ -63,6 +68,26 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
         return heard, str(error)
     except queue.Empty:
         return heard, "no answer"
+
+
+def _login(config: StationConfig) -> Finding:
+    """By what the broker knows the station. Its rules go by the certificate's name, so that must be the id."""
+    path, station = config.mqtt.cert_file, config.station.id
+    if config.mqtt.insecure:
+        return warned(
+            "login", "insecure = true in [mqtt]", "use mqtts:// and a certificate: kenpin mqtt init-pki"
+        )
+    if path is None:
+        return passed("login", f"user {config.mqtt.username}" if config.mqtt.username else "none, this machine")
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    days = (certificate.not_valid_after_utc - datetime.now(timezone.utc)).days
+    cure = f"make one: kenpin mqtt issue --client {station}"
+    if names != [station]:
+        return failed("login", f"{path} is for {', '.join(names)}, the station is {station}", cure)
+    if days < _RENEW_DAYS:
+        return warned("login", f"{path} ends in {days} days", cure)
+    return passed("login", f"certificate of {station}, for {days} days")
 
 
 def _broker(config: StationConfig) -> Finding:

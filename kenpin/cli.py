@@ -47,6 +47,8 @@ _VERBS = {
         "edge",
         "Collect what a helper needs, without secrets.",
     ),
+    "mqtt": ("kenpin.edge_runtime.mqtt_cli:mqtt", "edge", "Make certificates and rules for the MQTT broker."),
+    "command": ("kenpin.edge_runtime.command_cli:command", "edge", "Sign commands to a station."),
     "service": ("kenpin.edge_runtime.service_cli:service", "edge", "Run a station by systemd."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }

@@ -68,6 +68,7 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         (self.folder / f"{name}.key").write_bytes(secret)
+        (self.folder / f"{name}.key").chmod(0o600)
         (self.folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
@@ -145,6 +146,14 @@ def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TLS files cannot be used") as refused:
         BrokerAddress.from_config(section(8883, wrong, None), client_id="st1")
     assert "ca.pem" in refused.value.where
+
+
+def test_a_private_key_that_others_can_read_is_refused(plant: Authority) -> None:
+    (plant.folder / "st1.key").chmod(0o640)
+    with pytest.raises(ConfigError, match="the private key can be read by others"):
+        BrokerAddress.from_config(
+            section(8883, plant.folder / "ca.pem", plant.folder / "st1.pem"), client_id="st1"
+        )
 
 
 def test_a_password_that_others_can_read_is_refused(tmp_path: Path) -> None:
