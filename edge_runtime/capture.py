@@ -208,7 +208,7 @@ class Capture:
         self._pulse.tick()
         if time.monotonic() >= self._beat_s:
             self._beat_s = time.monotonic() + wire.BEAT_S
-            self._send(wire.pack("beat", down=self._down))
+            self._send(wire.pack("beat", down=self._trouble))
 
     def _serve(self) -> None:
         """Take the station in and listen to it."""
@@ -272,17 +272,22 @@ class Capture:
         self._source.close()
         self._pulse.stop()
 
+    @property
+    def _trouble(self) -> str:
+        """Why the camera does not deliver, as seen here or by the source itself; empty when it does."""
+        return self._down or self._source.down_reason
+
     def _vitals(self) -> Vitals:
         label = f'{{camera="{self._source.camera}"}}'
         counts = self.counts
         return Vitals(
             role=f"capture-{self._index}",
             pid=os.getpid(),
-            state="DEGRADED" if self._down else "RUNNING",
-            reason=self._down,
+            state="DEGRADED" if self._trouble else "RUNNING",
+            reason=self._trouble,
             beats=self._pulse.watch.beats(),
             numbers={
-                f"camera_up{label}": not self._down,
+                f"camera_up{label}": not self._trouble,
                 f"frames_total{label}": counts.frames,
                 f"frame_faults_total{label}": counts.faults,
                 'dropped_total{stage="capture",reason="newer"}': counts.skipped,

@@ -83,6 +83,7 @@ def capture(config: StationConfig, index: int) -> None:
     """Read one camera until SIGTERM."""
     folder = StationFolder(config.station.state_dir)
     source = make_source(camera_urls(config)[index])
+    # Of a camera that runs freely only the newest picture counts; behind every triggered one is a part.
     latest = not config.source.trigger and not source.waits and not source.drawn
     with stop_signals() as stopping:
         Capture(source, folder.run, index, latest=latest).run(stopping)

@@ -15,7 +15,10 @@ from kenpin.errors import ConfigError, SourceError
 from kenpin.events import now_ms
 from kenpin.frame import Frame
 
+_GENICAM = ("exposure_us", "gain_db", "height", "pixel_format", "trigger", "width")
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "aravis": _GENICAM,
+    "pylon": _GENICAM,
     "folder": ("loop", "rate"),
     "video": (),
     "replay": ("speed",),
@@ -26,7 +29,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _EXAMPLES = (
     "folder:DIR?rate=5&loop=1  video:FILE  usb:0?width=1280&height=720  rtsp://HOST/PATH  "
-    "synthetic:board?rate=10&seed=1"
+    "aravis:192.168.1.20?exposure_us=4000&trigger=line1  pylon:0  synthetic:board?rate=10&seed=1"
 )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from kenpin.edge_runtime.aravis_source import aravis_source
 from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.folder_source import FolderSource
+from kenpin.edge_runtime.pylon_source import pylon_source
 from kenpin.edge_runtime.replay_source import ReplaySource
 from kenpin.edge_runtime.source import FrameSource, SourceUrl
 from kenpin.edge_runtime.synthetic_source import SyntheticSource
@@ -18,6 +20,8 @@ _MAKE: Mapping[str, Callable[[SourceUrl], FrameSource]] = {
     "usb": CameraSource.from_url,
     "rtsp": CameraSource.from_url,
     "csi": CameraSource.from_url,
+    "aravis": aravis_source,
+    "pylon": pylon_source,
     "synthetic": SyntheticSource.from_url,
 }
 
@@ -31,6 +35,8 @@ def make_source(url: str) -> FrameSource:
     * `replay:DIR?speed=1`: what `kenpin record` wrote, with its own times, numbers and gaps.
     * `usb:INDEX?width=&height=&fps=`, `csi:SENSOR?width=&height=&fps=`, `rtsp://HOST/PATH?user=&password_file=`:
       the newest picture of a camera, again and again.
+    * `aravis:CAMERA?exposure_us=&gain_db=&pixel_format=&width=&height=&trigger=off`, `pylon:SERIAL?…`: GigE and
+      USB3 Vision cameras; `trigger=software` or a cable, `trigger=line1`.
     * `synthetic:PRODUCT?seed=1&rate=10&defects=0.2`: drawn parts on a line that does not wait; with
       `trigger=1` a part for each trigger; with `width=&height=` larger pictures.
 

@@ -33,6 +33,11 @@ from kenpin.station_folder import StationFolder
 # pycuda has to be built (scripts/install_pycuda.sh). Where there is a real driver, pycuda would take that one.
 ON_FAKE_CUDA = ["test_cuda_graph.py", "test_device.py", "test_engine_on_device.py", "test_frame_kernel.py"]
 collect_ignore = [] if find_spec("pycuda") and not ctypes.util.find_library("cuda") else ON_FAKE_CUDA
+# What `make peers` installs.
+collect_ignore += [] if find_spec("gi") else ["test_aravis.py"]
+collect_ignore += [] if find_spec("pypylon") else ["test_pylon.py"]
+_ON_SPARKPLUG = ["test_sparkplug.py", "test_sparkplug_payload.py", "test_sparkplug_session.py"]
+collect_ignore += [] if find_spec("pysparkplug") else _ON_SPARKPLUG
 
 SIZE = 16
 GOLDEN_SCORE = 40.0

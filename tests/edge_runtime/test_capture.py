@@ -73,7 +73,7 @@ def take(source: CapturedSource, count: int, within_s: float = 10.0) -> list[Fra
 
 
 def test_frames_arrive_as_they_were_drawn(tmp_path: Path, start: Any) -> None:
-    url = "synthetic:board?rate=50"
+    url = "synthetic:board?rate=10"
     start(url)
     source = camera(tmp_path, url)
     source.open()
@@ -123,7 +123,7 @@ def test_a_line_that_overruns_a_slow_station_misses_parts_one_by_one(tmp_path: P
 def test_of_a_camera_that_runs_freely_the_newest_picture_counts(
     tmp_path: Path, start: Any, wait_for: Any
 ) -> None:
-    url = "synthetic:fabric?rate=30"
+    url = "synthetic:fabric?rate=15"
     start(url, latest=True)
     source = camera(tmp_path, url)
     source.open()
@@ -132,8 +132,8 @@ def test_of_a_camera_that_runs_freely_the_newest_picture_counts(
     (second,) = take(source, 1)
     assert isinstance(first, Frame)
     assert isinstance(second, Frame)
-    assert second.frame_id - first.frame_id > 8
-    assert time.monotonic_ns() - second.captured_ns < 0.15e9
+    assert second.frame_id - first.frame_id > 3
+    assert time.monotonic_ns() - second.captured_ns < 0.4e9
     skipped = 'dropped_total{stage="capture",reason="newer"}'
     wait_for(lambda: read_vitals(tmp_path)["capture-0"].numbers[skipped] > 5, "the count")
     source.close()
