@@ -35,6 +35,7 @@ from kenpin.preprocess import to_input
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.record import Bound, CalibrationRecord
+from kenpin.sight import Sight
 from kenpin.synthetic import draw_part
 
 _FRAMES = 40
@@ -49,6 +50,7 @@ class NoEngine:
     runtime: Runtime = "onnxruntime"
     precision: Precision = "int8"
     input_size: tuple[int, int] = (_SIDE, _SIDE)
+    sight: Sight | None = None
 
     def score(self, image: Image) -> Scored:
         """Nothing is strange."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kenpin.frame import Image
 from kenpin.precision import Precision
+from kenpin.sight import Sight
 
 Runtime = Literal["tensorrt", "onnxruntime"]
 
@@ -41,17 +42,19 @@ class Engine(Protocol):
         runtime: What runs it.
         precision: Which of the bundle's models runs.
         input_size: Height and width of the model's input in pixels.
+        sight: What of a camera frame the model is to be shown; `None` = all of it.
     """
 
     runtime: Runtime
     precision: Precision
     input_size: tuple[int, int]
+    sight: Sight | None
 
     def score(self, image: Image) -> Scored:
-        """Score one camera frame; it is brought to the model's size as `kenpin.preprocess.to_input` does.
+        """Score one picture; it is brought to the model's size as `kenpin.preprocess.to_input` does.
 
         Args:
-            image: BGR uint8, shape (H, W, 3).
+            image: What `kenpin.sight.take` gave of a camera frame, BGR uint8, shape (H, W, 3).
 
         Raises:
             DataError: The frame is not BGR uint8 (H, W, 3).

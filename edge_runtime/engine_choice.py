@@ -20,6 +20,7 @@ from kenpin.engine_passport import Target
 from kenpin.engine_store import unseal_engine
 from kenpin.errors import DataError, EngineError
 from kenpin.precision import Precision, small_precision
+from kenpin.sight import sight_of
 from kenpin.station_folder import StationFolder
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _tensorrt_engine(
             refusal = refusal or _missing(folder, target, error)
             continue
         try:
-            return _proven(TrtEngine(plan, candidate, device), bundle)
+            return _proven(TrtEngine(plan, candidate, device, sight_of(bundle)), bundle)
         except (EngineError, DataError) as error:
             return _Refusal(_in_one_line(error))
     assert refusal is not None

@@ -15,6 +15,7 @@ from kenpin.errors import EngineError
 from kenpin.frame import Image
 from kenpin.precision import Precision, model_of
 from kenpin.preprocess import to_input
+from kenpin.sight import Sight, sight_of
 
 _PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 _OUTPUTS = ("score", "level_scores", "anomaly_map")
@@ -30,6 +31,7 @@ class OrtEngine:
         precision: Which of the bundle's models it is.
         threads: Threads that work on one image. They sleep between images: spinning ones would take the
             time that the camera and the publisher need.
+        sight: What of a camera frame it is to be shown.
 
     Raises:
         EngineError: The model cannot be loaded or has other inputs and outputs than a kenpin model.
@@ -37,13 +39,16 @@ class OrtEngine:
 
     runtime: Runtime = "onnxruntime"
 
-    def __init__(self, model: bytes, precision: Precision, *, threads: int = 2) -> None:
+    def __init__(
+        self, model: bytes, precision: Precision, *, threads: int = 2, sight: Sight | None = None
+    ) -> None:
         if precision not in _PRECISIONS:
             raise EngineError(
                 f"ONNX Runtime does not run the {precision} model: on a CPU it gives other scores",
                 cure=f"build the {precision} engine with kenpin build-engine, or calibrate for int8 or fp32",
             )
         self.precision: Precision = precision
+        self.sight = sight
         try:
             self._session = ort.InferenceSession(
                 model, session_options(precision, threads), providers=["CPUExecutionProvider"]
@@ -94,6 +99,7 @@ def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
 
     Raises:
         EngineError: The model does not load, or scores a golden frame otherwise than when it was exported.
+        ConfigError, DataError: The bundle's view cannot be used.
     """
     if precision is not None:
         return _proven(bundle, precision)
@@ -110,7 +116,7 @@ def load_engine(bundle: Bundle, precision: Precision | None = None) -> Engine:
 
 
 def _proven(bundle: Bundle, precision: Precision) -> OrtEngine:
-    engine = OrtEngine(model_of(bundle, precision), precision)
+    engine = OrtEngine(model_of(bundle, precision), precision, sight=sight_of(bundle))
     cure = f"use another onnxruntime than {ort.__version__} or the other precision; "
     prove(engine, bundle, cure=cure + "on another processor, export again")
     return engine

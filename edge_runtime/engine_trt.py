@@ -17,6 +17,7 @@ from kenpin.errors import DeviceLost, EngineError
 from kenpin.frame import Image
 from kenpin.precision import Precision
 from kenpin.preprocess import check_frame
+from kenpin.sight import Sight
 from kenpin.tensorrt_seam import (
     INPUT,
     OUTPUTS,
@@ -54,6 +55,7 @@ class TrtEngine:
         plan: The engine. It is native code: only what `unseal_engine` returned, or what was built just now.
         precision: Which of the bundle's models it was built from.
         device: The GPU; the engine closes it.
+        sight: What of a camera frame it is to be shown.
 
     Attributes:
         device: The GPU.
@@ -64,8 +66,9 @@ class TrtEngine:
 
     runtime: Runtime = "tensorrt"
 
-    def __init__(self, plan: bytes, precision: Precision, device: Device) -> None:
+    def __init__(self, plan: bytes, precision: Precision, device: Device, sight: Sight | None = None) -> None:
         self.precision: Precision = precision
+        self.sight = sight
         self.device = device
         self._trt = load_tensorrt()
         self._log = make_log(self._trt)

@@ -12,7 +12,11 @@ from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.region import Region, hottest_region
 from kenpin.edge_runtime.stuck_score import StuckScore
+from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
+from kenpin.quality_limits import Finding
+from kenpin.sight import take
+from kenpin.view import Box
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,19 @@ class Seen:
 
     Attributes:
         image: What the engine gets.
+        box: What of the frame that is.
         finding: Why the frame cannot be judged, in words; empty where it can.
         cause: The same as one word.
     """
 
     image: Image
+    box: Box
     finding: str = ""
     cause: str = ""
 
     def region(self, anomaly_map: NDArray[np.float32]) -> Region:
         """The strangest place, in frame pixels."""
-        height, width = self.image.shape[:2]
-        return hottest_region(anomaly_map, frame_height=height, frame_width=width)
+        return hottest_region(anomaly_map, self.box)
 
 
 class Look:
@@ -53,6 +58,7 @@ class Look:
             name: QualityGate(limits if name == first else None, live=name in live) for name in cameras
         }
         self._other = QualityGate(None, live=False)
+        self._sight = ready.engine.sight if ready.engine is not None else None
         self._stuck = {name: StuckScore() for name in live}
 
     def at(self, frame: Frame) -> Seen:
@@ -61,10 +67,17 @@ class Look:
         Raises:
             DataError: It is no frame at all.
         """
-        found = self._gates.get(frame.camera, self._other).check(frame.image)
-        if found is None:
-            return Seen(frame.image)
-        return Seen(frame.image, found[1], found[0].value)
+        gate = self._gates.get(frame.camera, self._other)
+        found = gate.check(frame.image)
+        whole = take(frame.image, None)
+        if found is not None:
+            return Seen(whole.image, whole.box, found[1], found[0].value)
+        try:
+            taken = take(frame.image, self._sight)
+        except OutOfView as error:
+            gate.found[Finding(error.finding)] += 1
+            return Seen(whole.image, whole.box, error.what, error.finding)
+        return Seen(taken.image, taken.box)
 
     def stuck(self, camera: str, score: float) -> str:
         """Why a score cannot be believed, in words; empty where it can."""

@@ -19,6 +19,7 @@ from kenpin.export.parity import Parity
 from kenpin.pictures import sha256_of
 from kenpin.signing import SecretKey
 from kenpin.train.run import RunFolder, git_commit, learned_from
+from kenpin.view import REFERENCE
 
 # The oldest station that understands what is written here.
 MIN_RUNTIME = "0.1.0"
@@ -76,6 +77,9 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         **content.golden.files,
         **{name: (run.root / Path(name).name).read_bytes() for name in TRAINED},
     }
+    sight = run.sight
+    if sight is not None and sight.reference:
+        files[REFERENCE] = sight.reference
     manifest = {
         "product": label.product,
         "version": label.version,
@@ -90,6 +94,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "learned_from": sorted(learned_from(run.data)),
         "metrics": {"training": last_evaluation(run), "export": content.parity.to_json()},
         "quantization": content.quantization,
+        "view": sight.view.model_dump(mode="json") if sight is not None else None,
     }
     return write_bundle(path, manifest=manifest, files=files, key=key)
 

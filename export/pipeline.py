@@ -82,9 +82,8 @@ def export_run(run: RunFolder, out: Path, order: Order, *, step: Step) -> Export
     small = order.scheme.precision != "fp32"
     if small:
         check_enough(len(chosen["held_back"]))
-    samples = read_samples(
-        chosen, side=side, advance=step("read pictures", sum(len(rows) for rows in chosen.values()))
-    )
+    advance = step("read pictures", sum(len(rows) for rows in chosen.values()))
+    samples = read_samples(chosen, side=side, sight=run.sight, advance=advance)
 
     advance = step("torch to ONNX", 1)
     fp = to_onnx(inspector, side=side)

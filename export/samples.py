@@ -14,6 +14,7 @@ from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
 from kenpin.pictures import GOOD, sha256_of
 from kenpin.preprocess import to_input
+from kenpin.sight import Sight, take
 
 # Enough for stable figures, few enough for a minute on two cores.
 MOST_FIT = 48
@@ -66,13 +67,18 @@ def choose_rows(data: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 
 def read_samples(
-    chosen: Mapping[str, Sequence[Row]], *, side: int, advance: Callable[[], object] = lambda: None
+    chosen: Mapping[str, Sequence[Row]],
+    *,
+    side: int,
+    sight: Sight | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> Samples:
     """Read chosen pictures.
 
     Args:
         chosen: What `choose_rows` returned.
         side: Side of the model's input, pixels.
+        sight: What of each picture the model looks at; `None` = all of it.
         advance: Called after each picture.
 
     Raises:
@@ -80,7 +86,10 @@ def read_samples(
     """
 
     def images(part: str) -> Image:
-        read = [_read(row, side, advance) for row in chosen[part]]
+        read = []
+        for row in chosen[part]:
+            read.append(_read(row, side, sight))
+            advance()
         return np.stack(read) if read else np.zeros((0, side, side, 3), np.uint8)
 
     good, bad = images("test_good"), images("test_bad")
@@ -94,14 +103,13 @@ def _spread(rows: list[Row], most: int) -> list[Row]:
     return [rows[round(n)] for n in np.linspace(0, len(rows) - 1, most)]
 
 
-def _read(row: Row, side: int, advance: Callable[[], object]) -> Image:
+def _read(row: Row, side: int, sight: Sight | None) -> Image:
     path = Path(row["file"])
-    image = to_input(read_picture(path), height=side, width=side)
+    image = read_picture(path)
     if sha256_of(path) != row["sha256"]:
         raise DataError(
             "the picture has changed since training",
             where=path,
             cure="restore it, or train again: figures of other pictures would not belong to this model",
         )
-    advance()
-    return image
+    return to_input(take(image, sight, where=path).image, height=side, width=side)

@@ -9,6 +9,7 @@ A bundle is a stored (not deflated) zip, or the same files in a folder once it i
     golden/*.png            frames with known scores
     card.md                 what the model is for and what it must not be used for
     train/*.safetensors     the model before export, to go on learning from; stations ignore it
+    reference.png           the picture that the view was drawn on, where there is a view that needs it
 
 The identity of a bundle is the SHA-256 of its manifest, which pins every other byte.
 """
@@ -33,6 +34,7 @@ from kenpin import __version__
 from kenpin.errors import BundleError
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.synced_file import replace_synced, sync_folder
+from kenpin.view import REFERENCE, View
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.minisig"
@@ -92,6 +94,8 @@ class Manifest(_Strict):
         metrics: Figures measured at training and export.
         quantization: How `model.onnx` was made: `precision` (int8, fp16 = INT8 and fp16 for TensorRT only, or
             fp32; int8 where it is missing), ranges, number of pictures, layers, what the accuracy gate found.
+        view: What of a frame the model is shown; `None` = all of it. A kenpin that knows no views refuses a
+            bundle that has one.
     """
 
     schema_: Literal["kenpin.bundle.v1"] = Field(default="kenpin.bundle.v1", alias="schema")
@@ -109,6 +113,7 @@ class Manifest(_Strict):
     learned_from: tuple[str, ...] = ()
     metrics: dict[str, Any]
     quantization: dict[str, Any]
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,8 @@ def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str,
     """
     entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in files.items()}
     parsed = Manifest.model_validate({**manifest, "files": entries})
-    content = canonical_json(parsed.model_dump(mode="json", by_alias=True))
+    without = {"view"} if parsed.view is None else None
+    content = canonical_json(parsed.model_dump(mode="json", by_alias=True, exclude=without))
     signature = key.sign(content, comment=f"product={parsed.product} version={parsed.version}")
     try:
         replace_synced(path, _to_zip({MANIFEST: content, SIGNATURE: signature.encode(), **files}))
@@ -292,6 +298,8 @@ def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> No
     if missing:
         raise BundleError(f"the bundle lacks {', '.join(missing)}", where=path, cure=_COPY_AGAIN)
     needed = {MODEL, MODEL_FP, CARD, *(golden.file for golden in manifest.golden)}
+    if manifest.view is not None and manifest.view.needs_reference:
+        needed.add(REFERENCE)
     unnamed = sorted(needed - manifest.files.keys())
     if unnamed:
         raise BundleError(

@@ -3,6 +3,7 @@
 KenpinError
 ├── ConfigError        wrong usage, wrong configuration file            exit 2
 ├── DataError          pictures, folders and score lists that are given exit 2
+│   └── OutOfView      a frame without the part where the view wants it exit 2
 ├── BundleError        a bundle that is damaged, unsigned or unknown    exit 1
 ├── CalibrationError   thresholds that are missing or do not fit        exit 1
 ├── SourceError        a camera, video or folder that does not deliver  exit 1
@@ -53,6 +54,21 @@ class DataError(KenpinError):
     """Pictures, folders or score lists that cannot be used."""
 
     exit_code = 2
+
+
+class OutOfView(DataError):  # noqa: N818 - said as it is told
+    """A frame that does not show the part where the view expects it.
+
+    Args:
+        what: What is wrong, one sentence without a full stop.
+        finding: The same as one word: `wrong_size`, `absent` or `misplaced`.
+        where: File or camera it concerns.
+        cure: What to do about it.
+    """
+
+    def __init__(self, what: str, *, finding: str, where: object = "", cure: str = "") -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.finding = finding
 
 
 class BundleError(KenpinError):

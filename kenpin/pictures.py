@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kenpin.errors import DataError
 from kenpin.frame import PICTURE_SUFFIXES
+from kenpin.sight import Sight
 
 GOOD = "good"
 GROUND_TRUTH = "ground_truth"
@@ -27,12 +28,14 @@ class Picture:
         label: `good` or the name of the defect.
         group: The physical part; pictures of one group never end up on both sides of a split.
         mask: Mask of the defect (non-zero = defect), where there is one.
+        sight: What of it is looked at; `None` = all of it.
     """
 
     path: Path
     label: str
     group: str
     mask: Path | None = None
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class PictureSet:
 
     train: tuple[Picture, ...]
     test: tuple[Picture, ...]
+
+    def through(self, sight: Sight | None) -> PictureSet:
+        """The same pictures, looked at through a view."""
+        train, test = (
+            tuple(replace(picture, sight=sight) for picture in part) for part in (self.train, self.test)
+        )
+        return PictureSet(train, test)
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -112,7 +112,7 @@ class QualityLimits(BaseModel):
         return None
 
 
-def learn_limits(seen: Sequence[Quality]) -> QualityLimits | None:
+def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimits | None:
     """Learn limits from good pictures; `None` where there are too few.
 
     Each limit holds, with 95 % confidence, at least 99.9 % of frames like these: a normal tolerance interval
@@ -122,6 +122,7 @@ def learn_limits(seen: Sequence[Quality]) -> QualityLimits | None:
 
     Args:
         seen: What good pictures of one camera measure.
+        place: Whether parts have a place to keep; they need none where a view follows them.
     """
     if len(seen) < LEAST:
         return None
@@ -142,7 +143,9 @@ def learn_limits(seen: Sequence[Quality]) -> QualityLimits | None:
         clipped=float(max(clipped.mean() + max(factor * clipped.std(ddof=1), _CLIPPED), clipped.max())),
         focus=math.exp(min(focus.mean() - deep, focus.min())),
     )
-    return limits if limits.size is None else limits.model_copy(update=_learn_place(seen, factor))
+    if limits.size is None or not place:
+        return limits
+    return limits.model_copy(update=_learn_place(seen, factor))
 
 
 def _learn_place(seen: Sequence[Quality], factor: float) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from rich.table import Table
 
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
-from kenpin.train.data import Roles, assign_roles, check_masks
+from kenpin.sight import Sight, read_sight
+from kenpin.train.data import Roles, assign_roles, check_masks, check_views
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import measure
 from kenpin.train.init import width_of
@@ -79,6 +80,7 @@ class _Source:
 @click.option("--from", "similar", type=click.Path(path_type=Path), help="Run or bundle of similar parts.")
 @click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed that bundle.")
+@click.option("--view", type=click.Path(path_type=Path), help="What of each picture to look at: docs/view.md.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
@@ -98,16 +100,20 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     """
     started = time.monotonic()
     source = _Source(given["data"], given["good"], given["bad"])
-    found, seed = source.read(seed=given["seed"]), given["seed"]
+    origin, seed = _origin(given), given["seed"]
+    sight = _sight(given, origin)
+    found = source.read(seed=seed).through(sight)
     roles = assign_roles(found, where=source.root, seed=seed, teach=given["teach"])
-    origin = _origin(given)
     roles = origin.unseen(roles) if origin else roles
+    check_views(roles)
     check_masks((*roles.test, *roles.teach))
     config = _config(source.root, roles, given, origin)
+    config = config.model_copy(update={"view": sight.view if sight else None})
     fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
     if fabric.is_global_zero:
-        folder.create(config, {**roles.manifest(), **(origin.manifest() if origin else {})}, resume=resume)
+        data = {**roles.manifest(), **(origin.manifest() if origin else {})}
+        folder.create(config, data, resume=resume, reference=sight.reference if sight else b"")
     fabric.barrier()
     if not (resume and folder.finished):
         tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
@@ -141,7 +147,8 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
 def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
     """Measure a run, or the model of a bundle before its export, on the test pictures of a folder."""
     known = load_origin(model, same_parts=True, trust=trust)
-    pictures = _not_learned_from(model, known.learned_from, data)
+    tested = _not_learned_from(model, known.learned_from, data)
+    pictures = [replace(picture, sight=known.sight) for picture in tested]
     figures = measure(score_with_bar(known.inspector, pictures, side=known.size))
     _show(figures, known.name)
     if as_json:
@@ -180,7 +187,7 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     path = given["similar"] or given["update"]
     if path is None:
         return None
-    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach"]
+    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach", "view"]
     others = [f"--{name}" for name in (*against, "update" if given["similar"] else "similar") if given[name]]
     if others:
         raise ConfigError(
@@ -188,6 +195,13 @@ def _origin(given: dict[str, Any]) -> Origin | None:
             cure="give either --from or --update; with --update nothing is trained",
         )
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
+
+
+def _sight(given: dict[str, Any], origin: Origin | None) -> Sight | None:
+    """The view of the pictures; a model that goes on with the same parts keeps its own."""
+    if origin and origin.same_parts:
+        return origin.sight
+    return read_sight(given["view"]) if given["view"] else None
 
 
 def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | None) -> RunConfig:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kenpin.frame import Image, read_picture
-from kenpin.preprocess import to_input
+from kenpin.frame import Image
+from kenpin.train.data import read_image
 from kenpin.train.evaluate import Scores
 from kenpin.train.metrics import Floats
 
@@ -133,7 +133,7 @@ def _part(scores: Scores, number: int, brightest: float) -> Part:
 
 def _input(scores: Scores, number: int) -> Image:
     side = scores.maps.shape[-1] * 4
-    return to_input(read_picture(scores.pictures[number].path), height=side, width=side)
+    return read_image(scores.pictures[number], side=side)
 
 
 def _heat(share: Floats, side: int) -> Image:

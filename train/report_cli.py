@@ -84,7 +84,7 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
     Raises:
         DataError: A picture is gone or was changed since.
     """
-    pictures = []
+    pictures, sight = [], folder.sight
     for row in folder.data.get("pictures", []):
         if row["role"] == role:
             path = Path(row["file"])
@@ -94,7 +94,7 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
                     where=path,
                     cure="put it back, or measure on other pictures with: kenpin evaluate RUN --data DIR",
                 )
-            pictures.append(Picture(path, row["label"], row["group"], _mask_of(row)))
+            pictures.append(Picture(path, row["label"], row["group"], _mask_of(row), sight))
     return pictures
 
 

@@ -6,6 +6,7 @@ metrics.jsonl         one line per step, with the seconds on the device so far; 
 checkpoint.safetensors  weights and optimiser state, to resume
 encoder.safetensors, head.safetensors   the finished model
 report.html           what a person looks at
+reference.png         the picture that the view was drawn on, where there is a view that needs it
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from torch import Tensor
 
 from kenpin import __version__
 from kenpin.errors import ConfigError, TrainError
+from kenpin.sight import Sight
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.training import Allotment, Training
+from kenpin.view import REFERENCE, View
 
 
 class RunConfig(BaseModel):
@@ -44,6 +47,7 @@ class RunConfig(BaseModel):
         origin: Product and version or run that the weights come from, empty where they do not.
         commit: Git commit of kenpin, empty outside a checkout.
         software: Version of kenpin.
+        view: What of each picture is looked at; `None` = all of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +64,7 @@ class RunConfig(BaseModel):
     origin: str = ""
     commit: str = ""
     software: str = __version__
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,23 @@ class RunFolder:
 
     root: Path
 
-    def create(self, config: RunConfig, data: Mapping[str, Any], *, resume: bool) -> None:
+    def create(
+        self, config: RunConfig, data: Mapping[str, Any], *, resume: bool, reference: bytes = b""
+    ) -> None:
         """Start the folder, or check that a resumed run has the same settings and pictures.
+
+        Args:
+            config: The settings.
+            data: Every picture, with its role.
+            resume: Whether the folder may hold this run already.
+            reference: File of the picture that the view was drawn on, where there is one.
 
         Raises:
             ConfigError: The folder holds another run.
         """
-        wanted = {"config.json": json.loads(config.model_dump_json()), "data.json": dict(data)}
+        # A run without a view looks like one from before there were views.
+        settings = config.model_dump(mode="json", exclude_none=True)
+        wanted = {"config.json": settings, "data.json": dict(data)}
         if self.exists:
             if not resume:
                 raise ConfigError(
@@ -93,6 +108,8 @@ class RunFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         for name, content in wanted.items():
             (self.root / name).write_text(json.dumps(content, indent=1) + "\n")
+        if reference:
+            (self.root / REFERENCE).write_bytes(reference)
 
     @property
     def exists(self) -> bool:
@@ -117,6 +134,18 @@ class RunFolder:
             raise ConfigError(
                 f"config.json is damaged: {error.errors()[0]['msg']}", where=self.root, cure="train again"
             ) from None
+
+    @property
+    def sight(self) -> Sight | None:
+        """The view at work; `None` where there is none.
+
+        Raises:
+            ConfigError, DataError: It cannot be used.
+        """
+        view, path = self.config.view, self.root / REFERENCE
+        if view is None:
+            return None
+        return Sight(view, path.read_bytes() if path.exists() else b"", where=self.root)
 
     @property
     def data(self) -> dict[str, Any]:

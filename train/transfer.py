@@ -17,6 +17,7 @@ from kenpin.bundle import TRAINED, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.errors import ConfigError
 from kenpin.pictures import sha256_of
+from kenpin.sight import Sight, sight_of
 from kenpin.train.data import Roles
 from kenpin.train.fit import update_head
 from kenpin.train.inspector import Inspector, inspector_of
@@ -39,12 +40,14 @@ class Origin:
         inspector: Its encoder and head, on the CPU.
         learned_from: SHA-256 of every picture it learned from; their scores prove nothing.
         same_parts: Whether the new pictures show the same parts, so that what is remembered stays true.
+        sight: What of a picture it looks at; `None` = all of it.
     """
 
     name: str
     inspector: Inspector
     learned_from: frozenset[str]
     same_parts: bool
+    sight: Sight | None = None
 
     @property
     def width(self) -> int:
@@ -82,7 +85,7 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
     folder = RunFolder(path)
     if folder.exists:
         learned = frozenset(learned_from(folder.data))
-        return Origin(f"run {path.resolve().name}", load_inspector(path), learned, same_parts)
+        return Origin(f"run {path.resolve().name}", load_inspector(path), learned, same_parts, folder.sight)
     bundle = open_bundle(path, trusted_keys(trust))
     missing = [name for name in TRAINED if name not in bundle.files]
     if missing:
@@ -95,7 +98,7 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
     manifest = bundle.manifest
     name = f"{manifest.product} {manifest.version} {bundle.sha256}"
     inspector = inspector_of(encoder, head, where=path)
-    return Origin(name, inspector, frozenset(manifest.learned_from), same_parts)
+    return Origin(name, inspector, frozenset(manifest.learned_from), same_parts, sight_of(bundle))
 
 
 def start_from(origin: Origin, model: Pretrained) -> None:
