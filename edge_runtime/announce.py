@@ -1,7 +1,8 @@
-"""The station's payloads, filled in: anomaly, status and kpi."""
+"""The station's payloads, filled in."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,14 +11,17 @@ from kenpin import __version__
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.delivery import Traffic
 from kenpin.edge_runtime.outbox import Depth
-from kenpin.edge_runtime.store import Part
-from kenpin.events import Anomaly, Kpi, Status, now_ms, rfc3339, uuid7
+from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.room import Gap
+from kenpin.edge_runtime.traffic import Traffic
+from kenpin.events import Anomaly, Audit, CameraLast, Kpi, PartResult, Status, now_ms, rfc3339, uuid7
 
-State = Literal["STARTING", "RUNNING", "DEGRADED", "FAULT", "STOPPED"]
+State = Literal["STARTING", "RUNNING", "PAUSED", "CALIBRATING", "DEGRADED", "FAULT", "STOPPED"]
 # An event has to fit into 8 KiB; the end of a path tells more than its start.
 _MAX_ID_CHARS = 200
+_MAX_REASON_CHARS = 500
+_NO_LEVEL_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,7 @@ def anomaly(identity: Identity, part: Part, *, ng_rate: float) -> Anomaly:
         score_mid=scored.level_scores[1],
         score_fine=scored.level_scores[2],
         level=level,
-        severity=severity(
-            scored.score, good=statistics.median([*record.good.values()] or [record.t1]), t2=record.t2
-        ),
+        severity=_severity(part),
         roi_x_px=region.x,
         roi_y_px=region.y,
         roi_w_px=region.width,
@@ -95,6 +97,69 @@ def anomaly(identity: Identity, part: Part, *, ng_rate: float) -> Anomaly:
         infer_ms=part.infer_ms,
         image_ref=part.image_ref,
         ng_rate_window=ng_rate,
+    )
+
+
+def result(identity: Identity, part: Part, *, ng_rate: float) -> PartResult:
+    """What became of a part, whatever it is.
+
+    Args:
+        identity: Who speaks.
+        part: The part.
+        ng_rate: Share of NG among the last decided parts.
+    """
+    scored, model, decision = part.decision.scored, part.model, part.decision
+    levels = scored.level_scores if scored is not None and scored.is_finite else (0.0, 0.0, 0.0)
+    return PartResult(
+        **identity.common(part.ts_ms),
+        camera=part.camera,
+        part_id=part.part_id[-_MAX_ID_CHARS:],
+        trigger_id=-1 if part.trigger_id is None else part.trigger_id,
+        model_id=model.name if model else "",
+        model_sha256=model.bundle_sha256[:16] if model else "",
+        engine_precision=model.precision if model else "",
+        threshold_rev=part.record.rev if part.record else 0,
+        verdict=decision.verdict.value,
+        reason=decision.reason[:_MAX_REASON_CHARS],
+        cause=decision.cause,
+        **_held_against(part),
+        score_coarse=levels[0],
+        score_mid=levels[1],
+        score_fine=levels[2],
+        level=decision.level if any(levels) else "",
+        infer_ms=part.infer_ms,
+        image_ref=part.image_ref,
+        ng_rate_window=ng_rate,
+    )
+
+
+def camera_last(identity: Identity, part: Part) -> CameraLast:
+    """The last part of a camera, for a tile on a screen."""
+    return CameraLast(
+        **identity.common(part.ts_ms),
+        camera=_NO_LEVEL_CHARACTER.sub("_", part.camera)[:64],
+        part_id=part.part_id[-_MAX_ID_CHARS:],
+        model_id=part.model.name if part.model else "",
+        threshold_rev=part.record.rev if part.record else 0,
+        verdict=part.decision.verdict.value,
+        reason=part.decision.reason[:_MAX_REASON_CHARS],
+        **_held_against(part),
+        infer_ms=part.infer_ms,
+        image_ref=part.image_ref,
+    )
+
+
+def gap(identity: Identity, lost: Gap) -> Audit:
+    """Events were thrown away before the broker had them."""
+    return Audit(
+        **identity.common(now_ms()),
+        kind="gap",
+        actor="station",
+        subject=lost.topic,
+        reason="the room for events was used up",
+        gap_first_seq=lost.first_seq,
+        gap_last_seq=lost.last_seq,
+        gap_count=lost.count,
     )
 
 
@@ -112,13 +177,31 @@ def severity(score: float, *, good: float, t2: float) -> int:
     return int(min(1000.0, max(1.0, 500 * (score - good) / reach)))
 
 
+def _severity(part: Part) -> int:
+    scored, record = part.decision.scored, part.record
+    if scored is None or record is None or not scored.is_finite:
+        return 1
+    good = statistics.median([*record.good.values()] or [record.t1])
+    return severity(scored.score, good=good, t2=record.t2)
+
+
+def _held_against(part: Part) -> dict[str, Any]:
+    """Score, limit and what follows from them; JSON knows no NaN."""
+    scored, record = part.decision.scored, part.record
+    score = scored.score if scored is not None and scored.is_finite else 0.0
+    is_ng = part.decision.verdict is Verdict.NG
+    threshold = 0.0 if record is None else record.t2 if is_ng else record.t1
+    margin = score - threshold if scored is not None else 0.0
+    return {"score": score, "threshold": threshold, "margin": margin, "severity": _severity(part)}
+
+
 def status(identity: Identity, state: State, reason: str, *, online: bool, connected_ms: int) -> Status:
     """Whether the station lives."""
     return Status(
         **identity.common(now_ms()),
         online=online,
         state=state,
-        reason=reason,
+        reason=reason[:_MAX_REASON_CHARS],
         connected_ms=connected_ms,
         sw_version=__version__,
     )
@@ -147,6 +230,8 @@ def kpi(identity: Identity, now: Snapshot, depth: Depth, traffic: Traffic, *, fp
         infer_ms_p50=now.infer_ms_p50,
         infer_ms_p99=now.infer_ms_p99,
         latency_ms_p99=now.latency_ms_p99,
+        gpu_temp_c=now.temperature_c,
+        score_psi=now.score_psi,
         outbox_depth=depth.waiting,
         outbox_bytes=depth.bytes,
         outbox_oldest_s=depth.oldest_s,

@@ -80,6 +80,56 @@ _MIGRATIONS = (
         SELECT RAISE(ABORT, 'an OK without a frame');
     END;
     """,
+    """
+    -- Events that are about no part, and which of them go first when the room is used up.
+    DROP TRIGGER outbox_grows;
+    DROP TRIGGER outbox_shrinks;
+    DROP INDEX outbox_waiting;
+    DROP INDEX outbox_acked;
+    ALTER TABLE outbox RENAME TO outbox_before;
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        part_seq INTEGER REFERENCES part (seq),  -- NULL where it is about no part
+        created_ms INTEGER NOT NULL,
+        prio INTEGER NOT NULL,                   -- the lowest goes first
+        topic TEXT NOT NULL,
+        body TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        acked_ms INTEGER
+    );
+    INSERT INTO outbox SELECT seq, part_seq, created_ms, 1, topic, body, bytes, acked_ms FROM outbox_before;
+    DELETE FROM sqlite_sequence WHERE name = 'outbox';
+    UPDATE sqlite_sequence SET name = 'outbox' WHERE name = 'outbox_before';
+    DROP TABLE outbox_before;
+    CREATE INDEX outbox_waiting ON outbox (seq) WHERE acked_ms IS NULL;
+    CREATE INDEX outbox_spare ON outbox (prio, seq) WHERE acked_ms IS NULL;
+    CREATE INDEX outbox_acked ON outbox (acked_ms) WHERE acked_ms IS NOT NULL;
+    CREATE INDEX outbox_part ON outbox (part_seq) WHERE part_seq IS NOT NULL;
+    INSERT INTO counter
+        SELECT 'outbox_waiting_bytes', coalesce(sum(bytes), 0) FROM outbox WHERE acked_ms IS NULL;
+    CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN
+        UPDATE counter SET value = value + new.bytes WHERE name IN ('outbox_bytes', 'outbox_waiting_bytes');
+    END;
+    CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
+        UPDATE counter SET value = value - old.bytes
+        WHERE name = 'outbox_bytes' OR name = 'outbox_waiting_bytes' AND old.acked_ms IS NULL;
+    END;
+    CREATE TRIGGER outbox_settles AFTER UPDATE OF acked_ms ON outbox BEGIN
+        UPDATE counter SET value = value + new.bytes * ((new.acked_ms IS NULL) - (old.acked_ms IS NULL))
+        WHERE name = 'outbox_waiting_bytes';
+    END;
+    -- Events that were thrown away unsent, until an audit event has said so.
+    CREATE TABLE gap (
+        topic TEXT PRIMARY KEY,
+        first_seq INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        count INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    -- The latest value of each retained topic; ver goes up with each change of any of them.
+    CREATE TABLE state (topic TEXT PRIMARY KEY, body TEXT NOT NULL, ver INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE alarm (key TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE cmd_seen (cmd_id TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 
@@ -98,6 +148,7 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before anything is in it
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA journal_size_limit = 4194304")

@@ -7,65 +7,96 @@ import logging
 import time
 from dataclasses import dataclass
 
-from kenpin.edge_runtime.link import Acked, Link, Up
-from kenpin.edge_runtime.outbox import Entry, Outbox
+from kenpin.edge_runtime.link import REFUSED, Link
+from kenpin.edge_runtime.link_signal import Acked, Up
+from kenpin.edge_runtime.outbox import NO_END, Entry, Outbox
+from kenpin.edge_runtime.pace import Pace
+from kenpin.edge_runtime.traffic import Traffic
+from kenpin.events import Reply
 
 WINDOW = 16  # more on the way only makes each slower
 _NO_SUBSCRIBER = 0x10
-_REFUSED = 0x80
+_REPLIES = Reply.topic.partition("{")[0]
+_LONGEST_PAUSE = 64  # times the first one
+# Notes are written together, or soon: one by one, each costs the flash memory several pages.
+_NOTES, _NOTE_S = 20, 0.05
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Traffic:
-    """What was counted since the start.
+class _Stretch:
+    """Events that are sent in their order.
 
     Attributes:
-        acked: Events that the broker acknowledged.
-        rejected: Events that it refused; they are sent again.
-        no_subscriber: Events that nobody subscribes to (only MQTT 5 brokers tell).
-        connections: Connections that the broker accepted.
+        sent_to: All up to here are on the way or noted.
+        end: The last one.
+        late: Whether they waited for this connection.
     """
 
-    acked: int = 0
-    rejected: int = 0
-    no_subscriber: int = 0
-    connections: int = 0
+    sent_to: int
+    end: int
+    late: bool
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How events are sent.
+
+    Attributes:
+        refused_s: Pause after the broker refused one, in seconds; twice as long after each time in a row.
+        backlog_per_s: Events per second of those that waited for the connection.
+    """
+
+    refused_s: float = 5.0
+    backlog_per_s: float = 200.0
 
 
 class Delivery:
     """Sends what waits and notes what arrived. An event is gone from here only when the broker has it.
 
+    Events that come up while the connection stands go before those that waited for it: an operator needs to
+    know what is wrong now.
+
     Args:
         outbox: The events, through a connection of the calling thread.
         link: The connection to the broker.
         topic: Prefix of every topic.
-        refused_s: Pause after the broker refused an event.
+        manner: How fast.
     """
 
-    def __init__(self, outbox: Outbox, link: Link, topic: str, *, refused_s: float) -> None:
+    def __init__(self, outbox: Outbox, link: Link, topic: str, manner: Manner) -> None:
         self.traffic = Traffic()
         self._outbox = outbox
         self._link = link
         self._topic = topic
-        self._refused_s = refused_s
+        self._manner = manner
+        self._pace = Pace(manner.backlog_per_s, WINDOW)
         self._connection = -1
         self._window = WINDOW
         self._on_way: dict[int, tuple[int, float]] = {}  # message id -> event number, sent at
-        self._sent_to = 0  # all events up to here are on the way or noted
-        self._late_to: int | None = None  # events up to here waited for this connection
+        self._stretches: list[_Stretch] = []  # the live one, the late one
         self._arrived: list[int] = []  # acknowledged, not yet noted
+        self._arrived_s = 0.0  # since when there is one
         self._resume_s = 0.0
+        self._pause_s = manner.refused_s
 
     def begin(self, up: Up) -> None:
-        """Start over on a new connection: whatever was on the way on the old one is sent again."""
+        """Start over on a new connection: whatever was on the way on the old one is sent again.
+
+        Raises:
+            StoreError: The outbox cannot be read; the next call of `send` tries it again.
+        """
         self._on_way.clear()
-        self._sent_to = 0
-        self._late_to = None
+        self._stretches = []
         self._resume_s = 0.0
         self._connection = up.connection
         self._window = min(WINDOW, up.receive_maximum)
+        self._divide()
+
+    def look_back(self) -> None:
+        """Events before those that were sent wait once more."""
+        self._stretches = []
 
     def take(self, answer: Acked) -> None:
         """Handle the broker's answer to an event."""
@@ -73,58 +104,59 @@ class Delivery:
         if sent is None:
             return  # of the status, or of a connection that is gone
         seq, _ = sent
-        if answer.code >= _REFUSED:
-            self.traffic.rejected += 1
-            if self.traffic.rejected == 1:
-                _log.warning(
-                    "The broker refuses events (%s); they are kept and sent again. "
-                    "Check this station's permissions on the broker.",
-                    answer.reason,
-                )
-            self._sent_to = min(self._sent_to, seq - 1)
-            self._resume_s = time.monotonic() + self._refused_s
+        if answer.code >= REFUSED:
+            self._hold_back(seq, answer.reason)
             return
         self.traffic.no_subscriber += answer.code == _NO_SUBSCRIBER
+        self._pause_s = self._manner.refused_s
+        if not self._arrived:
+            self._arrived_s = time.monotonic()
         self._arrived.append(seq)
 
-    def note_arrived(self) -> None:
-        """Write down what was acknowledged.
+    def note_arrived(self, *, at_once: bool = False) -> None:
+        """Write down what was acknowledged, some at a time. Without the note an event is sent once more.
+
+        Args:
+            at_once: Do not wait for more.
 
         Raises:
             StoreError: It cannot be written; it is tried again with the next call.
         """
-        if self._arrived:
+        is_time = len(self._arrived) >= _NOTES or time.monotonic() - self._arrived_s >= _NOTE_S
+        if self._arrived and (at_once or is_time):
             self._outbox.mark_acked(self._arrived)
             self.traffic.acked += len(self._arrived)
             self._arrived = []
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the broker takes another message before it has answered those on the way."""
-        return len(self._on_way) < self._window
+    def room(self, *, others: int) -> int:
+        """Messages that the broker takes before it has answered those on the way.
+
+        Args:
+            others: Messages on the way that are not events; the broker counts them as well.
+        """
+        return max(0, self._window - len(self._on_way) - others)
 
     def send(self, *, others: int = 0) -> None:
         """Send what waits, as far as the window and the connection allow.
 
         Args:
-            others: Messages on the way that are not events; the broker counts them as well.
+            others: Messages on the way that are not events.
 
         Raises:
             StoreError: The outbox cannot be read.
         """
-        room = self._window - len(self._on_way) - others
-        if room <= 0 or time.monotonic() < self._resume_s:
+        if time.monotonic() < self._resume_s or not self.room(others=others):
             return
-        if self._late_to is None:
-            self._late_to = self._outbox.newest()
-        for entry in self._outbox.waiting(after=self._sent_to, limit=room):
-            if self._link.connection != self._connection:
-                return  # events would overtake those that were on the way when it was lost
-            message = self._link.publish(f"{self._topic}/{entry.topic}", self._body(entry), qos=1)
-            if message is None:
-                return
-            self._on_way[message] = (entry.seq, time.monotonic())
-            self._sent_to = entry.seq
+        if not self._stretches:
+            self._divide()
+        live, late = self._stretches
+        self._send_some(live, self.room(others=others))
+        self._pace.take(self._send_some(late, min(self._pace.left, self.room(others=others))))
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until more of the backlog may be sent, where only its pace holds it back."""
+        return 0.0 if self._pace.left else 1 / self._manner.backlog_per_s
 
     def is_overdue(self, limit_s: float) -> bool:
         """Whether an event has been on the way for longer."""
@@ -137,10 +169,58 @@ class Delivery:
         Raises:
             StoreError: The outbox cannot be read.
         """
-        return not self._arrived and self._outbox.depth().waiting == 0
+        return not self._arrived and not self._outbox.waiting(after=0, limit=1)
 
-    def _body(self, entry: Entry) -> bytes:
-        assert self._late_to is not None
-        payload = entry.payload(late=entry.seq <= self._late_to)
+    def _divide(self) -> None:
+        newest = self._outbox.newest()
+        self._stretches = [_Stretch(newest, NO_END, late=False), _Stretch(0, newest, late=True)]
+
+    def _send_some(self, stretch: _Stretch, limit: int) -> int:
+        """Send up to so many; how many it were."""
+        if limit <= 0:
+            return 0
+        count = 0
+        # Where one was refused, those behind it may be on the way already.
+        known = {seq for seq, _ in self._on_way.values()} | set(self._arrived)
+        found = self._outbox.waiting(after=stretch.sent_to, up_to=stretch.end, limit=limit + len(known))
+        for entry in found:
+            if count == limit or not (entry.seq in known or self._publish(entry, late=stretch.late)):
+                break
+            count += entry.seq not in known
+            stretch.sent_to = entry.seq
+        return count
+
+    def _publish(self, entry: Entry, *, late: bool) -> bool:
+        if self._link.connection != self._connection:
+            return False  # events would overtake those that were on the way when it was lost
+        expiry_s = Reply.expiry_s if entry.topic.startswith(_REPLIES) else 0
+        message = self._link.publish(
+            f"{self._topic}/{entry.topic}", _body(entry, late=late), qos=1, expiry_s=expiry_s
+        )
+        if message is None:
+            return False
+        self._on_way[message] = (entry.seq, time.monotonic())
+        return True
+
+    def _hold_back(self, seq: int, reason: str) -> None:
+        self.traffic.rejected += 1
+        if self.traffic.rejected == 1:
+            _log.warning(
+                "The broker refuses events (%s); they are kept and sent again. "
+                "Check this station's permissions on the broker.",
+                reason,
+            )
+        for stretch in self._stretches:
+            if stretch.late == (seq <= self._stretches[1].end):
+                stretch.sent_to = min(stretch.sent_to, seq - 1)
+        now_s = time.monotonic()
+        if now_s >= self._resume_s:  # the others of this window are of the same refusal
+            self._resume_s = now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE * self._manner.refused_s)
+
+
+def _body(entry: Entry, *, late: bool) -> bytes:
+    payload = entry.payload(late=late)
+    if "capture_to_publish_ms" in payload:
         payload["capture_to_publish_ms"] = max(0.0, time.time_ns() / 1e6 - payload["ts_ms"])
-        return json.dumps(payload, separators=(",", ":")).encode()
+    return json.dumps(payload, separators=(",", ":")).encode()

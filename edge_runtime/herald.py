@@ -6,15 +6,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.counters import Snapshot
-from kenpin.edge_runtime.delivery import Traffic
 from kenpin.edge_runtime.link import Link
 from kenpin.edge_runtime.outbox import Depth
+from kenpin.edge_runtime.traffic import Traffic
 from kenpin.events import Kpi, Status, now_ms
+
+
+class Listener(Protocol):
+    """Takes messages that others publish, in the publisher's thread; what it raises is only logged."""
+
+    def take(self, topic: str, body: bytes, *, retained: bool) -> None:
+        """Handle one.
+
+        Args:
+            topic: Below the station's prefix, `cmd/ack` for example.
+            body: The payload, as it came from the network.
+            retained: Whether the broker had kept it.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,9 @@ class Desk:
         identity: Who speaks.
         database: The file with the outbox.
         counters: Gives the line's counters.
+        listener: Gets what others publish below `cmd/`; default: the station does not listen.
+        backlog_per_s: Events per second of those that waited while the broker was away.
+        discovery: Topic and body of what lets others find the station, retained; default: none.
     """
 
     broker: BrokerAddress
@@ -34,6 +52,9 @@ class Desk:
     identity: Identity
     database: Path
     counters: Callable[[], Snapshot]
+    listener: Listener | None = None
+    backlog_per_s: float = 200.0
+    discovery: tuple[str, bytes] | None = None
 
 
 class Herald:
@@ -46,10 +67,12 @@ class Herald:
 
     Attributes:
         state: How the station is, and why.
+        trouble: What is wrong with the connection itself, in words; empty when nothing is.
     """
 
     def __init__(self, desk: Desk, *, status_s: float, kpi_s: float) -> None:
         self.state: tuple[State, str] = ("STARTING", "")
+        self.trouble = ""
         self._desk = desk
         self._every_s = {"status": status_s, "kpi": kpi_s}
         self._due_s = dict.fromkeys(self._every_s, 0.0)
@@ -85,9 +108,10 @@ class Herald:
 
     def tell_status(self, link: Link) -> None:
         """Publish the status where it is new or due, one at a time."""
-        if not self.is_waiting and (self._told != self.state or self._is_due("status")):
-            self._told = self.state
-            body = self._status(*self._told, online=True)
+        now = self._now()
+        if not self.is_waiting and (self._told != now or self._is_due("status")):
+            self._told = now
+            body = self._status(*now, online=True)
             self._message = link.publish(self.status_topic, body, qos=1, retain=True)
 
     def tell_end(self, link: Link, reason: str) -> None:
@@ -105,7 +129,13 @@ class Herald:
         self._before = now
         fps = (now.total - before.total) / max(1e-3, now.elapsed_s - before.elapsed_s)
         payload = announce.kpi(self._desk.identity, now, depth(), traffic, fps=fps)
-        link.publish(f"{self._desk.topic}/{Kpi.topic}", payload.to_json(), qos=0)
+        link.publish(f"{self._desk.topic}/{Kpi.topic}", payload.to_json(), qos=0, expiry_s=Kpi.expiry_s)
+
+    def _now(self) -> tuple[State, str]:
+        state, reason = self.state
+        if not self.trouble:
+            return self.state
+        return "DEGRADED" if state == "RUNNING" else state, "; ".join(filter(None, (reason, self.trouble)))
 
     def _status(self, state: State, reason: str, *, online: bool) -> bytes:
         return announce.status(

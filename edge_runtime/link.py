@@ -16,70 +16,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.cloud_event import message_properties, will_properties
+from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Signal, Up
 
+__all__ = ["REFUSED", "Acked", "Down", "Link", "Signal", "Terms", "Up", "Will"]
+
+REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
+_MAX_WAITING = 1000  # signals; whoever floods the station's topics must not fill its memory
 _UNSUPPORTED_VERSION = 0x84
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Up:
-    """The broker accepted the connection.
-
-    Attributes:
-        connection: Its number, as in `Link.connection`.
-        receive_maximum: Unacknowledged messages that the broker takes at a time.
-    """
-
-    connection: int
-    receive_maximum: int
-
-
-@dataclass(frozen=True)
-class Down:
-    """There is no connection.
-
-    Attributes:
-        reason: Why, in words.
-        version_doubtful: The broker refused this version of MQTT, or answered CONNECT with nothing at all,
-            as some do that do not know it.
-    """
-
-    reason: str
-    version_doubtful: bool = False
-
-
-@dataclass(frozen=True)
-class Acked:
-    """The broker answered a message.
-
-    Attributes:
-        mid: The message.
-        code: Reason code of MQTT 5; from 0x80 on it was refused.
-        reason: The same in words.
-    """
-
-    mid: int
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Wake:
-    """There is something to do."""
-
-
-Signal: TypeAlias = Up | Down | Acked | Wake
 
 
 @dataclass(frozen=True)
@@ -95,6 +52,22 @@ class Will:
     body: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How a link behaves.
+
+    Attributes:
+        keepalive_s: Silence after which the broker is probed.
+        reconnect_s: Shortest and longest pause before a new attempt; both vary by half, so that a hundred
+            stations do not come back in the same instant.
+        listen_to: Topic filter to subscribe to; empty = none.
+    """
+
+    keepalive_s: int = 15
+    reconnect_s: tuple[float, float] = (1.0, 30.0)
+    listen_to: str = ""
+
+
 class Link:
     """A connection that comes back by itself.
 
@@ -102,11 +75,10 @@ class Link:
         broker: Where to connect.
         will: The last will.
         signals: Where everything that happens is put.
-        keepalive_s: Silence after which the broker is probed.
-        reconnect_s: Shortest and longest pause before a new attempt; both vary by half, so that a hundred
-            stations do not come back in the same instant.
+        terms: How it behaves.
 
     Attributes:
+        dropped: Incoming messages that were too many to be looked at.
         connection: Changes with every connection made and lost. `Down` and `Up` may still wait in the queue
             when a new connection stands; who compares this number sends nothing on the wrong one.
     """
@@ -115,17 +87,16 @@ class Link:
         self,
         broker: BrokerAddress,
         will: Will,
-        signals: SimpleQueue[Signal],
-        *,
-        keepalive_s: int = 15,
-        reconnect_s: tuple[float, float] = (1.0, 30.0),
+        signals: SimpleQueue[Any],
+        terms: Terms | None = None,
     ) -> None:
         self._broker = broker
         self._will = will
         self._signals = signals
-        self._keepalive_s = keepalive_s
-        self._reconnect_s = reconnect_s
+        self._terms = terms or Terms()
+        self._source = will.topic.rpartition("/")[0]  # the station's own topic
         self.connection = 0
+        self.dropped = 0
         self._asked_s: float | None = None  # when CONNECT went out that has no answer yet
 
     def open(self, version: MQTTProtocolVersion) -> None:
@@ -145,8 +116,8 @@ class Link:
         client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
         client.on_log = _log_caught
         client.max_inflight_messages = 0  # the publisher's own window counts
-        short, long = (seconds * random.uniform(0.5, 1.5) for seconds in self._reconnect_s)
-        client.reconnect_delay_set(short, max(short, long))  # type: ignore[arg-type]  # fractions work
+        short, long = self._terms.reconnect_s
+        _set_pauses(client, short, long)
         if self._broker.tls is not None:
             client.tls_set_context(self._broker.tls)
         if self._broker.username:
@@ -156,24 +127,42 @@ class Link:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         client.connect_async(
             self._broker.host,
             self._broker.port,
-            self._keepalive_s,
+            self._terms.keepalive_s,
             **(_connect_options() if self._is_v5 else {}),
         )
         client.loop_start()
         self._client = client
 
-    def publish(self, topic: str, body: bytes, *, qos: int, retain: bool = False) -> int | None:
+    def publish(
+        self, topic: str, body: bytes, *, qos: int, retain: bool = False, expiry_s: int = 0
+    ) -> int | None:
         """Hand a message to the connection.
+
+        Args:
+            topic: The whole topic.
+            body: The payload, JSON.
+            qos: 0 or 1; paho tells of no refusal with 2.
+            retain: Whether the broker keeps it.
+            expiry_s: For how many seconds the broker may keep it for somebody; 0 = for ever.
 
         Returns:
             The message's id, to be found again in `Acked`; `None` without a connection.
         """
-        properties = _publish_properties() if self._is_v5 else None
+        if not self._client.is_connected():
+            return None  # paho would say no, and keep it all the same
+        properties = message_properties(body, source=self._source, expiry_s=expiry_s) if self._is_v5 else None
         info = self._client.publish(topic, body, qos=qos, retain=retain, properties=properties)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def take_time(self) -> None:
+        """Always wait for long before a new attempt, until it is opened anew."""
+        long = self._terms.reconnect_s[1]
+        _set_pauses(self._client, long, long)
 
     def revive(self) -> bool:
         """Start paho's thread again if it has died, which it does without a word; whether it had."""
@@ -204,10 +193,13 @@ class Link:
         with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
             self._client.loop_stop()
 
-    def _on_socket_open(self, client: Client, *_: Any) -> None:
+    def _on_socket_open(self, client: Client, _data: Any, opened: Any) -> None:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # After TCP and TLS stand and just before CONNECT goes out: once per connection, not per attempt.
         self._asked_s = time.monotonic()
-        client.will_set(self._will.topic, self._will.body(), qos=1, retain=True)
+        body = self._will.body()
+        properties = will_properties(body, source=self._source) if self._is_v5 else None
+        client.will_set(self._will.topic, body, qos=1, retain=True, properties=properties)
 
     def _on_connect(
         self, client: Client, _data: Any, _flags: Any, code: ReasonCode, properties: Properties | None
@@ -216,10 +208,21 @@ class Link:
         # What paho kept from the last connection would go out now, before and beside the outbox.
         client.drop_out_messages()
         if code.is_failure:
-            self._signals.put(Down(str(code), code.value == _UNSUPPORTED_VERSION))
+            self._signals.put(Down(str(code), version_refused=code.value == _UNSUPPORTED_VERSION))
         else:
+            self._listen(client)
             self.connection += 1
             self._signals.put(Up(self.connection, getattr(properties, "ReceiveMaximum", 65535)))
+
+    def _listen(self, client: Client) -> None:
+        if not self._terms.listen_to:
+            return
+        if self._is_v5:
+            # What was retained is no command to a station that has just started.
+            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            client.subscribe(self._terms.listen_to, options=options)
+        else:
+            client.subscribe(self._terms.listen_to, qos=1)
 
     def _on_connect_fail(self, *_: Any) -> None:
         self._signals.put(Down(str(sys.exc_info()[1] or "no answer")))
@@ -231,6 +234,20 @@ class Link:
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Any) -> None:
         self._signals.put(Acked(mid, code.value, str(code)))
+        _acknowledge_at_once(self._client.socket())
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
+        for code in codes:
+            if code.is_failure:
+                self._signals.put(Deaf(str(code)))
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        if self._signals.qsize() >= _MAX_WAITING:
+            self.dropped += 1
+        else:
+            self._signals.put(Incoming(message.topic, bytes(message.payload), message.retain))
 
 
 def _log_caught(_client: Client, _data: Any, _level: int, text: str) -> None:
@@ -239,10 +256,16 @@ def _log_caught(_client: Client, _data: Any, _level: int, text: str) -> None:
         _log.error("%s", text)
 
 
-def _publish_properties() -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = "application/json"
-    return properties
+def _acknowledge_at_once(connected: Any) -> None:
+    """Let the kernel confirm what has arrived: brokers that keep Nagle's algorithm wait for it, for 40 ms."""
+    if connected is not None and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _set_pauses(client: Client, short_s: float, long_s: float) -> None:
+    short_s, long_s = (seconds * random.uniform(0.5, 1.5) for seconds in (short_s, long_s))
+    client.reconnect_delay_set(short_s, max(short_s, long_s))  # type: ignore[arg-type]  # fractions work
 
 
 def _connect_options() -> dict[str, Any]:

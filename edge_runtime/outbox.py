@@ -1,4 +1,4 @@
-"""The outbox: events that wait for the broker, first in, first out, on disk.
+"""The outbox: what waits for the broker, on disk: each event, and the latest value of each retained topic.
 
 An acknowledgement of the broker does not make an event durable (brokers keep messages in memory, and drop
 them beyond a limit), so acknowledged events stay for a while and can be read again by their number.
@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from kenpin.edge_runtime.database import explained, transaction
-from kenpin.events import now_ms
+from kenpin.edge_runtime.room import Gap, Room
+from kenpin.events import Payload, now_ms
 
-DEFAULT_MAX_BYTES = 256 << 20
 KEEP_ACKED_MS = 7 * 24 * 3600 * 1000
+NO_END = 2**63 - 1
 # What SQLite needs for a row beside its text, measured: pages are not full, the indexes take their share.
 _ROW_BYTES = 160
+# Removed in one transaction; the line's thread waits for it when it has a part to commit.
+_BITE_ROWS, _BITE_PAGES = 500, 256
+# When the room is used up, results go first, then anomalies; alarms, audit and replies last.
+_PRIORITY = {"event/result": 0, "event/anomaly": 1}
+_LAST_PRIORITY = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Retained:
+    """The latest value of a retained topic.
+
+    Attributes:
+        topic: Below the station's prefix.
+        body: JSON.
+        version: Higher than that of every value, of any topic, that was written before.
+    """
+
+    topic: str
+    body: str
+    version: int
+
+
+@dataclass(frozen=True)
 class Depth:
     """How full the outbox is.
 
@@ -51,45 +72,73 @@ class Depth:
         bytes: Size of all events, acknowledged ones as well.
         oldest_s: Age of the oldest one that waits.
         dropped: Events that were evicted before they were acknowledged, ever.
+        waiting_bytes: Size of the events not yet acknowledged; against `Room.max_bytes`, the pressure.
     """
 
     waiting: int
     bytes: int
     oldest_s: float
     dropped: int
+    waiting_bytes: int = 0
 
 
 class Outbox:
-    """The events of one database, through one connection.
+    """The events and retained topics of one database, through one connection.
 
     Args:
         connection: From `kenpin.edge_runtime.database`; its thread must be the only one to use it.
-        max_bytes: Above this size the oldest events go, acknowledged ones first; what goes unacknowledged is
-            counted.
+        room: How much of the disk events may take.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, connection: sqlite3.Connection, room: Room | None = None) -> None:
         self._connection = connection
-        self._max_bytes = max_bytes
+        self._room = room or Room()
 
-    def append(self, topic: str, body: str, *, part_seq: int) -> int:
-        """Add an event to the caller's transaction and return its number."""
+    def put(self, event: Payload, *, part_seq: int | None = None) -> int:
+        """Add an event to the caller's transaction and return its number.
+
+        Args:
+            event: The event, without its number.
+            part_seq: Number of the part that it is about.
+        """
+        return self.append(event.address, event.to_json().decode(), part_seq=part_seq)
+
+    def append(self, topic: str, body: str, *, part_seq: int | None = None) -> int:
+        """The same for an event that is JSON text already."""
         size = len(topic) + len(body.encode()) + _ROW_BYTES
-        self._make_room(size)
+        self._room.make(size, self._connection)
         cursor = self._connection.execute(
-            "INSERT INTO outbox (part_seq, created_ms, topic, body, bytes) VALUES (?, ?, ?, ?, ?)",
-            (part_seq, now_ms(), topic, body, size),
+            "INSERT INTO outbox (part_seq, created_ms, prio, topic, body, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            (part_seq, now_ms(), _PRIORITY.get(topic, _LAST_PRIORITY), topic, body, size),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def waiting(self, *, after: int, limit: int) -> list[Entry]:
-        """The oldest events not yet acknowledged whose number is above `after`.
+    def set_state(self, state: Payload) -> None:
+        """Set a retained topic in the caller's transaction; only its latest value will be sent."""
+        self._connection.execute(
+            "INSERT INTO state SELECT ?, ?, coalesce(max(ver), 0) + 1 FROM state WHERE true "
+            "ON CONFLICT (topic) DO UPDATE SET body = excluded.body, ver = excluded.ver",
+            (state.address, state.to_json().decode()),
+        )
+
+    def retained(self, *, after: int) -> list[Retained]:
+        """The retained topics that were set later than a version, in that order.
 
         Raises:
             StoreError: The database cannot be read.
         """
-        return self._read("acked_ms IS NULL AND seq > ? ORDER BY seq LIMIT ?", after, limit)
+        with explained("the station's database"):
+            sql = "SELECT topic, body, ver FROM state WHERE ver > ? ORDER BY ver"
+            return [Retained(*row) for row in self._connection.execute(sql, (after,))]
+
+    def waiting(self, *, after: int, limit: int, up_to: int = NO_END) -> list[Entry]:
+        """The oldest events not yet acknowledged whose number is above `after`, and not above `up_to`.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        return self._read("acked_ms IS NULL AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, up_to, limit)
 
     def replay(self, *, since: int, limit: int) -> list[Entry]:
         """All events from a number on, acknowledged or not.
@@ -98,6 +147,23 @@ class Outbox:
             StoreError: The database cannot be read.
         """
         return self._read("seq >= ? ORDER BY seq LIMIT ?", since, limit)
+
+    def send_again(self, *, since: int, count: int) -> int:
+        """Let acknowledged events wait once more; how many.
+
+        Args:
+            since: Number of the first one.
+            count: How many at most.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        first = "SELECT seq FROM outbox WHERE seq >= ? ORDER BY seq LIMIT ?"
+        with transaction(self._connection):
+            return self._connection.execute(
+                f"UPDATE outbox SET acked_ms = NULL WHERE acked_ms IS NOT NULL AND seq IN ({first})",  # noqa: S608
+                (since, count),
+            ).rowcount
 
     def mark_acked(self, seqs: Iterable[int]) -> None:
         """Note that the broker has them.
@@ -111,26 +177,65 @@ class Outbox:
                 "UPDATE outbox SET acked_ms = ? WHERE seq = ? AND acked_ms IS NULL", [(now, s) for s in seqs]
             )
 
-    def prune(self) -> None:
-        """Remove events that were acknowledged more than seven days ago."""
+    def prune(self) -> bool:
+        """Remove some events that were acknowledged more than seven days ago; whether more may be left.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        old = "SELECT seq FROM outbox WHERE acked_ms < ? ORDER BY acked_ms LIMIT ?"
         with transaction(self._connection):
-            self._connection.execute("DELETE FROM outbox WHERE acked_ms < ?", (now_ms() - KEEP_ACKED_MS,))
+            removed = self._connection.execute(
+                f"DELETE FROM outbox WHERE seq IN ({old})",  # noqa: S608 our own text
+                (now_ms() - KEEP_ACKED_MS, _BITE_ROWS),
+            ).rowcount
+        with explained("the station's database"):
+            # Each step gives one page back to the disk, and `execute` makes only one.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_BITE_PAGES})")
+        return removed == _BITE_ROWS
+
+    def report_gaps(self, make: Callable[[Gap], Payload]) -> None:
+        """Turn what is known of events thrown away into events, so that subscribers see what they miss.
+
+        Args:
+            make: Makes the event of a gap.
+
+        Raises:
+            StoreError: It cannot be written; it is tried again with the next call.
+        """
+        sql = "SELECT topic, first_seq, last_seq, count FROM gap"
+        with explained("the station's database"):
+            if not self._connection.execute(sql).fetchall():
+                return
+        with transaction(self._connection):
+            gaps = [Gap(*row) for row in self._connection.execute(sql).fetchall()]
+            self._connection.execute("DELETE FROM gap")
+            for gap in gaps:
+                self.put(make(gap))
 
     def newest(self) -> int:
-        """The last number that was given, 0 before the first."""
-        with explained("the station's database"):
-            row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        return int(row[0]) if row else 0
-
-    def acked_since(self, ts_ms: int) -> int:
-        """Number of events that the broker acknowledged since a moment, UTC in milliseconds since 1970.
+        """The last number that was given, 0 before the first.
 
         Raises:
             StoreError: The database cannot be read.
         """
         with explained("the station's database"):
-            sql = "SELECT count(*) FROM outbox WHERE acked_ms >= ?"
-            (count,) = self._connection.execute(sql, (ts_ms,)).fetchone()
+            row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+    def acked_since(self, ts_ms: int, topic: str) -> int:
+        """Number of events of a topic that the broker acknowledged.
+
+        Args:
+            ts_ms: Since when, UTC in milliseconds since 1970.
+            topic: Below the station's prefix.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        with explained("the station's database"):
+            sql = "SELECT count(*) FROM outbox WHERE acked_ms >= ? AND topic = ?"
+            (count,) = self._connection.execute(sql, (ts_ms, topic)).fetchone()
         return int(count)
 
     def depth(self) -> Depth:
@@ -141,12 +246,18 @@ class Outbox:
         """
         execute = self._connection.execute
         with explained("the station's database"):
-            waiting, oldest_ms = execute(
-                "SELECT count(*), min(created_ms) FROM outbox WHERE acked_ms IS NULL"
+            (waiting,) = execute("SELECT count(*) FROM outbox WHERE acked_ms IS NULL").fetchone()
+            oldest = execute(
+                "SELECT created_ms FROM outbox WHERE acked_ms IS NULL ORDER BY seq LIMIT 1"
             ).fetchone()
             counters = dict(execute("SELECT name, value FROM counter").fetchall())
-        oldest_s = max(0.0, (now_ms() - oldest_ms) / 1000) if waiting else 0.0
-        return Depth(waiting, counters["outbox_bytes"], oldest_s, counters["outbox_dropped"])
+        return Depth(
+            waiting,
+            counters["outbox_bytes"],
+            max(0.0, (now_ms() - oldest[0]) / 1000) if oldest else 0.0,
+            counters["outbox_dropped"],
+            counters.get("outbox_waiting_bytes", 0),  # not there before the first start of this version
+        )
 
     def _read(self, condition: str, *values: int) -> list[Entry]:
         with explained("the station's database"):
@@ -155,21 +266,3 @@ class Outbox:
                 values,
             )
             return [Entry(*row) for row in rows]
-
-    def _make_room(self, size: int) -> None:
-        while self._bytes() + size > self._max_bytes:
-            if self._evict("acked_ms IS NOT NULL"):
-                continue
-            if not self._evict("acked_ms IS NULL"):
-                return
-            self._connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'outbox_dropped'")
-
-    def _evict(self, condition: str) -> bool:
-        cursor = self._connection.execute(
-            f"DELETE FROM outbox WHERE seq = (SELECT min(seq) FROM outbox WHERE {condition})"  # noqa: S608
-        )
-        return cursor.rowcount > 0
-
-    def _bytes(self) -> int:
-        (used,) = self._connection.execute("SELECT value FROM counter WHERE name = 'outbox_bytes'").fetchone()
-        return int(used)

@@ -8,60 +8,39 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from paho.mqtt.enums import MQTTProtocolVersion
-
+from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import State
+from kenpin.edge_runtime.connection import Connection
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.delivery import Delivery, Traffic
-from kenpin.edge_runtime.herald import Desk, Herald
-from kenpin.edge_runtime.link import Acked, Down, Link, Signal, Up, Wake, Will
+from kenpin.edge_runtime.delivery import Delivery, Manner
+from kenpin.edge_runtime.herald import Desk, Herald, Listener
+from kenpin.edge_runtime.link import Link, Terms, Will
+from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Up
+from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+from kenpin.edge_runtime.publisher_task import SendAgain, Task, Tell, Wake
+from kenpin.edge_runtime.retained_topics import RetainedTopics
+from kenpin.edge_runtime.timing import Timing
+from kenpin.edge_runtime.traffic import Traffic
 from kenpin.errors import StoreError
 
 _TICK_S = 0.2
 _GOODBYE_S = 2.0
 _ROUND_S = 10.0  # a round of its thread that takes longer hangs
-_SHORT_LIFE_S = 10.0
+_COMMANDS = "cmd"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long the publisher waits, in seconds.
-
-    Attributes:
-        keepalive_s: Silence after which the broker is probed.
-        reconnect_s: Shortest and longest pause before a new connection.
-        connack_s: A broker that does not answer CONNECT in this time may not know the version of MQTT.
-        ack_s: An event that is not acknowledged in this time breaks the connection.
-        refused_s: Pause after the broker refused an event.
-        status_s: Between two status messages.
-        kpi_s: Between two kpi messages.
-        watch_s: Between two looks at paho's thread.
-        prune_s: Between two removals of old acknowledged events.
-    """
-
-    keepalive_s: int = 15
-    reconnect_s: tuple[float, float] = (1.0, 30.0)
-    connack_s: float = 2.0
-    ack_s: float = 10.0
-    refused_s: float = 5.0
-    status_s: float = 60.0
-    kpi_s: float = 10.0
-    watch_s: float = 1.0
-    prune_s: float = 3600.0
 
 
 class Publisher:
     """Sends events at least once and in order; a broker that is away is said, never waited for.
 
-    `set_state`, `wake` and `stop` are for the line's thread; only `stop` blocks it. All else happens in the
-    publisher's own thread.
+    What others call only puts a task into a queue, but for `stop`. All else happens in the publisher's own
+    thread, which is the only one to publish.
 
     Args:
         desk: What it works for.
@@ -73,26 +52,26 @@ class Publisher:
 
     def __init__(self, desk: Desk, timing: Timing | None = None) -> None:
         self._desk = desk
-        self._timing = timing or Timing()
-        self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-        self._herald = Herald(desk, status_s=self._timing.status_s, kpi_s=self._timing.kpi_s)
+        self._timing = timing = timing or Timing()
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._herald = Herald(desk, status_s=timing.status_s, kpi_s=timing.kpi_s)
+        listen_to = f"{desk.topic}/{_COMMANDS}/+" if desk.listener is not None else ""
         self._link = Link(
             desk.broker,
             Will(self._herald.status_topic, self._herald.last_will),
-            self._signals,
-            keepalive_s=self._timing.keepalive_s,
-            reconnect_s=self._timing.reconnect_s,
+            self._tasks,
+            Terms(timing.keepalive_s, timing.reconnect_s, listen_to),
         )
+        choice = ProtocolChoice(probe_s=timing.probe_s)
+        self._connection = Connection(desk.broker, self._link, self._tasks, choice)
         self._database = connect(desk.database, durable=False)
         self._outbox = Outbox(self._database)
-        self._delivery = Delivery(self._outbox, self._link, desk.topic, refused_s=self._timing.refused_s)
-        self._version = MQTTProtocolVersion.MQTTv5
+        manner = Manner(timing.refused_s, desk.backlog_per_s)
+        self._delivery = Delivery(self._outbox, self._link, desk.topic, manner)
+        self._retained = RetainedTopics(self._outbox, self._link, desk.topic, refused_s=timing.refused_s)
         self._stop_by_s: float | None = None
         self._last_words = ""
-        self._up_since_s: float | None = None
-        self._has_failed = False
-        self._short_lives = 0
-        self._said: set[str] = set()
+        self._once = Once()
         self._round_s = time.monotonic()
         self._due_s = dict.fromkeys(("watch", "prune"), 0.0)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -108,6 +87,16 @@ class Publisher:
         return self.traffic.acked
 
     @property
+    def listener(self) -> Listener | None:
+        """Who takes commands; `None` where the station listens to nothing."""
+        return self._desk.listener
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the broker drops the connection again and again."""
+        return bool(self._connection.trouble)
+
+    @property
     def is_alive(self) -> bool:
         """Whether its thread comes round."""
         return time.monotonic() - self._round_s < _ROUND_S
@@ -120,12 +109,20 @@ class Publisher:
             "verdict": result.verdict.value,
             "pass": result.verdict is Verdict.OK,
         }
-        if self._up_since_s is not None:
-            self._link.publish(f"{self._desk.topic}/output", json.dumps(body).encode(), qos=0)
+        self._tasks.put(Tell(f"{self._desk.topic}/output", json.dumps(body).encode()))
+
+    def send_again(self, *, since: int, count: int) -> None:
+        """Publish acknowledged events once more, marked as late; they are kept for seven days.
+
+        Args:
+            since: Number of the first one.
+            count: How many at most.
+        """
+        self._tasks.put(SendAgain(since, count))
 
     def start(self) -> None:
         """Start connecting and publishing."""
-        self._link.open(self._version)
+        self._connection.open()
         self._thread.start()
 
     def set_state(self, state: State, reason: str = "") -> None:
@@ -136,8 +133,8 @@ class Publisher:
 
     def wake(self) -> None:
         """Say that there is something to do."""
-        if self._signals.empty():
-            self._signals.put(Wake())
+        if self._tasks.empty():
+            self._tasks.put(Wake())
 
     def stop(self, *, reason: str, drain_s: float) -> None:
         """Send what waits while the broker takes it, say goodbye and end; what is left stays in the outbox.
@@ -163,7 +160,7 @@ class Publisher:
         try:
             return step()
         except StoreError as error:
-            self._say_once("store", f"The publisher cannot use the database: {error.what}. Events wait.")
+            self._once.say("store", f"The publisher cannot use the database: {error.what}. Events wait.")
         except Exception:
             _log.exception("The publisher stumbled and goes on.")
         time.sleep(_TICK_S)
@@ -172,25 +169,41 @@ class Publisher:
     def _work(self) -> bool:
         """One round; whether another one follows."""
         self._round_s = time.monotonic()
-        self._listen(_TICK_S)
+        self._listen(self._delivery.wait_s or _TICK_S)
         self._delivery.note_arrived()
         if self._is_due("watch", self._timing.watch_s):
             self._watch()
-        if self._is_due("prune", self._timing.prune_s):
-            self._outbox.prune()
-        if self._up_since_s is not None:
-            if self._delivery.has_room:
-                self._herald.tell_status(self._link)
-            self._herald.tell_kpi(self._link, self._outbox.depth, self.traffic)
-            self._delivery.send(others=self._herald.is_waiting)
+        if self._is_due("prune", self._timing.prune_s) and self._outbox.prune():
+            self._due_s["prune"] = 0.0  # more is left; bite by bite, so that the line need not wait long
+        if self._connection.is_up:
+            self._speak()
         return not self._is_finished()
+
+    def _speak(self) -> None:
+        """First how the station is, then what is retained, then events."""
+        self._herald.trouble = self._connection.trouble
+        if self._room():
+            self._herald.tell_status(self._link)
+        if self._room():
+            self._retained.send()
+        self._herald.tell_kpi(self._link, self._outbox.depth, self.traffic)
+        if self._retained.is_told:
+            self._delivery.send(others=self._others())
+
+    def _others(self) -> int:
+        return self._herald.is_waiting + self._retained.is_waiting
+
+    def _room(self) -> int:
+        return self._delivery.room(others=self._others())
 
     def _is_finished(self) -> bool:
         if self._stop_by_s is None:
             return False
-        if self._up_since_s is None:
-            return self._has_failed or time.monotonic() >= self._stop_by_s
-        return time.monotonic() >= self._stop_by_s or self._delivery.is_done()
+        if time.monotonic() >= self._stop_by_s:
+            return True
+        if not self._connection.is_up:
+            return self._connection.has_failed
+        return self._delivery.is_done() and self._retained.is_told and not self._retained.is_waiting
 
     def _is_due(self, task: str, every_s: float) -> bool:
         now_s = time.monotonic()
@@ -200,94 +213,73 @@ class Publisher:
         return True
 
     def _listen(self, timeout_s: float) -> None:
-        """Handle all signals that are there, after waiting for the first."""
+        """Handle all tasks that are there, after waiting for the first."""
         try:
-            signal = self._signals.get(timeout=timeout_s)
+            task = self._tasks.get(timeout=timeout_s)
             while True:
-                self._handle(signal)
-                signal = self._signals.get_nowait()
+                self._handle(task)
+                task = self._tasks.get_nowait()
         except queue.Empty:
             pass
 
-    def _handle(self, signal: Signal) -> None:
-        if isinstance(signal, Up):
-            self._go_up(signal)
-        elif isinstance(signal, Down):
-            self._go_down(signal)
-        elif isinstance(signal, Acked):
-            self._herald.take(signal.mid)
-            self._delivery.take(signal)
+    def _handle(self, task: Task) -> None:
+        if isinstance(task, Up):
+            self._go_up(task)
+        elif isinstance(task, Down):
+            self._connection.down(task, expected=self._stop_by_s is not None)
+        elif isinstance(task, Acked):
+            self._herald.take(task.mid)
+            self._retained.take(task)
+            self._delivery.take(task)
+        elif isinstance(task, Tell):
+            self._link.publish(task.topic, task.body, qos=0)
+        elif isinstance(task, SendAgain):
+            self._outbox.send_again(since=task.since, count=task.count)
+            self._delivery.look_back()
+        elif isinstance(task, Incoming):
+            self._hear(task)
+        elif isinstance(task, Deaf):
+            self._once.say("deaf", f"The broker does not let the station hear commands ({task.reason}).")
+
+    def _hear(self, message: Incoming) -> None:
+        """Pass on what came; nothing in it may stop the publisher."""
+        assert self._desk.listener is not None
+        topic = message.topic.removeprefix(f"{self._desk.topic}/")
+        try:
+            self._desk.listener.take(topic, message.body, retained=message.retained)
+        except Exception:
+            _log.exception("A message at %s could not be handled.", topic)
 
     def _go_up(self, up: Up) -> None:
-        if "away" in self._said:
-            _log.warning("Connected to the broker %s.", self._desk.broker)
-        self._said.clear()
-        self._delivery.traffic.connections += 1
+        self._connection.up()
+        self._once.forget("silent")
+        if self._desk.discovery is not None:
+            topic, body = self._desk.discovery
+            self._link.publish(topic, body, qos=0, retain=True)
         self._herald.begin()
-        self._up_since_s = time.monotonic()
-        self._has_failed = False
+        self._retained.begin()
         self._delivery.begin(up)
-
-    def _go_down(self, down: Down) -> None:
-        """Also called for the second of paho's two reports about the same loss."""
-        if self._up_since_s is not None:
-            lived_s = time.monotonic() - self._up_since_s
-            self._short_lives = self._short_lives + 1 if lived_s < _SHORT_LIFE_S else 0
-        self._up_since_s = None
-        self._has_failed = True
-        if down.version_doubtful and self.traffic.connections == 0:
-            self._change_version()
-        elif self._stop_by_s is None:
-            self._say_once(
-                "away",
-                f"No connection to the broker {self._desk.broker} ({down.reason}). "
-                "The line runs on; events are kept and sent when it is back.",
-            )
-        if self._short_lives == 3:
-            self._say_once(
-                "taken over",
-                f"The broker drops the connection again and again. Does another station use the id "
-                f"{self._desk.broker.client_id}?",
-            )
-
-    def _change_version(self) -> None:
-        """Try MQTT 3.1.1 instead of 5, or the other way round; what the broker once took is kept."""
-        self._link.close()
-        while not self._signals.empty():
-            self._signals.get()
-        if self._version == MQTTProtocolVersion.MQTTv5:
-            self._version = MQTTProtocolVersion.MQTTv311
-            self._has_failed = False
-        else:
-            self._version = MQTTProtocolVersion.MQTTv5
-            time.sleep(self._timing.reconnect_s[0])
-        self._link.open(self._version)
+        self._delivery.traffic.connections += 1
 
     def _watch(self) -> None:
-        if self._link.revive():
-            _log.warning("The network thread had died and was started again.")
+        self._connection.watch(connack_s=self._timing.connack_s)
+        if self._connection.is_up:
+            self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
         if self._delivery.is_overdue(self._timing.ack_s):
-            self._say_once("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
-            self._link.break_off()
-        if self._link.is_unanswered(self._timing.connack_s):
+            self._once.say("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
             self._link.break_off()
 
     def _say_goodbye(self) -> bool:
-        if self._up_since_s is not None:
+        if self._connection.is_up:
             self._herald.tell_kpi(self._link, self._outbox.depth, self.traffic, at_once=True)
             self._herald.tell_end(self._link, self._last_words)
             self._listen_until(lambda: not self._herald.is_waiting)
-            self._delivery.note_arrived()
+            self._delivery.note_arrived(at_once=True)
             self._link.disconnect()
-            self._listen_until(lambda: self._up_since_s is None)
+            self._listen_until(lambda: not self._connection.is_up)
         return False
 
     def _listen_until(self, is_over: Callable[[], bool]) -> None:
         by_s = time.monotonic() + _GOODBYE_S
         while not is_over() and time.monotonic() < by_s:
             self._listen(_TICK_S)
-
-    def _say_once(self, key: str, text: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            _log.warning("%s", text)

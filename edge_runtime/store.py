@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.database import explained, lease_numbers, open_database, transaction
-from kenpin.edge_runtime.decide import Decision, Model
-from kenpin.edge_runtime.outbox import DEFAULT_MAX_BYTES, Depth, Outbox
-from kenpin.edge_runtime.region import Region
+from kenpin.edge_runtime.outbox import Depth, Outbox
+from kenpin.edge_runtime.part import Part, part_row
+from kenpin.edge_runtime.part_news import PartNews
+from kenpin.edge_runtime.room import Room
 from kenpin.events import Anomaly
-from kenpin.record import CalibrationRecord
 
-
-@dataclass(frozen=True)
-class Part:
-    """One part with its decision, as it is stored.
-
-    Attributes:
-        part_id: Identity of the part.
-        camera: Name of the camera or source.
-        session_id: Start of the station it belongs to.
-        ts_ms: UTC of the exposure, milliseconds since 1970.
-        captured_ns: Monotonic clock at the exposure, nanoseconds.
-        decision: The verdict and what it rests on.
-        infer_ms: Time the engine took; 0 where it did not run.
-        model: What scored it.
-        record: What judged it.
-        trigger_id: Number of its trigger; `None` where nobody counts triggers.
-        frame_id: Number of the deciding frame; `None` without a frame.
-        region: The strangest place; `None` where nothing was scored or the part is OK.
-        image_ref: Where its picture will be, below the folder of pictures; empty if none is kept.
-        decided_mono_ns: Monotonic clock at the decision, nanoseconds.
-        decided_ns: UTC of the decision, nanoseconds since 1970.
-    """
-
-    part_id: str
-    camera: str
-    session_id: str
-    ts_ms: int
-    captured_ns: int
-    decision: Decision
-    infer_ms: float = 0.0
-    model: Model | None = None
-    record: CalibrationRecord | None = None
-    trigger_id: int | None = None
-    frame_id: int | None = None
-    region: Region | None = None
-    image_ref: str = ""
-    decided_mono_ns: int = field(default_factory=time.monotonic_ns)
-    decided_ns: int = field(default_factory=time.time_ns)
-
-    @property
-    def latency_ms(self) -> float:
-        """From the exposure to the decision."""
-        return (self.decided_mono_ns - self.captured_ns) / 1e6
+__all__ = ["Part", "Store"]
 
 
 class Store:
@@ -64,16 +21,20 @@ class Store:
 
     Args:
         path: The file.
-        max_outbox_bytes: Size above which the oldest events go.
+        room: How much of the disk events may take; default: the usual.
+        news: What is told of every part; default: nothing but the events that are given.
 
     Raises:
         StoreError: It cannot be opened.
     """
 
-    def __init__(self, path: Path, *, max_outbox_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, path: Path, *, room: Room | None = None, news: PartNews | None = None) -> None:
         self.path = path
         self._connection = open_database(path)
-        self._outbox = Outbox(self._connection, max_bytes=max_outbox_bytes)
+        self._outbox = Outbox(self._connection, room or Room.on_disk_of(path))
+        self._news = news
+        self._newest_parts: dict[int, Part] = {}
+        self._withheld: list[tuple[int, Part]] = []
         self._next_lease = lease_numbers(path, self._newest())
         self._notes: list[tuple[str, tuple[object, ...]]] = []
 
@@ -92,8 +53,23 @@ class Store:
         with transaction(self._connection):
             self._write_notes()
             seqs = [self._write(part, event) for part, event in entries]
+            self._tell(zip(seqs, (part for part, _ in entries), strict=True))
         self._notes.clear()
+        self._withheld.clear()
+        self._newest_parts = dict(zip(seqs, (part for part, _ in entries), strict=True)) or self._newest_parts
         return seqs
+
+    def change(self, step: Callable[[sqlite3.Connection, Outbox], None]) -> None:
+        """Do something else in one transaction, such as an alarm's state together with the event of it.
+
+        Args:
+            step: Gets the connection and the outbox of the transaction.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        with transaction(self._connection):
+            step(self._connection, self._outbox)
 
     def flush(self) -> None:
         """Write what waits for the next commit.
@@ -101,7 +77,7 @@ class Store:
         Raises:
             StoreError: It was not written, and still waits.
         """
-        if self._notes:
+        if self._notes or (self._news is not None and self._news.is_due):
             self.commit([])
 
     def note_image(self, image_ref: str, sha256: str) -> None:
@@ -121,6 +97,8 @@ class Store:
         """Remember that a part judged OK was not released after all; written with the next commit."""
         sql = "UPDATE part SET verdict = 'NO_DECISION', reason = ?, cause = ? WHERE seq = ?"
         self._notes.append((sql, (reason, cause, seq)))
+        if seq in self._newest_parts:
+            self._withheld.append((seq, self._newest_parts[seq].withheld(reason, cause)))
 
     def last_trigger(self) -> int | None:
         """Number of the trigger of the newest part that has one.
@@ -132,6 +110,10 @@ class Store:
         with explained(self.path):
             row = self._connection.execute(sql).fetchone()
         return int(row[0]) if row else None
+
+    def acked_since(self, ts_ms: int, topic: str) -> int:
+        """Number of events of a topic that the broker acknowledged since a moment, UTC in ms since 1970."""
+        return self._outbox.acked_since(ts_ms, topic)
 
     def depth(self) -> Depth:
         """How full the outbox is."""
@@ -146,12 +128,20 @@ class Store:
         try:
             with transaction(self._connection):
                 self._write_notes()
+                self._tell(())
         finally:
             self._connection.close()
 
     def _write_notes(self) -> None:
         for sql, values in self._notes:
             self._connection.execute(sql, values)
+
+    def _tell(self, parts: Iterable[tuple[int, Part]]) -> None:
+        if self._news is None:
+            return
+        for seq, part in (*self._withheld, *parts):
+            self._news.tell(self._outbox, seq, part)
+        self._news.tell_last(self._outbox)
 
     def _write(self, part: Part, event: Anomaly | None) -> int:
         seq = self._insert(part)
@@ -166,7 +156,7 @@ class Store:
         return int(seq or 0)
 
     def _insert(self, part: Part) -> int:
-        row = _row(part)
+        row = part_row(part)
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         cursor = self._connection.execute(
             f"INSERT INTO part ({names}) VALUES ({marks})",  # noqa: S608 our own column names
@@ -174,38 +164,3 @@ class Store:
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
-
-
-def _row(part: Part) -> dict[str, object]:
-    scored, model, record = part.decision.scored, part.model, part.record
-    levels = scored.level_scores if scored else (None, None, None)
-    region = part.region
-    return {
-        "part_id": part.part_id,
-        "camera": part.camera,
-        "session_id": part.session_id,
-        "ts_ms": part.ts_ms,
-        "captured_mono_ns": part.captured_ns,
-        "decided_mono_ns": part.decided_mono_ns,
-        "decided_ns": part.decided_ns,
-        "verdict": part.decision.verdict.value,
-        "reason": part.decision.reason,
-        "score": scored.score if scored else None,
-        **dict(zip(("score_coarse", "score_mid", "score_fine"), levels, strict=True)),
-        "t1": record.t1 if record else None,
-        "t2": record.t2 if record else None,
-        "threshold_rev": record.rev if record else None,
-        "bundle_sha256": model.bundle_sha256 if model else None,
-        "infer_ms": part.infer_ms,
-        "latency_ms": part.latency_ms,
-        "trigger_id": part.trigger_id,
-        "frame_id": part.frame_id,
-        "cause": part.decision.cause,
-        "level": part.decision.level,
-        "roi_x_px": region.x if region else None,
-        "roi_y_px": region.y if region else None,
-        "roi_w_px": region.width if region else None,
-        "roi_h_px": region.height if region else None,
-        "area_px": region.area if region else None,
-        "image_ref": part.image_ref,
-    }

@@ -1,6 +1,7 @@
 """What a station publishes: flat JSON objects, every key always there, never null, list or NaN.
 
-These models are the one source of the payloads. Units stand in the names.
+These models are the one source of the payloads: docs/schemas and docs/asyncapi.json are written from them by
+`python scripts/event_docs.py`. Units stand in the names.
 """
 
 from __future__ import annotations
@@ -9,31 +10,49 @@ import json
 import os
 import time
 from datetime import datetime, timezone
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_BYTES = 8192
 
 
-class _Payload(BaseModel):
+Level: TypeAlias = Literal["coarse", "mid", "fine"]
+AlarmState: TypeAlias = Literal[
+    "NORM",
+    "UNACK",
+    "ACKED",
+    "RTN_UNACK",
+    "LATCH_UNACK",
+    "LATCH_ACKED",
+    "SHELVED",
+    "SUPPRESSED",
+    "OUT_OF_SERVICE",
+]
+
+
+class Payload(BaseModel):
     """Fields that every payload has.
 
     Attributes:
         id: Unique, ordered by time (UUID version 7); subscribers drop what they have seen.
-        seq: Number of the event, per station, never reused, so that a gap shows; 0 in status and kpi.
+        seq: Number of the event, per station, never reused, so that a gap shows; 0 in what is no event.
         ts_ms: UTC of the exposure or of the condition, milliseconds since 1970.
         ts: The same as RFC 3339.
         clock_ok: False while the station's clock is not synchronised.
-        late: True for an event that waited because the broker was away.
+        late: True for an event that waited because the broker was away, or that was asked for once more.
         station: The station's id.
         session_id: Changes with each start of the station.
         test: True for drawn parts and trial runs.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
-    topic: ClassVar[str]
+    topic: ClassVar[str]  # below the station's prefix; {field} stands for the value of a field
+    title: ClassVar[str]  # names the schema in the docs
+    expiry_s: ClassVar[int] = 0  # MQTT 5: how long a broker may keep it for somebody; 0 = for ever
 
     id: str
     seq: int = 0
@@ -51,54 +70,42 @@ class _Payload(BaseModel):
         assert len(body) <= MAX_BYTES
         return body.encode()
 
+    @property
+    def address(self) -> str:
+        """Its topic below the station's prefix."""
+        return self.topic.format_map(self.model_dump())
 
-class Anomaly(_Payload):
-    """A part that did not pass: NG or REVIEW.
+
+class Judged(Payload):
+    """What is said of a judged part, as anomaly and as result.
 
     Attributes:
         score: The part's anomaly score; raw, comparable with `threshold` only.
-        threshold: The limit that was exceeded: T2 for NG, T1 for REVIEW.
+        threshold: The limit that it was held against: T1, and for NG T2.
         margin: score - threshold.
         threshold_rev: Revision of the calibration record.
-        level: The level with the highest score relative to the others of good parts.
         severity: 1 to 1000, the scale of OPC UA.
-        roi_x_px: Left edge of the anomaly in the frame; the box covers the hottest region.
-        area_px: Area of the hottest region in frame pixels.
-        area_mm2: 0 while `mm_calibrated` is false.
         infer_ms: Time the engine took.
         capture_to_publish_ms: From exposure to the hand-over to the broker.
         image_ref: Relative path of the evidence picture, empty if none was kept.
         ng_rate_window: Share of NG among the last 100 decided parts.
     """
 
-    topic: ClassVar[str] = "event/anomaly"
-
-    schema_: Literal["kenpin.anomaly.v1"] = Field(default="kenpin.anomaly.v1", alias="schema")
     camera: str
     part_id: str
     batch: str = ""
     recipe: str = ""
     model_id: str
     model_sha256: str
-    engine_precision: Literal["int8", "fp16", "fp32"]
     threshold_rev: int
-    verdict: Literal["NG", "REVIEW"]
     score: float
     threshold: float
     margin: float
     score_coarse: float
     score_mid: float
     score_fine: float
-    level: Literal["coarse", "mid", "fine"]
     defect_class: str = ""
     severity: int = Field(ge=1, le=1000)
-    roi_x_px: int
-    roi_y_px: int
-    roi_w_px: int
-    roi_h_px: int
-    area_px: int
-    area_mm2: float = 0.0
-    mm_calibrated: bool = False
     infer_ms: float
     capture_to_publish_ms: float = 0.0
     image_sha256: str = ""
@@ -106,7 +113,212 @@ class Anomaly(_Payload):
     ng_rate_window: float
 
 
-class Status(_Payload):
+class Anomaly(Judged):
+    """A part that did not pass: NG or REVIEW.
+
+    Attributes:
+        level: The level with the highest score relative to the others of good parts.
+        roi_x_px: Left edge of the anomaly in the frame; the box covers the hottest region.
+        area_px: Area of the hottest region in frame pixels.
+        area_mm2: 0 while `mm_calibrated` is false.
+    """
+
+    topic: ClassVar[str] = "event/anomaly"
+    title: ClassVar[str] = "anomaly"
+
+    schema_: Literal["kenpin.anomaly.v1"] = Field(default="kenpin.anomaly.v1", alias="schema")
+    engine_precision: Literal["int8", "fp16", "fp32"]
+    verdict: Literal["NG", "REVIEW"]
+    level: Level
+    roi_x_px: int
+    roi_y_px: int
+    roi_w_px: int
+    roi_h_px: int
+    area_px: int
+    area_mm2: float = 0.0
+    mm_calibrated: bool = False
+
+
+class PartResult(Judged):
+    """What became of a part, whatever the verdict; where two are there of a part, the later one counts.
+
+    Scores and limits are 0, and level and model empty, where the part was not scored.
+
+    Attributes:
+        trigger_id: Number of its trigger; -1 where nobody counts them.
+        reason: Why there is none of OK, REVIEW and NG, in words; empty for those.
+        cause: The reason as one word of a fixed list.
+    """
+
+    topic: ClassVar[str] = "event/result"
+    title: ClassVar[str] = "result"
+
+    schema_: Literal["kenpin.result.v1"] = Field(default="kenpin.result.v1", alias="schema")
+    trigger_id: int = -1
+    engine_precision: Literal["int8", "fp16", "fp32", ""]
+    verdict: Literal["OK", "REVIEW", "NG", "MISSED", "NO_DECISION"]
+    reason: str = ""
+    cause: str = ""
+    level: Level | Literal[""]
+
+
+class CameraLast(Payload):
+    """The last part that a camera decided, for a tile on a screen; retained, at most once a second."""
+
+    topic: ClassVar[str] = "camera/{camera}/last"
+    title: ClassVar[str] = "camera_last"
+
+    schema_: Literal["kenpin.camera_last.v1"] = Field(default="kenpin.camera_last.v1", alias="schema")
+    camera: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    part_id: str
+    model_id: str
+    threshold_rev: int
+    verdict: Literal["OK", "REVIEW", "NG", "MISSED", "NO_DECISION"]
+    reason: str = ""
+    score: float
+    threshold: float
+    margin: float
+    severity: int = Field(ge=1, le=1000)
+    infer_ms: float
+    image_ref: str = ""
+
+
+class AlarmFields(Payload):
+    """How an alarm stands, in the shape of ISA-18.2.
+
+    Attributes:
+        priority: 0 diagnostic, 1 low, 2 medium, 3 high, 4 critical: the numbers of Ignition.
+        severity: 1 to 1000, the scale of OPC UA.
+        raised_ms: UTC, milliseconds since 1970; 0 = never, as in the other times.
+        occurrence: How often it was raised.
+        operator_action: What to do about it.
+    """
+
+    alarm: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    state: AlarmState
+    active: bool
+    acked: bool
+    latched: bool
+    shelved: bool
+    suppressed: bool
+    out_of_service: bool
+    priority: int = Field(ge=0, le=4)
+    severity: int = Field(ge=1, le=1000)
+    value: float
+    limit: float
+    deadband: float
+    unit: str
+    raised_ms: int = 0
+    acked_ms: int = 0
+    cleared_ms: int = 0
+    shelved_until_ms: int = 0
+    acked_by: str = ""
+    occurrence: int
+    chattering: bool
+    message: str
+    operator_action: str
+
+
+class Alarm(AlarmFields):
+    """How an alarm stands, in the shape of ISA-18.2; retained, each alarm at its own topic."""
+
+    topic: ClassVar[str] = "alarm/{alarm}"
+    title: ClassVar[str] = "alarm"
+
+    schema_: Literal["kenpin.alarm.v1"] = Field(default="kenpin.alarm.v1", alias="schema")
+
+
+class AlarmEvent(AlarmFields):
+    """A transition of an alarm: how it stands after it, and what it was.
+
+    Attributes:
+        transition: What it is to the operator: raise, return, ack, reset, shelve, unshelve ...
+    """
+
+    topic: ClassVar[str] = "event/alarm"
+    title: ClassVar[str] = "alarm_event"
+
+    schema_: Literal["kenpin.alarm_event.v1"] = Field(default="kenpin.alarm_event.v1", alias="schema")
+
+    transition: str
+
+
+class AlarmSummary(Payload):
+    """How many alarms stand; retained.
+
+    Attributes:
+        flood: More than ten were raised in ten minutes: look for the one behind them.
+    """
+
+    topic: ClassVar[str] = "alarm_summary"
+    title: ClassVar[str] = "alarm_summary"
+
+    schema_: Literal["kenpin.alarm_summary.v1"] = Field(default="kenpin.alarm_summary.v1", alias="schema")
+    active_count: int
+    unacked_count: int
+    shelved_count: int
+    highest_priority: int = Field(ge=0, le=4)
+    flood: bool = False
+
+
+class Audit(Payload):
+    """What somebody or the station itself changed, for the record.
+
+    Attributes:
+        kind: What it is about; `gap` = events were thrown away unsent, as the room for them was used up.
+        actor: Who; `station` = the station itself.
+        subject: What was changed: a key, an alarm, a file, a topic.
+        old: Value before, as text.
+        new: Value after, as text.
+        reason: Why, in words.
+        entry: Number in the station's audit record; 0 = not in it.
+        head_sha256: The record's hash after it, so that a later change of the record shows; may be empty.
+        gap_first_seq: Lowest number that is missing; 0 where none is, as in the next two.
+        gap_last_seq: Highest number that is missing; events of other topics may lie between.
+        gap_count: How many are missing.
+    """
+
+    topic: ClassVar[str] = "event/audit"
+    title: ClassVar[str] = "audit"
+
+    schema_: Literal["kenpin.audit.v1"] = Field(default="kenpin.audit.v1", alias="schema")
+    kind: Literal["command", "model", "threshold", "config", "user", "security", "gap"]
+    actor: str
+    subject: str
+    old: str = ""
+    new: str = ""
+    reason: str = ""
+    entry: int = 0
+    head_sha256: str = ""
+    gap_first_seq: int = 0
+    gap_last_seq: int = 0
+    gap_count: int = 0
+
+
+class Reply(Payload):
+    """The answer to a command.
+
+    Attributes:
+        action: What was asked for.
+        cmd_id: Of the command.
+        ok: Whether it was carried out.
+        reason: One word why it was not; empty if it was.
+        message: The same for a person.
+    """
+
+    topic: ClassVar[str] = "reply/{action}"
+    title: ClassVar[str] = "reply"
+    expiry_s: ClassVar[int] = 300  # whoever asked has given up
+
+    schema_: Literal["kenpin.reply.v1"] = Field(default="kenpin.reply.v1", alias="schema")
+    action: str = Field(pattern=r"^[a-z][a-z_]{0,31}$")
+    cmd_id: str
+    ok: bool
+    reason: str = ""
+    message: str = ""
+
+
+class Status(Payload):
     """Whether the station lives; retained, and the same topic is its last will.
 
     Attributes:
@@ -115,6 +327,7 @@ class Status(_Payload):
     """
 
     topic: ClassVar[str] = "status"
+    title: ClassVar[str] = "status"
 
     schema_: Literal["kenpin.status.v1"] = Field(default="kenpin.status.v1", alias="schema")
     online: bool
@@ -124,10 +337,49 @@ class Status(_Payload):
     sw_version: str
 
 
-class Kpi(_Payload):
+class Meta(Payload):
+    """What the station is made of; retained, told at the start and when it changes. Empty = not there.
+
+    Attributes:
+        model_sha256: Of the whole bundle, which the events give the first 16 digits of.
+        signature_key_id: The key that signed the bundle.
+        dataset_sha256: Of the list of pictures that the model was trained on.
+        camera_ids: Joined by commas, as lists are not for all readers; also `alarm_keys`.
+        schema_rev: Goes up when a payload changes.
+        outbox_max_bytes: Room for events that wait.
+        outbox_min_free_bytes: What the outbox leaves free on the disk.
+        results: Which parts are told as `event/result`.
+    """
+
+    topic: ClassVar[str] = "meta"
+    title: ClassVar[str] = "meta"
+
+    schema_: Literal["kenpin.meta.v1"] = Field(default="kenpin.meta.v1", alias="schema")
+    sw_version: str
+    git_version: str = ""
+    jetpack: str = ""
+    tensorrt: str = ""
+    engine_sha256: str = ""
+    engine_precision: Literal["int8", "fp16", "fp32", ""] = ""
+    model_id: str = ""
+    model_sha256: str = ""
+    signature_key_id: str = ""
+    threshold_rev: int = 0
+    dataset_sha256: str = ""
+    camera_ids: str = ""
+    alarm_keys: str = ""
+    schema_rev: int = 1
+    outbox_max_bytes: int
+    outbox_min_free_bytes: int
+    results: Literal["off", "ng_and_sample", "all"]
+
+
+class Kpi(Payload):
     """Counters and times since the start of the station, every ten seconds."""
 
     topic: ClassVar[str] = "kpi"
+    title: ClassVar[str] = "kpi"
+    expiry_s: ClassVar[int] = 30  # later it says nothing of now
 
     schema_: Literal["kenpin.kpi.v1"] = Field(default="kenpin.kpi.v1", alias="schema")
     parts_total: int
@@ -151,6 +403,21 @@ class Kpi(_Payload):
     broker_rejected_total: int
     no_subscriber_total: int
     reconnects_total: int
+
+
+PAYLOADS: tuple[type[Payload], ...] = (
+    Status,
+    Meta,
+    Alarm,
+    AlarmSummary,
+    CameraLast,
+    Kpi,
+    Anomaly,
+    PartResult,
+    AlarmEvent,
+    Audit,
+    Reply,
+)
 
 
 def uuid7(ts_ms: int) -> str:

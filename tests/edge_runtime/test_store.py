@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from kenpin.edge_runtime.database import SEQ_JUMP, connect_to_read, transaction
+from kenpin.edge_runtime.database import SEQ_JUMP
 from kenpin.edge_runtime.decide import Decision, Verdict
-from kenpin.edge_runtime.outbox import KEEP_ACKED_MS, Outbox
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import StoreError
-from kenpin.events import now_ms
 
 
 def part(part_id: str = "p", verdict: Verdict = Verdict.NO_DECISION) -> Part:
@@ -38,7 +36,7 @@ def test_the_file_is_what_the_design_says(path: Path) -> None:
     store = Store(path)
     pragmas = ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
     found = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert found == ["wal", 2, 1, 0x6B656E70, 2]
+    assert found == ["wal", 2, 1, 0x6B656E70, 3]
     store.close()
 
 
@@ -134,79 +132,3 @@ def test_what_became_of_an_ok_is_written_with_the_next_commit(path: Path) -> Non
     found = rows(path, "SELECT verdict, released, reason, cause FROM part ORDER BY seq")
     assert found[:2] == [("OK", 1, "test", ""), ("NO_DECISION", 0, "output failed", "output")]
     store.close()
-
-
-def append(store: Store, count: int, size: int = 100) -> list[int]:
-    seqs = []
-    for _ in range(count):
-        seq = store.commit([(part(), None)])[0]
-        seqs.append(store._outbox.append("event/anomaly", '{"x":"' + "y" * size + '"}', part_seq=seq))
-    return seqs
-
-
-def test_events_wait_in_order_until_they_are_acknowledged(path: Path) -> None:
-    store = Store(path)
-    outbox = store._outbox
-    assert append(store, 5) == [1, 2, 3, 4, 5]
-    outbox.mark_acked([1, 3])
-    assert [e.seq for e in outbox.waiting(after=0, limit=10)] == [2, 4, 5]
-    assert [e.seq for e in outbox.waiting(after=2, limit=1)] == [4]
-    assert [e.seq for e in outbox.replay(since=2, limit=10)] == [2, 3, 4, 5]
-    assert outbox.replay(since=3, limit=1)[0].payload(late=True) == {"x": "y" * 100, "seq": 3, "late": True}
-    assert (outbox.depth().waiting, outbox.newest()) == (3, 5)
-    store.close()
-
-
-def test_a_full_outbox_lets_go_of_acknowledged_events_first_then_of_the_oldest(path: Path) -> None:
-    store = Store(path)
-    append(store, 10)
-    room = store.depth().bytes
-    outbox = store._outbox = Outbox(store._connection, max_bytes=room)
-    outbox.mark_acked([4, 5])
-    append(store, 2)
-    assert [e.seq for e in outbox.replay(since=0, limit=99)] == [1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
-    assert store.depth().dropped == 0
-    append(store, 3)
-    assert [e.seq for e in outbox.replay(since=0, limit=99)] == [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-    assert store.depth().dropped == 3
-    assert store.depth().bytes <= room
-    store.close()
-
-
-def test_the_size_limit_holds_for_the_file(path: Path) -> None:
-    store = Store(path, max_outbox_bytes=300_000)
-    with transaction(store._connection):
-        seq = store._insert(part())
-        for _ in range(1000):
-            store._outbox.append("event/anomaly", "x" * 700, part_seq=seq)
-    store._connection.execute("VACUUM")
-    store.close()
-    assert 250_000 < path.stat().st_size < 400_000
-
-
-def test_acknowledged_events_are_kept_for_seven_days(path: Path) -> None:
-    store = Store(path)
-    outbox = store._outbox
-    append(store, 3)
-    outbox.mark_acked([1, 2])
-    store._connection.execute("UPDATE outbox SET acked_ms = ? WHERE seq = 1", (now_ms() - KEEP_ACKED_MS - 1,))
-    outbox.prune()
-    assert [e.seq for e in outbox.replay(since=0, limit=9)] == [2, 3]
-    outbox.mark_acked([3])
-    store._connection.execute("UPDATE outbox SET acked_ms = 1")
-    outbox.prune()
-    assert append(store, 1) == [4]  # numbers of removed events are not given again
-    store.close()
-
-
-def test_reading_beside_the_station_cannot_write(path: Path, tmp_path: Path) -> None:
-    store = Store(path)
-    append(store, 1)
-    reader = connect_to_read(path)
-    assert len(Outbox(reader).replay(since=0, limit=9)) == 1
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader.execute("DELETE FROM outbox")
-    reader.close()
-    store.close()
-    with pytest.raises(StoreError, match="no station database"):
-        connect_to_read(tmp_path / "none.db")

@@ -1,0 +1,125 @@
+"""The publisher's connection: which version of MQTT it speaks, whether it holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from typing import Any
+
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.clone_watch import CloneWatch
+from kenpin.edge_runtime.link import Link
+from kenpin.edge_runtime.link_signal import Acked, Down, Up
+from kenpin.edge_runtime.once import Once
+from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+
+_PAUSE_S = 1.0  # where the broker takes neither version
+
+_log = logging.getLogger(__name__)
+
+
+class Connection:
+    """Keeps one link open.
+
+    Args:
+        broker: Where it leads.
+        link: The link; nobody else opens or closes it.
+        signals: Where the link puts its signals.
+        choice: Chooses the version.
+
+    Attributes:
+        is_up: Whether it stands.
+        has_failed: Whether the last attempt failed.
+    """
+
+    def __init__(
+        self, broker: BrokerAddress, link: Link, signals: queue.SimpleQueue[Any], choice: ProtocolChoice
+    ) -> None:
+        self.is_up = False
+        self.has_failed = False
+        self._broker = broker
+        self._link = link
+        self._signals = signals
+        self._choice = choice
+        self._clones = CloneWatch()
+        self._once = Once()
+
+    @property
+    def version(self) -> MQTTProtocolVersion:
+        """What is spoken, or tried."""
+        return self._choice.version
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with it although it comes up, in words; empty when nothing is."""
+        if not self._clones.suspects(time.monotonic()):
+            return ""
+        return (
+            "comms_unstable: the broker drops the connection again and again; does another station use the id "
+            f"{self._broker.client_id} (a copied disk)?"
+        )
+
+    def open(self) -> None:
+        """Start connecting; the broker may be absent."""
+        self._link.open(self._choice.version)
+
+    def up(self) -> None:
+        """The broker accepted it."""
+        if self._once.forget("away"):
+            _log.warning("Connected to the broker %s.", self._broker)
+        self.is_up, self.has_failed = True, False
+        self._choice.worked()
+        self._clones.up(time.monotonic())
+        if not self.trouble:
+            self._once.forget("unstable")
+
+    def down(self, down: Down, *, expected: bool) -> None:
+        """It is lost, or did not come up; also called for the second of paho's two reports about one loss."""
+        self._clones.down(time.monotonic())
+        self.is_up, self.has_failed = False, True
+        if self._choice.failed(down, time.monotonic()):
+            self._change_version()
+        elif not expected:
+            self._once.say(
+                "away",
+                f"No connection to the broker {self._broker} ({down.reason}). "
+                "The line runs on; events are kept and sent when it is back.",
+            )
+        if self.trouble:
+            self._once.say("unstable", self.trouble)
+            self._link.take_time()
+
+    def watch(self, *, connack_s: float) -> None:
+        """Look after it; to be called often.
+
+        Args:
+            connack_s: A broker that does not answer CONNECT in this time may not know the version of MQTT.
+        """
+        if self._link.revive():
+            _log.warning("The network thread had died and was started again.")
+        if self._link.is_unanswered(connack_s):
+            self._link.break_off()
+        if self.is_up and self._choice.is_probe_due(time.monotonic()):
+            self.is_up = False
+            self._reopen()
+
+    def _change_version(self) -> None:
+        if self._choice.version == MQTTProtocolVersion.MQTTv5:
+            time.sleep(_PAUSE_S)
+        else:
+            self.has_failed = False
+        self._reopen()
+
+    def _reopen(self) -> None:
+        self._link.close()
+        kept = []
+        while not self._signals.empty():
+            signal = self._signals.get()
+            if not isinstance(signal, Acked | Down | Up):  # those are of the connection that has ended
+                kept.append(signal)
+        for signal in kept:
+            self._signals.put(signal)
+        self._link.open(self._choice.version)

@@ -1,0 +1,62 @@
+"""Which version of MQTT is spoken: 5 where the broker knows it, else 3.1.1. paho does not choose by itself."""
+
+from __future__ import annotations
+
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from kenpin.edge_runtime.link import Down
+
+DAY_S = 24 * 3600.0
+_DOUBTS = 3
+
+
+class ProtocolChoice:
+    """Remembers what the broker takes, and asks for MQTT 5 again once a day.
+
+    Args:
+        probe_s: How long 3.1.1 is spoken before 5 is tried again, in seconds.
+
+    Attributes:
+        version: What to speak.
+    """
+
+    def __init__(self, *, probe_s: float = DAY_S) -> None:
+        self.version = MQTTProtocolVersion.MQTTv5
+        self._probe_s = probe_s
+        self._changed_s = 0.0
+        self._has_worked = False  # with this version
+        self._doubts = 0
+
+    def worked(self) -> None:
+        """The broker accepted a connection."""
+        self._has_worked = True
+        self._doubts = 0
+
+    def failed(self, down: Down, now_s: float) -> bool:
+        """Whether it is the version that the broker does not take, and another one is to be spoken.
+
+        Some brokers say so; others just hang up, as one does that is being restarted.
+
+        Args:
+            down: What was heard.
+            now_s: The monotonic clock.
+        """
+        self._doubts += down.version_doubtful
+        if not down.version_refused and self._doubts < (_DOUBTS if self._has_worked else 1):
+            return False
+        is_5 = self.version == MQTTProtocolVersion.MQTTv5
+        self._change(MQTTProtocolVersion.MQTTv311 if is_5 else MQTTProtocolVersion.MQTTv5, now_s)
+        return True
+
+    def is_probe_due(self, now_s: float) -> bool:
+        """Whether MQTT 5 is to be tried again; it is the version from then on."""
+        if self.version == MQTTProtocolVersion.MQTTv5 or now_s - self._changed_s < self._probe_s:
+            return False
+        self._change(MQTTProtocolVersion.MQTTv5, now_s)
+        return True
+
+    def _change(self, version: MQTTProtocolVersion, now_s: float) -> None:
+        self.version = version
+        self._changed_s = now_s
+        self._has_worked = False  # with this version
+        self._doubts = 0

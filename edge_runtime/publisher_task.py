@@ -1,0 +1,32 @@
+"""What others ask of the publisher's thread, and what its link tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from kenpin.edge_runtime.link_signal import Signal
+
+
+@dataclass(frozen=True)
+class Wake:
+    """There is something to do."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """A message that is worth something now or never."""
+
+    topic: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class SendAgain:
+    """Acknowledged events are to be published once more."""
+
+    since: int
+    count: int
+
+
+Task: TypeAlias = Signal | Wake | Tell | SendAgain

@@ -1,0 +1,117 @@
+"""A store and a publisher without an engine in between, and a broker that says little."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.counters import Counters
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.herald import Desk
+from kenpin.edge_runtime.link import Link
+from kenpin.edge_runtime.publisher import Publisher, Timing
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.events import now_ms
+
+FAST = Timing(reconnect_s=(0.1, 0.4), watch_s=0.1, refused_s=0.3, kpi_s=0.5)
+
+
+class FakeEvent:
+    """An event as small as the store takes it."""
+
+    topic = "event/anomaly"
+
+    def to_json(self) -> bytes:
+        return json.dumps({"ts_ms": now_ms(), "late": False, "capture_to_publish_ms": 0.0}).encode()
+
+
+class PublishingLine:
+    """Commits parts with their events, and publishes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Store(path)
+        self.publisher: Publisher | None = None
+
+    def publish(self, port: int, timing: Timing = FAST, **more: Any) -> Publisher:
+        desk = Desk(
+            BrokerAddress("127.0.0.1", port, "st1"),
+            "plant/line/st1",
+            Identity("st1"),
+            self.path,
+            Counters().snapshot,
+        )
+        self.publisher = Publisher(replace(desk, **more), timing)
+        self.publisher.start()
+        self.publisher.set_state("RUNNING")
+        return self.publisher
+
+    @property
+    def link(self) -> Link:
+        assert self.publisher is not None
+        return self.publisher._link
+
+    def commit(self, count: int) -> None:
+        for _ in range(count):
+            part = Part("p", "cam", "s", 0, 0, Decision(Verdict.NG))
+            self.store.commit([(part, FakeEvent())])  # type: ignore[list-item]
+            if self.publisher is not None:
+                self.publisher.wake()
+
+    def waiting(self) -> int:
+        return self.store.depth().waiting
+
+    def stop(self, drain_s: float = 5) -> None:
+        if self.publisher is not None:
+            self.publisher.stop(reason="shutdown", drain_s=drain_s)
+            self.publisher = None
+
+
+class MuteBroker:
+    """Speaks MQTT 5 with Receive Maximum 5, acknowledges nothing, hangs up the first time when no more comes.
+
+    Attributes:
+        publishes: First byte of each PUBLISH with QoS 1, of the first and of the second connection.
+    """
+
+    def __init__(self) -> None:
+        self.publishes: list[list[int]] = [[], []]
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        for number, publishes in enumerate(self.publishes):
+            connection, _ = self._server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(bytes([0x20, 6, 0, 0, 3, 0x21, 0, 5]))
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    buffer = b""
+                    while data := connection.recv(65536):
+                        buffer = _take_publishes(buffer + data, publishes)
+                        connection.settimeout(0.5 if number == 0 and len(publishes) >= 5 else None)
+
+
+def _take_publishes(buffer: bytes, publishes: list[int]) -> bytes:
+    """Note the first byte of each whole PUBLISH with QoS 1; what is left over."""
+    while len(buffer) > 2:
+        length, used = buffer[1] & 0x7F, 2
+        if buffer[1] & 0x80:
+            length, used = length | buffer[2] << 7, 3
+        if len(buffer) < used + length:
+            break
+        if buffer[0] & 0xF0 == 0x30 and buffer[0] & 0x06:
+            publishes.append(buffer[0])
+        buffer = buffer[used + length :]
+    return buffer

@@ -1,0 +1,298 @@
+"""In which order and how fast events are sent, without a broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from kenpin.edge_runtime import delivery as delivery_module
+from kenpin.edge_runtime.clone_watch import CloneWatch
+from kenpin.edge_runtime.database import open_database, transaction
+from kenpin.edge_runtime.delivery import WINDOW, Delivery, Manner
+from kenpin.edge_runtime.link_signal import Acked, Down, Up
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.pace import Pace
+from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+
+NO_LIMIT = 1e9
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.s
+
+
+class FakeLink:
+    """Notes what it is given; the connection changes after `lives` messages."""
+
+    def __init__(self, lives: int = 10**9) -> None:
+        self.connection = 1
+        self.sent: list[tuple[int, bool]] = []
+        self._lives = lives
+
+    def publish(self, _topic: str, body: bytes, *, qos: int, expiry_s: int = 0) -> int:
+        event = json.loads(body)
+        self.sent.append((event["seq"], event["late"]))
+        if len(self.sent) == self._lives:
+            self.connection = 3
+        return len(self.sent)
+
+    @property
+    def seqs(self) -> list[int]:
+        return [seq for seq, _ in self.sent]
+
+
+class Bench:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.clock = clock
+        self.connection = open_database(path)
+        self.outbox = Outbox(self.connection)
+        self.link = FakeLink()
+        self.use()
+
+    def use(self, link: FakeLink | None = None, backlog_per_s: float = NO_LIMIT) -> None:
+        self.link = link or FakeLink()
+        manner = Manner(refused_s=1, backlog_per_s=backlog_per_s)
+        self.delivery = Delivery(self.outbox, self.link, "t", manner)  # type: ignore[arg-type]
+        # Made anew, as the clock of the tests is not its default.
+        self.delivery._pace = Pace(backlog_per_s, WINDOW, clock_s=self.clock.monotonic)
+
+    def add(self, count: int) -> None:
+        with transaction(self.connection):
+            for _ in range(count):
+                self.outbox.append("event/anomaly", "{}")
+
+    def ack(self, *messages: int, code: int = 0) -> None:
+        for message in messages:
+            self.delivery.take(Acked(message, code, "reason"))
+        self.delivery.note_arrived(at_once=True)
+
+    def ack_all(self) -> None:
+        self.ack(*list(self.delivery._on_way))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(delivery_module.time, "monotonic", made.monotonic)
+    return made
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clock: Clock) -> Iterator[Bench]:
+    made = Bench(tmp_path / "station.db", clock)
+    yield made
+    made.connection.close()
+
+
+def test_no_event_overtakes_those_that_were_on_the_way_when_the_connection_was_lost(bench: Bench) -> None:
+    bench.add(5)
+    bench.use(FakeLink(lives=2))
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2]
+    bench.delivery.begin(Up(3, 16))
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 1, 2, 3, 4, 5]
+
+
+def test_live_events_go_before_those_that_waited_and_only_those_are_late(bench: Bench, clock: Clock) -> None:
+    bench.add(40)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    assert bench.link.sent == [(seq, True) for seq in range(1, 17)]
+    bench.add(2)
+    bench.ack(1, 2, 3, 4)
+    clock.s += 1
+    bench.delivery.send()
+    assert bench.link.sent[16:] == [(41, False), (42, False), (17, True), (18, True)]
+
+
+def test_the_backlog_has_its_pace_and_live_events_have_none(bench: Bench, clock: Clock) -> None:
+    bench.add(100)
+    bench.use(backlog_per_s=200)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    assert len(bench.link.sent) == WINDOW
+    assert bench.delivery.wait_s == pytest.approx(0.005)
+    bench.ack_all()
+    bench.delivery.send()
+    assert len(bench.link.sent) == WINDOW  # all acknowledged, and yet none may follow
+    bench.add(3)
+    bench.delivery.send()
+    assert bench.link.seqs[WINDOW:] == [101, 102, 103]
+    clock.s += 0.0251
+    bench.delivery.send()
+    assert bench.link.seqs[WINDOW + 3 :] == [17, 18, 19, 20, 21]
+    for _ in range(100):
+        bench.ack_all()
+        clock.s += 0.01
+        bench.delivery.send()
+    assert bench.delivery.is_done() == (len(bench.delivery._on_way) == 0)
+    bench.ack_all()
+    assert bench.delivery.is_done()
+    assert bench.delivery.wait_s == 0
+
+
+def test_a_pace_is_a_number_per_second(clock: Clock) -> None:
+    pace = Pace(200, 16, clock_s=clock.monotonic)
+    passed = 0
+    for _ in range(1000):
+        passed += pace.left
+        pace.take(pace.left)
+        clock.s += 0.01
+    assert passed == pytest.approx(10 * 200 + 16, abs=3)
+
+
+def test_a_refused_event_waits_and_none_that_is_on_the_way_is_sent_twice(bench: Bench, clock: Clock) -> None:
+    bench.add(6)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(2, code=0x87)
+    bench.delivery.take(Acked(3, 0, ""))  # acknowledged, and not noted yet
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 3, 4, 5, 6]  # it pauses
+    clock.s += 1.1
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 3, 4, 5, 6, 2]
+    bench.ack(1, 4, 5, 6, 7)
+    bench.add(1)
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 3, 4, 5, 6, 2, 7]
+    assert bench.delivery.traffic.rejected == 1
+
+
+def test_a_broker_that_goes_on_refusing_is_asked_less_and_less_often(bench: Bench, clock: Clock) -> None:
+    bench.add(1)
+    bench.delivery.begin(Up(1, 16))
+    pauses = []
+    for _ in range(9):
+        asked = len(bench.link.sent)
+        start_s = clock.s
+        while len(bench.link.sent) == asked:
+            clock.s += 0.5
+            bench.delivery.send()
+        pauses.append(round(clock.s - start_s))
+        bench.ack(len(bench.link.sent), code=0x97)
+    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 64, 64]
+    clock.s += 64
+    bench.delivery.send()
+    bench.ack(len(bench.link.sent))
+    bench.add(1)
+    bench.delivery.send()
+    bench.ack(len(bench.link.sent), code=0x97)
+    clock.s += 1.1
+    bench.delivery.send()
+    assert bench.link.seqs[-2:] == [2, 2]  # after one that was taken, soon again
+
+
+def test_a_burst_of_refusals_is_one(bench: Bench, clock: Clock) -> None:
+    bench.add(16)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(*range(1, 17), code=0x87)
+    clock.s += 1.1
+    bench.delivery.send()
+    assert len(bench.link.sent) == 32
+
+
+def test_events_asked_for_once_more_are_late(bench: Bench) -> None:
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.add(3)
+    bench.delivery.send()
+    bench.ack(1, 2)
+    assert bench.outbox.send_again(since=1, count=2) == 2
+    bench.delivery.look_back()
+    bench.delivery.send()
+    assert bench.link.sent == [(1, False), (2, False), (3, False), (1, True), (2, True)]
+
+
+def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock) -> None:
+    bench.add(40)
+    bench.delivery.begin(Up(1, 16))
+    acked = []
+    for _ in range(3):
+        clock.s += 0.01
+        bench.delivery.send()
+        for message in list(bench.delivery._on_way)[:10]:
+            bench.delivery.take(Acked(message, 0, ""))
+        bench.delivery.note_arrived()
+        acked.append(bench.delivery.traffic.acked)
+    assert acked == [0, 20, 20]
+    assert not bench.delivery.is_done()
+    clock.s += 0.06
+    bench.delivery.note_arrived()
+    assert bench.delivery.traffic.acked == 30
+    assert sorted(bench.link.seqs) == list(range(1, len(bench.link.sent) + 1))  # none twice
+
+
+def test_other_messages_on_the_way_count_as_well(bench: Bench) -> None:
+    bench.add(9)
+    bench.delivery.begin(Up(1, 5))
+    assert bench.delivery.room(others=2) == 3
+    bench.delivery.send(others=2)
+    assert len(bench.link.sent) == 3
+    assert bench.delivery.room(others=7) == 0
+
+
+def test_only_three_short_lives_in_a_row_raise_suspicion() -> None:
+    watch = CloneWatch()
+    now_s = 0.0
+
+    def live(seconds: float) -> None:
+        nonlocal now_s
+        watch.up(now_s)
+        now_s += seconds
+        watch.down(now_s)
+
+    for seconds in (1, 1, 11, 1, 1):
+        live(seconds)
+        assert not watch.suspects(now_s)
+    live(1)
+    assert watch.suspects(now_s)
+    watch.up(now_s)
+    assert watch.suspects(now_s + 9)
+    assert not watch.suspects(now_s + 10)
+    live(11)
+    assert not watch.suspects(now_s)
+
+
+V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+REFUSED, DOUBTFUL = Down("r", version_refused=True), Down("r", version_doubtful=True)
+
+
+def test_the_version_is_changed_only_for_a_reason() -> None:
+    choice = ProtocolChoice()
+    assert not choice.failed(Down("no route"), 0)
+    assert choice.version == V5
+    assert choice.failed(DOUBTFUL, 0)
+    assert choice.version == V311
+    choice.worked()
+    assert [choice.failed(DOUBTFUL, 0) for _ in range(2)] == [False, False]  # it may be restarting
+    choice.worked()
+    assert [choice.failed(DOUBTFUL, 0) for _ in range(3)] == [False, False, True]
+    assert choice.version == V5
+    choice.worked()
+    assert choice.failed(REFUSED, 0)
+    assert choice.version == V311
+
+
+def test_mqtt_5_is_tried_again_once_a_day_and_given_up_at_the_first_doubt() -> None:
+    choice = ProtocolChoice()
+    assert not choice.is_probe_due(10**9)
+    choice.failed(REFUSED, 100)
+    choice.worked()
+    assert not choice.is_probe_due(100 + 86399)
+    assert choice.is_probe_due(100 + 86400)
+    assert choice.version == V5
+    assert choice.failed(DOUBTFUL, 100 + 86401)
+    assert choice.version == V311
+    assert not choice.is_probe_due(100 + 86400 + 3600)

@@ -1,0 +1,469 @@
+"""What a real broker and an independent subscriber get: every topic, its flags, its schema, and its order."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from kenpin.edge_runtime import announce
+from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
+from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.cloud_event import attributes
+from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.decide import Decision, Model, Verdict
+from kenpin.edge_runtime.engine import Scored
+from kenpin.edge_runtime.equipment import Equipment
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.part_news import PartNews
+from kenpin.edge_runtime.region import Region
+from kenpin.edge_runtime.room import Gap
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Reply, now_ms
+from kenpin.record import Bound, CalibrationRecord
+from tests.edge_runtime.publishing_line import FAST, PublishingLine
+from tests.json_schema import misfits
+
+DOCS = Path(__file__).parents[2] / "docs"
+PREFIX = "plant/line/st1"
+IDENTITY = Identity("st1")
+RECORD = CalibrationRecord(
+    rev=3,
+    created_ms=0,
+    bundle_sha256="ab" * 32,
+    precision="int8",
+    t1=1.0,
+    t2=2.0,
+    method="m",
+    good={"a": 0.5},
+    masters={},
+    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
+    caught=None,
+    by="b",
+    why="w",
+    software="0",
+    previous_sha256="",
+)
+
+
+def part(score: float | None = None, verdict: Verdict = Verdict.NG, **more: Any) -> Part:
+    scored = (
+        None if score is None else Scored(score, (score, score / 2, score / 4), np.zeros((2, 2), np.float32))
+    )
+    judged = Part("part/7", "cam", "s", now_ms(), time.monotonic_ns(), Decision(verdict, scored=scored), 3.0)
+    made = replace(judged, model=Model("lamp-1", "ab" * 32, "int8"), record=RECORD, frame_id=1, trigger_id=7)
+    return replace(made, region=Region(1, 2, 3, 4, 5), **more)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PublishingLine]:
+    made = PublishingLine(tmp_path / "station.db")
+    yield made
+    made.stop()
+    made.store.close()
+
+
+def alarm_payloads() -> tuple[Alarm, AlarmEvent]:
+    fields: Any = alarm_fields(CATALOGUE[0], Standing(), 1)
+    common = IDENTITY.common(now_ms())
+    return Alarm(**common, **fields), AlarmEvent(**common, **fields, transition="raise")
+
+
+def meta() -> Meta:
+    model = Model("lamp-1", "ab" * 32, "int8")
+    alarms = [spec.key for spec in CATALOGUE]
+    return Equipment(model=model, record=RECORD, cameras=["a", "b"], alarms=alarms).meta(IDENTITY)
+
+
+def test_meta_names_model_threshold_cameras_and_limits() -> None:
+    told = meta()
+    assert (told.model_id, told.model_sha256, told.engine_precision, told.threshold_rev) == (
+        "lamp-1",
+        "ab" * 32,
+        "int8",
+        3,
+    )
+    assert (told.camera_ids, told.outbox_max_bytes, told.outbox_min_free_bytes) == ("a,b", 256 << 20, 512 << 20)
+    empty = Equipment().meta(IDENTITY)
+    assert (empty.model_id, empty.engine_precision, empty.threshold_rev) == ("", "", 0)
+    assert len(told.to_json()) < MAX_BYTES / 4
+
+
+def summary(active: int = 0) -> AlarmSummary:
+    zero = dict.fromkeys(("unacked_count", "shelved_count", "highest_priority"), 0)
+    return AlarmSummary(**IDENTITY.common(now_ms()), active_count=active, **zero)
+
+
+def everything(path: Path) -> None:
+    """One message, at least, of every topic, as the station's processes write them."""
+    store = Store(path, news=PartNews(IDENTITY, "all"))
+    bad = part(2.5)
+    store.commit([(bad, announce.anomaly(IDENTITY, bad, ng_rate=0.5))])
+    store.commit(
+        [(part(verdict=Verdict.MISSED, camera="cam 2", trigger_id=None, model=None, record=None), None)]
+    )
+    current, transition = alarm_payloads()
+    reply = Reply(**IDENTITY.common(now_ms()), action="ack", cmd_id="1", ok=True)
+
+    def write(_: object, outbox: Outbox) -> None:
+        outbox.set_state(summary())
+        outbox.set_state(current)
+        outbox.set_state(meta())
+        outbox.put(transition)
+        outbox.put(reply)
+        outbox.put(announce.gap(IDENTITY, Gap("event/result", 1, 2, 2)))
+
+    store.change(write)
+    store.close()
+
+
+def channels() -> list[tuple[re.Pattern[str], str, dict[str, Any]]]:
+    """Topics as a pattern, with the name and the MQTT binding of their message."""
+    document = json.loads((DOCS / "asyncapi.json").read_text())
+    return [
+        (
+            re.compile(re.sub(r"\{(\w+)\}", lambda m: PREFIX if m[1] == "prefix" else r"[^/]+", c["address"])),
+            name,
+            document["operations"][f"{'receive' if name == 'command' else 'send'}_{name}"]["bindings"]["mqtt"],
+        )
+        for name, c in document["channels"].items()
+    ]
+
+
+def describe(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and binding of the one channel that a message belongs to."""
+    ((name, binding),) = [(n, b) for p, n, b in channels() if p.fullmatch(message["topic"])]
+    return name, binding
+
+
+def test_all_that_is_published_is_what_the_documents_say(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    everything(line.path)
+    line.publish(mosquitto.port)
+    names = {model.title for model in PAYLOADS}
+
+    def told() -> list[dict[str, Any]]:
+        return [m for m in list(scada.messages) if m["topic"].startswith(PREFIX)]
+
+    wait_for(lambda: {describe(m)[0] for m in told()} == names, "every topic")
+    wait_for(lambda: line.waiting() == 0, "the acknowledgements")
+    for message in told():
+        name, binding = describe(message)
+        body = json.loads(message["payload"])
+        schema = json.loads((DOCS / f"schemas/{name}.schema.json").read_text())
+        assert misfits(body, schema) == [], name
+        assert message["qos"] == binding["qos"], name
+        expected = dict(attributes(message["payload"].encode(), source=PREFIX))
+        assert message["properties"]["user-properties"] == expected, name
+        assert expected["id"] == body["id"]
+        assert message["properties"]["content-type"] == "application/json"
+        assert ("message-expiry-interval" in message["properties"]) == ("messageExpiryInterval" in binding), (
+            name
+        )
+    newcomer = make_subscriber(mosquitto.port)
+    wanted = {name for _, name, binding in channels() if binding["retain"]}
+
+    def kept() -> set[str]:
+        return {
+            describe(m)[0] for m in list(newcomer.messages) if m["topic"].startswith(PREFIX) and m["retain"]
+        }
+
+    wait_for(lambda: kept() >= wanted, "what is retained")
+    assert kept() == wanted
+
+
+def test_the_last_will_is_a_cloud_event_of_the_documented_form(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("status"), "the status")
+    first = line.link._client.socket()
+    line.link.break_off()
+    wait_for(lambda: any(s["reason"] == "lwt" for s in scada.payloads("status")), "the last will")
+    wait_for(lambda: line.link._client.socket() not in (None, first), "the next connection")
+    (will,) = [m for m in scada.messages if m["topic"].endswith("status") and '"lwt"' in m["payload"]][:1]
+    assert (
+        misfits(json.loads(will["payload"]), json.loads((DOCS / "schemas/status.schema.json").read_text()))
+        == []
+    )
+    assert will["properties"]["user-properties"]["type"] == "kenpin.status.v1"
+    assert json.loads(will["payload"])["session_id"] == scada.payloads("status")[0]["session_id"]
+
+
+def test_each_connection_carries_its_own_time_in_the_last_will(line: PublishingLine, mosquitto: Any) -> None:
+    publisher = line.publish(mosquitto.port)
+    bodies = [json.loads(publisher._herald.last_will()) for _ in range(2)]
+    assert bodies[0]["id"] != bodies[1]["id"]
+    assert bodies[0]["connected_ms"] <= bodies[1]["connected_ms"]
+
+
+def test_after_a_connection_status_then_meta_then_states_then_events(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    everything(line.path)
+    states = {"alarm_summary", "camera/cam/last", "camera/cam_2/last", f"alarm/{CATALOGUE[0].key}"}
+    for connection in (1, 2):
+        first = len(scada.messages)
+        line.publish(mosquitto.port)
+        wait_for(lambda: line.waiting() == 0, "the events")
+        line.stop()
+        wait_for(
+            lambda n=connection: sum(s["reason"] == "shutdown" for s in scada.payloads("status")) == n,
+            "the end",
+        )
+        topics = [m["topic"].removeprefix(f"{PREFIX}/") for m in scada.messages[first:]]
+        told = [topic for topic in topics if topic not in ("status", "kpi", "ready")]
+        assert topics[0] == "status"
+        assert told[0] == "meta"
+        assert set(told[1:5]) == states  # all of them, on each connection
+        assert told[5].startswith("event/")
+        assert not states & {*told[5:]}
+        line.commit(1)
+
+
+def test_a_retained_topic_is_sent_with_its_latest_value_only(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    for active in range(50):
+        line.store.change(lambda _, outbox, active=active: outbox.set_state(summary(active)))  # type: ignore[misc]
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("alarm_summary"), "the summary")
+    line.store.change(lambda _, outbox: outbox.set_state(summary(99)))
+    publisher.wake()
+    wait_for(lambda: len(scada.payloads("alarm_summary")) == 2, "the change")
+    assert [s["active_count"] for s in scada.payloads("alarm_summary")] == [49, 99]
+
+
+def test_a_refused_topic_keeps_neither_the_others_nor_events_back(
+    line: PublishingLine, make_mosquitto: Any, make_subscriber: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    acl = tmp_path / "acl"
+    free = ("status", "alarm_summary", "event/#", "kpi")
+    acl.write_text("".join(f"topic readwrite {PREFIX}/{t}\n" for t in free) + "topic readwrite ready\n")
+    broker = make_mosquitto(f"acl_file {acl}")
+    broker.start()
+    scada = make_subscriber(broker.port)
+    for state in (meta(), alarm_payloads()[0], summary(7)):
+        line.store.change(lambda _, outbox, state=state: outbox.set_state(state))  # type: ignore[misc]
+    line.commit(3)
+    line.publish(broker.port)
+    wait_for(lambda: line.waiting() == 0 and scada.payloads("alarm_summary"), "what is allowed")
+    assert scada.payloads("meta") == []
+
+
+def test_every_new_connection_gets_what_is_retained(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    line.store.change(lambda _, outbox: outbox.set_state(summary(7)))
+    publisher = line.publish(mosquitto.port)
+    for connection in (1, 2, 3):
+        wait_for(lambda n=connection: len(scada.payloads("alarm_summary")) == n, "the summary")
+        line.link.break_off()
+        wait_for(lambda n=connection: publisher.traffic.connections > n, "the next connection")
+
+
+def test_a_gap_is_told_on_the_broker(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    line.store._connection.execute("INSERT INTO gap VALUES ('event/result', 5, 9, 4)")
+    scada = make_subscriber(mosquitto.port)
+    line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("event/audit"), "the gap")
+    (told,) = scada.payloads("event/audit")
+    assert (told["kind"], told["subject"], told["gap_first_seq"], told["gap_last_seq"], told["gap_count"]) == (
+        "gap",
+        "event/result",
+        5,
+        9,
+        4,
+    )
+
+
+def test_acknowledged_events_are_sent_once_more_on_request(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    line.commit(10)
+    wait_for(lambda: line.waiting() == 0 and len(scada.events()) == 10, "the events")
+    publisher.send_again(since=4, count=3)
+    wait_for(lambda: len(scada.events()) == 13, "three of them again")
+    assert [(e["seq"], e["late"]) for e in scada.events()[10:]] == [(4, True), (5, True), (6, True)]
+    wait_for(lambda: line.waiting() == 0, "the acknowledgements")
+
+
+def test_a_result_that_is_worth_something_now_or_never_is_not_kept(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, free_port: int, wait_for: Any
+) -> None:
+    result = Result("early", 1, Verdict.OK)
+    publisher = line.publish(free_port)
+    publisher.tell_result(result)
+    wait_for(publisher._tasks.empty, "the end of the early one")
+    line.stop()
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("status"), "the connection")
+    publisher.tell_result(Result("now", 1, Verdict.OK))
+    wait_for(lambda: scada.payloads("output"), "the result")
+    assert [r["part_id"] for r in scada.payloads("output")] == ["now"]
+
+
+class Hearing:
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes, bool]] = []
+
+    def take(self, topic: str, body: bytes, *, retained: bool) -> None:
+        self.heard.append((topic, body, retained))
+        if body == b"bad":
+            raise ValueError("nobody expected this")
+
+
+def publish(port: int, topic: str, body: str, *options: str) -> None:
+    command = ["mosquitto_pub", "-V", "5", "-p", str(port), "-q", "1", "-t", f"{PREFIX}/{topic}", "-m", body]
+    subprocess.run([*command, *options], check=True, timeout=30)
+
+
+def test_what_others_publish_is_heard_and_cannot_stop_the_publisher(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    hearing = Hearing()
+    publish(mosquitto.port, "cmd/ack", "old", "-r")
+    publisher = line.publish(mosquitto.port, listener=hearing)
+    wait_for(lambda: publish(mosquitto.port, "cmd/ack", "first") or hearing.heard, "the subscription")
+    publish(mosquitto.port, "cmd/reset", "bad")
+    publish(mosquitto.port, "other", "not for it")
+    publish(mosquitto.port, "cmd/a/b", "not for it")
+    publish(mosquitto.port, "cmd/ack", "last", "-r")
+    wait_for(lambda: hearing.heard[-1][1] == b"last", "all of them")
+    assert {topic for topic, _, _ in hearing.heard} == {"cmd/ack", "cmd/reset"}
+    assert not any(body == b"old" for _, body, _ in hearing.heard)  # it was retained before the station came
+    assert any("could not be handled" in r.message for r in caplog.records)
+    line.commit(1)
+    wait_for(lambda: line.waiting() == 0, "an event")
+    assert publisher.traffic.connections == 1
+
+
+def test_a_flood_is_dropped_and_counted(line: PublishingLine, mosquitto: Any, wait_for: Any) -> None:
+    publisher = line.publish(mosquitto.port, listener=Hearing())
+    wait_for(lambda: publisher.traffic.connections == 1, "the connection")
+    link = line.link
+
+    class Full:
+        def qsize(self) -> int:
+            return 1000
+
+    link._signals, usual = Full(), link._signals  # type: ignore[assignment]
+    wait_for(lambda: publish(mosquitto.port, "cmd/ack", "x") or link.dropped, "a drop")
+    link._signals = usual
+
+
+def test_a_station_that_may_not_listen_says_so_once(
+    line: PublishingLine, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Brokers such as EMQX answer SUBSCRIBE with 0x87; mosquitto 2.0 accepts it and delivers nothing."""
+    publisher = line.publish(free_port, listener=Hearing())
+    refused = ReasonCode(PacketTypes.SUBACK, "Not authorized")
+    for _ in range(2):
+        line.link._on_subscribe(line.link._client, None, 1, [refused], None)
+    line.stop(drain_s=1)
+    assert publisher._tasks.empty()
+    assert sum("hear commands (Not authorized)" in r.message for r in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("off", []), ("ng_and_sample", ["OK", "NG", "MISSED"]), ("all", ["OK", "NG", "MISSED", "OK", "OK"])],
+)
+def test_results_are_told_as_configured(tmp_path: Path, mode: Any, expected: list[str]) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, mode))
+    verdicts = (Verdict.OK, Verdict.NG, Verdict.MISSED, Verdict.OK, Verdict.OK)
+    scores = (0.5, 3.0, None, 0.5, 0.5)
+    seqs = store.commit([(part(s, v), None) for s, v in zip(scores, verdicts, strict=True)])
+    told = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
+    assert [t["verdict"] for t in told] == expected
+    if mode == "all":
+        assert [round(t["ng_rate_window"], 2) for t in told] == [0.0, 0.5, 0.5, 0.33, 0.25]
+        assert [(t["score"], t["threshold"], t["level"]) for t in told[:3]] == [
+            (0.5, 1.0, "coarse"),
+            (3.0, 2.0, "coarse"),
+            (0.0, 1.0, ""),
+        ]
+        rows = store._connection.execute("SELECT part_seq FROM outbox ORDER BY seq").fetchall()
+        assert [s for (s,) in rows] == seqs
+    store.close()
+
+
+def test_one_ok_in_a_hundred_is_a_sample(tmp_path: Path) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "ng_and_sample"))
+    store.commit([(part(0.5, Verdict.OK), None)] * 250)
+    assert store.depth().waiting == 3
+    store.close()
+
+
+def test_an_ok_that_was_withheld_after_its_record_is_told_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "all", last_every_s=0.0))
+    (seq,) = store.commit([(part(0.5, Verdict.OK), None)])
+    store.note_withheld(seq, "the output failed", "output")
+    store.flush()
+    first, second = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
+    assert (first["verdict"], second["verdict"], second["cause"]) == ("OK", "NO_DECISION", "output")
+    assert (second["part_id"], second["score"]) == (first["part_id"], 0.5)
+    (last,) = store._outbox.retained(after=0)
+    assert json.loads(last.body)["verdict"] == "NO_DECISION"
+    store.close()
+
+
+def test_a_score_that_is_no_number_is_told_as_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "all"))
+    store.commit([(part(float("nan"), Verdict.NO_DECISION), None)])
+    (told,) = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
+    assert (told["score"], told["level"], told["severity"]) == (0.0, "", 1)
+    store.close()
+
+
+def test_the_last_part_of_a_camera_is_written_once_a_second_and_then_the_newest(tmp_path: Path) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "off", last_every_s=0.3))
+    for number in range(5):
+        store.commit([(part(0.5, Verdict.OK, part_id=f"p{number}"), None)])
+    reader = Outbox(connect(store.path))
+
+    def last() -> Any:
+        (found,) = reader.retained(after=0)
+        return json.loads(found.body)["part_id"], found.version
+
+    version = last()[1]
+    assert version <= 5
+    time.sleep(0.4)
+    store.flush()  # the line is idle
+    assert last()[0] == "p4"
+    reader._connection.close()
+    store.close()
+
+
+def test_a_database_lock_does_not_stop_the_publisher(
+    line: PublishingLine, mosquitto: Any, wait_for: Any
+) -> None:
+    publisher = line.publish(mosquitto.port, FAST)
+    wait_for(lambda: publisher.traffic.connections == 1, "the connection")
+    with transaction(line.store._connection):
+        time.sleep(0.3)
+    line.commit(2)
+    wait_for(lambda: line.waiting() == 0, "the events")
