@@ -14,6 +14,8 @@ from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
 from kenpin.pictures import GOOD, Picture, sha256_of
 from kenpin.quality_limits import QualityLimits
+from kenpin.record import Origin
+from kenpin.sight import take
 
 MASTER = "master"
 
@@ -26,11 +28,13 @@ class PictureScore:
         name: File or identity; unique.
         score: The anomaly score, finite.
         group: The physical part; pictures of one part are not independent.
+        sha256: Of the picture; empty where only its score is known.
     """
 
     name: str
     score: float
     group: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,29 @@ class ScoreSet:
         masters: Of known bad parts.
         quality: Limits of a frame's quality, learned from the pictures of good parts; `None` without pictures,
             or with too few.
+        origin: Where the good parts came from; `None` where only their scores are known.
     """
 
     good: tuple[PictureScore, ...]
     masters: tuple[PictureScore, ...] = ()
     quality: QualityLimits | None = None
+    origin: Origin | None = None
+
+
+def worst_of_parts(scores: Sequence[PictureScore]) -> dict[str, float]:
+    """The highest score of each physical part: a good part is a false call if any picture of it is stopped."""
+    worst: dict[str, float] = {}
+    for s in scores:
+        worst[s.group] = max(s.score, worst.get(s.group, -math.inf))
+    return worst
+
+
+def best_of_parts(scores: Sequence[PictureScore]) -> dict[str, float]:
+    """The lowest score of each physical part: a master is caught if every picture of it is stopped."""
+    best: dict[str, float] = {}
+    for s in scores:
+        best[s.group] = min(s.score, best.get(s.group, math.inf))
+    return best
 
 
 def check_fresh(good: Sequence[Picture], manifest: Manifest) -> None:
@@ -77,14 +99,19 @@ def score_pictures(
         scored: Called with each picture after it was scored.
 
     Raises:
-        DataError: A picture cannot be read; it is named.
+        DataError: A picture cannot be read, or does not show the part where the view wants it; it is named.
         EngineError: The model failed.
     """
     scores = []
+    part_of: dict[str, str] = {}
     for picture in pictures:
         name = picture.path.relative_to(root.resolve()).as_posix()
         image = read_picture(picture.path)
-        scores.append(PictureScore(name, engine.score(image).score, picture.group))
+        taken = take(image, engine.sight, where=picture.path)
+        sha256 = sha256_of(picture.path)
+        # A copy of a picture is no further part.
+        part = part_of.setdefault(sha256, picture.group)
+        scores.append(PictureScore(name, engine.score(taken.image).score, part, sha256))
         scored(image)
     return tuple(scores)
 

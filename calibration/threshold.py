@@ -1,8 +1,11 @@
 """The two thresholds, and what a count of parts proves about the rate behind it.
 
 The bounds are those of Clopper and Pearson (Biometrika 26, 1934), one-sided and exact. They hold for
-independent parts, and for a threshold just above the highest of the good scores as well: the share of good
-parts beyond the highest of n has the distribution Beta(1, n), which gives the same number as 0 of n seen.
+independent parts, and for a threshold just above the k-th highest of n good scores as well, where k was fixed
+beforehand: the share of good parts beyond it has the distribution Beta(k, n - k + 1), which gives the same
+number as k - 1 of n seen (split conformal prediction: Papadopoulos et al., ECML 2002). After m fresh parts, x
+of which were stopped, the share has the distribution Beta(k + x, n + m - k - x + 1), which again gives the same
+number as k - 1 + x of n + m, at whatever time one looks. A threshold placed in view of the scores has no bound.
 """
 
 from __future__ import annotations
@@ -31,34 +34,33 @@ class Thresholds:
     method: str
 
 
-def choose_thresholds(good: Sequence[float], masters: Sequence[float]) -> Thresholds:
+def choose_thresholds(good: Sequence[float], masters: Sequence[float], *, rank: int = 1) -> Thresholds:
     """Choose the thresholds so that no known bad part is released.
 
     Args:
-        good: Scores of good parts, at least one, finite.
+        good: Scores of good parts, one per part, at least `rank`, finite.
         masters: Scores of known bad parts, finite; may be empty.
+        rank: How many good scores, from the highest, the threshold need not clear, plus one; to be fixed before
+            the scores are seen.
     """
-    above_good = math.nextafter(max(good), math.inf)
+    above_good = math.nextafter(sorted(good)[-rank], math.inf)
+    highest = "the highest good score" if rank == 1 else f"good score number {rank} from the highest"
     if not masters:
-        return Thresholds(above_good, above_good, "T1 = T2 = just above the highest good score; no masters")
+        return Thresholds(above_good, above_good, f"T1 = T2 = just above {highest}; no masters")
     lowest_master = min(masters)
     if lowest_master >= above_good:
-        method = (
-            "T1 just above the highest good score, T2 = lowest master; between them, REVIEW: "
-            "no part was seen there"
-        )
-        return Thresholds(above_good, lowest_master, method)
+        between = "between them, REVIEW" + (": no part was seen there" if rank == 1 else "")
+        return Thresholds(above_good, lowest_master, f"T1 just above {highest}, T2 = lowest master; {between}")
     method = (
-        "good parts and masters overlap: T1 = lowest master, T2 just above the highest good score; "
-        "the overlap is REVIEW"
+        f"good parts and masters overlap: T1 = lowest master, T2 just above {highest}; the overlap is REVIEW"
     )
     return Thresholds(lowest_master, above_good, method)
 
 
-def false_call_bound(stopped: int, of: int) -> Bound:
+def false_call_bound(stopped: int, of: int, *, confidence: float = CONFIDENCE) -> Bound:
     """What `stopped` of `of` good parts prove: at most `bound` are, rounded up to 0.1 per 1,000."""
-    bound = math.ceil(upper_limit(stopped, of, CONFIDENCE) * 10_000) / 10_000
-    return Bound(seen=stopped, of=of, bound=bound, confidence=CONFIDENCE)
+    bound = math.ceil(upper_limit(stopped, of, confidence) * 10_000) / 10_000
+    return Bound(seen=stopped, of=of, bound=bound, confidence=confidence)
 
 
 def caught_bound(stopped: int, of: int) -> Bound:
@@ -92,14 +94,14 @@ def upper_limit(seen: int, of: int, confidence: float) -> float:
     return high
 
 
-def parts_needed(rate: float, *, stopped: int) -> int:
+def parts_needed(rate: float, *, stopped: int, confidence: float = CONFIDENCE) -> int:
     """How many good parts, `stopped` of them stopped, prove that at most `rate` are stopped."""
     low, high = stopped, stopped + 1
-    while _at_most(stopped, high, rate) > 1 - CONFIDENCE:
+    while _at_most(stopped, high, rate) > 1 - confidence:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if _at_most(stopped, middle, rate) > 1 - CONFIDENCE:
+        if _at_most(stopped, middle, rate) > 1 - confidence:
             low = middle
         else:
             high = middle

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from kenpin.calibration.threshold import parts_needed
+from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh
+from kenpin.calibration.threshold import CONFIDENCE, parts_needed
 from kenpin.events import rfc3339
 from kenpin.record import CalibrationRecord
 
-_WANTED_RATE = 0.01
 _ENOUGH_GOOD_PARTS = 50
+_ENOUGH_MINUTES = 120
 _LISTED = 8
 
 
@@ -26,12 +27,7 @@ def describe(record: CalibrationRecord) -> list[str]:
     if record.caught is not None:
         lines.append(_caught(record))
     lines.append(_quality(record))
-    more = more_parts_needed(record)
-    # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
-    if more and record.false_calls.seen * 10 < record.false_calls.of:
-        lines.append(
-            f"{more:,} more good parts, none of them stopped, would prove {_WANTED_RATE * 1000:.0f} per 1,000"
-        )
+    lines += _fresh(record) + _further(record)
     return lines
 
 
@@ -49,34 +45,77 @@ def _quality(record: CalibrationRecord) -> str:
 
 def warnings_about(record: CalibrationRecord) -> list[str]:
     """What weakens the record, one sentence each."""
-    found = []
-    good_parts = record.false_calls.of
-    if good_parts < _ENOUGH_GOOD_PARTS:
-        found.append(f"only {good_parts} good parts; show at least {_ENOUGH_GOOD_PARTS}")
+    found = [*_origin(record)]
+    if record.false_calls is None:
+        found.append("placed by hand: no bound of false calls until fresh parts prove one")
+    elif record.false_calls.of < _ENOUGH_GOOD_PARTS:
+        found.append(f"only {record.false_calls.of} good parts; show at least {_ENOUGH_GOOD_PARTS}")
     if record.caught is None:
         found.append("no masters: nothing is known about how many bad parts are caught")
-    counts = [("good parts", len(record.good), good_parts)]
-    if record.caught is not None:
-        counts.append(("masters", len(record.masters), record.caught.of))
-    for what, pictures, parts in counts:
-        if parts < pictures:
-            found.append(
-                f"{pictures} pictures show {parts} {what}; pictures of one part are not independent, "
-                "so each part counts once, by its worst picture"
-            )
-    return found + _overlap(record)
+    return found + _several_pictures(record) + _overlap(record)
 
 
 def more_parts_needed(record: CalibrationRecord) -> int:
     """How many more good parts, none of them stopped, would prove 10 false calls per 1,000; 0 = proved."""
     calls = record.false_calls
-    return max(parts_needed(_WANTED_RATE, stopped=calls.seen) - calls.of, 0)
+    if calls is not None and (record.fresh or counts_with_fresh(record)):
+        needed = parts_needed(WANTED_RATE, stopped=calls.seen, confidence=calls.confidence) - calls.of
+        return max(needed, 0)
+    return parts_needed(WANTED_RATE, stopped=0, confidence=confidence_of_looks(record))
+
+
+def _origin(record: CalibrationRecord) -> list[str]:
+    """A bound holds for parts like those that were shown."""
+    origin = record.origin
+    if origin is None or origin.lots > 1 or origin.minutes >= _ENOUGH_MINUTES:
+        return []
+    lots = "1 lot, " if origin.lots else ""
+    shown = f"{lots}{origin.minutes:.0f} minutes"
+    return [
+        f"all good parts are from {shown}: what they prove holds for those only; show two lots or times of day"
+    ]
+
+
+def _several_pictures(record: CalibrationRecord) -> list[str]:
+    counts = [("masters", len(record.masters), record.caught.of)] if record.caught else []
+    # With fresh parts, and after thresholds were placed by hand, other parts are counted than are shown here.
+    if record.false_calls and record.rank and not record.fresh:
+        counts.insert(0, ("good parts", len(record.good), record.false_calls.of))
+    return [
+        f"{pictures} pictures show {parts} {what}; pictures of one part are not independent, "
+        "so each part counts once, by its worst picture"
+        for what, pictures, parts in counts
+        if parts < pictures
+    ]
+
+
+def _fresh(record: CalibrationRecord) -> list[str]:
+    fresh = record.fresh
+    if fresh is None:
+        return []
+    times = f"{fresh.looks} looks" if fresh.looks > 1 else "1 look"
+    wanted = f"CONFIRMED needs not more than {fresh.at_most * 1000:g} per 1,000"
+    return [f"{fresh.stopped} of {fresh.parts} fresh good parts stopped, in {times}; {wanted}"]
+
+
+def _further(record: CalibrationRecord) -> list[str]:
+    """What it would take to prove more."""
+    calls, more = record.false_calls, more_parts_needed(record)
+    # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
+    if not more or (calls is not None and calls.seen * 10 >= calls.of):
+        return []
+    alone = "" if record.fresh or counts_with_fresh(record) else "fresh ones alone, "
+    return [
+        f"{more:,} more good parts, {alone}none of them stopped, would prove {WANTED_RATE * 1000:.0f} per 1,000"
+    ]
 
 
 def _false_calls(record: CalibrationRecord) -> str:
     calls = record.false_calls
+    if calls is None:
+        return "false calls: NOT PROVED"
     return (
-        f"{calls.seen} of {calls.of} good parts stopped: {calls.confidence * 100:.0f} % certain "
+        f"{calls.seen} of {calls.of} good parts stopped: {CONFIDENCE * 100:.0f} % certain "
         f"not more than {calls.bound * 1000:.1f} per 1,000"
     )
 

@@ -15,6 +15,7 @@ from kenpin.precision import Precision
 from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
 
+_CAME_LATER = ("quality", "rank", "looks", "origin", "fresh", "shown_sha256")
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
 
 
@@ -36,6 +37,42 @@ class Bound(BaseModel):
     confidence: float = Field(gt=0, lt=1)
 
 
+class Origin(BaseModel):
+    """Where the good parts came from: a bound holds for parts like these only.
+
+    Attributes:
+        lots: Number of lots that they were of; 0 = not known.
+        minutes: Time from the first picture to the last one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lots: int = Field(ge=0)
+    minutes: float = Field(ge=0)
+
+
+class Fresh(BaseModel):
+    """Good parts that were shown after the thresholds stood.
+
+    Attributes:
+        of_rev: The record that set these thresholds.
+        parts: Number of parts, all looks together.
+        stopped: How many of them were stopped (REVIEW or NG).
+        looks: How often the count was looked at.
+        scores: Score of each picture, by name.
+        at_most: Rate of false calls that had to be proved for CONFIRMED, 0 to 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    of_rev: int = Field(ge=1)
+    parts: int = Field(ge=1)
+    stopped: int = Field(ge=0)
+    looks: int = Field(ge=1)
+    scores: dict[str, float]
+    at_most: float = Field(gt=0, lt=1)
+
+
 class CalibrationRecord(BaseModel):
     """One decision of a technician on the thresholds.
 
@@ -53,13 +90,19 @@ class CalibrationRecord(BaseModel):
         method: How the thresholds were chosen, in words.
         good: Score of each good part, by name.
         masters: Score of each known bad part, by name.
-        false_calls: Good parts stopped (REVIEW or NG): upper limit of the rate.
+        false_calls: Good parts stopped (REVIEW or NG): upper limit of the rate; missing while nothing is
+            proved, as after thresholds were placed by hand.
         caught: Masters stopped: lower limit of the rate; missing without masters.
         by: Who signs.
         why: Reason in words.
         quality: Limits of a frame's quality, learned on these parts; missing where there were too few.
         software: Version of kenpin.
         previous_sha256: SHA-256 of the line before; empty in the first record.
+        rank: T1 stands just above the `rank`-th highest good score, fixed beforehand; 0 = placed by hand.
+        looks: How often fresh parts may be looked at, fixed beforehand.
+        origin: Where the good parts came from, as far as it is known.
+        fresh: What fresh parts have shown.
+        shown_sha256: SHA-256 of every picture of a good part that was shown for these thresholds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -75,13 +118,18 @@ class CalibrationRecord(BaseModel):
     method: str
     good: dict[str, float]
     masters: dict[str, float]
-    false_calls: Bound
+    false_calls: Bound | None
     caught: Bound | None
     by: str
     why: str
     software: str
     previous_sha256: str
     quality: QualityLimits | None = None
+    rank: int = Field(default=1, ge=0)
+    looks: int = Field(default=1, ge=1)
+    origin: Origin | None = None
+    fresh: Fresh | None = None
+    shown_sha256: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationRecord:
@@ -100,8 +148,9 @@ class _Line(BaseModel):
 
 
 def _body(record: CalibrationRecord) -> dict[str, object]:
-    """What is signed. Records from before frames were checked have no such field, not an empty one."""
-    without = {"quality"} if record.quality is None else None
+    """What is signed. Older records lack fields that came later: they are left out where they say nothing."""
+    fields = CalibrationRecord.model_fields
+    without = {name for name in _CAME_LATER if getattr(record, name) == fields[name].default}
     return record.model_dump(mode="json", by_alias=True, exclude=without)
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from kenpin import audit
+from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.cli import calibrate
-from kenpin.calibration.fit import calibration_lock
-from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError
+from kenpin.calibration.threshold import false_call_bound
+from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError, StoreError
 from kenpin.pictures import sha256_of
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import SecretKey
@@ -28,9 +30,10 @@ WriteGrey = Callable[[Path, int], None]
 
 @pytest.fixture
 def pictures(tmp_path: Path, write_grey: WriteGrey) -> tuple[Path, Path]:
-    """Fifty good parts with scores 10 to 59, twelve masters with 100 to 111."""
+    """Fifty good parts of three hours with scores 10 to 59, twelve masters with 100 to 111."""
     for k in range(50):
         write_grey(tmp_path / "good" / f"{k:02}.png", 10 + k)
+        os.utime(tmp_path / "good" / f"{k:02}.png", (220 * k, 220 * k))
     for k in range(12):
         write_grey(tmp_path / "masters" / f"{k:02}.png", 100 + k)
     return tmp_path / "good", tmp_path / "masters"
@@ -130,6 +133,75 @@ def test_parts_count_not_pictures(
     assert (record.false_calls.seen, record.false_calls.of) == (2, 30)
     assert "60 pictures show 30 good parts; pictures of one part are not independent" in result.stderr
     assert "only 30 good parts; show at least 50" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lots", "says"),
+    [("", "from 1 minutes"), ("A", "from 1 lot, 1 minutes"), ("AB", ""), (" A", "from 1 minutes")],
+)
+def test_parts_of_one_lot_or_one_time_are_warned_of(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], *, lots: str, says: str
+) -> None:
+    """A lot that is not named for every part is not known."""
+    good, masters = pictures
+    for k in range(50):
+        os.utime(good / f"{k:02}.png", (k, k))
+    if lots:
+        rows = [[f"{k:02}.png", f"part{k}", lots[k % len(lots)].strip()] for k in range(50)]
+        write_scores(good / "manifest.csv", rows, columns="file,group,lot")
+    result = fit("--good", good, "--masters", masters, "--json")
+    warnings = json.loads(result.stdout)["warnings"]
+    assert [says in w for w in warnings] == ([True] if says else [])
+    (record,) = records_of(station)
+    assert record.origin is not None
+    assert record.origin.lots == (0 if " " in lots else len(lots))
+
+
+def test_a_copy_of_a_picture_is_no_further_part(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    (pictures[0] / "copy.png").write_bytes((pictures[0] / "05.png").read_bytes())
+    fit("--good", pictures[0])
+    (record,) = records_of(station)
+    assert record.false_calls is not None
+    assert (record.false_calls.of, len(record.good), len(record.shown_sha256)) == (50, 51, 50)
+
+
+def test_a_rank_fixed_beforehand(fit: Fit, station: StationFolder, tmp_path: Path) -> None:
+    """The three highest of sixty parts need not be cleared; a part counts by its worst picture."""
+    rows = [[f"g{k}{view}", k - view, "good", f"part{k}"] for k in range(60) for view in (0, 1)]
+    path = write_scores(tmp_path / "scores.csv", rows, columns="name,score,label,group")
+    assert fit("--scores", path, "--precision", "int8", "--rank", 4).exit_code == 0
+    (record,) = records_of(station)
+    assert (record.rank, record.t1) == (4, math.nextafter(56.0, math.inf))
+    assert record.false_calls == false_call_bound(3, 60)
+    assert isinstance(error_of(fit("--scores", path, "--precision", "int8", "--rank", 61)), ConfigError)
+
+
+def test_equal_scores_prove_no_more_than_their_rank(fit: Fit, station: StationFolder, tmp_path: Path) -> None:
+    rows = [[f"g{k}", 1, "good"] for k in range(50)]
+    fit("--scores", write_scores(tmp_path / "scores.csv", rows), "--precision", "int8", "--rank", 3)
+    (record,) = records_of(station)
+    assert record.false_calls == false_call_bound(2, 50)
+
+
+def test_every_record_stands_in_the_audit(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    fit("--good", pictures[0], "--why", "new lamp")
+    fit("--good", pictures[0], "--masters", pictures[1])
+    first, second = audit.read_audit(station, SecretKey.load(station.key).public)
+    assert (first["what"], first["by"], first["old"], first["why"]) == ("thresholds", "Aiko", "", "new lamp")
+    assert first["new"].startswith("record 1, TRIAL, bundle ")
+    assert second["old"] == first["new"]
+
+
+def test_no_record_without_the_audit(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
+    fit("--good", pictures[0])
+    audit.audit_file(station).unlink()
+    audit.audit_file(station).mkdir()
+    assert isinstance(error_of(fit("--good", pictures[0])), StoreError)
+    assert len(records_of(station)) == 1
 
 
 def test_stored_scores(fit: Fit, station: StationFolder, tmp_path: Path) -> None:

@@ -145,3 +145,26 @@ def test_the_95_percent_hold(lowest_master: float) -> None:
     assert wrong / runs < 0.05 + 4 * math.sqrt(0.05 * 0.95 / runs)
     if not masters:
         assert wrong / runs > 0.05 - 4 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_rank_leaves_the_highest_good_scores_above() -> None:
+    chosen = choose_thresholds([4.0, 1.0, 3.0, 2.0], [], rank=3)
+    assert chosen.t1 == chosen.t2 == math.nextafter(2.0, math.inf)
+    assert "number 3 from the highest" in chosen.method
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_95_percent_hold_at_every_look_at_fresh_parts(rank: int) -> None:
+    """Simulated: fifty parts set T1, then fresh ones are counted with them until 20 per 1,000 are proved."""
+    rng = np.random.default_rng(3)
+    runs, parts, rate = 4000, 50, 0.02
+    true_rate = rng.beta(rank, parts - rank + 1, runs)
+    # Fresh parts up to and including the first, second, third stopped one.
+    stopped_at = parts + np.cumsum(rng.geometric(true_rate[:, None], (runs, 20)), axis=1)
+    confirmed = np.zeros(runs, bool)
+    for more in range(20):
+        confirmed |= stopped_at[:, more] > parts_needed(rate, stopped=rank - 1 + more)
+    wrong = confirmed & (true_rate > rate)
+    assert 0 < confirmed.sum() < runs
+    assert wrong.mean() < 0.05
+    assert wrong.sum() / confirmed.sum() < 0.05 + 4 * math.sqrt(0.05 * 0.95 / confirmed.sum())

@@ -1,0 +1,119 @@
+"""Fresh parts, shown after the thresholds stood, turn TRIAL into CONFIRMED: or do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kenpin.calibration.book import open_book
+from kenpin.calibration.fit import Basis, pictures_of
+from kenpin.calibration.scores import ScoreSet, worst_of_parts
+from kenpin.calibration.threshold import CONFIDENCE, false_call_bound
+from kenpin.errors import CalibrationError, DataError
+from kenpin.record import Bound, CalibrationRecord, Fresh
+from kenpin.station_folder import StationFolder
+
+WANTED_RATE = 0.01
+
+
+def record_confirm(
+    folder: StationFolder, scores: ScoreSet, basis: Basis, *, at_most: float = WANTED_RATE
+) -> CalibrationRecord:
+    """Count fresh good parts, together with those of earlier calls, and append what they prove.
+
+    The thresholds stay. The record is CONFIRMED if the count proves that at most `at_most` of good parts are
+    stopped, and TRIAL if not, or not yet. The caller holds `calibration_lock`.
+
+    Args:
+        folder: The station's folder.
+        scores: Of fresh good parts; masters are not looked at.
+        basis: What they belong to, and who signs.
+        at_most: Rate of false calls that is to be proved, 0 to 1.
+
+    Raises:
+        DataError: A picture is not fresh, or there is none.
+        CalibrationError: The scores are of another model, the planned looks are used up, the records do not
+            verify, or nothing can be written.
+        StoreError: The audit cannot be written.
+    """
+    book = open_book(folder)
+    before = book.newest(basis.bundle_sha256)
+    _check_model(before, basis)
+    _check_fresh(before, scores)
+    fresh = _count(before, scores, at_most)
+    bound = _proved(book.standing(before), fresh)
+    content: dict[str, Any] = {
+        **before.model_dump(by_alias=True),
+        "state": "CONFIRMED" if bound.bound <= at_most else "TRIAL",
+        "false_calls": bound,
+        "fresh": fresh,
+        "shown_sha256": tuple(sorted({*before.shown_sha256, *pictures_of(scores.good)})),
+        "by": basis.by,
+        "why": basis.why,
+    }
+    return book.append(content)
+
+
+def counts_with_fresh(standing: CalibrationRecord) -> bool:
+    """Whether the parts that a threshold was fitted to may be counted in with fresh ones.
+
+    They may where the threshold stands just above the good score of a rank that was fixed beforehand; not
+    where a master or a hand placed it.
+    """
+    calls = standing.false_calls
+    return standing.rank > 0 and calls is not None and calls.seen < standing.rank
+
+
+def confidence_of_looks(standing: CalibrationRecord) -> float:
+    """Confidence of each look where only fresh parts count: all planned looks together are wrong in 5 %."""
+    return 1 - (1 - CONFIDENCE) / standing.looks
+
+
+def _count(before: CalibrationRecord, scores: ScoreSet, at_most: float) -> Fresh:
+    parts = worst_of_parts(scores.good)
+    earlier = before.fresh
+    return Fresh(
+        of_rev=earlier.of_rev if earlier else before.rev,
+        parts=len(parts) + (earlier.parts if earlier else 0),
+        stopped=sum(score >= before.t1 for score in parts.values()) + (earlier.stopped if earlier else 0),
+        looks=1 + (earlier.looks if earlier else 0),
+        scores={**(earlier.scores if earlier else {}), **{s.name: s.score for s in scores.good}},
+        at_most=at_most,
+    )
+
+
+def _proved(standing: CalibrationRecord, fresh: Fresh) -> Bound:
+    if counts_with_fresh(standing):
+        assert standing.false_calls is not None
+        seen, of = standing.false_calls.seen, standing.false_calls.of
+        return false_call_bound(seen + fresh.stopped, of + fresh.parts)
+    if fresh.looks > standing.looks:
+        raise CalibrationError(
+            f"these thresholds had their {standing.looks} planned looks at fresh parts; to look until it fits "
+            "proves nothing",
+            where=f"record {standing.rev}",
+            cure="calibrate anew, and plan the looks with: kenpin calibrate set --looks N",
+        )
+    return false_call_bound(fresh.stopped, fresh.parts, confidence=confidence_of_looks(standing))
+
+
+def _check_model(before: CalibrationRecord, basis: Basis) -> None:
+    if before.precision != basis.precision:
+        raise CalibrationError(
+            f"the thresholds are for the {before.precision} model, the scores of the {basis.precision} model",
+            where=f"record {before.rev}",
+            cure=f"score with --precision {before.precision}, or calibrate anew",
+        )
+
+
+def _check_fresh(before: CalibrationRecord, scores: ScoreSet) -> None:
+    if not scores.good:
+        raise DataError("there is no good part", cure="show fresh good parts")
+    shown = {*before.good, *(before.fresh.scores if before.fresh else {})}
+    for score in scores.good:
+        # Without a picture the name is all there is to know a part by.
+        if score.sha256 in before.shown_sha256 or (not score.sha256 and score.name in shown):
+            raise DataError(
+                "the picture is not fresh: it was shown before",
+                where=score.name,
+                cure="show parts that nobody has calibrated with",
+            )

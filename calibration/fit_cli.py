@@ -1,0 +1,113 @@
+"""`kenpin calibrate fit` and `confirm`: parts are shown, and what they prove is signed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from kenpin.bundle import open_bundle
+from kenpin.bundle_cli import trusted_keys
+from kenpin.calibration import options
+from kenpin.calibration.book import calibration_lock, open_book
+from kenpin.calibration.confirm import WANTED_RATE, record_confirm
+from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.options import signer
+from kenpin.calibration.shown import Shown, active_bundle, score_shown
+from kenpin.calibration.tell import tell
+from kenpin.precision import Precision
+from kenpin.station_folder import StationFolder
+
+
+@click.command()
+@options.bundle
+@click.option("--good", type=click.Path(path_type=Path), help="Folder of good parts, fresh ones, 50 or more.")
+@options.masters
+@options.scores
+@click.option(
+    "--rank",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="T1 clears all good parts but the RANK - 1 highest; choose it before you see the scores.",
+)
+@options.precision
+@options.state
+@options.trust
+@options.by
+@options.why
+@options.as_json
+def fit(  # noqa: PLR0913, PLR0917 - one argument per option
+    bundle_path: Path | None,
+    good: Path | None,
+    masters: Path | None,
+    scores: Path | None,
+    rank: int,
+    precision: Precision | None,
+    state: Path,
+    trust: tuple[Path, ...],
+    by: str,
+    why: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Choose T1 and T2 from good parts and masters, and sign what they prove.
+
+    The good parts must not be those the model was trained on.
+    """
+    shown = Shown(good, masters, scores, precision)
+    shown.check()
+    folder = StationFolder(state)
+    with calibration_lock(folder):
+        bundle = open_bundle(bundle_path or active_bundle(folder), trusted_keys(trust))
+        scored, used = score_shown(shown, bundle, folder)
+        record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
+    tell(record, folder, as_json=as_json)
+
+
+@click.command()
+@options.bundle
+@click.option("--good", type=click.Path(path_type=Path), help="Folder of fresh good parts.")
+@options.scores
+@click.option(
+    "--at-most",
+    type=click.FloatRange(0, 1000, min_open=True, max_open=True),
+    default=WANTED_RATE * 1000,
+    show_default=True,
+    help="False calls per 1,000 that are to be proved.",
+)
+@options.precision
+@options.state
+@options.trust
+@options.by
+@options.why
+@options.as_json
+def confirm(  # noqa: PLR0913, PLR0917 - one argument per option
+    bundle_path: Path | None,
+    good: Path | None,
+    scores: Path | None,
+    at_most: float,
+    precision: Precision | None,
+    state: Path,
+    trust: tuple[Path, ...],
+    by: str,
+    why: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Count fresh good parts; the thresholds become CONFIRMED when the count proves enough.
+
+    They must be parts that nobody has trained or calibrated with. Those of earlier calls count with them.
+    """
+    shown = Shown(good, None, scores, precision)
+    shown.check()
+    folder = StationFolder(state)
+    with calibration_lock(folder):
+        bundle = open_bundle(bundle_path or active_bundle(folder), trusted_keys(trust))
+        # The thresholds hold for the scores of one of the models only.
+        known = open_book(folder).newest(bundle.sha256).precision
+        scored, used = score_shown(replace(shown, precision=precision or known), bundle, folder)
+        basis = Basis(bundle.sha256, used, signer(by), why)
+        record = record_confirm(folder, scored, basis, at_most=at_most / 1000)
+    tell(record, folder, as_json=as_json)

@@ -1,0 +1,223 @@
+"""The shift check: each master three times, a good part after each showing; what was not seen is held back.
+
+The three showings and the clean part between them are those of metal detectors: the clean part shows that the
+station does not merely remember. A failed check puts every part in doubt since the last one that was passed.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kenpin.calibration.book import open_book
+from kenpin.calibration.masters_book import append_check
+from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.errors import CalibrationError, SourceError
+from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+SHOWINGS = 3
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be shown next.
+
+    Attributes:
+        master: The master; `None` = a good part.
+        words: The same for the person who shows it.
+    """
+
+    master: Master | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A part that the station has judged.
+
+    Attributes:
+        seq: Its number.
+        score: Its score; `None` where there is none.
+        bundle_sha256: What scored it; empty where nothing did.
+    """
+
+    seq: int
+    score: float | None
+    bundle_sha256: str
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A part that is in doubt after a failed check.
+
+    Attributes:
+        seq: Its number.
+        part_id: Its identity.
+        ts_ms: UTC of its exposure, milliseconds since 1970.
+        verdict: What was said of it.
+        released: Whether the line was told that it is good.
+    """
+
+    seq: int
+    part_id: str
+    ts_ms: int
+    verdict: str
+    released: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check.
+
+    Attributes:
+        check: As it was written down.
+        suspects: Every part since the last check that was passed, where this one was not.
+    """
+
+    check: Check
+    suspects: tuple[Suspect, ...]
+
+
+def steps(masters: Masters) -> list[Step]:
+    """What is to be shown, in order."""
+    plan = []
+    for name in sorted(masters.registered):
+        master = masters.registered[name]
+        for time_no in range(1, SHOWINGS + 1):
+            plan.append(Step(master, f"show master {name} ({master.type}), {time_no} of {SHOWINGS}"))
+            plan.append(Step(None, "show a good part"))
+    return plan
+
+
+def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, by: str) -> Result:
+    """Have every master shown, judge by the thresholds in force, and write the result down.
+
+    Parts are judged by their score, so that a station that may release nothing can be checked as well.
+
+    Args:
+        folder: The station's folder.
+        next_seen: Asks for what is to be shown and returns what the station saw.
+        by: Who shows the parts.
+
+    Raises:
+        CalibrationError: There are no masters, or the active bundle has no thresholds.
+        SourceError: No part came.
+        StoreError: A ledger cannot be read or written.
+    """
+    masters = read_masters(folder)
+    if not masters.registered:
+        raise CalibrationError(
+            "no master is registered",
+            where=folder.root,
+            cure="kenpin masters add ID --type TYPE --picture FILE",
+        )
+    record = open_book(folder).newest(folder.installed().name)
+    showings = []
+    for step in steps(masters):
+        showings.append(showing_of(step, next_seen(step), record))
+    check = Check(
+        passed=all(s.is_right for s in showings),
+        bundle_sha256=record.bundle_sha256,
+        t1=record.t1,
+        t2=record.t2,
+        showings=tuple(showings),
+    )
+    append_check(folder, check, by=by)
+    suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
+    return Result(check, suspects)
+
+
+class PartWatch:
+    """Waits for the parts that a running station judges.
+
+    Args:
+        folder: The station's folder.
+        wait_s: Longest time to wait for one part.
+    """
+
+    def __init__(self, folder: StationFolder, *, wait_s: float) -> None:
+        self._path = folder.database
+        self._wait_s = wait_s
+        self._newest: int = self._ask("SELECT coalesce(max(seq), 0) FROM part")[0]
+
+    def next(self) -> Seen:
+        """The next part.
+
+        Raises:
+            SourceError: None came.
+            StoreError: The database cannot be read.
+        """
+        deadline = time.monotonic() + self._wait_s
+        sql = "SELECT seq, score, coalesce(bundle_sha256, '') FROM part WHERE seq > ? ORDER BY seq LIMIT 1"
+        while not (row := self._ask(sql, self._newest)):
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    f"the station saw no part for {self._wait_s:g} s; the check is not counted",
+                    where=self._path,
+                    cure="start the station, show the part again, and begin anew",
+                )
+            time.sleep(_POLL_S)
+        self._newest, score, bundle_sha256 = row
+        return Seen(self._newest, score, bundle_sha256)
+
+    def _ask(self, sql: str, *values: int) -> tuple[Any, ...]:
+        with closing(connect_to_read(self._path)) as connection, explained(self._path):
+            return connection.execute(sql, values).fetchone() or ()
+
+
+def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check) -> Iterator[Suspect]:
+    """Every part between the last check that was passed, or the first part of all, and a failed one.
+
+    Args:
+        folder: The station's folder.
+        last_passed: The check before; `None` = there was none.
+        failed: The failed check.
+    """
+    after = max((s.seq for s in last_passed.showings), default=0) if last_passed else 0
+    before = min(s.seq for s in failed.showings)
+    sql = "SELECT seq, part_id, ts_ms, verdict, released FROM part WHERE seq > ? AND seq < ? ORDER BY seq"
+    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+        for seq, part_id, ts_ms, verdict, released in connection.execute(sql, (after, before)):
+            yield Suspect(seq, part_id, ts_ms, verdict, bool(released))
+
+
+def write_suspects(path: Path, suspects: tuple[Suspect, ...]) -> None:
+    """Write the list of parts in doubt as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as out:
+        table = csv.DictWriter(out, ["seq", "part_id", "ts_ms", "verdict", "released"])
+        table.writeheader()
+        table.writerows(asdict(suspect) for suspect in suspects)
+
+
+def showing_of(step: Step, seen: Seen, record: CalibrationRecord) -> Showing:
+    """What came of one showing, by the score and the thresholds in force.
+
+    Args:
+        step: What was to be shown.
+        seen: What the station saw.
+        record: The calibration in force.
+    """
+    expected: Expected = step.master.expected if step.master else "OK"
+    return Showing(
+        master=step.master.id if step.master else "",
+        expected=expected,
+        verdict=_judged(seen, record),
+        seq=seen.seq,
+        score=seen.score,
+    )
+
+
+def _judged(seen: Seen, record: CalibrationRecord) -> Literal["OK", "REVIEW", "NG", "NO_DECISION"]:
+    if seen.score is None or seen.bundle_sha256 != record.bundle_sha256:
+        return "NO_DECISION"
+    if seen.score < record.t1:
+        return "OK"
+    return "NG" if seen.score >= record.t2 else "REVIEW"

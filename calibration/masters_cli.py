@@ -1,0 +1,148 @@
+"""`kenpin masters`: limit samples, and the check at the start of the shift."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from kenpin.calibration import options
+from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
+from kenpin.calibration.masters_check import PartWatch, Result, Seen, Step, check_masters, write_suspects
+from kenpin.calibration.options import signer
+from kenpin.errors import DataError
+from kenpin.events import now_ms, rfc3339
+from kenpin.frame import read_picture
+from kenpin.masters import Expected, masters_due, read_masters
+from kenpin.station_folder import StationFolder
+
+_LISTED = 8
+
+
+@click.group()
+def masters() -> None:
+    """Keep limit samples, and check that the station still sees them."""
+
+
+@masters.command()
+@click.argument("name", metavar="ID")
+@click.option("--type", "kind", required=True, help="What is wrong with it.")
+@click.option("--picture", type=click.Path(path_type=Path), required=True, help="Its picture.")
+@click.option(
+    "--expected",
+    type=click.Choice(["OK", "REVIEW", "NG"]),
+    default="NG",
+    show_default=True,
+    help="The least that the station must say of it.",
+)
+@options.state
+@options.by
+@options.why
+def add(  # noqa: PLR0913, PLR0917 - one argument per option
+    name: str, kind: str, picture: Path, expected: Expected, state: Path, by: str, why: str
+) -> None:
+    """Register a master; one of the same name is replaced."""
+    read_picture(picture)
+    content = picture.read_bytes()
+    master = make_master(name, kind, expected, picture=content, suffix=picture.suffix.lower())
+    add_master(StationFolder(state), master, content, by=signer(by), why=why)
+    click.echo(f"master {name} is registered; show it with: kenpin masters check", err=True)
+
+
+@masters.command()
+@click.argument("name", metavar="ID")
+@options.state
+@options.by
+@click.option("--why", required=True, help="Reason, kept in the audit.")
+def remove(name: str, state: Path, by: str, why: str) -> None:
+    """Take a master off the list."""
+    remove_master(StationFolder(state), name, by=signer(by), why=why)
+    click.echo(f"master {name} is no longer registered", err=True)
+
+
+@masters.command()
+@click.argument("hours", type=click.FloatRange(0, 24 * 31))
+@options.state
+@options.by
+@click.option("--why", required=True, help="Reason, kept in the audit.")
+def interval(hours: float, state: Path, by: str, why: str) -> None:
+    """Set after how many HOURS the masters must be shown again; 0 = no demand."""
+    set_interval(StationFolder(state), hours, by=signer(by), why=why)
+    demand = f"due every {hours:g} h" if hours else "never due"
+    click.echo(f"the masters are {demand}", err=True)
+
+
+@masters.command("list")
+@options.state
+@options.as_json
+def show(state: Path, *, as_json: bool) -> None:
+    """List the masters, and when they were last shown."""
+    folder = StationFolder(state)
+    known = read_masters(folder)
+    due = masters_due(folder, now_ms())
+    for master in known.registered.values():
+        click.echo(f"{master.id:<12} {master.expected:<7} {master.type}  {master.picture}", err=True)
+    click.echo(due or (f"shown {rfc3339(known.last.ts_ms)}" if known.last else "no check is due"), err=True)
+    if as_json:
+        document = {
+            "masters": [m.model_dump(exclude={"kind"}) for m in known.registered.values()],
+            "interval_h": known.interval_h,
+            "due": due,
+            "last_check_ms": known.last.ts_ms if known.last else 0,
+        }
+        click.echo(json.dumps(document))
+
+
+@masters.command()
+@options.state
+@click.option(
+    "--wait-s", type=click.FloatRange(0, min_open=True), default=60, show_default=True, help="For each part."
+)
+@options.by
+@options.as_json
+@click.pass_context
+def check(ctx: click.Context, state: Path, wait_s: float, by: str, *, as_json: bool) -> None:
+    """Show each master three times, a good part after each, while the station runs.
+
+    Ends with 1 when a master passes or a good part is stopped; then every part is listed since the last check
+    that was passed.
+    """
+    folder = StationFolder(state)
+    watch = PartWatch(folder, wait_s=wait_s)
+
+    def next_seen(step: Step) -> Seen:
+        click.echo(step.words, err=True)
+        return watch.next()
+
+    result = check_masters(folder, next_seen, by=signer(by))
+    _tell(folder, result)
+    if as_json:
+        document = result.check.model_dump(exclude={"kind", "ts_ms"})
+        click.echo(json.dumps({**document, "suspects": [asdict(s) for s in result.suspects]}))
+    ctx.exit(0 if result.check.passed else 1)
+
+
+def _tell(folder: StationFolder, result: Result) -> None:
+    if result.check.passed:
+        click.echo("PASSED: every master was seen, every good part passed", err=True)
+        return
+    for showing in (s for s in result.check.showings if not s.is_right):
+        what = f"master {showing.master}" if showing.master else "the good part"
+        click.echo(f"FAILED: {what} was {showing.verdict}, expected {showing.expected}", err=True)
+    released = sum(s.released for s in result.suspects)
+    path = folder.root / "masters" / f"suspects-{result.check.showings[0].seq}.csv"
+    try:
+        write_suspects(path, result.suspects)
+    except OSError as error:
+        raise DataError(
+            f"the list of {len(result.suspects)} parts in doubt cannot be written: {error.strerror}",
+            where=path,
+            cure="make room, and ask for the list with: kenpin masters check --json",
+        ) from None
+    click.echo(
+        f"{len(result.suspects)} parts since the last passed check are in doubt, {released} of them released; "
+        f"hold them back: {path}",
+        err=True,
+    )

@@ -1,0 +1,42 @@
+"""Options that several verbs of `kenpin calibrate` and `kenpin masters` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kenpin.login_name import login_name
+
+state = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/kenpin"),
+    show_default=True,
+    help="The station's folder.",
+)
+bundle = click.option(
+    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Default: the active one."
+)
+masters = click.option("--masters", type=click.Path(path_type=Path), help="Folder of known bad parts.")
+scores = click.option(
+    "--scores", type=click.Path(path_type=Path), help="CSV: name,score,label(good|master)[,group]."
+)
+precision = click.option(
+    "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: what this station would run."
+)
+trust = click.option(
+    "--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign."
+)
+by = click.option("--by", default="", help="Who signs; default: the login name.")
+why = click.option("--why", default="", help="Reason, kept in the record.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def signer(by: str) -> str:
+    """Who signs.
+
+    Raises:
+        ConfigError: Nobody is named, and this user has no login name.
+    """
+    return by or login_name()

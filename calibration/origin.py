@@ -1,0 +1,33 @@
+"""Where good parts came from: how many lots, over how long a time. A bound holds for parts like these only."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from kenpin.pictures import MANIFEST, Picture
+from kenpin.record import Origin
+
+
+def origin_of(pictures: Sequence[Picture]) -> Origin:
+    """Lots, from the column `lot` of `manifest.csv`, and the time between the first and the last file.
+
+    Args:
+        pictures: Of good parts, as `kenpin.pictures.read_folder` gave them; at least one.
+    """
+    lots = _lots({p.path.parent for p in pictures})
+    times = [p.path.stat().st_mtime for p in pictures]
+    named = {lots.get(p.path, "") for p in pictures}
+    return Origin(lots=0 if "" in named else len(named), minutes=(max(times) - min(times)) / 60)
+
+
+def _lots(folders: set[Path]) -> dict[Path, str]:
+    """Picture -> lot. The manifest lies beside the pictures or above; `read_folder` has found it readable."""
+    found: dict[Path, str] = {}
+    for root in {root for folder in folders for root in (folder, *folder.parents[:3])}:
+        if (root / MANIFEST).is_file():
+            with (root / MANIFEST).open(newline="", encoding="utf-8-sig") as lines:
+                rows = csv.DictReader(lines, restval="")
+                found |= {root / row["file"].replace("\\", "/"): row.get("lot") or "" for row in rows}
+    return found

@@ -1,0 +1,93 @@
+"""Thresholds that a technician places by hand, as far as the masters permit; only fresh parts prove them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kenpin.calibration.book import open_book
+from kenpin.errors import CalibrationError, ConfigError
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the thresholds shall stand.
+
+    Attributes:
+        t1: Scores below are OK.
+        t2: Scores from here on are NG; not below `t1`.
+        looks: How often fresh parts will be looked at.
+        by: Who signs.
+        why: Reason in words; not empty.
+    """
+
+    t1: float
+    t2: float
+    looks: int
+    by: str
+    why: str
+
+
+def record_placed(folder: StationFolder, bundle_sha256: str, placed: Placement) -> CalibrationRecord:
+    """Append a record with thresholds placed by hand. The caller holds `calibration_lock`.
+
+    A position that was chosen in view of the scores has no bound; only one at or above the fitted T1 keeps the
+    bound of that, as it stops fewer good parts.
+
+    Args:
+        folder: The station's folder.
+        bundle_sha256: The bundle that they are for; it must have been calibrated.
+        placed: Where they shall stand, and who says so.
+
+    Raises:
+        ConfigError: The thresholds are in the wrong order or no numbers, or the reason is missing.
+        CalibrationError: A master would pass, the bundle was never calibrated, the records do not verify, or
+            nothing can be written.
+        StoreError: The audit cannot be written.
+    """
+    _check(placed)
+    book = open_book(folder)
+    before = book.newest(bundle_sha256)
+    _check_masters(before, placed.t1)
+    fitted = next(r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256 and _is_fit(r))
+    return book.append(
+        {
+            **before.model_dump(by_alias=True),
+            "state": "TRIAL",
+            "t1": placed.t1,
+            "t2": placed.t2,
+            "method": "placed by hand",
+            "false_calls": fitted.false_calls if placed.t1 >= fitted.t1 else None,
+            "rank": 0,
+            "looks": placed.looks,
+            "fresh": None,
+            "by": placed.by,
+            "why": placed.why,
+        }
+    )
+
+
+def _is_fit(record: CalibrationRecord) -> bool:
+    return record.rank > 0 and record.fresh is None
+
+
+def _check(placed: Placement) -> None:
+    if not -float("inf") < placed.t1 <= placed.t2 < float("inf"):
+        raise ConfigError(
+            f"T1 = {placed.t1} and T2 = {placed.t2} are no thresholds",
+            where="--t1, --t2",
+            cure="give two numbers, T1 not above T2",
+        )
+    if not placed.why.strip():
+        raise ConfigError("the reason is missing", where="--why", cure="say why the thresholds are moved")
+
+
+def _check_masters(before: CalibrationRecord, t1: float) -> None:
+    passing = sorted(name for name, score in before.masters.items() if score < t1)
+    if passing:
+        raise CalibrationError(
+            f"{len(passing)} known bad parts would pass at T1 = {t1:.6g}",
+            where=", ".join(passing[:8]),
+            cure=f"place T1 at {min(before.masters.values()):.9g} or below, or fit again without these masters",
+        )

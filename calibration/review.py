@@ -1,0 +1,193 @@
+"""Answers from the review bench: what people say of parts that the station stopped, each with its picture.
+
+They lie in `review.db` of the station's folder, and a copy of each picture in `review/`: the pictures of the
+line are thrown away when their room is used up, those that somebody has labelled are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from kenpin.calibration.bench import BenchPart
+from kenpin.edge_runtime.database import explained
+from kenpin.errors import DataError
+from kenpin.events import now_ms
+from kenpin.station_folder import StationFolder
+from kenpin.synced_file import replace_synced
+
+Label = Literal["good", "bad"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answer (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- nothing is changed: who thinks better of it answers again
+    part_seq INTEGER NOT NULL,
+    part_id TEXT NOT NULL,
+    ts_ms INTEGER NOT NULL,
+    verdict TEXT NOT NULL,
+    score REAL,
+    bundle_sha256 TEXT NOT NULL,
+    label TEXT NOT NULL CHECK (label IN ('good', 'bad')),
+    is_master INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    answered_ms INTEGER NOT NULL,
+    picture_sha256 TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one person says of one part.
+
+    Attributes:
+        part_seq: Number of the part.
+        part_id: Its identity.
+        ts_ms: UTC of its exposure, milliseconds since 1970.
+        verdict: What the station said.
+        score: Its score; `None` where it had none.
+        bundle_sha256: What scored it; empty where nothing did.
+        label: What it is.
+        is_master: Whether it shall become a master; then a second person looks at it.
+        name: Who says so.
+        answered_ms: UTC of the answer.
+        picture_sha256: Of the picture.
+    """
+
+    part_seq: int
+    part_id: str
+    ts_ms: int
+    verdict: str
+    score: float | None
+    bundle_sha256: str
+    label: Label
+    is_master: bool
+    name: str
+    answered_ms: int
+    picture_sha256: str
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A part that people have looked at.
+
+    Attributes:
+        answers: The newest of each person, oldest first.
+    """
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def newest(self) -> Answer:
+        """The last answer."""
+        return self.answers[-1]
+
+    @property
+    def label(self) -> Label | None:
+        """What the part is; `None` where people do not agree."""
+        labels = {answer.label for answer in self.answers}
+        return self.newest.label if len(labels) == 1 else None
+
+    @property
+    def is_master(self) -> bool:
+        """Whether anybody wants to keep it as a master."""
+        return any(answer.is_master for answer in self.answers)
+
+    def awaits(self, name: str) -> bool:
+        """Whether this person should look: a master-to-be that nobody else has seen, or a dispute."""
+        alone = self.is_master and len(self.answers) == 1 and self.newest.name != name
+        return alone or self.label is None
+
+
+def keep_answer(folder: StationFolder, part: BenchPart, label: Label, *, name: str, is_master: bool) -> Answer:
+    """Write an answer down, with a copy of the picture.
+
+    Args:
+        folder: The station's folder.
+        part: What was looked at.
+        label: What it is.
+        name: Who says so.
+        is_master: Whether it shall become a master.
+
+    Raises:
+        DataError: The picture is gone, or is not the one that the station kept.
+        StoreError: It cannot be written.
+    """
+    content = _picture_of(folder, part)
+    sha256 = hashlib.sha256(content).hexdigest()
+    where = (part.seq, part.part_id, part.ts_ms, part.verdict, part.score, part.bundle_sha256)
+    answer = Answer(*where, label, is_master, name, now_ms(), sha256)
+    target = picture_path(folder, answer)
+    with explained(target):
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            replace_synced(target, content)
+    columns = ", ".join(field.name for field in fields(Answer))
+    marks = ", ".join("?" * len(fields(Answer)))
+    with _database(folder) as connection:
+        connection.execute(f"INSERT INTO answer ({columns}) VALUES ({marks})", astuple(answer))  # noqa: S608
+    return answer
+
+
+def reviewed_parts(folder: StationFolder) -> Sequence[Reviewed]:
+    """All parts that were looked at, in the order of their numbers.
+
+    Raises:
+        StoreError: The answers cannot be read.
+    """
+    if not _path(folder).exists():
+        return ()
+    columns = ", ".join(field.name for field in fields(Answer))
+    sql = (
+        f"SELECT {columns} FROM answer WHERE number IN (SELECT max(number) FROM answer GROUP BY part_seq, name)"  # noqa: S608
+    )
+    found: dict[int, list[Answer]] = defaultdict(list)
+    with _database(folder) as connection:
+        for row in connection.execute(f"{sql} ORDER BY part_seq, number"):
+            answer = Answer(*row)
+            found[answer.part_seq].append(answer)
+    return [Reviewed(tuple(answers)) for answers in found.values()]
+
+
+def picture_path(folder: StationFolder, answer: Answer) -> Path:
+    """Where the picture of an answer lies."""
+    return folder.root / "review" / f"{answer.picture_sha256}.png"
+
+
+def _picture_of(folder: StationFolder, part: BenchPart) -> bytes:
+    path = folder.images / part.image_ref
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"the picture of part {part.part_id} cannot be read: {error.strerror}",
+            where=path,
+            cure="answer earlier, or give pictures more room: max_mb in [evidence]",
+        ) from None
+    if part.image_sha256 and hashlib.sha256(content).hexdigest() != part.image_sha256:
+        raise DataError(
+            f"the picture of part {part.part_id} was altered since the station kept it",
+            where=path,
+            cure="find out who changed it; nothing was written down",
+        )
+    return content
+
+
+def _path(folder: StationFolder) -> Path:
+    return folder.root / "review.db"
+
+
+@contextmanager
+def _database(folder: StationFolder) -> Iterator[sqlite3.Connection]:
+    path = _path(folder)
+    with explained(path), closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+        yield connection

@@ -1,0 +1,40 @@
+"""A calibration record on the terminal, or as one JSON document."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from kenpin.calibration.words import describe, more_parts_needed, warnings_about
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+
+def tell(record: CalibrationRecord, folder: StationFolder, *, as_json: bool) -> None:
+    """Say what a record sets and proves, and what weakens it.
+
+    Args:
+        record: The record.
+        folder: The station's folder.
+        as_json: Whether to print it as JSON as well.
+    """
+    sentences, weak = describe(record), warnings_about(record)
+    active = folder.active.resolve().name if folder.active.exists() else ""
+    if record.bundle_sha256 != active:
+        weak.append(
+            f"this calibration is for bundle {record.bundle_sha256[:16]}, but "
+            + (f"{active[:16]} is active" if active else "none is active")
+            + ": the station is NOT CALIBRATED and releases no part"
+        )
+    for line in sentences + [f"warning: {w}" for w in weak]:
+        click.echo(line, err=True)
+    if as_json:
+        document = {
+            "record": record.model_dump(mode="json", by_alias=True),
+            "in_force": record.bundle_sha256 == active,
+            "more_good_parts_for_10_per_1000": more_parts_needed(record),
+            "sentences": sentences,
+            "warnings": weak,
+        }
+        click.echo(json.dumps(document))

@@ -1,0 +1,228 @@
+"""Masters (限度見本): parts of known verdict, kept to show the station every shift that it still sees them.
+
+They, and every check of them, are rows of a signed ledger in the station's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kenpin import ledger
+from kenpin.errors import KenpinError, StoreError
+from kenpin.record import load_records
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
+
+DEFAULT_INTERVAL_H = 12.0
+_HOUR_MS = 3_600_000
+_LISTED = 8
+
+Expected = Literal["OK", "REVIEW", "NG"]
+
+
+class Row(BaseModel):
+    """What a row of the ledger says."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Master(Row):
+    """A part of known verdict.
+
+    Attributes:
+        id: Its name, as it stands on the part.
+        type: What is wrong with it, or that nothing is.
+        expected: The least that the station must say of it; an `OK` one must be OK.
+        picture: Its picture, below the station's folder.
+        picture_sha256: Of the picture.
+    """
+
+    kind: Literal["add"] = "add"
+    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    type: str = Field(min_length=1, max_length=64)
+    expected: Expected = "NG"
+    picture: str
+    picture_sha256: str
+
+
+class Removal(Row):
+    """A master is taken off the list."""
+
+    kind: Literal["remove"] = "remove"
+    id: str
+
+
+class Interval(Row):
+    """After how many hours the masters must be shown again; 0 = no demand."""
+
+    kind: Literal["interval"] = "interval"
+    hours: float = Field(ge=0)
+
+
+class Showing(Row):
+    """A part that was shown in a check.
+
+    Attributes:
+        master: Id of the master; empty = a good part.
+        expected: What was to come.
+        verdict: What came; NO_DECISION where the part has no score.
+        seq: Number of the part in the station's database.
+        score: Its score; missing where there is none.
+    """
+
+    master: str
+    expected: Expected
+    verdict: Literal["OK", "REVIEW", "NG", "NO_DECISION"]
+    seq: int
+    score: float | None
+
+    @property
+    def is_right(self) -> bool:
+        """A bad part may be judged harder than expected; a good one, and any part without a score, may not."""
+        if self.expected == "REVIEW":
+            return self.verdict in ("REVIEW", "NG")
+        return self.verdict == self.expected
+
+
+class Check(Row):
+    """One check of the masters.
+
+    Attributes:
+        passed: Whether every part was judged as expected.
+        bundle_sha256: The bundle that scored.
+        t1: Threshold in force.
+        t2: Threshold in force.
+        showings: What was shown, in order.
+        ts_ms: UTC of its end, milliseconds since 1970.
+    """
+
+    kind: Literal["check"] = "check"
+    passed: bool
+    bundle_sha256: str
+    t1: float
+    t2: float
+    showings: tuple[Showing, ...]
+    ts_ms: int = 0
+
+    @property
+    def masters(self) -> set[str]:
+        """Ids of the masters that were shown."""
+        return {s.master for s in self.showings if s.master}
+
+
+@dataclass
+class Masters:
+    """What the ledger says.
+
+    Attributes:
+        registered: The masters by id.
+        interval_h: Hours after which they must be shown again; 0 = whenever somebody likes.
+        unseen: Ids of those that no check has shown since they were registered.
+        last: The newest check.
+        last_passed: The newest one that was passed.
+    """
+
+    registered: dict[str, Master] = field(default_factory=dict)
+    interval_h: float = DEFAULT_INTERVAL_H
+    unseen: set[str] = field(default_factory=set)
+    last: Check | None = None
+    last_passed: Check | None = None
+
+    @property
+    def is_demanded(self) -> bool:
+        """Whether they must be shown at all."""
+        return bool(self.registered) and self.interval_h > 0
+
+
+def masters_file(folder: StationFolder) -> Path:
+    """Where the masters and their checks lie: one row per line."""
+    return folder.root / "masters.jsonl"
+
+
+def read_masters(folder: StationFolder) -> Masters:
+    """What is registered, and how the checks went.
+
+    Raises:
+        StoreError: The ledger is damaged, altered or not signed by this station.
+        ConfigError: The station's public key cannot be read.
+    """
+    masters = Masters()
+    path = masters_file(folder)
+    if not path.exists():
+        return masters
+    for row in ledger.read_rows(path, PublicKey.load(folder.key.with_suffix(".pub"))):
+        _apply(row, masters, path)
+    return masters
+
+
+def masters_due(folder: StationFolder, now_ms: int) -> str:
+    """Why the masters must be shown before parts may be released, in words; empty when they need not.
+
+    Nothing in the folder makes this raise. Without registered masters there is no demand.
+
+    Args:
+        folder: The station's folder.
+        now_ms: UTC, milliseconds since 1970.
+    """
+    try:
+        masters = read_masters(folder)
+        return _why_due(masters, now_ms) or _why_stale(folder, masters)
+    except (KenpinError, OSError) as error:
+        return f"the masters cannot be read: {error.what if isinstance(error, KenpinError) else error}"
+
+
+def _why_due(masters: Masters, now_ms: int) -> str:
+    if not masters.is_demanded:
+        return ""
+    if masters.last is None or masters.unseen:
+        return "masters were never shown: " + ", ".join(sorted(masters.unseen)[:_LISTED])
+    if not masters.last.passed:
+        return "the last check of the masters failed"
+    age_h = (now_ms - masters.last.ts_ms) / _HOUR_MS
+    if age_h < 0:
+        return "the clock stands before the last check of the masters"
+    late = f"the masters were last shown {age_h:.1f} h ago; they are due every {masters.interval_h:g} h"
+    return late if age_h > masters.interval_h else ""
+
+
+def _why_stale(folder: StationFolder, masters: Masters) -> str:
+    """A check holds for the bundle and the thresholds that it was made with."""
+    if not masters.is_demanded or masters.last is None or not folder.active.exists():
+        return ""
+    active = folder.active.resolve().name
+    if masters.last.bundle_sha256 != active:
+        return "another bundle is active than at the last check of the masters"
+    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+    newest = next((r for r in reversed(records) if r.bundle_sha256 == active), None)
+    if newest is not None and (newest.t1, newest.t2) != (masters.last.t1, masters.last.t2):
+        return "the thresholds were changed after the last check of the masters"
+    return ""
+
+
+def _apply(row: Mapping[str, Any], masters: Masters, path: Path) -> None:
+    try:
+        if row["kind"] == "add":
+            master = Master.model_validate(row)
+            masters.registered[master.id] = master
+            masters.unseen.add(master.id)
+        elif row["kind"] == "remove":
+            gone = Removal.model_validate(row).id
+            masters.registered.pop(gone, None)
+            masters.unseen.discard(gone)
+        elif row["kind"] == "interval":
+            masters.interval_h = Interval.model_validate(row).hours
+        else:
+            masters.last = Check.model_validate(row)
+            masters.unseen -= masters.last.masters
+            masters.last_passed = masters.last if masters.last.passed else masters.last_passed
+    except (KeyError, ValidationError):
+        raise StoreError(
+            "a row of the masters is not understood",
+            where=f"{path}, line {row['seq']}",
+            cure="update kenpin here",
+        ) from None

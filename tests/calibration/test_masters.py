@@ -1,0 +1,309 @@
+"""Masters: registered, shown every shift, and what a failed check puts in doubt."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from kenpin import audit
+from kenpin.calibration.book import calibration_lock
+from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.masters_check import PartWatch, Seen, Step, check_masters, steps
+from kenpin.calibration.masters_check import Result as Checked
+from kenpin.calibration.masters_cli import masters as masters_command
+from kenpin.calibration.placed import Placement, record_placed
+from kenpin.calibration.scores import PictureScore, ScoreSet
+from kenpin.edge_runtime.decide import Decision, Model, Verdict
+from kenpin.edge_runtime.engine import Scored
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
+from kenpin.events import now_ms
+from kenpin.masters import masters_due, masters_file, read_masters
+from kenpin.signing import SecretKey
+from kenpin.station_folder import StationFolder
+
+HOUR = 3_600_000
+T1, T2 = 2.0, 3.0
+
+
+def run(folder: StationFolder, verb: str, *arguments: object) -> Result:
+    fixed = [verb, "--state", folder.root, *(["--by", "Aiko"] if verb != "list" else []), *arguments]
+    return CliRunner().invoke(masters_command, [str(a) for a in fixed])
+
+
+@pytest.fixture
+def calibrated(station: StationFolder) -> StationFolder:
+    """T1 = 2, T2 = 3 for the active bundle."""
+    good = tuple(PictureScore(f"g{k}", k / 50, f"g{k}") for k in range(50))
+    bundle = station.installed().name
+    with calibration_lock(station):
+        record_fit(station, ScoreSet(good), Basis(bundle, "int8", "Aiko", ""))
+        record_placed(station, bundle, Placement(T1, T2, 1, "Aiko", "by test"))
+    return station
+
+
+@pytest.fixture
+def two(calibrated: StationFolder, tmp_path: Path, write_grey: Callable[[Path, int], None]) -> StationFolder:
+    """M-1 must be NG, M-2 at least REVIEW."""
+    for k, expected in ((1, "NG"), (2, "REVIEW")):
+        write_grey(tmp_path / f"{k}.png", 100 + k)
+        picture = ["--picture", tmp_path / f"{k}.png"]
+        assert (
+            run(calibrated, "add", f"M-{k}", "--type", "scratch", *picture, "--expected", expected).exit_code
+            == 0
+        )
+    return calibrated
+
+
+def show(folder: StationFolder, *, start: int = 1, **scores: float | None) -> Checked:
+    """Show what is asked for; the scores of M-1, M-2 and of good parts."""
+    told = {"m1": 5.0, "m2": 2.5, "good": 1.0, **scores}
+    seqs = iter(range(start, start + 100))
+
+    def next_seen(step: Step) -> Seen:
+        name = step.master.id.lower().replace("-", "") if step.master else "good"
+        return Seen(next(seqs), told[name], folder.installed().name)
+
+    return check_masters(folder, next_seen, by="Aiko")
+
+
+def judged(folder: StationFolder, *scores: float) -> list[int]:
+    """The station has judged parts of these scores."""
+    store = Store(folder.database)
+    record_of = folder.installed().name
+    numbers = []
+    for score in scores:
+        scored = Scored(score, (score, score, score), np.zeros((1, 1), np.float32))
+        decision = Decision(Verdict.NG if score >= T2 else Verdict.REVIEW, scored=scored)
+        part = Part(
+            f"p{score}", "cam", "s", 7, 0, decision, model=Model("grey-1", record_of, "int8"), frame_id=1
+        )
+        numbers += store.commit([(part, None)])
+    store.close()
+    return numbers
+
+
+def test_registered_masters_are_listed_with_their_pictures(two: StationFolder) -> None:
+    listed = json.loads(run(two, "list", "--json").stdout)
+    assert [(m["id"], m["type"], m["expected"]) for m in listed["masters"]] == [
+        ("M-1", "scratch", "NG"),
+        ("M-2", "scratch", "REVIEW"),
+    ]
+    assert (two.root / listed["masters"][0]["picture"]).is_file()
+    assert (listed["interval_h"], listed["due"]) == (12.0, "masters were never shown: M-1, M-2")
+
+
+def test_a_removed_one_is_not_shown_and_its_picture_stays(two: StationFolder) -> None:
+    picture = two.root / read_masters(two).registered["M-2"].picture
+    assert run(two, "remove", "M-2").exit_code == 2
+    assert run(two, "remove", "M-2", "--why", "broken").exit_code == 0
+    assert list(read_masters(two).registered) == ["M-1"]
+    assert picture.is_file()
+    assert isinstance(run(two, "remove", "M-2", "--why", "again").exception, DataError)
+
+
+def test_every_change_stands_in_the_audit(two: StationFolder) -> None:
+    run(two, "remove", "M-2", "--why", "broken")
+    run(two, "interval", 8, "--why", "three shifts")
+    show(two)
+    rows = audit.read_audit(two, SecretKey.load(two.key).public)[2:]
+    assert [(row["what"], row["old"], row["new"], row["why"]) for row in rows] == [
+        ("masters", "", "M-1, scratch, expected NG", ""),
+        ("masters", "", "M-2, scratch, expected REVIEW", ""),
+        ("masters", "M-2, scratch, expected REVIEW", "", "broken"),
+        ("masters interval", "12 h", "8 h", "three shifts"),
+        ("masters check", "", "passed", ""),
+    ]
+
+
+def test_three_times_each_and_a_good_part_after_each(two: StationFolder) -> None:
+    shown = [step.master.id if step.master else "" for step in steps(read_masters(two))]
+    assert shown == ["M-1", "", "M-1", "", "M-1", "", "M-2", "", "M-2", "", "M-2", ""]
+
+
+def test_a_passed_check(two: StationFolder) -> None:
+    result = show(two)
+    assert (result.check.passed, result.suspects) == (True, ())
+    assert read_masters(two).last == read_masters(two).last_passed
+    assert masters_due(two, now_ms()) == ""
+
+
+def test_a_bad_part_may_be_judged_harder_than_expected(two: StationFolder) -> None:
+    assert show(two, m2=5.0).check.passed
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [{"m1": 2.5}, {"m1": 1.0}, {"m2": 1.99}, {"good": 2.0}, {"good": 5.0}, {"m1": None}, {"good": None}],
+)
+def test_a_check_that_fails(two: StationFolder, scores: dict[str, float | None]) -> None:
+    judged(two, 5.0)
+    assert not show(two, start=2, **scores).check.passed
+    assert masters_due(two, now_ms()) == "the last check of the masters failed"
+    show(two)
+    assert masters_due(two, now_ms()) == ""
+
+
+def test_a_score_of_another_bundle_does_not_count(two: StationFolder) -> None:
+    judged(two, 5.0)
+    result = check_masters(two, lambda step: Seen(2, 5.0 if step.master else 1.0, "b" * 64), by="Aiko")
+    assert {s.verdict for s in result.check.showings} == {"NO_DECISION"}
+
+
+def test_a_failed_check_lists_every_part_since_the_last_good_one(two: StationFolder) -> None:
+    """Parts 1 to 4, a passed check with parts 5 to 16, parts 17 to 19, a failed check with 20 to 31."""
+    numbers = judged(two, *[2.5] * 32)
+    show(two, start=5)
+    assert masters_due(two, now_ms()) == ""
+    failed = show(two, start=20, m1=1.0)
+    assert [s.seq for s in failed.suspects] == [17, 18, 19]
+    # A further failed check still reaches back to the passed one.
+    assert [s.seq for s in show(two, start=32, m1=1.0).suspects] == [*range(17, 32)]
+    assert numbers[-1] == 32
+
+
+def test_without_a_good_check_every_part_is_in_doubt(two: StationFolder) -> None:
+    judged(two, *[2.5] * 5)
+    assert [s.seq for s in show(two, start=4, m1=1.0).suspects] == [1, 2, 3]
+
+
+def test_nothing_to_check(calibrated: StationFolder, station: StationFolder) -> None:
+    assert masters_due(station, now_ms()) == ""
+    with pytest.raises(CalibrationError, match="no master"):
+        show(calibrated)
+
+
+def test_due_after_the_interval(two: StationFolder) -> None:
+    show(two)
+    shown_ms = read_masters(two).last.ts_ms  # type: ignore[union-attr]
+    assert masters_due(two, shown_ms + 12 * HOUR) == ""
+    assert "12.1 h ago; they are due every 12 h" in masters_due(two, shown_ms + 12 * HOUR + HOUR // 10)
+    assert "clock" in masters_due(two, shown_ms - 1)
+    run(two, "interval", 1, "--why", "trial")
+    assert "every 1 h" in masters_due(two, shown_ms + 2 * HOUR)
+    run(two, "interval", 0, "--why", "trial")
+    assert masters_due(two, shown_ms + 1000 * HOUR) == ""
+
+
+def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    show(two)
+    picture = ["--picture", tmp_path / "1.png"]
+    run(two, "add", "M-3", "--type", "dent", *picture)
+    assert masters_due(two, now_ms()) == "masters were never shown: M-3"
+    run(two, "remove", "M-3", "--why", "trial")
+    assert masters_due(two, now_ms()) == ""
+    run(two, "add", "M-1", "--type", "dent", *picture)
+    assert masters_due(two, now_ms()) == "masters were never shown: M-1"
+    show(two)
+    with calibration_lock(two):
+        record_placed(two, two.installed().name, Placement(T1, T2 + 1, 1, "Aiko", "by test"))
+    assert "thresholds were changed" in masters_due(two, now_ms())
+    (two.bundles / ("c" * 64)).mkdir()
+    two.activate(two.bundles / ("c" * 64))
+    assert "another bundle" in masters_due(two, now_ms())
+
+
+@pytest.mark.parametrize("how", ["altered", "removed", "key"])
+def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how: str) -> None:
+    show(two)
+    lines = masters_file(two).read_bytes().splitlines(keepends=True)
+    if how == "altered":
+        masters_file(two).write_bytes(b"".join(lines).replace(b"scratch", b"nothing"))
+    elif how == "removed":
+        masters_file(two).write_bytes(b"".join(lines[1:]))
+    else:
+        SecretKey.generate().save(two.root / "other.key")
+        two.key.with_suffix(".pub").write_bytes((two.root / "other.pub").read_bytes())
+    assert "the masters cannot be read" in masters_due(two, now_ms())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["../x", "--type", "dent"], ["M 1", "--type", "dent"], ["M-1", "--type", ""], ["M-1", "--type", "x" * 65]],
+)
+def test_names_that_are_not_usable(
+    calibrated: StationFolder, tmp_path: Path, write_grey: Callable[[Path, int], None], arguments: list[str]
+) -> None:
+    write_grey(tmp_path / "1.png", 1)
+    result = run(calibrated, "add", *arguments, "--picture", tmp_path / "1.png")
+    assert isinstance(result.exception, ConfigError)
+    assert not masters_file(calibrated).exists()
+
+
+def test_a_picture_that_is_none(calibrated: StationFolder, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    result = run(calibrated, "add", "M-1", "--type", "dent", "--picture", tmp_path / "1.png")
+    assert isinstance(result.exception, DataError)
+
+
+def test_no_change_without_the_audit(two: StationFolder) -> None:
+    audit.audit_file(two).unlink()
+    audit.audit_file(two).mkdir()
+    assert isinstance(run(two, "remove", "M-1", "--why", "broken").exception, StoreError)
+    assert "M-1" in read_masters(two).registered
+
+
+def test_parts_are_taken_one_by_one_in_their_order(two: StationFolder) -> None:
+    judged(two, 2.1)
+    watch = PartWatch(two, wait_s=60)
+    judged(two, 2.2, 2.3)
+    judged(two, 2.4)
+    bundle = two.installed().name
+    assert [watch.next() for _ in range(3)] == [
+        Seen(2, 2.2, bundle),
+        Seen(3, 2.3, bundle),
+        Seen(4, 2.4, bundle),
+    ]
+
+
+def test_a_check_in_which_no_part_comes_is_not_counted(two: StationFolder) -> None:
+    judged(two, 2.1)
+    assert isinstance(run(two, "check", "--wait-s", 0.01).exception, SourceError)
+    assert read_masters(two).last is None
+
+
+def test_a_station_that_never_ran(two: StationFolder) -> None:
+    assert isinstance(run(two, "check").exception, StoreError)
+
+
+@pytest.fixture
+def shown(two: StationFolder, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Scores of the parts that are shown, each when it is asked for."""
+    judged(two, 2.1, 2.2)
+    scores: list[float] = []
+    wait = PartWatch.next
+
+    def next_part(watch: PartWatch) -> Seen:
+        judged(two, scores.pop(0))
+        return wait(watch)
+
+    monkeypatch.setattr(PartWatch, "next", next_part)
+    return scores
+
+
+def test_check(two: StationFolder, shown: list[float]) -> None:
+    shown += [5.0, 1.0] * 6
+    result = run(two, "check", "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("show a good part") == 6
+    assert "show master M-2 (scratch), 3 of 3" in result.stderr
+    assert "PASSED" in result.stderr
+    assert json.loads(result.stdout)["passed"] is True
+
+
+def test_check_fails(two: StationFolder, shown: list[float]) -> None:
+    shown += [5.0, 1.0] * 5 + [1.5, 2.5]
+    result = run(two, "check", "--json")
+    assert result.exit_code == 1
+    assert "FAILED: master M-2 was OK, expected REVIEW" in result.stderr
+    assert "FAILED: the good part was REVIEW, expected OK" in result.stderr
+    assert "2 parts since the last passed check are in doubt, 0 of them released" in result.stderr
+    assert [s["part_id"] for s in json.loads(result.stdout)["suspects"]] == ["p2.1", "p2.2"]
+    with (two.root / "masters" / "suspects-3.csv").open(newline="") as rows:
+        assert [row["part_id"] for row in csv.DictReader(rows)] == ["p2.1", "p2.2"]

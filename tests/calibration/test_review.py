@@ -1,0 +1,167 @@
+"""The review bench without a page: what waits, what people said, and the folder that comes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kenpin.calibration.bench import near_misses, part_of, waiting_parts
+from kenpin.calibration.review import Label, keep_answer, picture_path, reviewed_parts
+from kenpin.calibration.review_cli import review as review_command
+from kenpin.calibration.review_export import export_review
+from kenpin.errors import DataError, StoreError
+from kenpin.pictures import read_data
+from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import BUNDLE, HOUR_MS, T1, Made, calibrate, inspect
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StationFolder:
+    made = StationFolder(tmp_path / "state")
+    made.create()
+    calibrate(made)
+    return made
+
+
+def say(folder: StationFolder, seq: int, label: Label, name: str = "sato", *, is_master: bool = False) -> None:
+    part = part_of(folder, seq)
+    assert part is not None
+    keep_answer(folder, part, label, name=name, is_master=is_master)
+
+
+def test_stopped_parts_wait_newest_first(folder: StationFolder) -> None:
+    scores = (0.2, 0.4, 0.9, None)
+    ok, review, ng, none = inspect(folder, [Made(s, cause="" if s else "blurred") for s in scores])
+    assert [part.seq for part in waiting_parts(folder, [], limit=9)] == [none, ng, review]
+    assert [part.seq for part in waiting_parts(folder, [ng], limit=9)] == [none, review]
+    assert [part.seq for part in waiting_parts(folder, [], limit=2)] == [none, ng]
+    assert ok not in [part.seq for part in waiting_parts(folder, [], limit=9)]
+
+
+def test_what_nobody_can_answer_does_not_wait(folder: StationFolder) -> None:
+    inspect(folder, [Made(0.9, age_ms=7 * 24 * HOUR_MS + 60_000), Made(0.9, has_picture=False)])
+    _, gone = inspect(folder, [Made(0.9, cause="calibrating"), Made(0.9)])
+    part = part_of(folder, gone)
+    assert part is not None
+    (folder.images / part.image_ref).unlink()
+    assert not waiting_parts(folder, [], limit=9)
+
+
+def test_near_misses_are_the_nearest_of_this_bundle(folder: StationFolder) -> None:
+    near = inspect(folder, [Made(s) for s in (0.34, 0.36, 0.1, 0.9, 0.352)])
+    inspect(folder, [Made(0.351, cause="calibrating"), Made(0.351, has_picture=False)])
+    found = near_misses(folder, BUNDLE, T1, limit=3)
+    assert [part.seq for part in found] == [near[0], near[4], near[1]]
+    assert not near_misses(folder, "0" * 64, T1, limit=3)
+
+
+def test_an_answer_keeps_its_picture(folder: StationFolder) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    part = part_of(folder, seq)
+    assert part is not None
+    content = (folder.images / part.image_ref).read_bytes()
+    answer = keep_answer(folder, part, "bad", name="sato", is_master=False)
+    (folder.images / part.image_ref).unlink()
+    assert picture_path(folder, answer).read_bytes() == content
+    (reviewed,) = reviewed_parts(folder)
+    assert reviewed.newest == answer
+    assert (answer.label, answer.verdict, answer.score, answer.name) == ("bad", "NG", 0.9, "sato")
+
+
+def test_an_answer_needs_the_very_picture(folder: StationFolder) -> None:
+    altered, gone = (part_of(folder, seq) for seq in inspect(folder, [Made(0.9), Made(0.9)]))
+    assert altered is not None
+    assert gone is not None
+    (folder.images / altered.image_ref).write_bytes(b"another")
+    (folder.images / gone.image_ref).unlink()
+    with pytest.raises(DataError, match="altered"):
+        keep_answer(folder, altered, "good", name="sato", is_master=False)
+    with pytest.raises(DataError, match="cannot be read"):
+        keep_answer(folder, gone, "good", name="sato", is_master=False)
+    assert not reviewed_parts(folder)
+
+
+def test_the_newest_answer_of_each_person_counts(folder: StationFolder) -> None:
+    first, second = inspect(folder, [Made(0.4), Made(0.4)])
+    say(folder, first, "bad")
+    say(folder, first, "good")
+    say(folder, second, "bad", "sato")
+    say(folder, second, "good", "abe")
+    changed, disputed = reviewed_parts(folder)
+    assert (changed.label, len(changed.answers)) == ("good", 1)
+    assert disputed.label is None
+    assert disputed.awaits("vera")
+    say(folder, second, "bad", "abe")
+    assert reviewed_parts(folder)[1].label == "bad"
+
+
+def test_a_master_to_be_wants_somebody_else(folder: StationFolder) -> None:
+    (seq, plain) = inspect(folder, [Made(0.9), Made(0.9)])
+    say(folder, seq, "bad", is_master=True)
+    say(folder, plain, "bad")
+    wanted, other = reviewed_parts(folder)
+    assert wanted.awaits("abe")
+    assert not wanted.awaits("sato")
+    assert not other.awaits("abe")
+    say(folder, seq, "bad", "abe")
+    assert not reviewed_parts(folder)[0].awaits("vera")
+    assert reviewed_parts(folder)[0].is_master
+
+
+def test_without_answers_there_are_none(folder: StationFolder) -> None:
+    assert reviewed_parts(folder) == ()
+    assert not (folder.root / "review.db").exists()
+    (folder.root / "review.db").write_bytes(b"no database, but long enough to be looked at" * 9)
+    with pytest.raises(StoreError):
+        reviewed_parts(folder)
+
+
+def test_the_export_is_a_folder_to_train_on(folder: StationFolder, tmp_path: Path) -> None:
+    seqs = inspect(folder, [Made(0.4)] * 4 + [Made(0.9)] * 2)
+    for seq in seqs[:4]:
+        say(folder, seq, "good")
+    say(folder, seqs[4], "bad")
+    say(folder, seqs[5], "bad")
+    say(folder, seqs[5], "good", "abe")
+    out = tmp_path / "out"
+    answer = CliRunner().invoke(
+        review_command, ["export", "--state", str(folder.root), "--out", str(out), "--json"]
+    )
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout) == {"out": str(out), "good": 4, "bad": 1, "disputed": 1}
+    data = read_data(out)
+    assert {p.label for p in data.test} == {"good", "bad"}
+    assert {p.group for p in (*data.train, *data.test)} == {f"A-{seq:05}" for seq in seqs[:5]}
+    with (out / "manifest.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["label"] for row in rows] == ["good"] * 4 + ["bad"]
+    assert rows[0]["by"] == "sato"
+
+
+def test_a_spreadsheet_takes_no_identity_for_a_formula(folder: StationFolder, tmp_path: Path) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    part = part_of(folder, seq)
+    assert part is not None
+    keep_answer(folder, replace(part, part_id="=1+1"), "bad", name="sato", is_master=False)
+    export_review(folder, tmp_path / "out")
+    assert "'=1+1" in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_what_cannot_be_exported_is_said(folder: StationFolder, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no part was looked at"):
+        export_review(folder, tmp_path / "out")
+    (seq,) = inspect(folder, [Made(0.9)])
+    say(folder, seq, "bad")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "x").touch()
+    with pytest.raises(DataError, match="not empty"):
+        export_review(folder, full)
+    picture_path(folder, reviewed_parts(folder)[0].newest).write_bytes(b"another")
+    with pytest.raises(DataError, match="altered since it was labelled"):
+        export_review(folder, tmp_path / "out")
