@@ -1,0 +1,207 @@
+"""What a technician does on the Calibrate page: every change, each by a form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from kenpin import audit
+from kenpin.calibrating import begin_calibrating, end_calibrating
+from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.web.calibrate_limits import Assessment, assess, suggest
+from kenpin.calibration.web.calibrate_parts import Shown, newest_seq, read_shown
+from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, Start
+from kenpin.calibration.web.calibrate_sign import register_masters, sign
+from kenpin.calibration.web.refusal import Refused
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.signature import Signature, signature
+from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.errors import StoreError
+from kenpin.precision import Precision
+from kenpin.station_folder import StationFolder
+
+_PATH = "/calibrate"
+_STALE_S = 5.0
+_KINDS = ("good", "left", "master")
+
+SeqField = Annotated[int, Form(ge=0, lt=1 << 62)]
+Name = Annotated[str, Form(max_length=64)]
+Number = Annotated[float | None, Form(allow_inf_nan=False)]
+router = APIRouter()
+
+
+@router.post("/calibrate/begin", dependencies=needs(Role.TECHNICIAN))
+def begin(request: Request) -> Response:
+    """From here on no part is released, and the parts that come are good ones."""
+    folder, by = site_of(request).folder, visitor_of(request).name
+    if _runs(request).read() is not None:
+        raise Refused(409, "calibrate_going_on")
+    station = read_vitals(folder.run).get("station")
+    texts = station.texts if station is not None and 0 <= station.age_s < _STALE_S else {}
+    bundle, precision = texts.get("bundle_sha256", ""), texts.get("precision", "")
+    if not bundle or not precision:
+        raise Refused(409, "calibrate_no_station")
+    start = Start(by, bundle, cast(Precision, precision), newest_seq(folder.database))
+    audit.append(folder, audit.Entry("calibrating", by, "", "begun: no part is released"))
+    with _explained(folder):
+        begin_calibrating(folder, by)
+    _runs(request).begin(start)
+    return _back()
+
+
+@router.post("/calibrate/end", dependencies=needs(Role.TECHNICIAN))
+def give_up(request: Request) -> Response:
+    """Nothing is signed; the station goes on as before."""
+    folder, by = site_of(request).folder, visitor_of(request).name
+    audit.append(folder, audit.Entry("calibrating", by, "", "given up"))
+    _end(request, folder)
+    return RedirectResponse(f"{_PATH}?step=camera", status_code=303)
+
+
+@router.post("/calibrate/step", dependencies=needs(Role.TECHNICIAN))
+def go(request: Request, step: Annotated[str, Form(max_length=20)] = "") -> Response:
+    """To another step."""
+    _, shown = _going_on(request)
+    if step not in STEPS:
+        raise Refused(422, "refused_request")
+    if step != "good" and len({p.part_id for p in shown.good}) < LEAST_GOOD_PARTS:
+        raise Refused(409, "limits_few", least=LEAST_GOOD_PARTS)
+    folder = site_of(request).folder
+    _runs(request).go(step, newest_seq=newest_seq(folder.database))
+    return _back()
+
+
+@router.post("/calibrate/label", dependencies=needs(Role.TECHNICIAN))
+def label(
+    request: Request,
+    seq: SeqField,
+    kind: Annotated[str, Form(max_length=20)] = "",
+    name: Name = "",
+    type_: Annotated[str, Form(alias="type", max_length=64)] = "",
+) -> Response:
+    """Say what a part is; with no kind, take back what was said."""
+    _, shown = _going_on(request)
+    known = {p.seq for p in (*shown.good, *shown.newest, *(m.part for m in shown.masters))} | set(shown.left)
+    if seq not in known:
+        raise Refused(409, "calibrate_no_part")
+    if not kind:
+        _runs(request).unlabel(seq)
+        return _back()
+    if kind not in _KINDS:
+        raise Refused(422, "refused_request")
+    if kind == "master":
+        _check_master(name, type_)
+    _runs(request).label(seq, Label(cast(Kind, kind), name.strip(), type_.strip()))
+    return _back()
+
+
+@router.post("/calibrate/limits", dependencies=needs(Role.TECHNICIAN))
+def place(
+    request: Request,
+    t1: Number = None,
+    t2: Number = None,
+    do: Annotated[str, Form(max_length=20)] = "",
+    by: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
+) -> Response:
+    """Place T1 and T2, move one by an arrow, have both suggested, or accept them and go on to sign."""
+    run, _ = _going_on(request)
+    if run.step != "limits":
+        raise Refused(409, "calibrate_other_step")
+    if do == "suggest" or t1 is None or t2 is None:
+        _runs(request).place(None, None)
+        return _back()
+    t1, t2 = _moved(do, t1, t2, by)
+    if t1 > t2:
+        raise Refused(422, "limits_order")
+    _runs(request).place(t1, t2)
+    if do == "accept":
+        _may_be_signed(*_going_on(request))
+        _runs(request).go("sign", newest_seq=0)
+    return _back()
+
+
+@router.post("/calibrate/sign", dependencies=needs(Role.TECHNICIAN))
+def sign_it(
+    request: Request,
+    signed: Annotated[Signature, Depends(signature)],
+    keep: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """Sign: the record is in force from the next part on."""
+    run, shown = _going_on(request)
+    placed = _may_be_signed(run, shown)
+    folder = site_of(request).folder
+    sign(folder, run.start, shown, placed, signed)
+    if keep:
+        register_masters(folder, shown.masters, signed)
+    _end(request, folder)
+    return RedirectResponse(f"{_PATH}?step=confirm", status_code=303)
+
+
+def _runs(request: Request) -> Runs:
+    return Runs(site_of(request).folder.root / "page.db")
+
+
+def _going_on(request: Request) -> tuple[Run, Shown]:
+    run = _runs(request).read()
+    if run is None:
+        raise Refused(409, "calibrate_none")
+    return run, read_shown(site_of(request).folder.database, run)
+
+
+def _may_be_signed(run: Run, shown: Shown) -> Assessment:
+    """Never trusts what a browser showed: all is worked out again."""
+    if not shown.good:
+        raise Refused(409, "limits_few", least=LEAST_GOOD_PARTS)
+    suggested = suggest(shown)
+    t1 = suggested.t1 if run.t1 is None else run.t1
+    t2 = suggested.t2 if run.t2 is None else run.t2
+    found = assess(shown, t1, t2)
+    if found.refusal:
+        raise Refused(409, found.refusal, least=LEAST_GOOD_PARTS, names=", ".join(found.passing))
+    return found
+
+
+def _moved(do: str, t1: float, t2: float, by: float) -> tuple[float, float]:
+    """T1 pushes T2 before it, and the other way round."""
+    if do == "t1_down":
+        return t1 - by, t2
+    if do == "t1_up":
+        return t1 + by, max(t2, t1 + by)
+    if do == "t2_down":
+        return min(t1, t2 - by), t2 - by
+    return (t1, t2 + by) if do == "t2_up" else (t1, t2)
+
+
+def _check_master(name: str, type_: str) -> None:
+    if not name.strip() or not all(c.isascii() and (c.isalnum() or c in "_.-") for c in name.strip()):
+        raise Refused(422, "masters_name_wrong")
+    if not type_.strip():
+        raise Refused(422, "masters_type_missing")
+
+
+def _end(request: Request, folder: StationFolder) -> None:
+    with _explained(folder):
+        end_calibrating(folder)
+    _runs(request).end()
+
+
+def _back() -> Response:
+    return RedirectResponse(_PATH, status_code=303)
+
+
+@contextmanager
+def _explained(folder: StationFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the note that somebody calibrates cannot be written: {error.strerror}",
+            where=folder.calibrating,
+            cure="make room on the disk, or let the page run as the user that owns the station's folder",
+        ) from None

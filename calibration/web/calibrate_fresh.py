@@ -1,0 +1,198 @@
+"""Fresh parts in production: they are counted by themselves, until they prove what was promised."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.calibrating import read_calibrating
+from kenpin.calibration.book import calibration_lock
+from kenpin.calibration.confirm import (
+    WANTED_RATE,
+    confidence_of_looks,
+    counts_with_fresh,
+    record_confirm,
+)
+from kenpin.calibration.fit import Basis
+from kenpin.calibration.review import reviewed_parts
+from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
+from kenpin.calibration.threshold import false_call_bound, parts_needed
+from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.errors import KenpinError
+from kenpin.record import Bound, CalibrationRecord, load_records
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
+
+EVERY_S = 5.0
+_NEWEST = 20_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FreshPart:
+    """A part that was judged by the record.
+
+    Attributes:
+        seq: Its number.
+        part_id: Its identity.
+        score: Its score.
+        image_sha256: Of its picture; empty without one.
+        verdict: What the station said: OK, REVIEW or NG.
+    """
+
+    seq: int
+    part_id: str
+    score: float
+    image_sha256: str
+    verdict: str
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was not released."""
+        return self.verdict != "OK"
+
+
+@dataclass(frozen=True)
+class FreshCount:
+    """What fresh parts show so far.
+
+    Attributes:
+        record: What they were judged by.
+        good: Those that count as good: released, or stopped and found good by a person.
+        waiting: Those that were stopped and that nobody has looked at.
+        stopped: How many good parts were stopped.
+        parts: Number of good parts.
+        needed: How many good parts it takes, with so many stopped.
+        bound: What they prove; `None` without parts.
+        with_shown: Whether the parts of the calibration count with them.
+        is_used_up: Whether the one planned look at parts was taken, in vain.
+    """
+
+    record: CalibrationRecord
+    good: Sequence[FreshPart]
+    waiting: Sequence[FreshPart]
+    stopped: int
+    parts: int
+    needed: int
+    bound: Bound | None
+    with_shown: bool
+    is_used_up: bool
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a record should be made of it: it proves enough, or the planned look has come."""
+        enough = self.parts >= self.needed
+        return self.record.state == "TRIAL" and enough and not self.waiting and not self.is_used_up
+
+
+def count_fresh(folder: StationFolder) -> FreshCount | None:
+    """Count the parts that the calibration in force has judged; `None` without one.
+
+    What was released counts as good; of what was stopped, the review bench says what it is.
+
+    Raises:
+        CalibrationError, ConfigError, StoreError: Records or parts cannot be read.
+    """
+    records = _records(folder)
+    if not records:
+        return None
+    record = records[-1]
+    standing = next(r for r in records if r.rev == (record.fresh.of_rev if record.fresh else record.rev))
+    parts = _judged_by(folder.database, record)
+    answers = {r.newest.part_seq: r.label == "good" for r in reviewed_parts(folder) if r.label is not None}
+    waiting = [part for part in parts if part.stopped and part.seq not in answers]
+    good = [part for part in parts if not part.stopped or answers.get(part.seq)]
+    return _counted(record, standing, good, waiting)
+
+
+def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
+    """Append the record that fresh parts have earned, if it is time; `None` if not.
+
+    Raises:
+        KenpinError: It cannot be counted or written.
+    """
+    if not folder.records.exists() or read_calibrating(folder) is not None:
+        return None
+    with calibration_lock(folder):
+        count = count_fresh(folder)
+        if count is None or not count.is_due:
+            return None
+        record = count.record
+        why = f"{len(count.good)} fresh parts in production, seq {count.good[0].seq} to {count.good[-1].seq}"
+        basis = Basis(record.bundle_sha256, record.precision, "page", why)
+        return record_confirm(folder, ScoreSet(_scores(count.good)), basis)
+
+
+def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
+    """Confirm by itself, until the page ends."""
+    told = ""
+    while not stopping.wait(EVERY_S):
+        try:
+            confirm_when_due(folder)
+        except KenpinError as error:
+            if str(error) != told:
+                _log.warning("Fresh parts cannot be counted: %s", error)
+            told = str(error)
+
+
+def _records(folder: StationFolder) -> list[CalibrationRecord]:
+    """Of the active bundle, oldest first."""
+    if not folder.records.exists() or not folder.active.exists():
+        return []
+    active = folder.active.resolve().name
+    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+    return [record for record in records if record.bundle_sha256 == active]
+
+
+def _judged_by(database: Path, record: CalibrationRecord) -> list[FreshPart]:
+    """Parts in production; one whose picture was shown for the calibration is not fresh."""
+    sql = """SELECT seq, part_id, score, image_sha256, verdict FROM
+        (SELECT * FROM part ORDER BY seq DESC LIMIT ?)
+        WHERE threshold_rev = ? AND bundle_sha256 = ? AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq"""
+    with closing(connect_to_read(database)) as connection, explained(database):
+        rows = connection.execute(sql, (_NEWEST, record.rev, record.bundle_sha256)).fetchall()
+    known = {*record.good, *(record.fresh.scores if record.fresh else ())}
+    parts = [FreshPart(*row) for row in rows]
+    shown = set(record.shown_sha256)
+    return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]
+
+
+def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:
+    return tuple(PictureScore(f"seq {p.seq}", p.score, p.part_id, p.image_sha256) for p in parts)
+
+
+def _counted(
+    record: CalibrationRecord,
+    standing: CalibrationRecord,
+    good: Sequence[FreshPart],
+    waiting: Sequence[FreshPart],
+) -> FreshCount:
+    scores = worst_of_parts(_scores(good)).values()
+    parts, stopped = len(scores), sum(score >= record.t1 for score in scores)
+    if record.fresh:
+        parts, stopped = parts + record.fresh.parts, stopped + record.fresh.stopped
+    calls = standing.false_calls
+    with_shown = counts_with_fresh(standing)
+    if with_shown and calls is not None:
+        parts, stopped, confidence = parts + calls.of, stopped + calls.seen, calls.confidence
+        needed = parts_needed(WANTED_RATE, stopped=stopped, confidence=confidence)
+    else:
+        # The one look is planned beforehand: the number of parts must not hang on what they show.
+        confidence = confidence_of_looks(standing)
+        needed = parts_needed(WANTED_RATE, stopped=0, confidence=confidence)
+    used_up = not with_shown and record.fresh is not None and record.fresh.looks >= standing.looks
+    return FreshCount(
+        record=record,
+        good=good,
+        waiting=waiting,
+        stopped=stopped,
+        parts=parts,
+        needed=needed,
+        bound=false_call_bound(stopped, parts, confidence=confidence) if parts else None,
+        with_shown=with_shown,
+        is_used_up=used_up,
+    )

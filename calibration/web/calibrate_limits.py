@@ -1,0 +1,143 @@
+"""What a position of T1 and T2 means for the parts that were shown, and whether it may be signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kenpin.calibration.confirm import WANTED_RATE
+from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.scores import best_of_parts, worst_of_parts
+from kenpin.calibration.threshold import (
+    Thresholds,
+    caught_bound,
+    choose_thresholds,
+    false_call_bound,
+    parts_needed,
+)
+from kenpin.calibration.web.calibrate_parts import Shown
+from kenpin.record import Bound
+
+NEAR = 8
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a position means.
+
+    Attributes:
+        t1: Scores below are OK.
+        t2: Scores from here on are NG.
+        is_suggested: Whether this is the position that the rule gives.
+        good: Number of good parts.
+        stopped: How many of them are stopped, REVIEW or NG.
+        as_ng: How many of them are NG.
+        masters: Number of masters.
+        passing: Names of masters that would be released.
+        in_review: How many masters fall between T1 and T2.
+        weakest: Name and score of the lowest master that is caught; `None` = none is.
+        calls: Upper limit of the rate of good parts stopped; `None` = nothing is proved.
+        caught: Lower limit of the rate of bad parts stopped; `None` without masters.
+        more: How many good parts more, none of them stopped, prove the wanted rate; 0 = proved.
+        refusal: Key of the words that say why it may not be signed; empty = it may.
+    """
+
+    t1: float
+    t2: float
+    is_suggested: bool
+    good: int
+    stopped: int
+    as_ng: int
+    masters: int
+    passing: Sequence[str]
+    in_review: int
+    weakest: tuple[str, float] | None
+    calls: Bound | None
+    caught: Bound | None
+    more: int
+    refusal: str
+
+
+@dataclass(frozen=True)
+class Near:
+    """A part to look at before signing.
+
+    Attributes:
+        seq: Its number.
+        score: Its score.
+        name: Of the master; empty = shown as good.
+        verdict: What the station would say.
+    """
+
+    seq: int
+    score: float
+    name: str
+    verdict: str
+
+
+def suggest(shown: Shown) -> Thresholds:
+    """The thresholds as the signed record would choose them; there is at least one good part."""
+    good, masters = worst_of_parts(shown.good_scores), best_of_parts(shown.master_scores)
+    return choose_thresholds([*good.values()], [*masters.values()])
+
+
+def assess(shown: Shown, t1: float, t2: float) -> Assessment:
+    """Work out what a position means, by the same functions as the signed record.
+
+    Args:
+        shown: At least one good part.
+        t1: Scores below are OK.
+        t2: Scores from here on are NG, not below `t1`.
+    """
+    fitted = suggest(shown)
+    good, masters = worst_of_parts(shown.good_scores), best_of_parts(shown.master_scores)
+    fitted_stopped = sum(score >= fitted.t1 for score in good.values())
+    calls = false_call_bound(fitted_stopped, len(good)) if t1 >= fitted.t1 else None
+    is_suggested = (t1, t2) == (fitted.t1, fitted.t2)
+    caught = sorted((score, name) for name, score in masters.items() if score >= t1)
+    as_ng = sum(score >= t2 for score in good.values())
+    passing = sorted(name for name, score in masters.items() if score < t1)
+    return Assessment(
+        t1=t1,
+        t2=t2,
+        is_suggested=is_suggested,
+        good=len(good),
+        stopped=sum(score >= t1 for score in good.values()),
+        as_ng=as_ng,
+        masters=len(masters),
+        passing=passing,
+        in_review=sum(score < t2 for score, _ in caught),
+        weakest=(caught[0][1], caught[0][0]) if caught else None,
+        calls=calls,
+        caught=caught_bound(len(caught), len(masters)) if masters else None,
+        more=_more(calls if is_suggested else None),
+        refusal=_refusal(len(good), as_ng, passing),
+    )
+
+
+def nearest(shown: Shown, t1: float, t2: float) -> list[Near]:
+    """The highest good parts and the lowest masters, lowest score first: where a wrong label matters."""
+    masters = list(shown.masters)[: NEAR // 2]
+    good = sorted(shown.good, key=lambda part: part.score)[-(NEAR - len(masters)) :]
+
+    def verdict(score: float) -> str:
+        return "OK" if score < t1 else "REVIEW" if score < t2 else "NG"
+
+    return [Near(p.seq, p.score, "", verdict(p.score)) for p in good] + [
+        Near(m.part.seq, m.part.score, m.label.name, verdict(m.part.score)) for m in masters
+    ]
+
+
+def _more(calls: Bound | None) -> int:
+    """Where a hand placed the thresholds, fresh parts alone count."""
+    if calls is None:
+        return parts_needed(WANTED_RATE, stopped=0)
+    return max(parts_needed(WANTED_RATE, stopped=calls.seen) - calls.of, 0)
+
+
+def _refusal(good: int, as_ng: int, passing: Sequence[str]) -> str:
+    if good < LEAST_GOOD_PARTS:
+        return "limits_few"
+    if passing:
+        return "limits_passing"
+    return "limits_many" if as_ng > WANTED_RATE * good else ""

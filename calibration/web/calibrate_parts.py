@@ -1,0 +1,151 @@
+"""The parts that were shown for a calibration, read from the station's database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+
+from kenpin.calibration.scores import PictureScore
+from kenpin.calibration.web.calibrate_run import Label, Run
+from kenpin.edge_runtime.database import connect_to_read, explained
+
+MOST_GOOD = 3000  # who shows more has forgotten to go on
+NEWEST = 8
+_ENOUGH_TO_DOUBT = 8
+_FAR_OUT = 3.0  # quartile distances above the upper quartile (Tukey, Exploratory Data Analysis, 1977)
+_COLUMNS = "seq, part_id, ts_ms, score, image_ref, image_sha256"
+_SCORED = "bundle_sha256 = ? AND cause = 'calibrating' AND score IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class ShownPart:
+    """A part that was shown.
+
+    Attributes:
+        seq: Its number.
+        part_id: Its identity.
+        ts_ms: UTC of the exposure, milliseconds since 1970.
+        score: Its score.
+        image_ref: Its picture, below the folder of pictures; empty if none was kept.
+        image_sha256: Of the picture; empty until it is written.
+    """
+
+    seq: int
+    part_id: str
+    ts_ms: int
+    score: float
+    image_ref: str
+    image_sha256: str
+
+
+@dataclass(frozen=True)
+class NamedMaster:
+    """A part that was shown as a master.
+
+    Attributes:
+        part: The part.
+        label: Its name and type.
+    """
+
+    part: ShownPart
+    label: Label
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that was shown.
+
+    Attributes:
+        good: Good parts that count, in their order.
+        masters: Masters, lowest score first.
+        doubtful: Good parts that score far above the others, where nobody has said that they are good.
+        left: Numbers of the parts that were left out.
+        newest: Newest parts after the good ones that nobody has named yet, newest first.
+        unscored: Number of pictures that could not be judged, by cause.
+    """
+
+    good: Sequence[ShownPart] = ()
+    masters: Sequence[NamedMaster] = ()
+    doubtful: Sequence[ShownPart] = ()
+    left: Sequence[int] = ()
+    newest: Sequence[ShownPart] = ()
+    unscored: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def good_scores(self) -> tuple[PictureScore, ...]:
+        """The good parts as the calibration takes them; the names are the numbers of the parts."""
+        return tuple(PictureScore(f"seq {p.seq}", p.score, p.part_id, p.image_sha256) for p in self.good)
+
+    @property
+    def master_scores(self) -> tuple[PictureScore, ...]:
+        """The masters as the calibration takes them."""
+        return tuple(
+            PictureScore(f"{m.label.name} seq {m.part.seq}", m.part.score, m.label.name, m.part.image_sha256)
+            for m in self.masters
+        )
+
+    @property
+    def cycle_s(self) -> float:
+        """Usual time from one good part to the next, seconds; 0 = not known."""
+        times = sorted(p.ts_ms for p in self.good)
+        steps = [(after - before) / 1000 for before, after in pairwise(times)]
+        return median(steps) if steps else 0.0
+
+
+def newest_seq(database: Path) -> int:
+    """Number of the newest part; 0 without parts.
+
+    Raises:
+        StoreError: The database is missing or cannot be read.
+    """
+    with closing(connect_to_read(database)) as connection, explained(database):
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
+
+
+def read_shown(database: Path, run: Run) -> Shown:
+    """What was shown so far.
+
+    Raises:
+        StoreError: The database is missing or cannot be read.
+    """
+    first, last, bundle = run.start.first_seq, run.last_seq, run.start.bundle_sha256
+    until = last if last is not None else 1 << 62
+    window = f"SELECT {_COLUMNS} FROM part WHERE seq > ? AND seq <= ? AND {_SCORED}"  # noqa: S608 constants
+    after = f"SELECT {_COLUMNS} FROM part WHERE seq > ? AND {_SCORED} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+    named = f"SELECT {_COLUMNS} FROM part WHERE seq = ? AND {_SCORED}"  # noqa: S608
+    lost = "SELECT cause, count(*) FROM part WHERE seq > ? AND seq <= ? AND score IS NULL GROUP BY cause"
+    labels = run.labels
+    masters = sorted(seq for seq, label in labels.items() if label.kind == "master")
+    with closing(connect_to_read(database)) as connection, explained(database):
+        rows = connection.execute(f"{window} ORDER BY seq LIMIT ?", (first, until, bundle, MOST_GOOD))
+        shown = [ShownPart(*row) for row in rows]
+        found = [connection.execute(named, (seq, bundle)).fetchone() for seq in masters]
+        rows = connection.execute(after, (until, bundle, NEWEST + len(labels)))
+        newest = [ShownPart(*row) for row in rows if row[0] not in labels][:NEWEST]
+        unscored = dict(connection.execute(lost, (first, until)).fetchall())
+    good = [part for part in shown if part.seq not in labels or labels[part.seq].kind == "good"]
+    return Shown(
+        good,
+        sorted((_named(ShownPart(*row), labels) for row in found if row), key=lambda m: m.part.score),
+        [part for part in _far_out(good) if part.seq not in labels],
+        sorted(seq for seq, label in labels.items() if label.kind == "left"),
+        newest,
+        unscored,
+    )
+
+
+def _named(part: ShownPart, labels: Mapping[int, Label]) -> NamedMaster:
+    return NamedMaster(part, labels[part.seq])
+
+
+def _far_out(good: Sequence[ShownPart]) -> list[ShownPart]:
+    """Those that score far above the others, highest first."""
+    if len(good) < _ENOUGH_TO_DOUBT:
+        return []
+    lower, _, upper = quantiles([part.score for part in good], n=4, method="inclusive")
+    fence = upper + _FAR_OUT * (upper - lower)
+    return sorted((part for part in good if part.score > fence), key=lambda part: -part.score)

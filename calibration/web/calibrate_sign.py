@@ -1,0 +1,116 @@
+"""Signing: what was shown becomes a calibration record, and the masters become known to the shift check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kenpin.bundle import MANIFEST
+from kenpin.calibration.book import calibration_lock
+from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.masters_book import add_master, make_master
+from kenpin.calibration.placed import Placement, record_placed
+from kenpin.calibration.scores import ScoreSet
+from kenpin.calibration.web.calibrate_limits import Assessment
+from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
+from kenpin.calibration.web.calibrate_run import Start
+from kenpin.calibration.web.signature import Signature
+from kenpin.errors import CalibrationError, DataError
+from kenpin.frame import read_picture
+from kenpin.masters import read_masters
+from kenpin.quality import measure
+from kenpin.quality_limits import QualityLimits, learn_limits
+from kenpin.record import CalibrationRecord, Origin
+from kenpin.station_folder import StationFolder
+
+_PICTURES = 100  # are enough to learn the limits of light and focus from
+
+
+def sign(
+    folder: StationFolder, start: Start, shown: Shown, placed: Assessment, signed: Signature
+) -> CalibrationRecord:
+    """Append the record of the thresholds that are shown.
+
+    The rule's own record comes first, with its proof; where a hand has moved the thresholds, a second one
+    follows that says so.
+
+    Args:
+        folder: The station's folder.
+        start: What the calibration began with.
+        shown: The parts.
+        placed: Where T1 and T2 stand, and that they may be signed.
+        signed: Who signs, and why.
+
+    Raises:
+        CalibrationError: Another bundle is active by now, a master would pass, or it cannot be written.
+        DataError: There are too few good parts.
+        StoreError: The audit cannot be written.
+    """
+    why = _with_left_out(signed.why, shown.left)
+    with calibration_lock(folder):
+        if folder.active.resolve().name != start.bundle_sha256:
+            raise CalibrationError(
+                "another bundle is active than the parts were scored with",
+                where=folder.active,
+                cure="give this calibration up and begin a new one",
+            )
+        scores = ScoreSet(shown.good_scores, shown.master_scores, _quality(folder, shown.good), _origin(shown))
+        precision = start.precision
+        record = record_fit(folder, scores, Basis(start.bundle_sha256, precision, signed.by, why))
+        if (record.t1, record.t2) != (placed.t1, placed.t2):
+            placement = Placement(placed.t1, placed.t2, looks=1, by=signed.by, why=why)
+            record = record_placed(folder, start.bundle_sha256, placement)
+    return record
+
+
+def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], signed: Signature) -> None:
+    """Let the shift check ask for the masters from now on; those that it knows already stay as they are.
+
+    Raises:
+        StoreError, ConfigError: It cannot be written.
+    """
+    known = set(read_masters(folder).registered)
+    for named in masters:
+        name = named.label.name
+        picture = _content(folder.images / named.part.image_ref) if named.part.image_ref else b""
+        if name in known or not picture:
+            continue
+        known.add(name)
+        master = make_master(name, named.label.type, "NG", picture=picture, suffix=".png")
+        add_master(folder, master, picture, by=signed.by, why=signed.why)
+
+
+def _with_left_out(why: str, left: Sequence[int]) -> str:
+    """Whoever reads the record must know which parts the technician did not count."""
+    return f"{why} (left out: seq {', '.join(map(str, left))})" if left else why
+
+
+def _origin(shown: Shown) -> Origin:
+    times = [part.ts_ms for part in shown.good]
+    return Origin(lots=0, minutes=(max(times) - min(times)) / 60_000)
+
+
+def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:
+    """Limits of light, focus and position, from the pictures of good parts that are still there."""
+    step = max(1, len(good) // _PICTURES)
+    seen = []
+    for part in [part for part in good if part.image_ref][::step]:
+        try:
+            seen.append(measure(read_picture(folder.images / part.image_ref)))
+        except DataError:
+            continue  # gave way to newer ones, or was never written
+    return learn_limits(seen, place=not _is_aligned(folder))
+
+
+def _is_aligned(folder: StationFolder) -> bool:
+    """Whether the view follows the part: then it has no place to keep. The station has verified this file."""
+    view = json.loads((folder.active / MANIFEST).read_bytes()).get("view") or {}
+    return bool(view.get("align"))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

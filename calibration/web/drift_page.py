@@ -1,0 +1,79 @@
+"""The Drift page: whether parts still score like those that the thresholds rest on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Lock
+from typing import cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from kenpin.calibration.drift import Drift, read_drift
+from kenpin.calibration.in_force import record_in_force
+from kenpin.calibration.web.drift_plot import draw_level, draw_psi, draw_stopped
+from kenpin.calibration.web.page import page
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.site import Page
+from kenpin.calibration.web.visitor import site_of
+from kenpin.events import now_ms
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+MENU = Page("drift", "/drift")
+router = APIRouter()
+
+_FRESH_S = 30.0
+
+
+@router.get(MENU.path, dependencies=needs(Role.VIEWER))
+def drift(request: Request) -> Response:
+    """The last 24 hours against the calibration."""
+    folder = site_of(request).folder
+    record = record_in_force(folder)
+    if record is None:
+        return page(request, "drift.html", {"record": None})
+    read = _readings(request, folder).get(record)
+    now = now_ms()
+    show = {
+        "record": record,
+        "drift": read,
+        "psi": draw_psi(read, now_ms=now),
+        "stopped": draw_stopped(read, now_ms=now),
+        "level": draw_level(read.levels[0]),
+    }
+    return page(request, "drift.html", show)
+
+
+@dataclass
+class _Reading:
+    rev: int
+    read_s: float
+    drift: Drift
+
+
+class _Readings:
+    """Keeps what was read for a while: on a fast line a day is a million parts."""
+
+    def __init__(self, folder: StationFolder) -> None:
+        self._folder = folder
+        self._lock = Lock()
+        self._last: _Reading | None = None
+
+    def get(self, record: CalibrationRecord) -> Drift:
+        with self._lock:
+            last = self._last
+            if last is None or last.rev != record.rev or time.monotonic() - last.read_s > _FRESH_S:
+                found = read_drift(self._folder, record, now_ms=now_ms())
+                last = self._last = _Reading(record.rev, time.monotonic(), found)
+            return last.drift
+
+
+def _readings(request: Request, folder: StationFolder) -> _Readings:
+    """One for the process; made when first asked for."""
+    state = request.app.state
+    if not hasattr(state, "drift_readings"):
+        state.drift_readings = _Readings(folder)
+    return cast(_Readings, state.drift_readings)

@@ -1,0 +1,166 @@
+"""What the Line page tells: how the station is, what it sees, and what it judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kenpin.calibration.in_force import record_in_force
+from kenpin.calibration.web.line_alarms import ShownAlarm, active_alarms
+from kenpin.calibration.web.line_parts import Counted, PartRow, count_parts, last_parts
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.errors import KenpinError, StoreError
+from kenpin.events import now_ms
+from kenpin.masters import Check, masters_due, read_masters
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+STALE_S = 5.0
+_EVERY_S = 5.0
+_SHARE = 50
+
+T = TypeVar("T")
+
+
+class Live(BaseModel):
+    """What the station writes beside `live.jpg`; 0 = not known.
+
+    Attributes:
+        part_id: Identity of the part in the picture.
+        verdict: Its verdict.
+        ts_ms: UTC of the exposure, milliseconds since 1970.
+        light: Light as a share of that of the sign-off.
+        focus: Focus as a share of the least allowed.
+        light_abs: Light, 0 to 255.
+        light_low: The least light allowed.
+        light_high: The most light allowed.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    part_id: str = ""
+    verdict: str = ""
+    ts_ms: int = 0
+    light: float = 0.0
+    focus: float = 0.0
+    light_abs: float = 0.0
+    light_low: float = 0.0
+    light_high: float = 255.0
+
+    @property
+    def light_is_good(self) -> bool:
+        """Whether it is as bright as when it was signed off."""
+        return self.light_low <= self.light_abs <= self.light_high
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What changes seldom, or takes long to find out.
+
+    Attributes:
+        record: The calibration in force; `None` = none for this bundle.
+        check: The newest check of the masters; `None` = none.
+        due: Why the masters must be shown, in words; empty = they need not.
+        counted: Parts of the last hours.
+    """
+
+    record: CalibrationRecord | None = None
+    check: Check | None = None
+    due: str = ""
+    counted: Counted = field(default_factory=Counted)
+
+
+@dataclass(frozen=True)
+class LineState:
+    """What the Line page tells.
+
+    Attributes:
+        state: How the station is, as in its vitals; STOPPED where it gives no sign of life.
+        reason: Why it is not RUNNING, in words.
+        model: What judges, product and version; empty = nothing.
+        facts: What changes seldom.
+        live: What stands beside the picture.
+        parts: The last parts, newest first.
+        alarms: What an operator has to act on.
+    """
+
+    state: str
+    reason: str
+    model: str
+    facts: Facts
+    live: Live
+    parts: Sequence[PartRow]
+    alarms: Sequence[ShownAlarm]
+
+    @property
+    def newest(self) -> PartRow | None:
+        """The last part; `None` while the station does not run: an old OK must not look like a new one."""
+        return self.parts[0] if self.parts and self.state not in ("STOPPED", "STARTING") else None
+
+
+class LineReader:
+    """Reads how the line is; what is missing or damaged is shown as missing.
+
+    Args:
+        folder: The station's folder.
+    """
+
+    def __init__(self, folder: StationFolder) -> None:
+        self._folder = folder
+        self._facts = Facts()
+        self._facts_due_s = 0.0
+
+    def read(self) -> LineState:
+        """How it is now."""
+        vitals = read_vitals(self._folder.run).get("station")
+        state, reason = _state(vitals)
+        model = vitals.texts.get("model", "") if vitals else ""
+        database = self._folder.database
+        parts = _or_none(lambda: last_parts(database))
+        alarms = _or_none(lambda: active_alarms(database))
+        return LineState(state, reason, model, self._slow(), self._live(), parts, alarms)
+
+    def _slow(self) -> Facts:
+        """Looked at now and then: of this process, one fiftieth of the time; the processor is the line's."""
+        began_s = time.monotonic()
+        if began_s >= self._facts_due_s:
+            self._facts = _facts(self._folder)
+            done_s = time.monotonic()
+            self._facts_due_s = done_s + max(_EVERY_S, _SHARE * (done_s - began_s))
+        return self._facts
+
+    def _live(self) -> Live:
+        try:
+            return Live.model_validate_json((self._folder.run / "live.json").read_bytes())
+        except (OSError, ValidationError):
+            return Live()
+
+
+def _state(vitals: Vitals | None) -> tuple[str, str]:
+    # Below zero: written before the last boot.
+    if vitals is None or not 0 <= vitals.age_s < STALE_S:
+        return "STOPPED", ""
+    return vitals.state, vitals.reason
+
+
+def _facts(folder: StationFolder) -> Facts:
+    due = masters_due(folder, now_ms())
+    try:
+        record, check = record_in_force(folder), read_masters(folder).last
+    except KenpinError as error:
+        return Facts(due=error.what)
+    try:
+        return Facts(record, check, due, count_parts(folder.database))
+    except StoreError:
+        return Facts(record, check, due)
+
+
+def _or_none(read: Callable[[], Sequence[T]]) -> Sequence[T]:
+    try:
+        return read()
+    except StoreError:
+        return ()

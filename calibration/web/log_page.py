@@ -1,0 +1,41 @@
+"""The Log page: who changed what, and why."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from kenpin.calibration.web.log_rows import read_log, to_csv
+from kenpin.calibration.web.page import page
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.site import Page
+from kenpin.calibration.web.visitor import site_of
+
+MENU = Page("log", "/log")
+ROWS = 8
+router = APIRouter()
+
+
+@router.get(MENU.path, dependencies=needs(Role.VIEWER))
+def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Response:
+    """One sheet of the log, newest first."""
+    found = read_log(site_of(request).folder)
+    sheets = max(1, -(-len(found.rows) // ROWS))
+    sheet = min(sheet, sheets)
+    rows = found.rows[(sheet - 1) * ROWS : sheet * ROWS]
+    show = {"rows": rows, "fault": found.fault, "sheet": sheet, "sheets": sheets}
+    return page(request, "log.html", show)
+
+
+@router.get("/log.csv", dependencies=needs(Role.VIEWER))
+def log_csv(request: Request) -> Response:
+    """All of it, for a spreadsheet."""
+    text = to_csv(read_log(site_of(request).folder).rows)
+    name = f"{site_of(request).station}-log.csv"
+    # The mark in front lets spreadsheets read UTF-8.
+    return Response(
+        "\ufeff" + text,
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )

@@ -1,0 +1,71 @@
+"""How a page is made: a template, the words of the visitor's language, and what stands around every page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+
+from kenpin.calibration.web.form_token import form_token
+from kenpin.calibration.web.visitor import SESSION_COOKIE, site_of, visitor_of
+from kenpin.calibration.web.words import LANGUAGES, Words
+
+LANGUAGE_COOKIE = "__Host-language"
+
+
+def words_of(request: Request) -> Words:
+    """The words of the language that the visitor chose, else of the station's."""
+    site = site_of(request)
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
+    return site.languages[chosen if chosen in site.languages else site.section.language]
+
+
+def page(request: Request, template: str, show: Mapping[str, object], *, status: int = 200) -> Response:
+    """A whole page; it counts as a sign of life of whoever is logged in.
+
+    Args:
+        request: Who asks.
+        template: Its file in `templates/`.
+        show: What the template wants to know besides.
+        status: Of HTTP.
+    """
+    site, visitor = site_of(request), visitor_of(request)
+    if visitor.name:
+        site.sessions.touch(visitor.session_id)
+    around = {
+        "site": site,
+        "visitor": visitor,
+        "languages": LANGUAGES,
+        "path": request.url.path,
+        "token": form_token(request),
+    }
+    response = part(request, template, {**around, **show}, status=status)
+    if visitor.is_new:
+        set_cookie(response, SESSION_COOKIE, visitor.session_id)
+    return response
+
+
+def part(request: Request, template: str, show: Mapping[str, object], *, status: int = 200) -> Response:
+    """A part of a page that renews itself.
+
+    Args:
+        request: Who asks.
+        template: Its file in `templates/`.
+        show: What the template wants to know.
+        status: Of HTTP.
+    """
+    made = site_of(request).templates.get_template(template)
+    return HTMLResponse(made.render(words=words_of(request), **show), status_code=status)
+
+
+def set_cookie(response: Response, name: str, value: str, *, max_age_s: int | None = None) -> None:
+    """Let the browser remember something, and tell it to nobody but us.
+
+    Args:
+        response: What is answered.
+        name: Begins with `__Host-`.
+        value: What to remember.
+        max_age_s: For how long; `None` = until the browser is closed.
+    """
+    response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="strict")

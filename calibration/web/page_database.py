@@ -1,0 +1,85 @@
+"""The page's own SQLite file, `page.db`: who is logged in, and what else people enter here."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from kenpin.edge_runtime.database import explained
+
+# Each script runs once; `user_version` counts them. Never change one that was released.
+_MIGRATIONS = (
+    """
+    CREATE TABLE session (
+        id_sha256 TEXT PRIMARY KEY,  -- of the cookie: who reads this file cannot act as anybody
+        name TEXT NOT NULL,
+        started_ms INTEGER NOT NULL,
+        seen_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE calibration_run (
+        only INTEGER PRIMARY KEY CHECK (only = 1),  -- there is one station
+        by TEXT NOT NULL,
+        bundle_sha256 TEXT NOT NULL,
+        precision TEXT NOT NULL,
+        first_seq INTEGER NOT NULL,  -- numbers of parts: good ones come after this one
+        last_seq INTEGER,            -- and end with this one; NULL while they are shown
+        step TEXT NOT NULL,
+        t1 REAL, t2 REAL             -- placed by hand; NULL = as suggested
+    );
+    CREATE TABLE calibration_label (
+        seq INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('good', 'left', 'master')),
+        name TEXT NOT NULL,
+        type TEXT NOT NULL
+    );
+    """,
+    """
+    CREATE TABLE shift_check (
+        id INTEGER PRIMARY KEY CHECK (id = 1),  -- there is at most one
+        name TEXT NOT NULL,
+        begun_ms INTEGER NOT NULL,
+        after_seq INTEGER NOT NULL,
+        plan TEXT NOT NULL
+    );
+    """,
+)
+
+
+def prepare_page_database(path: Path) -> None:
+    """Make the file, or bring an older one up to date; once, before anybody else uses it.
+
+    Args:
+        path: The file; its folder exists.
+
+    Raises:
+        StoreError: It cannot be opened or written.
+    """
+    with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+@contextmanager
+def page_database(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for one transaction: all of it is written when this ends, or nothing.
+
+    Args:
+        path: The file, prepared.
+
+    Raises:
+        StoreError: It cannot be opened or written.
+    """
+    with explained(path), closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")

@@ -1,0 +1,82 @@
+"""The Review bench: people say what stopped parts are; every answer is a picture for the next training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from kenpin.calibration.bench import part_of, waiting_parts
+from kenpin.calibration.review import keep_answer, reviewed_parts
+from kenpin.calibration.web import review_gallery, review_picture
+from kenpin.calibration.web.page import page
+from kenpin.calibration.web.refusal import Refused
+from kenpin.calibration.web.review_tabs import LIMIT, tabs_of
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.site import Page
+from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.errors import DataError
+
+MENU = Page("review", "/review")
+router = APIRouter()
+router.routes.extend(review_picture.router.routes)
+router.routes.extend(review_gallery.router.routes)
+
+Back = Literal["/review", "/review/near", "/review/second"]
+Seq = Annotated[int, Form(ge=0, lt=1 << 62)]
+
+
+@router.get(MENU.path, dependencies=needs(Role.VIEWER))
+def bench(
+    request: Request,
+    part: Annotated[int | None, Query(ge=0, lt=1 << 62)] = None,
+    done: Annotated[int | None, Query(ge=0, lt=1 << 62)] = None,
+    back: Back = "/review",
+) -> Response:
+    """One part, large, and those that wait behind it.
+
+    Raises:
+        Refused: 404 if the part that was asked for has no picture.
+    """
+    folder = site_of(request).folder
+    reviewed = {r.newest.part_seq: r for r in reviewed_parts(folder)}
+    waiting = waiting_parts(folder, reviewed.keys(), limit=LIMIT)
+    shown = part_of(folder, part) if part is not None else next(iter(waiting), None)
+    if part is not None and (shown is None or not shown.image_ref):
+        raise Refused(404, "review_no_picture")
+    show = {
+        "tabs": tabs_of("waiting", waiting, list(reviewed.values()), visitor_of(request).name),
+        "part": shown,
+        "answers": reviewed[shown.seq].answers if shown and shown.seq in reviewed else (),
+        "next": [p for p in waiting if shown is None or p.seq != shown.seq],
+        "done": done,
+        "back": back,
+        "may": visitor_of(request).role >= Role.TECHNICIAN,
+    }
+    return page(request, "review.html", show)
+
+
+@router.post("/review/answer", dependencies=needs(Role.TECHNICIAN))
+def answer(
+    request: Request,
+    seq: Seq,
+    label: Annotated[Literal["good", "bad"], Form()],
+    back: Annotated[Back, Form()] = "/review",
+    is_master: Annotated[bool, Form()] = False,
+) -> Response:
+    """Write an answer down, and show the next part.
+
+    Raises:
+        Refused: 404 if the part has no picture any more.
+    """
+    folder = site_of(request).folder
+    part = part_of(folder, seq)
+    if part is None or not part.image_ref:
+        raise Refused(404, "review_no_picture")
+    try:
+        keep_answer(folder, part, label, name=visitor_of(request).name, is_master=is_master and label == "bad")
+    except DataError:
+        raise Refused(404, "review_no_picture") from None
+    return RedirectResponse(f"{back}?done={seq}", status_code=303)

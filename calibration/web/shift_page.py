@@ -1,0 +1,168 @@
+"""The Shift check: each master three times, a good part after each; nothing is released meanwhile."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import RedirectResponse, Response
+
+from kenpin import audit
+from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibration.in_force import record_in_force
+from kenpin.calibration.masters_check import check_masters, steps
+from kenpin.calibration.web.page import page, part
+from kenpin.calibration.web.refusal import Refused
+from kenpin.calibration.web.review_picture import as_jpeg
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.shift_run import ShiftRun, ShiftRuns, newest_seq, plan_of, shown_parts
+from kenpin.calibration.web.shift_state import read_progress, read_standing, suspects_csv
+from kenpin.calibration.web.signature import Signature, signature
+from kenpin.calibration.web.site import Page
+from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.edge_runtime.database import explained
+from kenpin.errors import DataError
+from kenpin.events import now_ms
+from kenpin.frame import read_picture
+from kenpin.masters import read_masters
+from kenpin.station_folder import StationFolder
+
+MENU = Page("shift", "/shift")
+router = APIRouter()
+
+_MASTER_PX = 800
+
+
+@router.get(MENU.path, dependencies=needs(Role.VIEWER))
+def shift(request: Request) -> Response:
+    """How the masters stand; during a check, what to show next."""
+    folder, run = site_of(request).folder, _runs(request).read()
+    may = visitor_of(request).role >= Role.TECHNICIAN
+    if run is not None:
+        return page(request, "shift_run.html", {"run": run, "progress": read_progress(folder, run), "may": may})
+    return page(request, "shift.html", {"standing": read_standing(folder), "may": may})
+
+
+@router.get("/shift/panel", dependencies=needs(Role.VIEWER))
+def panel(request: Request) -> Response:
+    """What changes with each part, as a part of the page.
+
+    Raises:
+        Refused: 404 if no check goes on any more.
+    """
+    run = _going_on(request, 404)
+    may = visitor_of(request).role >= Role.TECHNICIAN
+    show = {"run": run, "progress": read_progress(site_of(request).folder, run), "may": may}
+    return part(request, "shift_panel.html", {**show, "token": ""})
+
+
+@router.post("/shift/begin", dependencies=needs(Role.TECHNICIAN))
+def begin(request: Request) -> Response:
+    """Begin a check: from now on nothing is released.
+
+    Raises:
+        Refused: 409 if somebody calibrates or checks already, or nothing is there to be checked.
+    """
+    folder, masters = site_of(request).folder, read_masters(site_of(request).folder)
+    if not masters.registered:
+        raise Refused(409, "shift_no_masters")
+    if record_in_force(folder) is None:
+        raise Refused(409, "shift_not_calibrated")
+    if read_calibrating(folder) is not None or _runs(request).read() is not None:
+        raise Refused(409, "shift_busy")
+    name = visitor_of(request).name
+    _runs(request).begin(ShiftRun(name, now_ms(), newest_seq(folder.database), plan_of(masters)))
+    with explained(folder.calibrating):
+        begin_calibrating(folder, name)
+    return RedirectResponse(MENU.path, status_code=303)
+
+
+@router.post("/shift/end", dependencies=needs(Role.TECHNICIAN))
+def end(request: Request) -> Response:
+    """Write the result down; the station goes on.
+
+    Raises:
+        Refused: 409 if not all was shown, or the masters were changed meanwhile.
+    """
+    folder, run = site_of(request).folder, _going_on(request, 409)
+    plan = steps(read_masters(folder))
+    seen = shown_parts(folder.database, run, limit=len(plan))
+    if len(seen) < len(plan):
+        raise Refused(409, "shift_not_done")
+    if plan_of(read_masters(folder)) != run.plan:
+        raise Refused(409, "shift_void")
+    parts = iter(seen)
+    check_masters(folder, lambda _step: next(parts), by=run.by)
+    _release(request, folder)
+    return RedirectResponse(MENU.path, status_code=303)
+
+
+@router.get("/shift/give-up", dependencies=needs(Role.TECHNICIAN))
+def ask_to_give_up(request: Request) -> Response:
+    """The form that gives a check up.
+
+    Raises:
+        Refused: 404 if no check goes on.
+    """
+    run = _going_on(request, 404)
+    return page(request, "shift_give_up.html", {"progress": read_progress(site_of(request).folder, run)})
+
+
+@router.post("/shift/give-up", dependencies=needs(Role.TECHNICIAN))
+def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) -> Response:
+    """Give a check up. What it has shown stands in the audit: nobody tries until it fits unseen.
+
+    Raises:
+        Refused: 409 if no check goes on.
+    """
+    folder, run = site_of(request).folder, _going_on(request, 409)
+    progress = read_progress(folder, run)
+    told = f"given up after {progress.shown} of {progress.total} showings, {progress.wrong} of them wrong"
+    audit.append(folder, audit.Entry("masters check", signed.by, "", told, signed.why))
+    _release(request, folder)
+    return RedirectResponse(MENU.path, status_code=303)
+
+
+@router.get("/shift/suspects.csv", dependencies=needs(Role.VIEWER))
+def suspects(request: Request) -> Response:
+    """Every part since the last check that was passed, where the last one was not."""
+    site = site_of(request)
+    text = "\ufeff" + suspects_csv(read_standing(site.folder).suspects)  # the mark lets spreadsheets read UTF-8
+    named = {"Content-Disposition": f'attachment; filename="{site.station}-suspects.csv"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=named)
+
+
+@router.get("/shift/master/{name}", dependencies=needs(Role.VIEWER))
+def master(request: Request, name: str) -> Response:
+    """The picture of a master.
+
+    Raises:
+        Refused: 404 if there is no such master, or its picture is gone.
+    """
+    folder = site_of(request).folder
+    found = read_masters(folder).registered.get(name)
+    if found is None:
+        raise Refused(404, "review_no_picture")
+    try:
+        return as_jpeg(read_picture(folder.root / found.picture), _MASTER_PX)
+    except DataError:
+        raise Refused(404, "review_no_picture") from None
+
+
+def _runs(request: Request) -> ShiftRuns:
+    return ShiftRuns(site_of(request).folder.root / "page.db")
+
+
+def _going_on(request: Request, status: int) -> ShiftRun:
+    run = _runs(request).read()
+    if run is None:
+        raise Refused(status, "shift_none")
+    return run
+
+
+def _release(request: Request, folder: StationFolder) -> None:
+    """The note goes last but one: without the run, a note that stays behind would be nobody's."""
+    with explained(folder.calibrating):
+        end_calibrating(folder)
+    _runs(request).end()

@@ -1,0 +1,95 @@
+"""A shift check that is going on, as the page's database keeps it: it outlives the page's process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from kenpin.calibration.masters_check import Seen
+from kenpin.calibration.web.page_database import page_database
+from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.masters import Masters
+
+
+@dataclass(frozen=True)
+class ShiftRun:
+    """A shift check that is going on.
+
+    Attributes:
+        by: Who shows the parts.
+        begun_ms: UTC, milliseconds since 1970.
+        after_seq: Number of the last part before it.
+        plan: Which masters are shown, as in `plan_of`.
+    """
+
+    by: str
+    begun_ms: int
+    after_seq: int
+    plan: str
+
+
+class ShiftRuns:
+    """The shift check of one station; there is at most one.
+
+    Every method raises StoreError where the database cannot be used.
+
+    Args:
+        path: The page's database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, run: ShiftRun) -> None:
+        """Remember that a check goes on."""
+        with page_database(self._path) as connection:
+            connection.execute("INSERT OR REPLACE INTO shift_check VALUES (1, ?, ?, ?, ?)", astuple(run))
+
+    def read(self) -> ShiftRun | None:
+        """The check that goes on; `None` = none."""
+        with page_database(self._path) as connection:
+            row = connection.execute("SELECT name, begun_ms, after_seq, plan FROM shift_check").fetchone()
+        return ShiftRun(*row) if row else None
+
+    def end(self) -> None:
+        """Forget it."""
+        with page_database(self._path) as connection:
+            connection.execute("DELETE FROM shift_check")
+
+
+def plan_of(masters: Masters) -> str:
+    """Which masters are to be shown: when they change meanwhile, what was shown cannot be told any more."""
+    return " ".join(f"{m.id}:{m.expected}:{m.picture_sha256}" for _, m in sorted(masters.registered.items()))
+
+
+def newest_seq(database: Path) -> int:
+    """Number of the newest part; 0 = none.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
+    with closing(connect_to_read(database)) as connection, explained(database):
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
+
+
+def shown_parts(database: Path, run: ShiftRun, *, limit: int) -> Sequence[Seen]:
+    """The parts that were shown so far, in their order.
+
+    They begin with the first one that the station judged with the note that a check goes on: parts that were
+    already under way count for nothing.
+
+    Args:
+        database: The station's database.
+        run: The check.
+        limit: How many are to be shown.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
+    sql = """SELECT seq, score, coalesce(bundle_sha256, '') FROM part
+        WHERE seq >= (SELECT min(seq) FROM part WHERE seq > ? AND cause = 'calibrating')
+        ORDER BY seq LIMIT ?"""
+    with closing(connect_to_read(database)) as connection, explained(database):
+        return [Seen(*row) for row in connection.execute(sql, (run.after_seq, limit))]

@@ -1,0 +1,79 @@
+/* The page's one script, ES5: old panel browsers read nothing newer. Every form works without it. */
+(function () {
+  "use strict";
+  var PICTURE_MS = 300, PANEL_MS = 500, TIMEOUT_MS = 5000;
+
+  function ask(url, done, failed) {
+    var request = new XMLHttpRequest();
+    request.open("GET", url);
+    request.timeout = TIMEOUT_MS;
+    request.onload = function () {
+      if (request.status === 401) { window.location.reload(); return; }
+      if (request.status === 200) { done(request.responseText); } else { failed(); }
+    };
+    request.onerror = request.ontimeout = failed;
+    request.send();
+  }
+
+  /* The next picture is asked for when the last one is there: a slow network gets fewer, not a queue. */
+  function live(image) {
+    function next() { window.setTimeout(load, document.hidden ? 4 * PICTURE_MS : PICTURE_MS); }
+    function load() {
+      var fresh = new Image();
+      fresh.onload = function () { image.src = fresh.src; image.className = ""; next(); };
+      fresh.onerror = function () { image.className = "missing"; next(); };
+      fresh.src = "/live.jpg?" + new Date().getTime();
+    }
+    load();
+  }
+
+  /* An old verdict must not look like a new one: when the page is not answered, it says so. */
+  function panel(place) {
+    var url = place.getAttribute("data-panel");
+    function next() { window.setTimeout(load, PANEL_MS); }
+    function load() {
+      ask(url, function (html) { place.innerHTML = html; next(); }, function () {
+        place.innerHTML = "";
+        var lost = document.createElement("div");
+        lost.className = "lost";
+        lost.setAttribute("role", "alert");
+        lost.appendChild(document.createTextNode(place.getAttribute("data-lost")));
+        place.appendChild(lost);
+        next();
+      });
+    }
+    next();
+  }
+
+  /* Digits to tap, for a panel without a keyboard. */
+  function pad(input) {
+    var keys = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "\u232b", "0"], box = document.createElement("div"), k;
+    function key(label) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.appendChild(document.createTextNode(label));
+      button.onclick = function () {
+        input.value = label === "\u232b" ? input.value.slice(0, -1) : input.value + label;
+      };
+      box.appendChild(button);
+    }
+    box.className = "pad";
+    for (k = 0; k < keys.length; k += 1) { key(keys[k]); }
+    input.parentNode.insertBefore(box, input.nextSibling);
+  }
+
+  document.addEventListener("keydown", function (event) {
+    var tag = event.target.tagName, link;
+    if (tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA" || event.ctrlKey || event.altKey || event.metaKey) { return; }
+    link = /^[1-9]$/.test(event.key) && document.querySelector("[data-key='" + event.key + "']");
+    if (link) { link.click(); }
+  });
+
+  (function start() {
+    var image = document.querySelector("[data-live]"), place = document.querySelector("[data-panel]");
+    var pins = document.querySelectorAll("[data-pad]");
+    if (image) { live(image); }
+    if (place) { panel(place); }
+    if (pins.length === 1) { pad(pins[0]); }
+  }());
+}());

@@ -1,0 +1,204 @@
+"""Fresh parts in production confirm a calibration by themselves, or show that it does not hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kenpin.calibrating import begin_calibrating
+from kenpin.calibration.bench import part_of
+from kenpin.calibration.book import calibration_lock
+from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.placed import Placement, record_placed
+from kenpin.calibration.review import Label, keep_answer
+from kenpin.calibration.scores import PictureScore, ScoreSet
+from kenpin.calibration.web import calibrate_fresh
+from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
+from kenpin.edge_runtime.database import open_database
+from kenpin.record import CalibrationRecord
+from kenpin.station_folder import StationFolder
+
+GOOD = [10.0 + 0.1 * k for k in range(50)]
+
+
+@pytest.fixture
+def record(station: StationFolder) -> CalibrationRecord:
+    """50 good parts, T1 = T2 just above the highest."""
+    scores = ScoreSet(tuple(PictureScore(f"seq {k + 1}", score, f"p{k}") for k, score in enumerate(GOOD)))
+    basis = Basis(station.active.resolve().name, "int8", "sato", "test")
+    with calibration_lock(station):
+        return record_fit(station, scores, basis)
+
+
+@pytest.fixture
+def judge(station: StationFolder, write_grey: Callable[[Path, int], None]) -> Callable[..., None]:
+    """Let the station judge parts in production, numbers from 1001 on."""
+    write_grey(station.images / "day" / "one.png", 90)
+
+    def parts(record: CalibrationRecord, verdicts: Sequence[str], *, part_id: str = "") -> None:
+        sql = """INSERT INTO part (seq, part_id, ts_ms, verdict, reason, cause, score, camera, session_id,
+            captured_mono_ns, decided_mono_ns, decided_ns, t1, t2, threshold_rev, bundle_sha256, latency_ms,
+            frame_id, image_ref)
+            VALUES (?, ?, 0, ?, '', '', ?, 'c', 's', 0, 0, 0, ?, ?, ?, ?, 1, 1, 'day/one.png')"""
+        with closing(open_database(station.database)) as connection:
+            (last,) = connection.execute("SELECT coalesce(max(seq), 1000) FROM part").fetchone()
+            score = {"OK": record.t1 - 1, "NG": record.t2, "REVIEW": record.t1, "NO_DECISION": record.t2}
+            limits = (record.t1, record.t2, record.rev, record.bundle_sha256)
+            connection.execute("BEGIN")
+            for seq, verdict in enumerate(verdicts, start=last + 1):
+                connection.execute(sql, (seq, part_id or f"f{seq}", verdict, score[verdict], *limits))
+            connection.execute("COMMIT")
+
+    return parts
+
+
+@pytest.fixture
+def answer(station: StationFolder) -> Callable[[int, Label], None]:
+    def say(seq: int, label: Label) -> None:
+        part = part_of(station, seq)
+        assert part is not None
+        keep_answer(station, part, label, name="abe", is_master=False)
+
+    return say
+
+
+def counted(station: StationFolder) -> FreshCount:
+    found = count_fresh(station)
+    assert found is not None
+    return found
+
+
+def test_enough_fresh_parts_confirm(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record, ["OK"] * 248 + ["NO_DECISION"])
+    assert (counted(station).parts, counted(station).needed) == (298, 299)
+    assert confirm_when_due(station) is None
+    judge(record, ["OK"])
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert (confirmed.state, confirmed.rev, confirmed.t1) == ("CONFIRMED", 2, record.t1)
+    assert confirmed.false_calls is not None
+    assert (confirmed.false_calls.seen, confirmed.false_calls.of) == (0, 299)
+    assert confirm_when_due(station) is None
+    assert counted(station).record.state == "CONFIRMED"
+
+
+def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+) -> None:
+    judge(record, ["OK"] * 300 + ["NG"])
+    assert [part.seq for part in counted(station).waiting] == [1301]
+    assert confirm_when_due(station) is None
+    answer(1301, "good")
+    assert (counted(station).stopped, counted(station).parts, counted(station).needed) == (1, 351, 473)
+    assert confirm_when_due(station) is None
+    answer(1301, "bad")
+    assert (counted(station).stopped, counted(station).parts) == (0, 350)
+    assert confirm_when_due(station) is not None
+
+
+def test_a_false_call_needs_more_parts(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+) -> None:
+    judge(record, ["OK"] * 422 + ["NG"])
+    answer(1423, "good")
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert confirmed.false_calls is not None
+    assert (confirmed.state, confirmed.false_calls.seen) == ("CONFIRMED", 1)
+
+
+def test_one_part_shown_again_and_again_counts_once(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record, ["OK"] * 400, part_id="same")
+    assert counted(station).parts == 51
+
+
+def test_nothing_is_confirmed_while_somebody_calibrates(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record, ["OK"] * 300)
+    begin_calibrating(station, "sato")
+    assert confirm_when_due(station) is None
+
+
+def test_parts_judged_by_another_record_do_not_count(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record.model_copy(update={"rev": 7}), ["OK"] * 300)
+    assert counted(station).parts == 50
+
+
+def test_a_station_without_calibration_counts_nothing(station: StationFolder) -> None:
+    assert count_fresh(station) is None
+    assert confirm_when_due(station) is None
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_by_hand_fresh_parts_alone_are_looked_at_once(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+    stopped: int,
+) -> None:
+    with calibration_lock(station):
+        placement = Placement(record.t1 - 0.5, record.t2, looks=1, by="sato", why="closer")
+        placed = record_placed(station, record.bundle_sha256, placement)
+    judge(placed, ["OK"] * (298 - stopped) + ["NG"] * stopped)
+    for seq in range(1299 - stopped, 1299):
+        answer(seq, "good")
+    assert (counted(station).parts, counted(station).needed) == (298, 299)
+    assert confirm_when_due(station) is None
+    judge(placed, ["OK"])
+    looked = confirm_when_due(station)
+    assert looked is not None
+    assert looked.state == ("TRIAL" if stopped else "CONFIRMED")
+    judge(looked, ["OK"] * 400)
+    assert counted(station).is_used_up
+    assert confirm_when_due(station) is None
+
+
+def test_the_page_watches_by_itself(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibrate_fresh, "EVERY_S", 0.01)
+    judge(record, ["OK"] * 249)
+    stopping = threading.Event()
+    thread = threading.Thread(target=watch_fresh, args=(station, stopping))
+    thread.start()
+    while counted(station).record.state == "TRIAL":
+        stopping.wait(0.05)
+    stopping.set()
+    thread.join()
+
+
+def test_what_cannot_be_read_is_said_once(
+    station: StationFolder, record: CalibrationRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Twice(threading.Event):
+        looks = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.looks += 1
+            return self.looks > 3
+
+    assert record.rev == 1
+    station.records.write_text("{}\n")
+    watch_fresh(station, Twice())
+    assert caplog.text.count("cannot be counted") == 1

@@ -1,0 +1,324 @@
+"""The Calibrate page without a script, at a running station: every step by its forms, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kenpin import audit
+from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibration.web import calibrate_change
+from kenpin.calibration.web.app import create_app
+from kenpin.calibration.web.calibrate_run import Label, Runs, Start
+from kenpin.config import WebSection
+from kenpin.masters import read_masters
+from kenpin.record import CalibrationRecord, load_records
+from kenpin.sight import read_sight
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
+from tests.calibration.web.page_station import PIN, Visit, show_live
+from tests.calibration.web.shown_line import ShownLine
+
+STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> Iterator[ShownLine]:
+    line = ShownLine(tmp_path_factory.mktemp("shown"), users_file)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def line(running: ShownLine) -> Iterator[ShownLine]:
+    """The station, with no calibration going on and none signed."""
+    yield running
+    end_calibrating(running.folder)
+    Runs(running.folder.root / "page.db").end()
+    for name in ("calibration.jsonl", "masters.jsonl"):
+        (running.folder.root / name).unlink(missing_ok=True)
+    running.wait(lambda: running.state() == "FAULT", "the end of the calibration")
+
+
+@pytest.fixture
+def browser(line: ShownLine) -> Visit:
+    made = page_of(line.folder)
+    made.log_in("sato")
+    return made
+
+
+def page_of(folder: StationFolder, **section: Any) -> Visit:
+    app = create_app(folder, WebSection(**section), station="L2-03")
+    return Visit(app, base_url="https://127.0.0.1", client=("127.0.0.1", 50000), follow_redirects=False)
+
+
+def begin(browser: Visit, line: ShownLine, good: int = 12) -> None:
+    line.wait(lambda: browser.submit("/calibrate/begin").status_code == 303, "the begin")
+    line.wait(lambda: line.state() == "CALIBRATING", "the calibration")
+    line.good(good)
+
+
+def show_masters(browser: Visit, line: ShownLine) -> list[int]:
+    assert browser.submit("/calibrate/step", step="masters").status_code == 303
+    seqs = []
+    for number, strength in enumerate(STRENGTHS, start=1):
+        line.bad(strength)
+        seqs.append(max(map(int, re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate").text))))
+        said = {"kind": "master", "name": f"M-{number:02}", "type": "stain"}
+        assert browser.submit("/calibrate/label", seq=str(seqs[-1]), **said).status_code == 303
+    assert browser.submit("/calibrate/step", step="limits").status_code == 303
+    return seqs
+
+
+def places(browser: Visit) -> tuple[float, float]:
+    text = browser.get("/calibrate").text
+    found = re.findall(r'name="(t[12])" type="number" step="any" value="([^"]+)"', text)
+    values = {name: float(value) for name, value in found}
+    return values["t1"], values["t2"]
+
+
+def records(folder: StationFolder) -> list[CalibrationRecord]:
+    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+
+
+def test_the_whole_way_by_forms(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    assert line.verdicts()[:12] == ["NO_DECISION"] * 12
+    show_masters(browser, line)
+    t1, t2 = places(browser)
+    browser = page_of(line.folder)  # the page's process was started anew
+    browser.log_in("sato")
+    assert browser.submit("/calibrate/limits", t1=str(t1), t2=str(t2), do="accept").status_code == 303
+    assert "PIN of sato" in browser.get("/calibrate").text
+    signed = browser.submit("/calibrate/sign", pin=PIN, why="first time")
+    assert signed.headers["location"] == "/calibrate?step=confirm"
+    (record,) = records(line.folder)
+    assert (record.t1, record.t2, record.state, record.by, record.why) == (
+        t1,
+        t2,
+        "TRIAL",
+        "sato",
+        "first time",
+    )
+    assert len(record.good) == 12
+    assert sorted(name.split()[0] for name in record.masters) == ["M-01", "M-02", "M-03", "M-04", "M-05"]
+    assert read_calibrating(line.folder) is None
+    assert not read_masters(line.folder).registered
+    line.wait(lambda: line.state() == "RUNNING", "the station by its new record")
+    line.good(3)
+    assert line.verdicts()[:3] == ["OK"] * 3
+    assert "15 <small>/ 299" in browser.get("/calibrate").text
+
+
+def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line, good=25)
+    show_masters(browser, line)
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    (record,) = records(line.folder)
+    assert record.quality is not None
+    assert record.quality.pictures == 25
+    known = read_masters(line.folder).registered
+    assert sorted(known) == ["M-01", "M-02", "M-03", "M-04", "M-05"]
+    assert (line.folder.root / known["M-01"].picture).exists()
+    assert "masters must be shown first" in browser.get("/calibrate").text
+
+
+def test_a_master_that_would_pass_blocks_the_page_and_the_server(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    shown = browser.get("/calibrate/limits", params={"t1": "250", "t2": "250"}).text
+    assert "NG masters would pass: M-01" in shown
+    assert 'id="accept" disabled' in shown
+    refused = browser.submit("/calibrate/limits", t1="250", t2="250", do="accept")
+    assert refused.status_code == 409
+    assert "M-01" in refused.text
+    browser.submit("/calibrate/step", step="sign")  # past the button
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 409
+    assert not line.folder.records.exists()
+    assert read_calibrating(line.folder) is not None
+
+
+def test_thresholds_move_by_arrows_and_back_to_the_suggestion(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    t1, t2 = places(browser)
+    where = {"t1": str(t1), "t2": str(t2), "by": "0.5"}
+    browser.submit("/calibrate/limits", do="t1_down", **where)
+    assert places(browser) == (t1 - 0.5, t2)
+    assert "Nothing is proved" in browser.get("/calibrate").text
+    browser.submit("/calibrate/limits", do="t2_up", **where)
+    assert places(browser) == (t1, t2 + 0.5)
+    browser.submit("/calibrate/limits", do="t1_up", t1=str(t2), t2=str(t2), by="0.5")
+    assert places(browser) == (t2 + 0.5, t2 + 0.5)
+    browser.submit("/calibrate/limits", do="t2_down", t1=str(t1), t2=str(t1), by="0.5")
+    assert places(browser) == (t1 - 0.5, t1 - 0.5)
+    assert browser.submit("/calibrate/limits", do="place", t1="9", t2="8").status_code == 422
+    browser.submit("/calibrate/limits", do="suggest", **where)
+    assert places(browser) == (t1, t2)
+
+
+def test_a_doubtful_part_can_be_left_out_or_become_a_master(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    line.bad(0.9)
+    text = browser.get("/calibrate/shown").text
+    assert "Is this one good?" in text
+    (seq,) = re.findall(r"/calibrate/look/(\d+)", text)
+    assert "It is a good part" in browser.get(f"/calibrate/look/{seq}").text
+    browser.submit("/calibrate/label", seq=seq, kind="left")
+    assert "1 left out" in browser.get("/calibrate/shown").text
+    browser.submit("/calibrate/label", seq=seq)  # taken back
+    assert "Is this one good?" in browser.get("/calibrate/shown").text
+    browser.submit("/calibrate/label", seq=seq, kind="good")
+    assert "Is this one good?" not in browser.get("/calibrate/shown").text
+    browser.submit("/calibrate/label", seq=seq, kind="master", name="M-09", type="dent")
+    browser.submit("/calibrate/step", step="masters")
+    assert "<b>M-09</b> dent" in browser.get("/calibrate").text
+
+
+def test_parts_after_the_good_ones_do_not_count_as_good(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    browser.submit("/calibrate/step", step="masters")
+    line.good(4)
+    browser.submit("/calibrate/step", step="limits")
+    browser.submit("/calibrate/step", step="good")
+    assert "12 <small>/ 50" in browser.get("/calibrate/shown").text
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"kind": "master", "name": "M 1", "type": "dent"}, 422),
+        ({"kind": "master", "name": "M-1", "type": " "}, 422),
+        ({"kind": "other"}, 422),
+        ({"kind": "left", "seq": "1"}, 409),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    browser: Visit, line: ShownLine, said: dict[str, str], status: int
+) -> None:
+    begin(browser, line, good=1)
+    (seq,) = set(re.findall(r"/calibrate/look/(\d+)", browser.get("/calibrate/shown").text))
+    assert browser.submit("/calibrate/label", **{"seq": seq, **said}).status_code == status
+    assert browser.submit("/calibrate/step", step="masters").status_code == 409
+    assert browser.submit("/calibrate/begin").status_code == 409
+
+
+def test_nothing_can_be_done_where_no_calibration_goes_on(browser: Visit) -> None:
+    for path in ("step", "label", "limits", "sign"):
+        fields = {"seq": "1", "step": "sign", "pin": PIN, "why": "x"}
+        assert browser.submit(f"/calibrate/{path}", **fields).status_code == 409
+    assert browser.get("/calibrate/shown").status_code == 204
+    assert browser.get("/calibrate/limits?t1=1&t2=2").status_code == 409
+    assert browser.get("/calibrate/look/1").status_code == 404
+
+
+def test_signing_needs_pin_reason_and_a_second_person_where_one_is_wanted(line: ShownLine) -> None:
+    browser = page_of(line.folder, second_person=True)
+    browser.log_in("sato")
+    begin(browser, line)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    assert browser.submit("/calibrate/sign", pin=PIN, why="").status_code == 422
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 422
+    second = {"second_name": "abe", "second_pin": PIN}
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", **second).status_code == 303
+    assert records(line.folder)[0].by == "sato + abe"
+
+
+def test_another_bundle_meanwhile_is_not_signed_for(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    active = line.folder.active.resolve()
+    other = line.folder.bundles / ("e" * 64)
+    other.mkdir(exist_ok=True)
+    line.folder.activate(other)
+    try:
+        refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+    finally:
+        line.folder.activate(active)
+    assert refused.status_code == 503
+    assert "another bundle" in refused.text
+    assert not line.folder.records.exists()
+
+
+def test_a_station_that_gives_no_sign_of_life_is_not_calibrated(
+    browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_change, "_STALE_S", 0.0)
+    assert line.state() == "FAULT"
+    assert browser.submit("/calibrate/begin").status_code == 409
+    assert read_calibrating(line.folder) is None
+
+
+def test_begin_and_end_stand_in_the_audit(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line, good=0)
+    browser.submit("/calibrate/end")
+    rows = audit.read_audit(line.folder, PublicKey.load(line.folder.key.with_suffix(".pub")))
+    said = [(row["by"], row["new"]) for row in rows if row["what"] == "calibrating"][-2:]
+    assert said == [("sato", "begun: no part is released"), ("sato", "given up")]
+
+
+def test_a_view_is_drawn_saved_and_carried_away(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line, good=2)
+    line.wait(lambda: "data-drawing" in browser.get("/calibrate/view").text, "a picture to draw on")
+    (seq,) = re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate/view").text)
+    drawn = {"seq": seq, "roi": "10, 20, 200, 180", "ignore": "30,40 60,40 60,80\n100,100 120,100 120,130"}
+    assert browser.submit("/calibrate/view", **drawn).status_code == 303
+    saved = read_sight(line.folder.root / "view").view
+    assert tuple(saved.roi) == (10, 20, 200, 180)
+    assert saved.ignore[1] == ((100, 100), (120, 100), (120, 130))
+    assert 'value="10,20,200,180"' in browser.get("/calibrate/view").text
+    packed = zipfile.ZipFile(io.BytesIO(browser.get("/calibrate/view.zip").content))
+    assert json.loads(packed.read("view/view.json"))["frame_size"] == [256, 256]
+    assert packed.read("view/reference.png").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("roi", "ignore"),
+    [("0,0,900,900", ""), ("1,2,3", ""), ("a,b,c,d", ""), ("0,0,inf,9", ""), ("0,0,9,9", "1,1 2,2"), ("", "")],
+)
+def test_a_view_that_cannot_be_used_is_not_saved(
+    browser: Visit, line: ShownLine, roi: str, ignore: str
+) -> None:
+    begin(browser, line, good=1)
+    line.wait(lambda: "data-drawing" in browser.get("/calibrate/view").text, "a picture to draw on")
+    (seq,) = re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate/view").text)
+    view = line.folder.root / "view" / "view.json"
+    before = view.read_bytes() if view.exists() else b""
+    assert browser.submit("/calibrate/view", seq=seq, roi=roi, ignore=ignore).status_code == 422
+    assert (view.read_bytes() if view.exists() else b"") == before
+    assert browser.submit("/calibrate/view", seq="999999", roi="0,0,9,9").status_code == 404
+
+
+def test_without_a_station_nothing_begins(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    browser = visit()
+    browser.log_in("sato")
+    assert browser.submit("/calibrate/begin").status_code == 409
+    assert "No picture comes" in browser.get("/calibrate").text
+    assert browser.get("/calibrate/view").status_code == 200
+    assert browser.get("/calibrate/view.zip").status_code == 404
+    show_live(folder)
+    assert "Flicker" in browser.get("/calibrate").text
+    begin_calibrating(folder, "abe")
+    assert "abe calibrates this station" in browser.get("/calibrate").text
+    assert browser.submit("/calibrate/end").status_code == 303
+    assert read_calibrating(folder) is None
+
+
+def test_a_label_means_the_suggestion_again(people: StationFolder, visit: Callable[..., Visit]) -> None:
+    visit()
+    runs = Runs(people.root / "page.db")
+    runs.begin(Start("sato", "f" * 64, "int8", 0))
+    for change in (lambda: runs.label(5, Label("left")), lambda: runs.unlabel(5)):
+        runs.place(1.0, 2.0)
+        change()
+        run = runs.read()
+        assert run is not None
+        assert (run.t1, run.t2) == (None, None)

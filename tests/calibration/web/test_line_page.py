@@ -1,0 +1,179 @@
+"""The Line page, without a browser: what it tells, and that it never shows an old OK as a new one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from kenpin.calibration.web.line_alarms import active_alarms
+from kenpin.calibration.web.line_parts import count_parts, last_parts
+from kenpin.calibration.web.score_strip import HEIGHT, WIDTH, draw_strip
+from kenpin.edge_runtime.database import open_database
+from kenpin.errors import StoreError
+from kenpin.station_folder import StationFolder
+from tests.calibration.web.page_station import Visit, add_parts, raise_alarms, show_live
+
+
+@pytest.fixture
+def browser(visit: Callable[..., Visit]) -> Visit:
+    return visit()
+
+
+def test_a_station_that_nobody_started_is_shown_as_stopped(browser: Visit) -> None:
+    text = browser.get("/line").text
+    assert '<div class="state STOPPED">STOPPED</div>' in text
+    assert '<div class="verdict none" id="verdict">' in text
+
+
+def test_the_last_verdict_of_a_running_station(browser: Visit, folder: StationFolder) -> None:
+    add_parts(folder, ["OK", "OK", "NG"])
+    show_live(folder)
+    text = browser.get("/line/panel").text
+    assert '<div class="state RUNNING">RUNNING</div>' in text
+    assert '<div class="verdict NG" id="verdict">' in text
+    assert "101 %" in text
+    assert "A-00002" in text
+
+
+@pytest.mark.parametrize("state", ["DEGRADED", "FAULT", "CALIBRATING", "STARTING"])
+def test_why_a_station_does_not_run_is_told(browser: Visit, folder: StationFolder, state: str) -> None:
+    show_live(folder, state=state, reason="the <lamp> is out")
+    text = browser.get("/line/panel").text
+    assert f'<div class="state {state}">' in text
+    assert "the &lt;lamp&gt; is out" in text
+
+
+@pytest.mark.parametrize("ago_s", [6, -3600])  # silent, or from before the last boot
+def test_an_old_ok_is_not_shown_as_a_new_one(browser: Visit, folder: StationFolder, ago_s: int) -> None:
+    add_parts(folder, ["OK"])
+    show_live(folder, written_ns=time.monotonic_ns() - ago_s * 1_000_000_000)
+    text = browser.get("/line/panel").text
+    assert '<div class="state STOPPED">' in text
+    assert '<div class="verdict none" id="verdict">' in text
+
+
+def test_a_part_without_a_verdict_says_why_in_the_language(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    add_parts(folder, ["NO_DECISION"])
+    show_live(folder)
+    assert "das Bild ist unscharf" in visit(language="de").get("/line/panel").text
+    assert "画像がぼけています" in visit(language="ja").get("/line/panel").text
+
+
+def test_asking_for_the_picture_lets_the_station_write_it(browser: Visit, folder: StationFolder) -> None:
+    assert browser.get("/live.jpg").status_code == 404
+    assert (folder.run / "watched").exists()
+    show_live(folder)
+    answer = browser.get("/live.jpg")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.content == (folder.run / "live.jpg").read_bytes()
+
+
+def test_damaged_files_of_the_station_do_no_harm(browser: Visit, folder: StationFolder) -> None:
+    (folder.run / "live.json").write_text("{")
+    (folder.run / "station.json").write_text("[]")
+    folder.database.write_text("no database, but long enough to look like one" * 99)
+    raised = browser.get("/line")
+    assert raised.status_code == 200
+    assert "STOPPED" in raised.text
+
+
+def test_parts_of_the_last_hours_are_counted(folder: StationFolder) -> None:
+    # 12 hours at one part a minute; eight of them count.
+    add_parts(folder, ["NG"] * 240 + ["OK", "OK", "NG"] * 160, step_ms=60_000)
+    counted = count_parts(folder.database)
+    assert counted.verdicts == {"OK": 320, "NG": 160}
+    assert counted.total == 480
+    assert (counted.p50_ms, counted.p99_ms) == (61.0, 61.0)
+
+
+def test_counting_nothing(folder: StationFolder) -> None:
+    with pytest.raises(StoreError):
+        count_parts(folder.database)
+    open_database(folder.database).close()
+    assert count_parts(folder.database).total == 0
+    assert last_parts(folder.database) == []
+
+
+def test_the_last_parts_come_newest_first(folder: StationFolder) -> None:
+    add_parts(folder, ["OK"] * 70 + ["REVIEW"])
+    parts = last_parts(folder.database)
+    assert len(parts) == 60
+    assert (parts[0].part_id, parts[0].verdict) == ("A-00070", "REVIEW")
+
+
+def test_the_page_cannot_write_the_stations_database(browser: Visit, folder: StationFolder) -> None:
+    add_parts(folder, ["OK"])
+    show_live(folder)
+    before = folder.database.read_bytes()
+    for path in ("/line", "/line/panel", "/log", "/live.jpg"):
+        assert browser.get(path).status_code == 200
+    assert folder.database.read_bytes() == before
+
+
+def test_the_most_urgent_alarm_comes_first_and_settled_ones_are_not_shown(folder: StationFolder) -> None:
+    states = {
+        "disk_low": "UNACK",
+        "engine_integrity": "LATCH_ACKED",
+        "camera_lost": "ACKED",
+        "ng_rate": "RTN_UNACK",
+        "gpu_thermal": "NORM",
+        "score_drift": "SHELVED",
+    }
+    raise_alarms(folder, states)
+    keys = [alarm.spec.key for alarm in active_alarms(folder.database)]
+    assert keys == ["engine_integrity", "camera_lost", "ng_rate", "disk_low"]
+
+
+def test_alarms_are_told_with_what_to_do(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    raise_alarms(folder, {"camera_lost": "UNACK", "disk_low": "UNACK", "gpu_thermal": "ACKED"})
+    show_live(folder)
+    text = visit().get("/line/panel").text
+    assert "A camera delivers no pictures" in text
+    assert "Check the camera&#39;s cable and power" in text
+    assert "and 1 more" in text
+    assert "カメラのケーブルと電源を確認" in visit(language="ja").get("/line/panel").text
+
+
+def test_a_damaged_alarm_hides_no_other(folder: StationFolder) -> None:
+    raise_alarms(folder, {"camera_lost": "UNACK"})
+    with closing(open_database(folder.database)) as connection:
+        connection.execute("INSERT INTO alarm VALUES ('disk_low', '{'), ('unknown', '{}')")
+    assert [alarm.spec.key for alarm in active_alarms(folder.database)] == ["camera_lost"]
+
+
+def test_a_database_without_alarms_has_none(folder: StationFolder) -> None:
+    with closing(open_database(folder.database)) as connection:
+        connection.execute("DROP TABLE alarm")
+    assert active_alarms(folder.database) == []
+
+
+def test_scores_are_drawn_between_the_edges_and_in_order(folder: StationFolder) -> None:
+    add_parts(folder, ["OK", "REVIEW", "NG", "NO_DECISION"])
+    strip = draw_strip(last_parts(folder.database))
+    ok, review, bad, none = strip.dots
+    assert ok.x < review.x < bad.x < none.x
+    assert strip.t1_y is not None
+    assert strip.t2_y is not None
+    # Up is high: OK below T1, REVIEW between the two, NG above T2, no score at the bottom.
+    assert ok.y > strip.t1_y > review.y > strip.t2_y > bad.y
+    assert none.y == ok.y == max(dot.y for dot in strip.dots)
+    assert all(0 < dot.x < WIDTH and 0 < dot.y < HEIGHT for dot in strip.dots)
+
+
+def test_nothing_is_drawn_without_parts() -> None:
+    strip = draw_strip([])
+    assert (list(strip.dots), strip.t1_y, strip.t2_y) == ([], None, None)
+
+
+def test_no_page_is_larger_than_60_kb(browser: Visit, folder: StationFolder) -> None:
+    add_parts(folder, ["OK"] * 100)
+    raise_alarms(folder, {"camera_lost": "UNACK", "disk_low": "UNACK"})
+    show_live(folder)
+    files = sum(len(browser.get(f"/static/{name}").content) for name in ("page.css", "page.js", "icon.svg"))
+    for path in ("/line", "/log", "/login"):
+        assert len(browser.get(path).content) + files < 60_000

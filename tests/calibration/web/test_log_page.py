@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import pytest
+
+from kenpin import audit
+from kenpin.calibration.web.log_rows import LogRow, read_log, to_csv
+from kenpin.record import CalibrationRecord, append_record, head
+from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_key
+from tests.calibration.web.page_station import Visit
+
+
+def note(folder: StationFolder, *, what: str = "masters", new: str = "", why: str = "new lot") -> None:
+    audit.append(folder, audit.Entry(what, "sato", "before", new, why))
+
+
+def add_record(folder: StationFolder, rev: int) -> None:
+    fields = {"bundle_sha256": "7f" * 32, "precision": "int8", "t1": 0.35, "t2": 0.45, "method": "rank 1"}
+    shown = {"good": {}, "masters": {}, "false_calls": None, "caught": None, "software": "0.1.0"}
+    place = {"rev": rev, "created_ms": 1000 + rev, "by": "abe", "why": "first time"}
+    record = CalibrationRecord(**fields, **shown, **place, previous_sha256=head(folder.records))  # type: ignore[arg-type]
+    append_record(folder.records, record, station_key(folder))
+
+
+def test_nothing_was_changed_yet(visit: Callable[..., Visit]) -> None:
+    assert "Nothing was changed yet." in visit().get("/log").text
+
+
+def test_changes_come_newest_first_with_what_they_changed(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    note(folder, new="M-01")
+    note(folder, new="M-02 <dent>")
+    text = visit().get("/log").text
+    assert text.index("M-02 &lt;dent&gt;") < text.index("M-01")
+    for word in ("sato", "before", "new lot"):
+        assert word in text
+    assert "マスター" in visit(language="ja").get("/log").text
+
+
+def test_records_from_before_the_audit_are_told_and_later_ones_not_twice(folder: StationFolder) -> None:
+    add_record(folder, 1)
+    note(folder, what="thresholds", new="record 2, TRIAL, bundle 7f7f7f7f7f7f7f7f, T1 0.35, T2 0.45")
+    add_record(folder, 2)
+    log = read_log(folder)
+    assert log.fault == ""
+    assert [row.now.partition(",")[0] for row in log.rows] == ["record 2", "record 1"]
+    assert log.rows[1] == LogRow(
+        1001, "abe", "thresholds", "", "record 1, TRIAL, T1 0.35, T2 0.45", "first time"
+    )
+
+
+def test_the_hourly_signs_of_life_are_left_out(folder: StationFolder) -> None:
+    audit.checkpoint(folder, by="station")
+    note(folder)
+    assert [row.what for row in read_log(folder).rows] == ["masters"]
+
+
+@pytest.mark.parametrize("damaged", ["audit", "records"])
+def test_a_log_that_was_altered_says_so_and_shows_the_rest(
+    visit: Callable[..., Visit], folder: StationFolder, damaged: str
+) -> None:
+    add_record(folder, 1)
+    note(folder, new="M-01")
+    path = audit.audit_file(folder) if damaged == "audit" else folder.records
+    path.write_bytes(path.read_bytes().replace(b"sato", b"abe!").replace(b"first", b"third"))
+    text = visit().get("/log").text
+    assert "The log cannot be believed:" in text
+    assert ("first time" in text) == (damaged == "audit")
+    assert ("M-01" in text) == (damaged == "records")
+
+
+def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    for number in range(18):
+        note(folder, new=f"M-{number:02}")
+    browser = visit()
+    sheets = [browser.get(f"/log?sheet={k}").text for k in (1, 2, 3)]
+    assert [text.count("M-") for text in sheets] == [2 * 8, 2 * 8, 2 * 2]
+    assert "M-17" in sheets[0]
+    assert "M-00" in sheets[2]
+    assert browser.get("/log?sheet=99").text.count("M-00") == 2
+    assert browser.get("/log?sheet=x").status_code == 422
+
+
+def test_the_csv_holds_all_rows(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    for number in range(12):
+        note(folder, new=f"良品 {number}")
+    answer = visit().get("/log.csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="L2-03-log.csv"'
+    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert rows[0] == ["time", "who", "what", "was", "now", "why"]
+    assert rows[1][4] == "良品 11"
+    assert len(rows) == 13
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
+def test_what_somebody_typed_is_no_formula(text: str) -> None:
+    (_, row) = csv.reader(io.StringIO(to_csv([LogRow(0, "sato", "masters", "", "", text)]), newline=""))
+    assert row[-1] == f"'{text}"

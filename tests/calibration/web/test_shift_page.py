@@ -1,0 +1,157 @@
+"""The Shift check page: guided, without a way to try until it fits unseen, and nothing released meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import pytest
+
+from kenpin import audit
+from kenpin.calibrating import begin_calibrating, read_calibrating
+from kenpin.calibration.masters_book import remove_master
+from kenpin.calibration.masters_check import Suspect
+from kenpin.calibration.web.shift_state import suspects_csv
+from kenpin.events import now_ms
+from kenpin.masters import masters_due, read_masters
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import Made, add_masters, calibrate, inspect
+from tests.calibration.web.page_station import PIN, Visit
+
+SHOWN = Made(0.8, cause="calibrating"), Made(0.2, cause="calibrating")
+
+
+@pytest.fixture
+def checking(visit: Callable[..., Visit], folder: StationFolder) -> Visit:
+    """A technician at a station with two masters and a part that was released."""
+    calibrate(folder)
+    add_masters(folder)
+    inspect(folder, [Made(0.2)])
+    browser = visit()
+    browser.log_in("sato")
+    return browser
+
+
+def audited(folder: StationFolder) -> list[str]:
+    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    return [row["new"] for row in rows if row["what"] == "masters check"]
+
+
+def test_a_check_is_guided_to_its_end(checking: Visit, folder: StationFolder) -> None:
+    assert "M-01, M-02" in masters_due(folder, now_ms())
+    assert checking.submit("/shift/begin").status_code == 303
+    note = read_calibrating(folder)
+    assert note is not None
+    assert note.by == "sato"
+    for k in range(12):
+        panel = checking.get("/shift/panel").text
+        wanted = f"Show master M-0{k // 6 + 1}" if k % 2 == 0 else "Show a good part"
+        assert wanted in panel
+        assert f"{k} of 12 shown" in panel
+        assert 'data-done="no"' in panel
+        inspect(folder, [SHOWN[k % 2]])
+    assert 'data-done="yes"' in checking.get("/shift/panel").text
+    assert checking.submit("/shift/end").status_code == 303
+    assert masters_due(folder, now_ms()) == ""
+    assert read_calibrating(folder) is None
+    assert "The masters were shown in time." in checking.get("/shift").text
+    assert audited(folder) == ["passed"]
+
+
+def test_a_failed_check_lists_every_part_since_the_last_good_one(
+    checking: Visit, folder: StationFolder
+) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, SHOWN * 6)
+    checking.submit("/shift/end")
+    inspect(folder, [Made(0.1), Made(0.2), Made(0.9)])
+    checking.submit("/shift/begin")
+    inspect(folder, [*SHOWN * 5, Made(0.3, cause="calibrating"), SHOWN[1]])
+    assert "1 wrong" in checking.get("/shift").text
+    checking.submit("/shift/end")
+    text = checking.get("/shift").text
+    assert "Parts in doubt: 3" in text
+    assert "Released of them: 2" in text
+    assert "Master M-02 was" in text
+    rows = list(csv.DictReader(io.StringIO(checking.get("/shift/suspects.csv").text.lstrip("\ufeff"))))
+    assert [(row["part_id"], row["verdict"]) for row in rows] == [
+        ("A-00014", "OK"),
+        ("A-00015", "OK"),
+        ("A-00016", "NG"),
+    ]
+    assert masters_due(folder, now_ms()) == "the last check of the masters failed"
+    assert audited(folder) == ["passed", "FAILED, 1 of 12 showings"]
+
+
+def test_parts_that_were_under_way_count_for_nothing(checking: Visit, folder: StationFolder) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, [Made(0.2), Made(0.2)])
+    assert "0 of 12 shown" in checking.get("/shift/panel").text
+    inspect(folder, [SHOWN[0]])
+    assert "1 of 12 shown" in checking.get("/shift/panel").text
+
+
+def test_nothing_is_written_down_before_all_was_shown(checking: Visit, folder: StationFolder) -> None:
+    assert checking.submit("/shift/end").status_code == 409
+    checking.submit("/shift/begin")
+    inspect(folder, [*SHOWN * 5, SHOWN[0]])
+    assert checking.submit("/shift/end").status_code == 409
+    assert read_masters(folder).last is None
+
+
+def test_giving_up_is_signed_and_kept(checking: Visit, folder: StationFolder) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, [SHOWN[1], SHOWN[1]])
+    assert "2 of 12, 1 of them" in checking.get("/shift/give-up").text
+    assert checking.submit("/shift/give-up", why="wrong part", pin="not-this").status_code == 401
+    assert read_calibrating(folder) is not None
+    checking.submit("/login", name="abe", pin=PIN)
+    assert checking.submit("/shift/give-up", why="wrong part", pin=PIN).status_code == 303
+    assert read_calibrating(folder) is None
+    assert audited(folder) == ["given up after 2 of 12 showings, 1 of them wrong"]
+    assert checking.get("/shift/panel").status_code == 404
+
+
+def test_a_check_of_other_masters_is_void(checking: Visit, folder: StationFolder) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, SHOWN * 6)
+    remove_master(folder, "M-02", by="abe", why="lost")
+    assert "begin anew" in checking.get("/shift").text
+    assert checking.submit("/shift/end").status_code == 409
+    assert read_masters(folder).last is None
+
+
+def test_there_must_be_something_to_check_and_nobody_else_at_it(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    browser = visit()
+    browser.log_in("sato")
+    assert "No master is registered" in browser.submit("/shift/begin").text
+    add_masters(folder)
+    assert "no thresholds yet" in browser.submit("/shift/begin").text
+    calibrate(folder)
+    inspect(folder, [Made(0.2)])
+    begin_calibrating(folder, "abe")
+    assert browser.submit("/shift/begin").status_code == 409
+    note = read_calibrating(folder)
+    assert note is not None
+    assert note.by == "abe"
+
+
+def test_a_check_outlives_the_page(checking: Visit, visit: Callable[..., Visit], folder: StationFolder) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, SHOWN)
+    assert "2 of 12 shown" in visit().get("/shift").text
+
+
+def test_pictures_of_masters_are_shown(checking: Visit) -> None:
+    assert checking.get("/shift/master/M-01").headers["content-type"] == "image/jpeg"
+    for name in ("M-99", "..%2Fstation.key"):
+        assert checking.get(f"/shift/master/{name}").status_code == 404
+
+
+def test_a_spreadsheet_takes_no_identity_for_a_formula() -> None:
+    text = suspects_csv([Suspect(7, "=1+1", 0, "OK", released=True)])
+    assert text.splitlines()[1] == "7,'=1+1,0,OK,True"
