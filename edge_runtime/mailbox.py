@@ -1,0 +1,142 @@
+"""A subscriber's connection: paho behind callbacks that only enqueue, and acknowledgements by hand.
+
+It speaks MQTT 3.1.1, which every broker knows. A broker sends only so many messages without an acknowledgement
+(mosquitto: 20), so they cannot pile up here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.errors import BrokerError
+
+_SUBSCRIBED_S = 10.0
+_KEEPALIVE_S = 15
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message that arrived.
+
+    Attributes:
+        connection: Number of the connection that it came through.
+        mid: Its number on that connection.
+        qos: 0 or 1.
+        topic: The whole topic.
+        body: The payload, as it came.
+    """
+
+    connection: int
+    mid: int
+    qos: int
+    topic: str
+    body: bytes
+
+
+class Mailbox:
+    """What arrives for a client; the connection comes back by itself.
+
+    Args:
+        broker: Where to connect, and as whom.
+        filters: Topics to subscribe to, QoS 1.
+        is_kept: Whether the broker keeps messages while there is no connection.
+    """
+
+    def __init__(self, broker: BrokerAddress, filters: tuple[str, ...], *, is_kept: bool) -> None:
+        self._broker = broker
+        self._filters = [(topic, 1) for topic in filters]
+        self._letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()
+        self._connection = 0
+        self._answered = threading.Event()
+        self._refusal = ""
+        self._client = self._make_client(is_kept=is_kept)
+
+    def open(self) -> None:
+        """Connect and subscribe.
+
+        Raises:
+            BrokerError: The broker does not answer, or refuses.
+        """
+        self._client.connect_async(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S)
+        self._client.loop_start()
+        is_answered = self._answered.wait(_SUBSCRIBED_S)
+        if is_answered and not self._refusal:
+            return
+        self.close()
+        raise BrokerError(
+            f"the broker does not take the subscription: {self._refusal or 'it does not answer'}",
+            where=f"{', '.join(topic for topic, _ in self._filters)} at {self._broker}",
+            cure="check the address, the login and what the broker's rules let this client read",
+        )
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.disconnect()
+        # paho's thread goes on for ever while it believes that a message is on its way.
+        self._client.drop_out_messages()
+        with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
+            self._client.loop_stop()
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be taken now."""
+        return self._letters.empty()
+
+    def take(self, *, timeout_s: float) -> Letter | None:
+        """The next message, `None` where none came in time."""
+        try:
+            return self._letters.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def acknowledge(self, letter: Letter) -> None:
+        """Tell the broker that a message was dealt with; one of a former connection comes again instead."""
+        if letter.connection == self._connection:  # on a new one its number may be another message's
+            self._client.ack(letter.mid, letter.qos)
+
+    def post(self, topic: str, body: str) -> None:
+        """Publish, where there is a connection; what cannot be sent now is not kept."""
+        if self._client.is_connected():
+            self._client.publish(topic, body, qos=1)
+
+    def _make_client(self, *, is_kept: bool) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._broker.client_id,
+            clean_session=not is_kept,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            manual_ack=True,
+        )
+        client.suppress_exceptions = True  # an exception in a callback would end paho's thread silently
+        if self._broker.tls is not None:
+            client.tls_set_context(self._broker.tls)
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, self._broker.password)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+        self._connection += 1
+        if code.is_failure:
+            self._refusal = str(code)
+            self._answered.set()
+        else:
+            client.subscribe(self._filters)
+
+    def _on_subscribe(self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _p: Any) -> None:
+        self._refusal = next((str(code) for code in codes if code.is_failure), "")
+        self._answered.set()
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        letter = Letter(self._connection, message.mid, message.qos, message.topic, bytes(message.payload))
+        self._letters.put(letter)
