@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY  := $(VENV)/.dev-ready
 
-.PHONY: demo test check check-export nvidia peers bench bench-train bench-ablation bench-few bench-edge bench-gate bench-station soak badday clean
+.PHONY: demo test check check-export nvidia peers bench bench-train bench-ablation bench-few bench-edge bench-gate bench-mqtt bench-station soak badday clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_READY)
@@ -65,6 +65,9 @@ bench-few: $(DEV_READY)
 bench-edge: $(DEV_READY)
 	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
 	$(BIN)/python benchmarks/engine_overhead.py
+
+bench-mqtt: $(DEV_READY)
+	$(BIN)/python -m benchmarks.mqtt $(ARGS)
 
 bench-station: $(DEV_READY)
 	$(BIN)/python -m benchmarks.station_overhead

@@ -164,7 +164,7 @@ class Rig:
         self.folder = folder
         self.broker = Broker(root / "broker")
         self.broker.start()
-        self.subscriber = Subscriber(self.broker.port, "plant/line/st1/event/anomaly")
+        self.subscriber = Subscriber(self.broker.port, "plant/line/st1/event/#")
         self.line = Line(folder, rate=rate)
         self.output_log = root / "outputs.jsonl"
         self.config = root / "station.toml"

@@ -73,9 +73,8 @@ class BackgroundBuild:
     def _watch(self) -> None:
         said = self._follow()
         if self._process.returncode == 0:
-            self.told = "the engine is built; restart the station to use it"
-            # A warning, as somebody has to do something.
-            _log.warning("The engine is built; restart the station to use it.")
+            self.told = "the engine is built"
+            _log.warning("The engine is built.")
         elif not self._ended_by_us:
             last = " ".join(said.split())[-600:]
             self.told = "the engine was not built"

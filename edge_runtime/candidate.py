@@ -58,6 +58,11 @@ class Candidate:
         self._thread = threading.Thread(target=self._run, name="candidate", daemon=True)
         self._thread.start()
 
+    @property
+    def told(self) -> str:
+        """How the building of its engine goes, for a person; empty where none is built."""
+        return self._build.told if self._build is not None else ""
+
     def close(self) -> None:
         """Give back what it holds. Not to be called once its engine is in use."""
         self._is_closed = True
@@ -117,7 +122,6 @@ class Candidate:
         # The first run of an engine may take longer: it is no measure.
         slowest = sorted(times_ms[len(frames) :])[-1]
         if slowest > self._proof.limit_ms:
-            return (
-                f"the engine takes {slowest:.0f} ms for a frame, a verdict may take {self._proof.limit_ms:g} ms"
-            )
+            allowed = f"a verdict may take {self._proof.limit_ms:g} ms"
+            return f"the engine takes {slowest:.0f} ms for a frame, {allowed}"
         return ""

@@ -9,22 +9,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from kenpin.activation import Activation, change_activation, read_activation
+from kenpin.activation import Activation, Task, change_activation, read_activation
+from kenpin.audit import Entry, append
 from kenpin.bundle import open_bundle
 from kenpin.edge_runtime.candidate import Candidate, Proof
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
-from kenpin.edge_runtime.readiness import Readiness, check_readiness
+from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds, with_record
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.errors import KenpinError
+from kenpin.masters import masters_file
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 TRIAL_PARTS, TRIAL_S = 200, 900.0
 STARTS = 3  # a bundle with which the station ends so often in its trial is given up
 FAULTS = 3  # so is one with which so many parts got no decision
-_BLAMED = ("engine", "score", "not_ready", "deadline")  # causes that the bundle answers for; a camera's are not
+_DUE_EVERY_S = 10.0
+_BLAMED = ("engine", "score", "not_ready", "deadline")  # what the bundle answers for; a camera is not
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +70,19 @@ def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> 
         after = step(before)
     if after.reason and after.reason != before.reason:
         _log.warning("The bundle %s was given up: %s", after.left[:16], after.reason)
+    if (after.current, after.state, after.left) != (before.current, before.state, before.left):
+        _note(folder, before, after)
     return after
+
+
+def _note(folder: StationFolder, before: Activation, after: Activation) -> None:
+    """Write it to the audit. The station does not wait for a disk that takes nothing."""
+    old, new = (f"{a.current[:16]} {a.state}" for a in (before, after))
+    why = f"{after.left[:16]} was given up: {after.reason}" if after.left != before.left else ""
+    try:
+        append(folder, Entry("bundle", "station", old=old, new=new, why=why))
+    except KenpinError as error:
+        _log.warning("The change of bundles is not in the audit: %s", error)
 
 
 class Changeover:
@@ -75,8 +91,8 @@ class Changeover:
     Args:
         proof: What a bundle is held to.
         activation: What is in force, from `begin`.
-        judge: The judge of the bundle in force.
-        make_judge: Makes the judge of another one.
+        ready: What was found of it.
+        make_judge: Makes the judge that works with what was found.
 
     Attributes:
         judge: Who decides on the next part.
@@ -84,17 +100,25 @@ class Changeover:
     """
 
     def __init__(
-        self, proof: Proof, activation: Activation, judge: Judge, make_judge: Callable[[Readiness], Judge]
+        self,
+        proof: Proof,
+        activation: Activation,
+        ready: Readiness,
+        make_judge: Callable[[Readiness], Judge],
     ) -> None:
-        self.judge = judge
         self.shadow: Shadow | None = None
         self._proof = proof
         self._activation = activation
         self._make_judge = make_judge
-        self._before: Judge | None = None  # stays loaded in the trial: going back takes no time
+        self._ready = ready  # apart from the note that somebody calibrates
+        self._before: Readiness | None = None  # stays loaded in the trial: going back takes no time
         self._candidate: Candidate | None = None
-        self._seen_ns = 0
+        self._seen: tuple[int, ...] = ()
+        self._due_s = 0.0
         self._begin_trial()
+        self.judge = self._judge()
+        if ready.build is not None:
+            self._candidate = Candidate(activation.current, proof)
 
     def come_round(self) -> None:
         """Between two parts: do what is wanted and can be done at once."""
@@ -115,7 +139,7 @@ class Changeover:
             self._faults.append(decision.reason)
             if len(self._faults) >= FAULTS:
                 self._go_back(f"{FAULTS} parts got no decision, the last one because: {decision.reason}")
-        elif decision.scored is not None:
+        elif not decision.cause:
             self._parts += 1
             if self._parts >= TRIAL_PARTS:
                 self._prove()
@@ -128,8 +152,8 @@ class Changeover:
     def close(self) -> None:
         """Give back the engines."""
         self._drop_candidate()
-        for judge in (self._before, self.judge):
-            _close(judge)
+        for ready in (self._before, self._ready):
+            _close(ready)
 
     def numbers(self) -> dict[str, float]:
         """What it tells others."""
@@ -142,27 +166,69 @@ class Changeover:
             }
         return told
 
+    @property
+    def told(self) -> str:
+        """How the building of an engine goes, for a person; empty where none is built."""
+        return self._candidate.told if self._candidate is not None else ""
+
+    def _judge(self) -> Judge:
+        return self._make_judge(with_holds(self._ready, self._proof.folder))
+
     def _follow(self) -> None:
-        """See what the command line has written."""
-        try:
-            written_ns = self._proof.folder.activation.stat().st_mtime_ns
-        except OSError:
+        """See what the command line and the page have written."""
+        folder = self._proof.folder
+        paths = (folder.activation, folder.records, folder.calibrating, folder.paused, masters_file(folder))
+        seen = tuple(_written_ns(path) for path in paths)
+        if seen == self._seen:
+            self._look_at_the_clock()
             return
-        if written_ns == self._seen_ns:
-            return
-        self._seen_ns = written_ns
-        now = read_activation(self._proof.folder)
+        if self._seen[1:] != seen[1:]:
+            self._ready = with_record(self._ready, folder)
+            self.judge = self._judge()
+        self._seen = seen
+        now = read_activation(folder)
         # What runs is this process's matter; the file may be behind, after a disk that took nothing.
         self._activation = self._activation.wanting(now.candidate, now.task)
-        if self._candidate is not None and self._candidate.sha256 != now.candidate:
-            self._drop_candidate()
-        if now.task != "shadow":
+        if self._ready.engine is None:
+            self._activation = now  # there may be a first bundle now
+        self._get(now.candidate, now.task)
+
+    def _look_at_the_clock(self) -> None:
+        """Masters come due by themselves."""
+        if time.monotonic() < self._due_s:
+            return
+        self._due_s = time.monotonic() + _DUE_EVERY_S
+        held = with_holds(self._ready, self._proof.folder)
+        if held.fault != self.judge.ready.fault:
+            self.judge = self._make_judge(held)
+
+    def _get(self, wanted: str, task: Task) -> None:
+        """Load what is wanted, where it is not what is loaded already."""
+        if task != "shadow":
             self._end_shadow()
-        if self._candidate is None and now.candidate not in ("", self._activation.current):
-            self._candidate = Candidate(now.candidate, self._proof)
+        current = self._activation.current
+        if wanted in ("", current) and self._needs_other_engine():
+            wanted = current
+        elif wanted == current:
+            wanted = ""
+        if self._candidate is not None and self._candidate.sha256 != (wanted or current):
+            self._drop_candidate()
+        if self._candidate is None and wanted:
+            self._candidate = Candidate(wanted, self._proof)
+
+    def _needs_other_engine(self) -> bool:
+        """Whether there is none, or the technician has calibrated another model of the bundle that runs."""
+        model, record = self._ready.model, self._ready.record
+        if model is None:
+            return True
+        if record is None or record.bundle_sha256 != model.bundle_sha256:
+            return False
+        return record.precision != model.precision
 
     def _use(self, candidate: Candidate, ready: Readiness) -> None:
-        if ready.fault:
+        if candidate.sha256 == self._activation.current:
+            self._renew(ready)
+        elif ready.fault:
             self._drop_candidate()
             self._activation = _change(self._proof.folder, lambda was: was.refused(ready.fault))
         elif self._activation.task == "shadow" and self.shadow is None:
@@ -170,22 +236,37 @@ class Changeover:
         elif self._activation.task == "activate" and self._activation.state != "trial":
             self._take(candidate, ready)
 
+    def _renew(self, ready: Readiness) -> None:
+        """The same bundle, by another engine: one that was built meanwhile, or of another precision."""
+        if ready.engine is None or ready.fault:
+            _log.warning("The engine stays as it is: %s", ready.fault)
+            self._drop_candidate()
+            return
+        self._candidate = None
+        old, self._ready = self._ready, ready
+        self.judge = self._judge()
+        _close(old)
+        _log.warning("The %s engine on %s decides from here on.", ready.engine.precision, ready.engine.runtime)
+
     def _take(self, candidate: Candidate, ready: Readiness) -> None:
         """The candidate decides from the next part on."""
         trusted = [PublicKey.load(path) for path in self._proof.trusted]
         try:
             manifest = open_bundle(self._proof.folder.bundles / candidate.sha256, trusted).manifest
+            before = self._activation
             self._activation = change_activation(
                 self._proof.folder,
                 lambda was: was.running(candidate.sha256, manifest, on_trial=bool(was.current)),
             )
+            _note(self._proof.folder, before, self._activation)
         except (KenpinError, OSError) as error:
             self._drop_candidate()
             reason = f"it could not be activated: {error}"
             self._activation = _change(self._proof.folder, lambda was: was.refused(reason))
             return
         self._candidate = None
-        self._before, self.judge = self.judge, self._make_judge(ready)
+        self._before, self._ready = self._ready, ready
+        self.judge = self._judge()
         _log.warning("The bundle %s decides from here on, on trial.", candidate.sha256[:16])
         self._begin_trial()
 
@@ -201,10 +282,11 @@ class Changeover:
         _log.warning("The bundle %s has passed its trial.", self._activation.current[:16])
 
     def _go_back(self, reason: str) -> None:
-        failed = self.judge
+        failed = self._ready
         self._activation = _change(self._proof.folder, lambda was: was.gone_back(reason))
-        self.judge = self._before or self._make_judge(_ready(self._proof, self._activation))
+        self._ready = self._before or _ready(self._proof, self._activation)
         self._before = None
+        self.judge = self._judge()
         _close(failed)
 
     def _drop_candidate(self) -> None:
@@ -220,6 +302,13 @@ class Changeover:
             self.shadow = None
 
 
-def _close(judge: Judge | None) -> None:
-    if judge is not None and judge.ready.engine is not None:
-        judge.ready.engine.close()
+def _written_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _close(ready: Readiness | None) -> None:
+    if ready is not None and ready.engine is not None:
+        ready.engine.close()

@@ -16,12 +16,14 @@ from rich.table import Table
 
 from kenpin.config import StationConfig, load_config
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.processes import run_processes
 from kenpin.edge_runtime.roles import run_role
 from kenpin.edge_runtime.station import Report, Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.supervisor import end_with_parent
+from kenpin.errors import ConfigError
 from kenpin.station_folder import StationFolder
 
 _PAGE = 500
@@ -63,6 +65,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
         run_role(role, config, max_parts=max_parts, on_part=_tell)
         return
     if single_process:
+        _refuse_alone(config)
         report = _run_here(config, max_parts)
     else:
         report = run_processes(config, config_path, source_url=source_url, max_parts=max_parts)
@@ -70,6 +73,16 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
         click.echo(json.dumps(_document(report)))
     else:
         _print_table(report)
+
+
+def _refuse_alone(config: StationConfig) -> None:
+    """What the publisher's own process does cannot be had without it, and must not be left out unseen."""
+    for name, is_wanted in (
+        ("output.mqtt", config.output.mqtt),
+        ("sparkplug.enabled", config.sparkplug.enabled),
+    ):
+        if is_wanted:
+            raise ConfigError(f"{name} needs a process of its own", cure="leave out --single-process")
 
 
 def _run_here(config: StationConfig, max_parts: int | None) -> Report:
@@ -104,7 +117,8 @@ def events(state: Path, since: int, watch: bool, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(entry.payload()))
         else:
-            click.echo(_event_line(entry), err=True)
+            fate = "waiting" if entry.acked_ms is None else "sent"
+            click.echo(f"{event_line(entry.topic, entry.payload())}  {fate}", err=True)
 
 
 def _tell(part: Part) -> None:
@@ -166,12 +180,3 @@ def _follow(state: Path, since: int) -> Iterator[Entry]:
             since = entry.seq + 1
             yield entry
         time.sleep(_POLL_S)
-
-
-def _event_line(entry: Entry) -> str:
-    event = entry.payload()
-    fate = "waiting" if entry.acked_ms is None else "sent"
-    return (
-        f"{entry.seq:>8}  {event['ts']}  {event['verdict']:<6} {event['part_id']}  "
-        f"score {event['score']:.4g} (threshold {event['threshold']:.4g})  {fate}"
-    )

@@ -35,6 +35,8 @@ class Snapshot:
         infer_ms_p50: Median of the time the engine took.
         infer_ms_p99: Its 99th percentile.
         elapsed_s: Time since the start.
+        score_psi: How far the scores have moved from the calibration's, as a population stability index.
+        temperature_c: Highest temperature of the machine in degrees Celsius; 0 = not known.
     """
 
     parts: Mapping[Verdict, int]
@@ -46,6 +48,8 @@ class Snapshot:
     infer_ms_p50: float
     infer_ms_p99: float
     elapsed_s: float
+    score_psi: float = 0.0
+    temperature_c: float = 0.0
 
     @classmethod
     def from_vitals(cls, vitals: Vitals) -> Snapshot:
@@ -66,6 +70,8 @@ class Snapshot:
             milliseconds("engine_seconds", "0.5"),
             milliseconds("engine_seconds", "0.99"),
             numbers.get("elapsed_seconds", 0.0),
+            numbers.get("score_psi", 0.0),
+            numbers.get("temperature_celsius", 0.0),
         )
 
     def numbers(self) -> dict[str, float]:
@@ -78,6 +84,7 @@ class Snapshot:
         found[_series("decision_seconds", quantile="0.99")] = self.latency_ms_p99 / 1000
         found[_series("engine_seconds", quantile="0.5")] = self.infer_ms_p50 / 1000
         found[_series("engine_seconds", quantile="0.99")] = self.infer_ms_p99 / 1000
+        found |= {"score_psi": self.score_psi, "temperature_celsius": self.temperature_c}
         return {**found, "events_total": self.events, "elapsed_seconds": self.elapsed_s}
 
     @property
@@ -104,6 +111,7 @@ class Counters:
         self._infers = deque[float](maxlen=_TIMES)
         self._recent = deque[Verdict](maxlen=_RATE_PARTS)
         self._start_s = time.monotonic()
+        self._gauges = (0.0, 0.0)
 
     def add(self, decision: Decision, *, has_event: bool) -> None:
         """Count a part."""
@@ -125,6 +133,10 @@ class Counters:
             self._latencies.append(latency_ms)
             self._infers.append(infer_ms)
 
+    def note(self, *, score_psi: float, temperature_c: float) -> None:
+        """Take what the watchman measured."""
+        self._gauges = (score_psi, temperature_c)
+
     def ng_rate_with(self, verdict: Verdict) -> float:
         """Share of NG among the last 100 decided parts, the one in hand included."""
         with self._lock:
@@ -144,7 +156,8 @@ class Counters:
             events,
             *_percentiles(latencies),
             *_percentiles(infers),
-            elapsed_s=time.monotonic() - self._start_s,
+            time.monotonic() - self._start_s,
+            *self._gauges,
         )
 
 

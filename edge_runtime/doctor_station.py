@@ -8,14 +8,16 @@ import statistics
 import subprocess
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
-from kenpin.edge_runtime.quality_gate import QualityGate
+from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull
@@ -23,6 +25,7 @@ from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
 from kenpin.frame import Frame, decode_picture
+from kenpin.masters import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
@@ -100,6 +103,12 @@ def _trusted(config: StationConfig) -> list[PublicKey]:
 def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
     found = open_bundle(folder.installed(), _trusted(config))
     words = f"{found.manifest.product} {found.manifest.version}, signed by {found.signed_by}"
+    activation = read_activation(folder)
+    if activation.state == "trial":
+        words += ", on trial"
+    if activation.left and activation.reason:
+        given_up = f"{words}; {activation.left[:16]} was given up: {activation.reason}"
+        return warned("bundle", given_up, "have that bundle mended; kenpin bundle list shows all")
     age_days = (now_ms() - found.manifest.created_ms) // _DAY_MS
     if age_days > _OLD_DAYS:
         return warned("bundle", f"{words}, {age_days} days old", "ask whether there is a newer one")
@@ -118,6 +127,8 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
         what, _, cure = ready.fault.rpartition("; ")
         return failed("calibration", what or ready.fault, cure if what else "see the lines above")
     assert ready.record is not None
+    if due := masters_due(folder, now_ms()):
+        return failed("calibration", due, "show them: kenpin masters check")
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"
     if ready.record.quality is None:
         cure = "calibrate again with 20 or more pictures: kenpin calibrate fit"
@@ -162,9 +173,11 @@ def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
     ready = _ready(config, folder)
     if ready.engine is not None:
         ready.engine.close()
-    limits = ready.record.quality if ready.record is not None and url == config.source.url else None
-    gate = QualityGate(limits, live=source.live)
-    findings = [found[1] for frame in frames if (found := gate.check(frame.image)) is not None]
+    if url != config.source.url and ready.record is not None:  # its limits are those of the first camera
+        ready = replace(ready, record=ready.record.model_copy(update={"quality": None}))
+    limits = ready.record.quality if ready.record is not None else None
+    look = Look(ready, cameras=[source.camera], live=[source.camera] if source.live else [])
+    findings = [seen.finding for frame in frames if (seen := look.at(frame)).finding]
     if findings:
         return failed(name, f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
     return passed(name, words + ("; as at the sign-off" if limits is not None else ""))

@@ -40,17 +40,19 @@ class Evidence:
     Args:
         images: The folder of pictures; made where it is missing.
         section: Which to keep, and how much room they have.
+        asked: A file that lies there while somebody wants the next picture, whatever becomes of the part.
 
     Attributes:
         dropped: Pictures that were not kept: too many at a time, or the disk refused them.
         bytes: Size of all pictures.
     """
 
-    def __init__(self, images: Path, section: EvidenceSection) -> None:
+    def __init__(self, images: Path, section: EvidenceSection, *, asked: Path | None = None) -> None:
         self.dropped = 0
         self.bytes = 0
         self._images = images
         self._section = section
+        self._asked = asked
         self._files: deque[tuple[Path, int]] = deque()  # oldest first
         self._queue: queue.Queue[tuple[str, Image] | None] = queue.Queue(_QUEUE)
         self._written: deque[tuple[str, str]] = deque(maxlen=1000)
@@ -61,8 +63,15 @@ class Evidence:
     def name_for(self, verdict: Verdict) -> str:
         """Where the picture of a part with this verdict will be, below the folder; empty if none is kept."""
         keep = self._section.keep
+        if self._asked is not None and self._asked.exists():
+            self._asked.unlink(missing_ok=True)
+            return self.name_any(verdict)
         if keep == "none" or (keep == "stopped" and verdict is Verdict.OK):
             return ""
+        return self.name_any(verdict)
+
+    def name_any(self, _verdict: Verdict) -> str:
+        """The same for a part whose picture is kept whatever becomes of it, as in a calibration."""
         now = now_ms()
         day = datetime.fromtimestamp(now / 1000, timezone.utc)
         return f"{day:%Y-%m-%d}/{uuid7(now)}.png"

@@ -20,6 +20,7 @@ from kenpin.edge_runtime.store import Part
 from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
 from kenpin.frame import Frame, Image
+from kenpin.view import Box
 
 # The worst view of a part decides: bad is bad, whatever the other cameras say, and OK needs all of them.
 _WORSE = (Verdict.OK, Verdict.REVIEW, Verdict.NO_DECISION, Verdict.MISSED, Verdict.NG)
@@ -35,16 +36,18 @@ class Inspection:
         part: What will be stored.
         event: What will be published with it.
         image: The deciding frame's picture; `None` without a frame.
+        box: What of it the anomaly map covers; `None` without a map.
     """
 
     part: Part
     event: Anomaly | None = None
     image: Image | None = None
+    box: Box | None = None
 
     def without_decision(self, reason: str, cause: str) -> Inspection:
         """The same part after something failed that an OK needs."""
         decision = Decision(Verdict.NO_DECISION, reason, self.part.decision.scored, cause)
-        return Inspection(replace(self.part, decision=decision), image=self.image)
+        return Inspection(replace(self.part, decision=decision), image=self.image, box=self.box)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class _Judged:
     decision: Decision
     infer_ms: float = 0.0
     region: Region | None = None
+    box: Box | None = None
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -107,9 +111,9 @@ class Judge:
         part = self._part(shot, worst)
         image = worst.item.image if isinstance(worst.item, Frame) else None
         if part.decision.verdict not in (Verdict.NG, Verdict.REVIEW):
-            return Inspection(part, image=image)
+            return Inspection(part, image=image, box=worst.box)
         ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
-        return Inspection(part, announce.anomaly(self._desk.identity, part, ng_rate=ng_rate), image)
+        return Inspection(part, announce.anomaly(self._desk.identity, part, ng_rate=ng_rate), image, worst.box)
 
     def too_late(self, part: Part) -> str:
         """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""
@@ -144,14 +148,14 @@ class Judge:
         decision = decide(scored, ready.model, ready.record)
         if ready.fault:
             # Scored all the same: thresholds can be fitted to stored scores.
-            decision = Decision(Verdict.NO_DECISION, ready.fault, scored, "not_ready")
+            decision = Decision(Verdict.NO_DECISION, ready.fault, scored, ready.cause)
         stuck = self.look.stuck(frame.camera, scored.score)
         if stuck:
             decision = Decision(Verdict.NO_DECISION, stuck, scored, "score")
         region = None
         if decision.verdict in (Verdict.NG, Verdict.REVIEW):
             region = seen.region(scored.anomaly_map)
-        return _Judged(frame, decision, infer_ms, region)
+        return _Judged(frame, decision, infer_ms, region, seen.box)
 
     def _part(self, shot: Shot, judged: _Judged) -> Part:
         item, ready = judged.item, self.ready

@@ -18,7 +18,7 @@ from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.station import DRAIN_S, Report
 from kenpin.edge_runtime.supervisor import Supervisor
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.events import now_ms
+from kenpin.events import Anomaly, now_ms
 from kenpin.station_folder import StationFolder
 
 
@@ -71,7 +71,7 @@ def _report(folder: StationFolder, start_ms: int) -> Report:
         outbox = Outbox(connection)
         return Report(
             Snapshot.from_vitals(station),
-            outbox.acked_since(start_ms),
+            outbox.acked_since(start_ms, Anomaly.topic),
             outbox.depth(),
             station.texts.get("precision", ""),
             station.session_id,

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kenpin.bundle import Bundle, open_bundle
+from kenpin.calibrating import read_calibrating
 from kenpin.edge_runtime.decide import Model, why_not
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.errors import KenpinError
+from kenpin.events import now_ms
+from kenpin.hold import read_hold
+from kenpin.masters import masters_due
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
+# Words for why nothing is released although all is there.
+CALIBRATING, PAUSED, MASTERS_DUE = "calibrating", "paused", "masters_due"
+
 
 @dataclass(frozen=True)
 class Readiness:
-    """What was found at the start. What is missing stays missing until the next start.
+    """What was found.
 
     Attributes:
         engine: The engine, proven on the golden frames.
@@ -28,6 +35,7 @@ class Readiness:
         fault: Why no part can be judged, with the cure; empty when all is there and belongs together.
         note: Why the engine is not TensorRT although the station has it; empty otherwise.
         build: The precision to build a TensorRT engine of; `None` = nothing to build.
+        cause: The fault as one word.
     """
 
     engine: Engine | None = None
@@ -36,6 +44,7 @@ class Readiness:
     fault: str = ""
     note: str = ""
     build: Precision | None = None
+    cause: str = "not_ready"
 
 
 def check_readiness(
@@ -49,10 +58,9 @@ def check_readiness(
         bundle_sha256: Which of the installed bundles; default: the active one.
     """
     record: CalibrationRecord | None = None
-    record_fault = ""
     try:
         path = folder.bundles / bundle_sha256 if bundle_sha256 else folder.installed()
-        record, record_fault = _newest_record(folder, path.name)
+        record, _ = _newest_record(folder, path.name)
         bundle = open_bundle(path, trusted)
         choice = _choose(folder, bundle, record)
     except (KenpinError, OSError, ImportError) as error:
@@ -62,10 +70,44 @@ def check_readiness(
         return Readiness(record=record, fault=fault, build=choice.build)
     engine, manifest = choice.engine, bundle.manifest
     model = Model(f"{manifest.product}-{manifest.version}", bundle.sha256, engine.precision)
-    fault = record_fault or why_not(model, record)
-    if fault and not record_fault:
-        fault += "; calibrate with: kenpin calibrate fit"
-    return Readiness(engine, model, record, fault, choice.note, choice.build)
+    return with_record(Readiness(engine, model, note=choice.note, build=choice.build), folder)
+
+
+def with_record(ready: Readiness, folder: StationFolder) -> Readiness:
+    """The same engine by the newest calibration record of its bundle. Nothing in the folder makes this raise.
+
+    Args:
+        ready: What was found before.
+        folder: The station's folder.
+    """
+    if ready.model is None:
+        return ready
+    record, fault = _newest_record(folder, ready.model.bundle_sha256)
+    if not fault:
+        fault = why_not(ready.model, record)
+        fault += "; calibrate with: kenpin calibrate fit" if fault else ""
+    return replace(ready, record=record, fault=fault)
+
+
+def with_holds(ready: Readiness, folder: StationFolder) -> Readiness:
+    """The same, releasing nothing while somebody calibrates, or paused it, or the masters must be shown.
+
+    Parts are still scored.
+
+    Args:
+        ready: What was found.
+        folder: The station's folder.
+    """
+    if ready.engine is None:
+        return ready
+    note = read_calibrating(folder)
+    if note is not None:
+        return replace(ready, fault=f"{note.by} calibrates this station", cause=CALIBRATING)
+    pause = read_hold(folder.paused)
+    if pause is not None:
+        return replace(ready, fault=f"paused by {pause.by}", cause=PAUSED)
+    due = "" if ready.fault else masters_due(folder, now_ms())
+    return replace(ready, fault=f"{due}; show them: kenpin masters check", cause=MASTERS_DUE) if due else ready
 
 
 def _choose(folder: StationFolder, bundle: Bundle, record: CalibrationRecord | None) -> Choice:

@@ -10,17 +10,17 @@ from contextlib import closing, contextmanager
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import Identity, State
-from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.commander import Commander
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.health import serve_health
-from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.result_inbox import ResultInbox
-from kenpin.edge_runtime.site import camera_urls, in_own_processes
+from kenpin.edge_runtime.site import camera_urls, in_own_processes, make_publisher
 from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.station import DRAIN_S, Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
@@ -100,11 +100,9 @@ def publish(config: StationConfig) -> None:
     folder.create()
     with stop_signals() as stopping, closing(ResultInbox(folder.run)) as inbox:
         identity = _identity(config, folder, stopping)
-        broker = BrokerAddress.from_config(config.mqtt, client_id=config.station.id)
-        closing_database = open_database(folder.database)  # made here, where the station never came so far
-        closing_database.close()
-        desk = Desk(broker, config.station.topic, identity, folder.database, lambda: _snapshot(folder))
-        publisher = Publisher(desk)
+        open_database(folder.database).close()  # made here, where the station never came so far
+        publisher = make_publisher(config, identity, lambda: _snapshot(folder))
+        sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
         watch = Watch({"publish": _PUBLISH_S})
         pulse = Pulse(folder.run, watch, lambda: _vitals(publisher, identity, watch))
         publisher.start()
@@ -115,10 +113,14 @@ def publish(config: StationConfig) -> None:
             state = station_state(folder)
             if state is not None:
                 publisher.set_state(*state)
+            if sparkplug is not None:
+                sparkplug.come_round(station_state(folder))
             if publisher.is_alive:
                 watch.beat("publish")
             pulse.tick()
         publisher.stop(reason="shutdown", drain_s=DRAIN_S)
+        if sparkplug is not None:
+            sparkplug.stop()
         pulse.stop()
 
 
@@ -179,5 +181,15 @@ def _vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
             "broker_rejected_total": traffic.rejected,
             "no_subscriber_total": traffic.no_subscriber,
             "broker_connections_total": traffic.connections,
+            "broker_unstable": publisher.is_unstable,
+            **_command_numbers(publisher),
         },
     )
+
+
+def _command_numbers(publisher: Publisher) -> dict[str, float]:
+    commander = publisher.listener
+    if not isinstance(commander, Commander):
+        return {}
+    refused = {f'commands_refused_total{{reason="{why}"}}': n for why, n in commander.refusals.items()}
+    return {"commands_total": commander.done, **refused}

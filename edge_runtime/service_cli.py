@@ -7,11 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from kenpin.config import StationConfig, load_config
+from kenpin.config import StationConfig, is_loopback, load_config
 from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
 from kenpin.errors import ConfigError
@@ -96,7 +98,15 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in camera_urls(config)),
         lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
         broker=bool(config.mqtt.url),
+        page=_page(config),
     )
+
+
+def _page(config: StationConfig) -> Literal["", "local", "network"]:
+    """The page, where what it needs is installed."""
+    if find_spec("fastapi") is None:
+        return ""
+    return "local" if is_loopback(config.web.host) else "network"
 
 
 def _check_ours(folder: Path, names: Iterable[str]) -> None:

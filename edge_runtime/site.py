@@ -6,16 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kenpin import __version__
 from kenpin.config import StationConfig
+from kenpin.edge_runtime import home_assistant
 from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.captured_source import CapturedSource
+from kenpin.edge_runtime.commander import Commander, Order
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.result_inbox import wake_publisher
 from kenpin.edge_runtime.source import FrameSource
 from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.station_folder import StationFolder
 
 
@@ -23,8 +27,8 @@ class News(Protocol):
     """Who brings the station's events and its state to the broker."""
 
     @property
-    def acked(self) -> int:
-        """Events that the broker acknowledged since the start, as far as this process knows."""
+    def is_unstable(self) -> bool:
+        """Whether the broker drops the connection again and again."""
         ...
 
     def start(self) -> None:
@@ -60,10 +64,16 @@ class Site:
 class NoNews:
     """Events stay in the store: there is no broker, or a process of its own reads them there."""
 
-    acked = 0
-
     def __init__(self, folder: StationFolder | None = None) -> None:
         self._folder = folder
+
+    @property
+    def is_unstable(self) -> bool:
+        """What the publisher's process tells, where there is one."""
+        if self._folder is None:
+            return False
+        publisher = read_vitals(self._folder.run).get("publisher")
+        return publisher is not None and bool(publisher.numbers.get("broker_unstable"))
 
     def start(self) -> None:
         """Nothing to begin."""
@@ -104,9 +114,39 @@ def _captured(config: StationConfig, folder: StationFolder) -> list[FrameSource]
     return [CapturedSource(folder.run, k, source) for k, source in enumerate(made)]
 
 
-def _own_publisher(config: StationConfig, identity: Identity, counters: Callable[[], Snapshot]) -> News:
-    if not config.mqtt.url:
-        return NoNews()
+def make_publisher(config: StationConfig, identity: Identity, counters: Callable[[], Snapshot]) -> Publisher:
+    """The publisher of a station, and behind it the commander where commands are allowed.
+
+    Raises:
+        ConfigError: The broker's address, or a file that is named, cannot be used.
+        StoreError: The database cannot be opened.
+    """
     broker = BrokerAddress.from_config(config.mqtt, client_id=config.station.id)
     folder = StationFolder(config.station.state_dir)
-    return Publisher(Desk(broker, config.station.topic, identity, folder.database, counters))
+    commander: Commander | None = None
+    if config.commands.keys is not None:
+        remote_write = config.commands.remote_write
+        order = Order(
+            folder, identity, config.commands.keys, remote_write, lambda *which: _send_again(made, which)
+        )
+        commander = Commander(order)
+    topic, pace = config.station.topic, config.mqtt.backlog_per_s
+    made = Publisher(
+        Desk(broker, topic, identity, folder.database, counters, commander, pace, _discovery(config))
+    )
+    return made
+
+
+def _discovery(config: StationConfig) -> tuple[str, bytes] | None:
+    if not config.homeassistant.enabled:
+        return None
+    body = home_assistant.discovery(config.station.topic, sw_version=__version__)
+    return home_assistant.discovery_topic(config.station.id), body
+
+
+def _send_again(publisher: Publisher, which: tuple[int, int]) -> None:
+    publisher.send_again(since=which[0], count=which[1])
+
+
+def _own_publisher(config: StationConfig, identity: Identity, counters: Callable[[], Snapshot]) -> News:
+    return make_publisher(config, identity, counters) if config.mqtt.url else NoNews()

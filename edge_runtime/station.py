@@ -11,18 +11,19 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from kenpin.config import StationConfig
+from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity, State
-from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import Changeover, begin
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.counters import Counters, Snapshot
+from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.evidence import Evidence
 from kenpin.edge_runtime.inspection import Desk, Inspection, Judge
 from kenpin.edge_runtime.line import Line, Shot
@@ -30,23 +31,31 @@ from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.outbox import Depth
 from kenpin.edge_runtime.output import Output
 from kenpin.edge_runtime.outputs import make_outputs
+from kenpin.edge_runtime.part_news import PartNews
+from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.pulse import Pulse
-from kenpin.edge_runtime.readiness import Readiness
+from kenpin.edge_runtime.readiness import CALIBRATING, MASTERS_DUE, PAUSED, Readiness
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import Lull
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.edge_runtime.trigger_input import make_trigger_input
+from kenpin.edge_runtime.viewfinder import Viewfinder
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
+from kenpin.edge_runtime.watchman import Post, Watchman
 from kenpin.errors import ConfigError, KenpinError
+from kenpin.events import Anomaly, now_ms
 from kenpin.signing import PublicKey
 from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 
 DRAIN_S = 5.0
 BEAT_S = 0.2  # the line hears four times a second that the decision loop lives
+UNSTABLE_DROPS = 3.0  # connections in a row that did not live
 DECIDE_S = 10.0  # a part that takes longer hangs
+
+_HELD: Mapping[str, State] = {CALIBRATING: "CALIBRATING", PAUSED: "PAUSED"}
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +66,7 @@ class Report:
 
     Attributes:
         counters: Parts and times.
-        events_acked: Events that the broker acknowledged in this run.
+        events_acked: Events of parts that the broker acknowledged in this run.
         depth: How full the outbox is left.
         precision: Which model ran; empty without an engine.
         session_id: The session in the store and in the events.
@@ -107,11 +116,14 @@ class Station:
             PublicKey.load(path)  # a key that cannot be read is found now, not at the first change of bundles
         folder = StationFolder(config.station.state_dir)
         folder.create()
+        folder.run.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
             opened.enter_context(_sole_user(folder.root))
             cameras = site.cameras(config, folder)
             self._identity = Identity(config.station.id, test=cameras[0].drawn)
-            self._store = opened.enter_context(contextlib.closing(Store(folder.database)))
+            news = PartNews(self._identity, config.mqtt.results)
+            store = Store(folder.database, news=news)
+            self._store = opened.enter_context(contextlib.closing(store))
             self._outputs = opened.enter_context(contextlib.closing(make_outputs(config, folder.run, output)))
             triggers = make_trigger_input(config, folder.run, self._outputs.modbus)
             gap = CounterGap(
@@ -127,17 +139,29 @@ class Station:
             self._news = site.news(config, self._identity, self._counters.snapshot)
             proof = Proof(folder, config.station.trusted_keys, config.decide.timeout_ms)
             activation, ready = begin(proof)
-            self._build: BackgroundBuild | None = None
-            if ready.build is not None:
-                self._build = BackgroundBuild(folder, ready.build, config.station.trusted_keys)
-                opened.enter_context(contextlib.closing(self._build))
-            self._evidence = opened.enter_context(contextlib.closing(Evidence(folder.images, config.evidence)))
+            self._evidence = opened.enter_context(
+                contextlib.closing(Evidence(folder.images, config.evidence, asked=folder.run / "snapshot"))
+            )
             self._cameras = cameras
             self._timeout_ms = config.decide.timeout_ms
-            judge = self._judge_with(ready)
-            self._changeover = Changeover(proof, activation, judge, self._judge_with)
+            self._changeover = Changeover(proof, activation, ready, self._judge_with)
             opened.enter_context(contextlib.closing(self._changeover))
-            self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=judge.too_late)
+            too_late = self._changeover.judge.too_late
+            self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=too_late)
+            self._parts = PartWatch(config.decide.timeout_ms)
+            self._results = config.mqtt.results
+            post = Post(
+                folder,
+                self._identity,
+                self._parts,
+                self._conditions,
+                self._counters,
+                self._equipment,
+                config.store.keep_days,
+                self._news.wake,
+            )
+            self._watchman = opened.enter_context(contextlib.closing(Watchman(post)))
+            self._viewfinder = opened.enter_context(contextlib.closing(Viewfinder(folder.run)))
             self._pulse = Pulse(folder.run, watch, self._vitals)
             self._opened = opened.pop_all()
 
@@ -156,7 +180,7 @@ class Station:
             cameras=[camera.camera for camera in self._cameras],
             live=[camera.camera for camera in self._cameras if camera.live],
         )
-        image_ref = self._evidence.name_for
+        image_ref = self._evidence.name_any if ready.cause == CALIBRATING else self._evidence.name_for
         return Judge(Desk(ready, look, self._identity, self._counters, self._timeout_ms, image_ref))
 
     @property
@@ -200,18 +224,21 @@ class Station:
         finally:
             self._is_over = True
             self._settlement.catch_up()
+            self._watchman.stop()
             self._news.stop(reason=last_words, drain_s=DRAIN_S)
             self._pulse.stop()
         return self._report()
 
     def _start(self) -> None:
         self._is_over = False
+        self._start_ms = now_ms()
         if self._ready.fault:
             _log.warning("No part can be judged: %s", self._ready.fault)
         if self._ready.note:
             _log.warning("ONNX Runtime runs instead of TensorRT: %s", self._ready.note)
         self._news.start()
         self._come_round()
+        self._watchman.start()
 
     def _shots(self, max_parts: int | None, stopping: Callable[[], bool]) -> Iterator[Shot]:
         done = 0
@@ -238,7 +265,7 @@ class Station:
 
     def _state(self) -> tuple[State, str]:
         if self._ready.fault:
-            return "FAULT", self._with_build(self._ready.fault)
+            return _HELD.get(self._ready.cause, "FAULT"), self._with_build(self._ready.fault)
         trouble = self._trouble()
         if trouble != self._told_trouble:
             self._told_trouble = trouble
@@ -254,6 +281,29 @@ class Station:
             return f"parts cannot be stored: {self._settlement.trouble}"
         return self._line.down or self._outputs.trouble
 
+    def _equipment(self) -> Equipment:
+        """What the station is made of now; asked by the watchman's thread."""
+        ready = self._ready
+        return Equipment(
+            model=ready.model,
+            record=ready.record,
+            cameras=[camera.camera for camera in self._cameras],
+            alarms=[alarm.key for alarm in CATALOGUE],
+            results=self._results,
+        )
+
+    def _conditions(self) -> dict[str, float]:
+        """What needs an operator, by key of the alarm; asked by the watchman's thread."""
+        ready = self._ready
+        has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
+        return {
+            "camera_lost": float(bool(self._line.down)),
+            "engine_integrity": float(ready.engine is None),
+            "model_unapproved": float(has_no_thresholds),
+            "calibration_expired": float(ready.cause == MASTERS_DUE),
+            "comms_unstable": UNSTABLE_DROPS if self._news.is_unstable else 0.0,
+        }
+
     def _can_release(self) -> bool:
         return not self._ready.fault and not self._trouble()
 
@@ -265,11 +315,14 @@ class Station:
             self._counters.add_times(latency_ms=part.latency_ms, infer_ms=part.infer_ms)
         if inspection.event is not None:
             self._news.wake()
+        self._viewfinder.offer(inspection)
+        self._parts.saw(part)
         if self._on_part is not None:
             self._on_part(part)
 
     def _with_build(self, reason: str) -> str:
-        return f"{reason}; {self._build.told}" if self._build is not None else reason
+        told = self._changeover.told
+        return f"{reason}; {told}" if told else reason
 
     def _vitals(self) -> Vitals:
         now = self._counters.snapshot()
@@ -308,7 +361,7 @@ class Station:
         engine = self._ready.engine
         return Report(
             self._counters.snapshot(),
-            self._news.acked,
+            self._store.acked_since(self._start_ms, Anomaly.topic),
             self._store.depth(),
             engine.precision if engine is not None else "",
             self._identity.session_id,

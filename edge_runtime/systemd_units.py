@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 MARK = "# Written by kenpin service install; changes are lost with the next one.\n"
 TARGET = "kenpin.target"
@@ -67,6 +68,7 @@ class Installation:
         network_cameras: Whether a camera is reached over the network.
         lan_output: Whether the station listens for a PLC on the network.
         broker: Whether there is a broker.
+        page: Whether to serve the technician's page, and if so whether to other machines; empty = no page.
     """
 
     kenpin: Path
@@ -78,6 +80,7 @@ class Installation:
     network_cameras: bool
     lan_output: bool
     broker: bool
+    page: Literal["", "local", "network"] = ""
 
 
 def make_units(installation: Installation) -> Mapping[str, str]:
@@ -110,6 +113,14 @@ def make_units(installation: Installation) -> Mapping[str, str]:
             _NO_DEVICES + _NETWORK,
             "MemoryMax=256M\nTasksMax=32\nTimeoutStopSec=20\n",
         )
+    if installation.page:
+        services.append("kenpin-web.service")
+        units["kenpin-web.service"] = _service(
+            installation,
+            "web",
+            _NO_DEVICES + (_NETWORK if installation.page == "network" else _LOCAL_ONLY),
+            "CPUWeight=20\nMemoryMax=512M\nTasksMax=64\n",
+        )
     wants = " ".join(services)
     units[TARGET] = (
         f"{MARK}[Unit]\nDescription=kenpin inspection station\nWants={wants}\n\n"
@@ -119,6 +130,9 @@ def make_units(installation: Installation) -> Mapping[str, str]:
 
 
 def _service(installation: Installation, role: str, rights: str, more: str) -> str:
+    kind, verb = "Type=notify\nNotifyAccess=main\nWatchdogSec=10", f"run --role {role}"
+    if role == "web":
+        kind, verb = "Type=exec", "web"
     return f"""{MARK}[Unit]
 Description=kenpin {role}
 PartOf={TARGET}
@@ -127,11 +141,9 @@ StartLimitIntervalSec=300
 StartLimitBurst=5
 
 [Service]
-Type=notify
-NotifyAccess=main
-ExecStart={installation.kenpin} run --role {role} --config {installation.config}
+{kind}
+ExecStart={installation.kenpin} {verb} --config {installation.config}
 User={installation.user}
-WatchdogSec=10
 Restart=always
 RestartSec=1
 TimeoutStartSec=180

@@ -37,7 +37,7 @@ class Vitals(BaseModel):
     session_id: str = ""
     written_ns: int = Field(default_factory=time.monotonic_ns)
     ts_ms: int = Field(default_factory=now_ms)
-    state: Literal["STARTING", "RUNNING", "DEGRADED", "FAULT", "STOPPED"] = "RUNNING"
+    state: Literal["STARTING", "RUNNING", "PAUSED", "CALIBRATING", "DEGRADED", "FAULT", "STOPPED"] = "RUNNING"
     reason: str = ""
     beats: dict[str, int] = {}
     numbers: dict[str, float] = {}

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kenpin.activation import Activation, change_activation, read_activation, refuse_older
+from kenpin.audit import Entry, append
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
 from kenpin.errors import BundleError, CalibrationError, ConfigError
+from kenpin.login_name import login_name
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
@@ -107,6 +109,7 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
     installed = install_bundle(found, folder.bundles)
     waits = found.sha256 != now.current and _is_calibrated(folder, now.current)
     if not waits:
+        _note(folder, "active", _name(found))
         _change(folder, lambda was: was.running(found.sha256, found.manifest, on_trial=False))
     click.echo(
         f"installed{'' if waits else ' and active'}: {_name(found)}, signed by {found.signed_by}\n"
@@ -133,6 +136,7 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
         return
     refuse_older(now, found.manifest, is_kept=True)
     _need_calibration(folder, found)
+    _note(folder, "to be activated", _name(found))
     _change(folder, lambda was: was.wanting(found.sha256, "activate"))
     click.echo(
         f"to be activated: {_name(found)}\n"
@@ -157,11 +161,13 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
             "give the bundle to watch, or --off", where="kenpin bundle shadow", cure="one of the two"
         )
     if name is None:
+        _note(folder, "watched", "none")
         _change(folder, lambda was: was.wanting("", ""))
         click.echo("no bundle is watched", err=True)
         return
     found = _kept(folder, name, trust)
     _need_calibration(folder, found)
+    _note(folder, "watched", _name(found))
     _change(folder, lambda was: was.wanting(found.sha256, "shadow"))
     click.echo(
         f"watched: {_name(found)}\n  disagreements: {folder.shadow}\n"
@@ -235,6 +241,12 @@ def _need_calibration(folder: StationFolder, found: Bundle) -> None:
             cure=f"kenpin calibrate fit --bundle {folder.bundles / found.sha256} --good DIR --masters DIR "
             f"--state {folder.root}",
         )
+
+
+def _note(folder: StationFolder, what: str, new: str) -> None:
+    """Write it to the audit, before it is done."""
+    old = read_activation(folder).current
+    append(folder, Entry("bundle", login_name(), old=f"active: {old[:16] or 'none'}", new=f"{what}: {new}"))
 
 
 def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> None:

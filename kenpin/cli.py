@@ -27,6 +27,14 @@ _VERBS = {
     "export": ("kenpin.export.cli:export", "export,train", "Turn a run into a signed bundle."),
     "bundle": ("kenpin.bundle_cli:bundle", "edge", "Verify, show and install bundles; make signing keys."),
     "calibrate": ("kenpin.calibration.cli:calibrate", "edge", "Set the thresholds, with proof."),
+    "masters": (
+        "kenpin.calibration.masters_cli:masters",
+        "edge",
+        "Keep limit samples, and check that the station still sees them.",
+    ),
+    "web": ("kenpin.calibration.web_cli:web", "ui", "Serve the technician's page."),
+    "review": ("kenpin.calibration.review_cli:review", "edge", "Use the answers of the review bench."),
+    "audit": ("kenpin.audit_cli:audit", "edge", "Read and check the station's audit."),
     "build-engine": (
         "kenpin.export.build_engine_cli:build_engine",
         "edge",
@@ -49,6 +57,11 @@ _VERBS = {
     ),
     "mqtt": ("kenpin.edge_runtime.mqtt_cli:mqtt", "edge", "Make certificates and rules for the MQTT broker."),
     "command": ("kenpin.edge_runtime.command_cli:command", "edge", "Sign commands to a station."),
+    "simulate": (
+        "kenpin.edge_runtime.simulate_cli:simulate",
+        "edge",
+        "Publish all that a station can say, without a camera.",
+    ),
     "service": ("kenpin.edge_runtime.service_cli:service", "edge", "Run a station by systemd."),
     "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
 }

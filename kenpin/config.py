@@ -7,7 +7,7 @@ import ipaddress
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,7 +19,20 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TOPIC_LEVEL = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
+Results: TypeAlias = Literal["off", "ng_and_sample", "all"]
+_TOPIC_LEVEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is of this machine only.
+
+    Args:
+        host: A name or an address, without a port and brackets.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Section(BaseModel):
@@ -44,7 +57,7 @@ class StationSection(_Section):
     @classmethod
     def _levels(cls, topic: str) -> str:
         levels = topic.split("/")
-        if len(levels) > 8 or not all(_TOPIC_LEVEL.match(level) for level in levels):
+        if len(levels) > 8 or not all(_TOPIC_LEVEL.fullmatch(level) for level in levels):
             raise ValueError("use one to eight levels of A-Z a-z 0-9 _ . - separated by /")
         return topic
 
@@ -86,7 +99,11 @@ class MqttSection(_Section):
         ca_file: Certificate authority of the broker, for `mqtts`.
         cert_file: Client certificate, for `mqtts`.
         key_file: Its private key.
-        insecure: Allow plain TCP to another machine. Anyone on the network can then read and forge alerts.
+        insecure: Allow plain TCP to another machine, or no login there. Anyone on the network can then read and
+            forge alerts.
+        results: Which parts are told one by one as `event/result`: `off`, `all`, or `ng_and_sample`: all that
+            were not OK, and every hundredth OK.
+        backlog_per_s: Events per second of those that waited while the broker was away; live ones come first.
     """
 
     url: str = ""
@@ -96,6 +113,8 @@ class MqttSection(_Section):
     cert_file: Path | None = None
     key_file: Path | None = None
     insecure: bool = False
+    results: Results = "off"
+    backlog_per_s: int = Field(default=200, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _safe(self) -> MqttSection:
@@ -106,9 +125,17 @@ class MqttSection(_Section):
             raise ValueError("url must look like mqtt://host:1883 or mqtts://host:8883")
         if parts.password:
             raise ValueError("no password in the url; use username and password_file")
-        if parts.scheme == "mqtt" and not self.insecure and not _is_loopback(parts.hostname):
+        if parts.scheme == "mqtt" and not self.insecure and not is_loopback(parts.hostname):
             raise ValueError(
                 "plain mqtt:// to another machine; use mqtts://, or insecure = true to accept the risk"
+            )
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together; give both or none")
+        has_login = self.username or self.cert_file is not None
+        if not has_login and not self.insecure and not is_loopback(parts.hostname):
+            raise ValueError(
+                "no login to another machine; give cert_file and key_file, or username and password_file, "
+                "or insecure = true to accept the risk"
             )
         return self
 
@@ -153,6 +180,55 @@ class EvidenceSection(_Section):
     min_free_mb: int = Field(default=512, ge=0)
 
 
+class StoreSection(_Section):
+    """How long records stay.
+
+    Attributes:
+        keep_days: Records of parts older than this are removed, once their events are gone too.
+    """
+
+    keep_days: int = Field(default=365, ge=8)
+
+
+class CommandsSection(_Section):
+    """What SCADA may ask of the station over MQTT.
+
+    Attributes:
+        keys: A `<name>.key` file, or a folder of them, whose holders may sign commands. Without it the station
+            listens to nothing.
+        remote_write: Allow commands that change what is released: pause and activate_model.
+    """
+
+    keys: Path | None = None
+    remote_write: bool = False
+
+
+class SparkplugSection(_Section):
+    """Showing the station's values by Sparkplug B too, at the broker of [mqtt], on a connection of its own.
+
+    Attributes:
+        enabled: Whether to.
+        group_id: Group of the edge node.
+        node_id: Its name; default: the station's id.
+        primary_host: Host that must be online before the station says anything; empty = none.
+    """
+
+    enabled: bool = False
+    group_id: str = "kenpin"
+    node_id: str = ""
+    primary_host: str = ""
+
+
+class HomeAssistantSection(_Section):
+    """Letting Home Assistant find the station by itself.
+
+    Attributes:
+        enabled: Whether to publish the discovery message at the broker of [mqtt].
+    """
+
+    enabled: bool = False
+
+
 class HealthSection(_Section):
     """Where the station answers how it is.
 
@@ -166,9 +242,63 @@ class HealthSection(_Section):
     @classmethod
     def _loopback(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        if listen and not (_is_loopback(host.strip("[]")) and port.isdecimal() and int(port) < 65536):
+        if listen and not (is_loopback(host.strip("[]")) and port.isdecimal() and int(port) < 65536):
             raise ValueError("use a loopback address and a port, such as 127.0.0.1:9464")
         return listen
+
+
+class WebSection(_Section):
+    """Where the technician's page is offered, and to whom.
+
+    Attributes:
+        listen: `HOST:PORT`. Beyond loopback it needs a certificate.
+        tls_cert_file: Certificate chain of the page, PEM.
+        tls_key_file: Its private key.
+        language: Of a browser that has not chosen one.
+        open_view: Whether looking needs no login; every change needs one.
+        second_person: Whether a second person must sign every change too.
+    """
+
+    listen: str = "127.0.0.1:8080"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    language: Literal["en", "ja", "de"] = "en"
+    open_view: bool = True
+    second_person: bool = False
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError("use an address and a port, such as 127.0.0.1:8080")
+        return listen
+
+    @model_validator(mode="after")
+    def _safe(self) -> WebSection:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together; set both or none")
+        if not self.has_tls and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.listen} can be reached from other machines, where a PIN must not travel readable; "
+                "set tls_cert_file and tls_key_file, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the page is offered encrypted."""
+        return self.tls_cert_file is not None
+
+    @property
+    def host(self) -> str:
+        """The address without the port."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.listen.rpartition(":")[2])
 
 
 class StationConfig(_Section):
@@ -181,6 +311,11 @@ class StationConfig(_Section):
     output: OutputSection = OutputSection()
     evidence: EvidenceSection = EvidenceSection()
     health: HealthSection = HealthSection()
+    store: StoreSection = StoreSection()
+    commands: CommandsSection = CommandsSection()
+    sparkplug: SparkplugSection = SparkplugSection()
+    web: WebSection = WebSection()
+    homeassistant: HomeAssistantSection = HomeAssistantSection()
 
 
 def load_config(path: Path) -> StationConfig:
@@ -252,10 +387,3 @@ def _has_valid_port(parts: SplitResult) -> bool:
         return parts.port is None or parts.port > 0
     except ValueError:
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

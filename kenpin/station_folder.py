@@ -46,6 +46,16 @@ class StationFolder:
         return self.root / "shadow.jsonl"
 
     @property
+    def calibrating(self) -> Path:
+        """A note that lies here while a technician calibrates."""
+        return self.root / "calibrating.json"
+
+    @property
+    def paused(self) -> Path:
+        """A note that lies here while SCADA has paused the station."""
+        return self.root / "paused.json"
+
+    @property
     def records(self) -> Path:
         """Calibration records, one per line, append-only."""
         return self.root / "calibration.jsonl"

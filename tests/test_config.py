@@ -79,6 +79,9 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ("mqtts://broker.plant:8883 -> mqtts://broker.plant:port", 11, "mqtt: url must look like", "correct"),
         ("mqtts://broker.plant:8883 -> mqtts://broker.plant:99999", 11, "mqtt: url must look like", "correct"),
         ("mqtts:// -> mqtts://me:secret@", 11, "no password in the url", "correct"),
+        ("username -> #", 11, "no login to another machine", "correct"),
+        ('username -> cert_file = "st1.pem"\n#', 11, "cert_file and key_file belong together", "correct"),
+        ("line/cap-3 -> line/cap-3\\n", 4, "station.topic: use one to eight levels", "correct"),
     ],
 )
 def test_mistakes_are_answered_with_the_line(
@@ -136,7 +139,7 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
 def test_schema_is_json_with_every_section() -> None:
     result = CliRunner().invoke(config, ["schema"])
     schema = json.loads(result.stdout)
-    sections = {"station", "source", "mqtt", "decide", "output", "evidence", "health"}
+    sections = {"station", "source", "mqtt", "decide", "output", "evidence", "health", "commands", "sparkplug", "store", "web", "homeassistant"}
     assert set(schema["properties"]) == sections
     assert schema["additionalProperties"] is False
 

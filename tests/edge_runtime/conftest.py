@@ -36,7 +36,7 @@ collect_ignore = [] if find_spec("pycuda") and not ctypes.util.find_library("cud
 # What `make peers` installs.
 collect_ignore += [] if find_spec("gi") else ["test_aravis.py"]
 collect_ignore += [] if find_spec("pypylon") else ["test_pylon.py"]
-_ON_SPARKPLUG = ["test_sparkplug.py", "test_sparkplug_payload.py", "test_sparkplug_session.py"]
+_ON_SPARKPLUG = [f"test_sparkplug{what}.py" for what in ("", "_feed", "_payload", "_session")]
 collect_ignore += [] if find_spec("pysparkplug") else _ON_SPARKPLUG
 
 SIZE = 16
@@ -107,8 +107,8 @@ class Workshop:
     def public_key(self) -> Path:
         return self.root / "signer.pub"
 
-    def bundle(self, *, model: bytes | None = None, **changes: Any) -> Bundle:
-        """A signed bundle of the brightness model."""
+    def bundle(self, *, model: bytes | None = None, reference: bytes = b"", **changes: Any) -> Bundle:
+        """A signed bundle of the brightness model, with the reference picture of its view where it has one."""
         model = brightness_model() if model is None else model
         golden = {"file": "golden/0.png", "score": GOLDEN_SCORE, "score_fp": GOLDEN_SCORE}
         levels = (GOLDEN_SCORE / 2, GOLDEN_SCORE * 0.75, GOLDEN_SCORE)
@@ -131,6 +131,7 @@ class Workshop:
             "model_fp.onnx": model,
             "golden/0.png": grey_png(int(GOLDEN_SCORE)),
             "card.md": b"# lamp",
+            **({"reference.png": reference} if reference else {}),
         }
         path = self.root / "lamp.kenpin"
         write_bundle(path, manifest=manifest, files=files, key=self.signer)
@@ -168,7 +169,9 @@ class Workshop:
     def calibrate(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
         """Sign a record and put it in force."""
         record = self.record(bundle, **changes)
-        self.folder.key.with_suffix(".pub").write_text(self.station_key.public.dumps())
+        for path in (self.folder.key, self.folder.key.with_suffix(".pub")):
+            path.unlink(missing_ok=True)
+        self.station_key.save(self.folder.key)
         append_record(self.folder.records, record, self.station_key)
         return record
 

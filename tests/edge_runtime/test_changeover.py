@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin.activation import change_activation, read_activation
+from kenpin.audit import audit_file, read_audit
 from kenpin.bundle import Bundle, install_bundle
 from kenpin.bundle_cli import bundle as bundle_command
+from kenpin.calibrating import begin_calibrating, end_calibrating
 from kenpin.edge_runtime import changeover
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
@@ -24,6 +26,7 @@ from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import Fault, Lull, Trigger
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Part
+from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.frame import Frame
 
@@ -78,7 +81,9 @@ def run(workshop: Any, belt: Belt, on_part: Callable[[Part], None]) -> list[dict
     site = Site(lambda _config, _folder: [belt], in_this_process().news)
     config = workshop.config("synthetic:fabric")
     # A machine that does something else at the same time is not what is tested.
-    config = config.model_copy(update={"decide": config.decide.model_copy(update={"timeout_ms": 60_000})})
+    decide = config.decide.model_copy(update={"timeout_ms": 60_000})
+    evidence = config.evidence.model_copy(update={"keep": "none"})
+    config = config.model_copy(update={"decide": decide, "evidence": evidence})
     with Station(config, site=site, on_part=on_part) as station:
         station.run()
     connection = sqlite3.connect(workshop.folder.database)
@@ -169,6 +174,10 @@ def test_one_that_fails_is_given_up(
     assert (now.current, now.left, now.state) == (old.sha256, new.sha256, "good")
     assert workshop.folder.installed().name == old.sha256
     assert "was given up: 3 parts got no decision" in caplog.text
+    taken, given_up = audit(workshop)
+    assert (taken[0], taken[1]) == (f"{old.sha256[:16]} good", f"{new.sha256[:16]} trial")
+    assert given_up[1] == f"{old.sha256[:16]} good"
+    assert given_up[2].startswith(f"{new.sha256[:16]} was given up: 3 parts")
 
 
 def test_faults_of_the_camera_are_not_blamed_on_the_bundle(
@@ -310,6 +319,135 @@ def test_a_shadow_may_be_taken(workshop: Any, belt: Belt, brightness_model: Call
     assert rows[-1]["verdict"] == "NG"  # judged by the limits of its own record
 
 
+def test_a_new_record_is_in_force_from_the_next_part_on(workshop: Any, belt: Belt) -> None:
+    bundle = workshop.install()
+    workshop.calibrate(bundle)
+
+    def on_part(part: Part) -> None:
+        if belt.number == 5:
+            workshop.calibrate(bundle, rev=2, t1=10.0, t2=20.0)
+        belt.is_over = belt.number == 10
+        if belt.number > 5:
+            assert part.record is not None
+            assert part.record.rev == 2
+
+    rows = run(workshop, belt, on_part)
+    assert [row["verdict"] for row in rows] == ["OK"] * 5 + ["NG"] * 5
+
+
+def test_a_record_that_was_altered_lets_nothing_pass(workshop: Any, belt: Belt) -> None:
+    workshop.calibrate(workshop.install())
+
+    def on_part(_part: Part) -> None:
+        if belt.number == 5:
+            records = workshop.folder.records
+            records.write_text(records.read_text().replace('"t1":100.0', '"t1":150.0'))
+        belt.is_over = belt.number == 10
+
+    rows = run(workshop, belt, on_part)
+    assert [row["verdict"] for row in rows] == ["OK"] * 5 + ["NO_DECISION"] * 5
+    assert "does not fit" in rows[-1]["reason"] or "signature" in rows[-1]["reason"]
+
+
+def test_a_record_for_the_float_model_brings_the_float_engine(workshop: Any, belt: Belt) -> None:
+    bundle = workshop.install()
+    workshop.calibrate(bundle)
+    precisions: list[str] = []
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        if belt.number == 5:
+            workshop.calibrate(bundle, rev=2, precision="fp32")
+        precisions.append(part.model.precision if part.model else "")
+        belt.is_over = precisions.count("fp32") == 3
+
+    rows = run(workshop, belt, on_part)
+    assert (precisions[0], rows[0]["verdict"]) == ("int8", "OK")
+    assert {row["verdict"] for row, p in zip(rows, precisions, strict=True) if p == "fp32"} == {"OK"}
+    # Meanwhile the thresholds are those of another model: nothing is released by them.
+    between = [r["verdict"] for r, p in zip(rows, precisions, strict=True) if p == "int8"][5:]
+    assert set(between) <= {"NO_DECISION"}
+
+
+def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt) -> None:
+    workshop.calibrate(workshop.install())
+    states: list[str] = []
+
+    def on_part(_part: Part) -> None:
+        if belt.number == 3:
+            begin_calibrating(workshop.folder, "Sato")
+        if belt.number == 6:
+            end_calibrating(workshop.folder)
+        station = read_vitals(workshop.folder.run).get("station")
+        states.append(station.state if station else "")
+        belt.is_over = belt.number == 9
+
+    rows = run(workshop, belt, on_part)
+    assert [row["verdict"] for row in rows] == ["OK"] * 3 + ["NO_DECISION"] * 3 + ["OK"] * 3
+    assert {(r["cause"], r["reason"]) for r in rows[3:6]} == {("calibrating", "Sato calibrates this station")}
+    # Their scores and pictures are what the thresholds are chosen from, whatever else is kept.
+    assert all(row["score"] == 40.0 for row in rows[3:6])
+    assert [bool(row["image_ref"]) for row in rows] == [False] * 3 + [True] * 3 + [False] * 3
+    assert states[4] == "CALIBRATING"
+
+
+def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt) -> None:
+    workshop.calibrate(workshop.install())
+    workshop.folder.calibrating.write_text("{")
+    rows = run(workshop, belt, until(belt, lambda: True))
+    assert {row["cause"] for row in rows} == {"calibrating"}
+
+
+def test_a_calibration_does_not_count_against_a_bundle_on_trial(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changeover, "TRIAL_PARTS", 6)
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    begin_calibrating(workshop.folder, "Sato")
+    run(workshop, belt, until(belt, lambda: True, more=8))
+    now = read_activation(workshop.folder)
+    assert (now.current, now.state) == (new.sha256, "trial")
+
+
+def test_the_first_bundle_is_taken_by_a_station_that_runs(workshop: Any, belt: Belt) -> None:
+    workshop.folder.create()
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        if belt.number == 3:
+            bundle = workshop.bundle()
+            install_bundle(bundle, workshop.folder.bundles)
+            change_activation(
+                workshop.folder, lambda was: was.running(bundle.sha256, bundle.manifest, on_trial=False)
+            )
+            workshop.calibrate(bundle)
+        belt.is_over = part.decision.verdict is Verdict.OK
+
+    rows = run(workshop, belt, on_part)
+    assert "no bundle is installed" in rows[0]["reason"]
+    assert rows[-1]["verdict"] == "OK"
+
+
+def audit(workshop: Any) -> list[tuple[str, str, str]]:
+    rows = read_audit(workshop.folder, workshop.station_key.public)
+    return [(row["old"], row["new"], row["why"]) for row in rows if row["what"] == "bundle"]
+
+
+def test_an_audit_that_cannot_be_written_does_not_stop_the_way_back(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=30.0)
+    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    audit_file(workshop.folder).mkdir()
+    rows = run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == old.sha256))
+    assert rows[-1]["verdict"] == "OK"
+    assert "not in the audit" in caplog.text
+
+
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(bundle_command, [str(a) for a in arguments])
 
@@ -340,6 +478,7 @@ def test_a_second_bundle_waits_beside_the_first(
     assert f"calibrate fit --bundle {workshop.folder.bundles / new.sha256}" in error.cure
     workshop.calibrate(new, rev=2)
     assert invoke("activate", new.sha256[:12], *options).exit_code == 0
+    assert audit(workshop)[-1][1].startswith("to be activated: lamp 2.0")
     assert read_activation(workshop.folder).candidate == new.sha256
 
     listed = json.loads(invoke("list", *options, "--json").stdout)

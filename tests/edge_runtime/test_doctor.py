@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kenpin.activation import change_activation
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2
 from kenpin.edge_runtime.doctor_station import station_checks
@@ -52,6 +53,25 @@ def test_without_bundle_and_calibration_each_line_has_its_cure(workshop: Any) ->
     found = findings(workshop)
     assert found["calibration"].verdict == "FAIL"
     assert found["calibration"].cure == "calibrate with: kenpin calibrate fit"
+
+
+def test_a_bundle_that_was_given_up_is_told(workshop: Any) -> None:
+    workshop.ready()
+    change_activation(workshop.folder, lambda was: was.wanting("f" * 64, "activate").refused("it is too slow"))
+    found = findings(workshop)["bundle"]
+    assert found.verdict == "WARN"
+    assert "ffffffffffffffff was given up: it is too slow" in found.words
+
+
+def test_masters_that_are_due_are_told(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.ready()
+    monkeypatch.setattr("kenpin.edge_runtime.doctor_station.masters_due", lambda *_: "the last check failed")
+    found = findings(workshop)["calibration"]
+    assert (found.verdict, found.words, found.cure) == (
+        "FAIL",
+        "the last check failed",
+        "show them: kenpin masters check",
+    )
 
 
 def test_a_camera_that_does_not_open(workshop: Any) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.engine_store import PASSPORT, unseal_engine
 from kenpin.errors import DataError, DeviceLost, EngineError
 from kenpin.signing import PublicKey, verify
+from kenpin.view import Box, View
 from tests.edge_runtime.conftest import SIZE, brightness_model
 from tests.fake_jetson import FakeJetson, make_jetson
 from tests.fake_tensorrt import VERSIONS
@@ -185,6 +187,15 @@ def test_the_station_uses_the_engine_that_it_built(jetson: FakeJetson) -> None:
     assert (choice.loaded().runtime, choice.note, choice.build) == ("tensorrt", "", None)
     choice.loaded().close()
     assert jetson.trt.loads == 3  # inspected and proven at the build, and loaded now
+
+
+def test_the_engine_has_the_view_of_its_bundle(jetson_6: FakeJetson) -> None:
+    bundle, view = bundle_of(jetson_6), View(frame_size=(64, 48), roi=Box(8, 4, 40, 40))
+    seen = replace(bundle, manifest=bundle.manifest.model_copy(update={"view": view}))
+    with closing(choose_engine(jetson_6.workshop.folder, seen, "int8").loaded()) as engine:
+        assert engine.runtime == "tensorrt"
+        assert engine.sight is not None
+        assert engine.sight.view == view
 
 
 @pytest.mark.parametrize("precision", ["int8", None])
@@ -356,7 +367,7 @@ def test_an_error_that_passes_does_not_end_the_station(jetson_6: FakeJetson) -> 
 
 
 def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any, wait_for: Any
 ) -> None:
     started: list[tuple[Any, ...]] = []
 
@@ -365,15 +376,21 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
 
         def __init__(self, *arguments: Any) -> None:
             started.append(arguments)
+            self._closed = threading.Event()
+
+        def wait(self) -> None:
+            self._closed.wait()
 
         def close(self) -> None:
             started.append(("closed",))
+            self._closed.set()
 
-    monkeypatch.setattr("kenpin.edge_runtime.station.BackgroundBuild", Build)
+    monkeypatch.setattr("kenpin.edge_runtime.candidate.BackgroundBuild", Build)
     update_tensorrt(jetson_6)
     workshop = jetson_6.workshop
     states: list[tuple[str, str]] = []
     with start(jetson_6, 10) as station:
+        wait_for(lambda: started, "the build")
         station._news = SimpleNamespace(  # type: ignore[assignment]
             start=lambda: None,
             stop=lambda **_: None,
@@ -385,8 +402,40 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
     assert {state for state, _ in states} == {"DEGRADED"}
     assert all(reason.endswith("; being built: 40 %") for _, reason in states)
     assert [verdict for verdict, _ in verdicts(jetson_6)] == ["OK"]
-    assert started == [(workshop.folder, "int8", (workshop.public_key,)), ("closed",)]
+    wait_for(lambda: len(started) == 2, "the end of the build")
+    folder = workshop.folder
+    assert started == [(folder, "int8", (workshop.public_key,), folder.installed()), ("closed",)]
     assert "ONNX Runtime runs instead of TensorRT: the engine was built for TensorRT 10.3.0" in caplog.text
+
+
+def test_the_engine_that_was_built_meanwhile_is_taken(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    class Build:
+        told = ""
+
+        def __init__(self, *_arguments: Any) -> None:
+            assert jetson_6.build().exit_code == 0
+
+        def wait(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("kenpin.edge_runtime.candidate.BackgroundBuild", Build)
+    update_tensorrt(jetson_6)
+    runtimes: list[str] = []
+    pictures = jetson_6.workshop.pictures(10, 20)
+    source = f"folder:{pictures}?loop=1&rate=50"
+    station = Station(
+        jetson_6.workshop.config(source), on_part=lambda _part: runtimes.append(station._ready.engine.runtime)
+    )
+    with station:
+        station.run(stopping=lambda: "tensorrt" in runtimes or len(runtimes) > 3000)
+    assert (runtimes[0], runtimes[-1]) == ("onnxruntime", "tensorrt")
+    assert {verdict for verdict, _ in verdicts(jetson_6)} == {"OK"}
+    assert "The int8 engine on tensorrt decides from here on." in caplog.text
 
 
 SITE = """

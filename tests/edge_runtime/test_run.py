@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from kenpin.edge_runtime.cli import run as run_command
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.errors import ConfigError
 from kenpin.events import Anomaly, Kpi, Status
 
 KENPIN = (sys.executable, "-m", "kenpin")
@@ -253,5 +256,15 @@ def test_no_event_is_lost_or_invented_over_twenty_kills(
     wait_for(lambda: len(scada.first_seqs()) >= len(committed), "every event")
     assert len(committed) > 40
     assert owed == paid  # one event for each part that owes one, and no other
-    assert scada.first_seqs() == committed == list(range(1, len(committed) + 1))
+    # After each restart live events go before those that waited.
+    assert sorted(scada.first_seqs()) == committed == list(range(1, len(committed) + 1))
     assert wrong == (0,)
+
+
+@pytest.mark.parametrize("section", ["[output]\nmqtt = true\n", "[sparkplug]\nenabled = true\n"])
+def test_alone_it_refuses_what_only_the_publishers_process_does(workshop: Any, section: str) -> None:
+    path = workshop.ready().toml(f"folder:{workshop.pictures(10)}")
+    path.write_text(path.read_text() + section)
+    error = CliRunner().invoke(run_command, ["--config", str(path), "--single-process"]).exception
+    assert isinstance(error, ConfigError)
+    assert "leave out --single-process" in error.cure

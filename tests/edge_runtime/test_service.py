@@ -33,6 +33,7 @@ def test_every_process_is_a_unit(units: Path) -> None:
         "kenpin-health.service",
         "kenpin-publisher.service",
         "kenpin-station.service",
+        "kenpin-web.service",
         "kenpin.target",
     ]
     target = (units / "kenpin.target").read_text()

@@ -1,0 +1,196 @@
+"""The commander: what SCADA asks of the station over MQTT, checked, written down, done and answered."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.activation import change_activation
+from kenpin.audit import Entry, append
+from kenpin.edge_runtime.alarm import Action
+from kenpin.edge_runtime.alarm_board import AlarmBoard
+from kenpin.edge_runtime.allowance import Allowance
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.clock import clock_is_synchronised
+from kenpin.edge_runtime.command import PER_S, Accepted, Context, Refused, check
+from kenpin.edge_runtime.command_action import (
+    Ack,
+    ActivateModel,
+    Command,
+    Pause,
+    Replay,
+    ResendState,
+    Reset,
+    SetThreshold,
+    Shelve,
+    Snapshot,
+    Unshelve,
+)
+from kenpin.edge_runtime.command_key import load_keys
+from kenpin.edge_runtime.command_seen import is_seen, note_seen
+from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.errors import KenpinError
+from kenpin.events import Reply, now_ms
+from kenpin.hold import hold, let_go
+from kenpin.station_folder import StationFolder
+
+_ANSWERS_PER_S = 5
+_AT_THE_STATION = "thresholds are signed at the station: use its page, or kenpin calibrate set there"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a commander commands.
+
+    Attributes:
+        folder: The station's folder.
+        identity: Who answers.
+        keys: File or folder of the keys that may sign.
+        remote_write: Whether actions that change verdicts are allowed.
+        send_again: Publishes stored events once more: the first one's number, and how many.
+    """
+
+    folder: StationFolder
+    identity: Identity
+    keys: Path
+    remote_write: bool
+    send_again: Callable[[int, int], None]
+
+
+class Commander:
+    """Takes messages in one thread, the publisher's.
+
+    Args:
+        order: What it commands.
+
+    Attributes:
+        refusals: Messages that were refused, by reason.
+        done: Commands that were carried out.
+
+    Raises:
+        ConfigError: A key cannot be used.
+        StoreError: The database cannot be opened.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.refusals: Counter[str] = Counter()
+        self.done = 0
+        self._order = order
+        self._keys = load_keys(order.keys)
+        self._allowance, self._answers = Allowance(PER_S), Allowance(_ANSWERS_PER_S)
+        self._connection: sqlite3.Connection | None = None
+
+    def take(self, topic: str, body: bytes, *, retained: bool) -> None:
+        """Handle one message.
+
+        Args:
+            topic: Below the station's prefix: `cmd/<action>`.
+            body: The payload, whatever it is.
+            retained: Whether the broker had kept it.
+        """
+        if self._connection is None:  # made here, as SQLite wants one thread
+            self._connection = connect(self._order.folder.database)
+            self._board = AlarmBoard(self._connection, self._order.identity)
+            self._outbox = Outbox(self._connection)
+        verdict = check(body, retained=retained, context=self._context(self._connection))
+        if isinstance(verdict, Refused):
+            self._refuse(verdict)
+        elif verdict.command.action != topic.rpartition("/")[2]:
+            self.refusals["bad_arguments"] += 1
+            self._refuse(_refused(verdict.command, "bad_arguments", "the topic names another action"))
+        else:
+            self._carry_out(verdict, self._connection)
+
+    def _context(self, connection: sqlite3.Connection) -> Context:
+        return Context(
+            self._keys,
+            self._order.identity.station,
+            now_ms(),
+            clock_is_synchronised(),
+            lambda cmd_id: is_seen(connection, cmd_id),
+            self._allowance,
+            self._order.remote_write,
+            self.refusals,  # type: ignore[arg-type]  # its keys are reasons
+        )
+
+    def _carry_out(self, accepted: Accepted, connection: sqlite3.Connection) -> None:
+        """Written down before it is done; done, noted and answered in one transaction."""
+        command = accepted.command
+        try:
+            append(self._order.folder, _entry(accepted))
+            with transaction(connection):
+                note_seen(connection, command, now_ms=now_ms())
+                rejected = self._do(command, connection)
+                reason = "rejected" if rejected else ""
+                self._outbox.put(self._reply(command.action, command.cmd_id, reason, rejected))
+        except (KenpinError, OSError) as error:
+            _log.warning("The command %s of %s was not carried out: %s", command.action, command.actor, error)
+            self.refusals["failed"] += 1
+            self._refuse(_refused(command, "failed", str(error)))
+            return
+        self.done += not rejected
+        if isinstance(command, Replay):
+            self._order.send_again(command.since_seq, command.count)
+
+    def _do(self, command: Command, connection: sqlite3.Connection) -> str:
+        """Do it; why not, in words."""
+        if isinstance(command, Ack | Shelve | Unshelve | Reset):
+            minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
+            return self._board.act(command.alarm, Action(command.action, command.actor, minutes))  # type: ignore[arg-type]
+        if isinstance(command, ResendState):
+            connection.execute("UPDATE state SET ver = ver + (SELECT max(ver) FROM state)")
+        elif isinstance(command, Snapshot):
+            (self._order.folder.run / "snapshot").touch()
+        elif isinstance(command, Pause):
+            self._pause(command)
+        elif isinstance(command, ActivateModel):
+            return self._activate(command.bundle_sha256)
+        elif isinstance(command, SetThreshold):
+            return _AT_THE_STATION
+        return ""
+
+    def _pause(self, command: Pause) -> None:
+        if command.paused:
+            hold(self._order.folder.paused, command.actor)
+        else:
+            let_go(self._order.folder.paused)
+
+    def _activate(self, sha256: str) -> str:
+        if not (self._order.folder.bundles / sha256).is_dir():
+            return f"no bundle {sha256[:16]} is installed here"
+        change_activation(self._order.folder, lambda was: was.wanting(sha256, "activate"))
+        return ""
+
+    def _refuse(self, refused: Refused) -> None:
+        """Whoever holds a key gets an answer, but not without end."""
+        if self.refusals[refused.reason] == 1:
+            _log.warning("A command was refused: %s", refused.sentence)
+        if not refused.cmd_id or not self._answers.take():
+            return
+        assert self._connection is not None
+        with transaction(self._connection):
+            self._outbox.put(self._reply(refused.action, refused.cmd_id, refused.reason, refused.sentence))
+
+    def _reply(self, action: str, cmd_id: str, reason: str, message: str) -> Reply:
+        common = self._order.identity.common(now_ms())
+        return Reply(**common, action=action, cmd_id=cmd_id, ok=not reason, reason=reason, message=message)
+
+
+def _refused(command: Command, reason: str, sentence: str) -> Refused:
+    return Refused(reason, sentence, command.cmd_id, command.action)  # type: ignore[arg-type]
+
+
+def _entry(accepted: Accepted) -> Entry:
+    command = accepted.command
+    fields: Mapping[str, object] = command.model_dump(exclude=set(Command.model_fields))
+    arguments = " ".join(f"{name}={value}" for name, value in fields.items() if name != "why")
+    why = str(fields.get("why", ""))
+    who, what = f"{command.actor} (key {accepted.kid})", f"{command.action} {arguments}".strip()
+    return Entry("command", who, new=what, why=why)

@@ -1,0 +1,96 @@
+"""What the parts of a line say to its alarms: shares, runs, and what is told once per part."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.store import Part
+from kenpin.quality_limits import Finding
+
+Values = Mapping[str, Sequence[float | None]]
+
+_WINDOW = 100  # decided parts that the NG rate looks back on
+_LEAST_PARTS = 50  # with fewer, one NG more or less would be an alarm
+_DRIFT_PARTS, _LEAST_GOOD = 500, 50
+_BINS = 5
+_WAITING = 1000  # parts between two rounds of the alarms
+_FINDINGS = frozenset(finding.value for finding in Finding)
+_DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)
+
+
+class PartWatch:
+    """Sees each part in the station's loop; another thread asks what they say.
+
+    Args:
+        timeout_ms: Time that a decision may take.
+    """
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_ms = timeout_ms
+        self._lock = threading.Lock()
+        self._verdicts = deque[Verdict](maxlen=_WINDOW)
+        self._run = 0
+        self._quality = deque[float](maxlen=_WAITING)
+        self._slowness = deque[float](maxlen=_WAITING)
+        self._scores = deque[float](maxlen=_DRIFT_PARTS)
+        self._good: tuple[float, ...] = ()
+
+    def saw(self, part: Part) -> None:
+        """A part is settled."""
+        verdict, scored = part.decision.verdict, part.decision.scored
+        with self._lock:
+            self._quality.append(float(part.decision.cause in _FINDINGS))
+            if scored is not None:
+                self._slowness.append(part.latency_ms / self._timeout_ms)
+            if verdict in _DECIDED:
+                self._run = self._run + 1 if verdict is Verdict.NG else 0
+                self._verdicts.append(verdict)
+            if verdict in _DECIDED and scored is not None and part.record is not None:
+                self._note_score(scored.score, tuple(part.record.good.values()))
+
+    def values(self) -> dict[str, Sequence[float | None]]:
+        """The values of the alarms that parts cause; those told once per part, since the last call."""
+        with self._lock:
+            many = len(self._verdicts) >= _LEAST_PARTS
+            rate = self._verdicts.count(Verdict.NG) / len(self._verdicts) if many else None
+            quality, slowness = list(self._quality), list(self._slowness)
+            self._quality.clear()
+            self._slowness.clear()
+            scores, good, run = list(self._scores), self._good, self._run
+        enough = len(scores) == _DRIFT_PARTS and len(good) >= _LEAST_GOOD
+        return {
+            "ng_rate": [rate],
+            "ng_consecutive": [float(run)],
+            "image_quality": quality,
+            "inference_slow": slowness,
+            "score_drift": [stability_index(scores, good) if enough else None],
+        }
+
+    def _note_score(self, score: float, good: tuple[float, ...]) -> None:
+        if good != self._good:
+            self._good = good
+            self._scores.clear()  # those of other thresholds, or of another model
+        self._scores.append(score)
+
+
+def stability_index(now: Sequence[float], before: Sequence[float]) -> float:
+    """The population stability index of scores against those of the calibration.
+
+    The sum of (p - q) ln(p / q) over bins that held equal shares of the calibration's scores (N. Siddiqi,
+    Credit Risk Scorecards, 2006: from 0.25 on, a shift is significant). Half a part is added to each bin, as an
+    empty one would make it infinite.
+
+    Args:
+        now: Scores of the line.
+        before: Scores of the calibration.
+    """
+    edges = np.quantile(before, np.linspace(0, 1, _BINS + 1)[1:-1])
+    p = (np.bincount(np.searchsorted(edges, now), minlength=_BINS) + 0.5) / (len(now) + _BINS / 2)
+    q = (np.bincount(np.searchsorted(edges, before), minlength=_BINS) + 0.5) / (len(before) + _BINS / 2)
+    return float(math.fsum((p - q) * np.log(p / q)))

@@ -1,0 +1,163 @@
+"""The watchman: looks once a second at what needs an operator, and keeps the alarms and the audit's mirror."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kenpin.edge_runtime.alarm_board import AlarmBoard
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.audit_mirror import AuditMirror
+from kenpin.edge_runtime.clock import clock_is_synchronised
+from kenpin.edge_runtime.counters import Counters
+from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.equipment import Equipment
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.part_watch import PartWatch
+from kenpin.edge_runtime.retention import Retention
+from kenpin.edge_runtime.room import DEFAULT_MAX_BYTES
+from kenpin.errors import KenpinError
+from kenpin.machine_state import read_state
+from kenpin.station_folder import StationFolder
+
+_EVERY_S = 1.0
+_HOST_EVERY_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+Conditions = Callable[[], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a watchman watches.
+
+    Attributes:
+        folder: The station's folder.
+        identity: Who speaks in its events.
+        parts: What the parts say.
+        conditions: What the station itself says, by key of the alarm.
+        counters: Take what is measured here.
+        equipment: What the station is made of now.
+        keep_days: Age of the oldest record of a part that is kept.
+        wake: Says that an event waits in the outbox.
+    """
+
+    folder: StationFolder
+    identity: Identity
+    parts: PartWatch
+    conditions: Conditions
+    counters: Counters
+    equipment: Callable[[], Equipment]
+    keep_days: int
+    wake: Callable[[], None]
+
+
+class Watchman:
+    """One thread. A store that does not work is said once and tried again; the line goes on.
+
+    Args:
+        post: What it watches.
+
+    Raises:
+        StoreError: The database cannot be opened.
+    """
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._connection = connect(post.folder.database)
+        self._board = AlarmBoard(self._connection, post.identity)
+        self._mirror = AuditMirror(post.folder, self._connection, post.identity)
+        self._retention = Retention(self._connection, keep_days=post.keep_days)
+        self._outbox = Outbox(self._connection)
+        self._host: Mapping[str, float] = {}
+        self._host_due_s = 0.0
+        self._seq = 0
+        self._equipment: Equipment | None = None
+        self._trouble = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, or begin again."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="watchman", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look once more, as the last parts may have raised something, and end."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """End, and give back the database."""
+        self.stop()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            is_last = self._stop.wait(_EVERY_S)
+            try:
+                self._look()
+                self._trouble = ""
+            except (KenpinError, OSError) as error:
+                if str(error) != self._trouble:
+                    _log.warning("The alarms cannot be kept: %s", error)
+                self._trouble = str(error)
+            except Exception:
+                _log.exception("The watchman stumbled and goes on.")
+            if is_last:
+                return
+
+    def _look(self) -> None:
+        values = self._post.parts.values()
+        values |= {key: [value] for key, value in self._post.conditions().items()}
+        values |= {key: [value] for key, value in self._host_values().items()}
+        pressure = self._outbox.depth().waiting_bytes / DEFAULT_MAX_BYTES
+        self._board.come_round({**values, "outbox_pressure": [pressure]})
+        (psi,) = values["score_drift"]
+        self._post.counters.note(score_psi=psi or 0.0, temperature_c=self._host.get("gpu_thermal", 0.0))
+        self._mirror.come_round()
+        self._retention.come_round()
+        self._tell_equipment()
+        newest = self._outbox.newest()
+        if newest != self._seq:
+            self._seq = newest
+            self._post.wake()
+
+    def _tell_equipment(self) -> None:
+        """`meta`, where the model or its thresholds changed."""
+        equipment = self._post.equipment()
+        if equipment != self._equipment:
+            with transaction(self._connection):
+                self._outbox.set_state(equipment.meta(self._post.identity))
+            self._equipment = equipment
+            self._post.wake()
+
+    def _host_values(self) -> Mapping[str, float]:
+        if time.monotonic() >= self._host_due_s:
+            self._host_due_s = time.monotonic() + _HOST_EVERY_S
+            self._host = host_values(self._post.folder.root)
+        return self._host
+
+
+def host_values(root: Path) -> dict[str, float]:
+    """What the machine says: clock, disk, temperature; what it does not have is left out.
+
+    Args:
+        root: Folder on the disk in question.
+    """
+    disk = shutil.disk_usage(root)
+    found = {
+        "clock_unsynced": float(not clock_is_synchronised()),
+        "disk_low": disk.used / max(1, disk.used + disk.free),
+    }
+    temperature = read_state().get("temperature_c")
+    return {**found, "gpu_thermal": float(temperature)} if temperature is not None else found

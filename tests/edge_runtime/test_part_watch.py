@@ -1,0 +1,116 @@
+"""What the parts say to the alarms."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.engine import Scored
+from kenpin.edge_runtime.part_watch import PartWatch, stability_index
+from kenpin.edge_runtime.store import Part
+
+
+@pytest.fixture
+def watch() -> PartWatch:
+    return PartWatch(timeout_ms=100)
+
+
+def part(
+    workshop: Any, verdict: Verdict = Verdict.OK, *, score: float = 20.0, cause: str = "", good: int = 60
+) -> Part:
+    scored = Scored(score, (score,) * 3, np.zeros((2, 2), np.float32))
+    scores = {f"{k}.png": 10.0 + k / 3 for k in range(good)}
+    return Part(
+        part_id="p",
+        camera="c",
+        session_id="s",
+        ts_ms=0,
+        captured_ns=time.monotonic_ns(),
+        decision=Decision(verdict, cause, None if cause else scored, cause),
+        record=workshop.calibrated.model_copy(update={"good": scores}),
+    )
+
+
+@pytest.fixture
+def workshop(workshop: Any) -> Any:
+    workshop.calibrated = workshop.record(workshop.bundle())
+    return workshop
+
+
+def test_a_rate_of_few_parts_cannot_be_told(workshop: Any, watch: PartWatch) -> None:
+    for _ in range(49):
+        watch.saw(part(workshop, Verdict.NG))
+    assert watch.values()["ng_rate"] == [None]
+    watch.saw(part(workshop))
+    assert watch.values()["ng_rate"] == [49 / 50]
+
+
+def test_the_rate_looks_back_on_a_hundred_decided_parts(workshop: Any, watch: PartWatch) -> None:
+    for _ in range(100):
+        watch.saw(part(workshop, Verdict.NG))
+    for _ in range(90):
+        watch.saw(part(workshop))
+    for _ in range(20):
+        watch.saw(part(workshop, Verdict.NO_DECISION, cause="black"))
+    assert watch.values()["ng_rate"] == [0.1]
+
+
+def test_a_run_of_ng_ends_with_a_part_that_is_not(workshop: Any, watch: PartWatch) -> None:
+    for _ in range(3):
+        watch.saw(part(workshop, Verdict.NG))
+    watch.saw(part(workshop, Verdict.MISSED, cause="source"))  # says nothing of the parts
+    assert watch.values()["ng_consecutive"] == [3.0]
+    watch.saw(part(workshop, Verdict.REVIEW))
+    assert watch.values()["ng_consecutive"] == [0.0]
+
+
+def test_pictures_and_times_are_told_once_per_part(workshop: Any, watch: PartWatch) -> None:
+    for cause in ("blurred", "", "source"):
+        watch.saw(part(workshop, Verdict.NO_DECISION if cause else Verdict.OK, cause=cause))
+    values = watch.values()
+    assert values["image_quality"] == [1.0, 0.0, 0.0]
+    assert len(values["inference_slow"]) == 1
+    assert watch.values()["image_quality"] == []
+
+
+def test_drift_is_told_against_the_calibration(workshop: Any, watch: PartWatch) -> None:
+    chance = np.random.default_rng(1)
+    for _ in range(499):
+        watch.saw(part(workshop, score=float(chance.uniform(10, 30))))
+    assert watch.values()["score_drift"] == [None]
+    watch.saw(part(workshop, score=20.0))
+    (same,) = watch.values()["score_drift"]
+    assert same is not None
+    assert same < 0.05
+    for _ in range(500):
+        watch.saw(part(workshop, score=float(chance.uniform(20, 40))))
+    (shifted,) = watch.values()["score_drift"]
+    assert shifted is not None
+    assert shifted > 0.25
+
+
+def test_a_new_calibration_begins_anew(workshop: Any, watch: PartWatch) -> None:
+    for _ in range(500):
+        watch.saw(part(workshop))
+    watch.saw(part(workshop, good=61))
+    assert watch.values()["score_drift"] == [None]
+
+
+def test_few_good_parts_are_no_measure(workshop: Any, watch: PartWatch) -> None:
+    for _ in range(500):
+        watch.saw(part(workshop, good=49))
+    assert watch.values()["score_drift"] == [None]
+
+
+def test_the_index_is_that_of_its_formula() -> None:
+    before = [float(k) for k in range(100)]
+    now = [90.0] * 50
+    p = [(0 + 0.5) / 52.5] * 4 + [(50 + 0.5) / 52.5]
+    q = [(20 + 0.5) / 102.5] * 5
+    by_hand = sum((a - b) * float(np.log(a / b)) for a, b in zip(p, q, strict=True))
+    assert stability_index(now, before) == pytest.approx(by_hand)
+    assert stability_index(before, before) == pytest.approx(0.0)

@@ -1,0 +1,172 @@
+"""Alarms and audit of a station that runs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kenpin.audit import Entry, append, audit_file
+from kenpin.edge_runtime import watchman
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.audit_mirror import AuditMirror
+from kenpin.edge_runtime.counters import Counters
+from kenpin.edge_runtime.database import connect, open_database
+from kenpin.edge_runtime.equipment import Equipment
+from kenpin.edge_runtime.part_watch import PartWatch
+from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.watchman import Post, Watchman, host_values
+from kenpin.ledger import head
+from kenpin.station_folder import StationFolder
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchman, "_EVERY_S", 0.02)
+
+
+@pytest.fixture
+def folder(workshop: Any) -> StationFolder:
+    workshop.folder.create()
+    open_database(workshop.folder.database).close()
+    return workshop.folder  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
+    """A watchman whose conditions the test sets, and what it woke."""
+    made = SimpleNamespace(conditions={}, woken=[])
+    wake: Callable[[], None] = lambda: made.woken.append(1)  # noqa: E731
+    parts = PartWatch(100)
+    made.watchman = Watchman(
+        Post(folder, Identity("st1"), parts, lambda: made.conditions, Counters(), Equipment, 365, wake)
+    )
+    made.watchman.start()
+    yield made
+    made.watchman.close()
+
+
+def events(folder: StationFolder, topic: str) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(folder.database)) as connection:
+        rows = connection.execute("SELECT body FROM outbox WHERE topic = ? ORDER BY seq", (topic,))
+        return [json.loads(body) for (body,) in rows]
+
+
+def raised(folder: StationFolder) -> list[str]:
+    return [e["alarm"] for e in events(folder, "event/alarm") if e["transition"] == "raise"]
+
+
+def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
+    folder: StationFolder, post: SimpleNamespace, wait_for: Callable[..., None]
+) -> None:
+    post.conditions = {"engine_integrity": 1.0}
+    wait_for(lambda: "engine_integrity" in raised(folder), "the alarm")
+    wait_for(lambda: post.woken, "the publisher")
+
+
+def test_a_store_that_does_not_work_is_said_once_and_tried_again(
+    folder: StationFolder,
+    post: SimpleNamespace,
+    wait_for: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wait_for(lambda: _states(folder), "the first round")
+    with closing(sqlite3.connect(folder.database)) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'full'); END")
+        other.commit()
+        post.conditions = {"engine_integrity": 1.0}
+        wait_for(lambda: "cannot be kept" in caplog.text, "the warning")
+        time.sleep(0.2)
+        assert caplog.text.count("cannot be kept") == 1
+        other.execute("DROP TRIGGER full")
+        other.commit()
+    wait_for(lambda: raised(folder) == ["engine_integrity"], "the alarm")
+
+
+def _states(folder: StationFolder) -> int:
+    with closing(sqlite3.connect(folder.database)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM state").fetchone()
+        return int(count)
+
+
+def test_what_stumbles_is_logged_and_the_next_round_comes(
+    folder: StationFolder,
+    post: SimpleNamespace,
+    wait_for: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    post.conditions = None
+    wait_for(lambda: "stumbled" in caplog.text, "the log")
+    post.conditions = {"engine_integrity": 1.0}
+    wait_for(lambda: raised(folder) == ["engine_integrity"], "the alarm")
+
+
+def test_the_machine_says_clock_and_disk(tmp_path: Path) -> None:
+    found = host_values(tmp_path)
+    assert 0 < found["disk_low"] < 1
+    assert found["clock_unsynced"] in (0.0, 1.0)
+
+
+def test_each_row_of_the_audit_is_told_once(folder: StationFolder) -> None:
+    with closing(connect(folder.database)) as connection:
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        mirror.come_round()  # there is no audit yet
+        append(folder, Entry("thresholds", "Sato", "T1 1", "T1 2", "light changed"))
+        append(folder, Entry("bundle", "Abe", "1.0", "2.0"))
+        mirror.come_round()
+        mirror.come_round()
+        # Another start of the station, after more was written.
+        append(folder, Entry("masters", "Sato", new="M-07"))
+        AuditMirror(folder, connection, Identity("st1")).come_round()
+    told = events(folder, "event/audit")
+    assert [(t["entry"], t["kind"], t["actor"], t["new"]) for t in told] == [
+        (1, "threshold", "Sato", "T1 2"),
+        (2, "model", "Abe", "2.0"),
+        (3, "config", "Sato", "M-07"),
+    ]
+    newest = head(audit_file(folder))
+    assert (told[-1]["head_sha256"], told[0]["reason"]) == (newest.sha256, "light changed")
+
+
+def test_the_station_vouches_for_the_audit_each_hour(
+    folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(folder, Entry("bundle", "Abe", "1.0", "2.0"))
+    with closing(connect(folder.database)) as connection:
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        mirror.come_round()
+        monkeypatch.setattr("kenpin.audit.CHECKPOINT_MS", 0)
+        mirror.come_round()
+    assert [t["subject"] for t in events(folder, "event/audit")] == ["bundle", "checkpoint"]
+
+
+def test_a_row_that_was_altered_is_told_as_such(folder: StationFolder) -> None:
+    append(folder, Entry("bundle", "Abe", "1.0", "2.0"))
+    append(folder, Entry("bundle", "Abe", "2.0", "3.0"))
+    path = audit_file(folder)
+    path.write_text(path.read_text().replace('"1.0"', '"0.0"'))
+    with closing(connect(folder.database)) as connection:
+        AuditMirror(folder, connection, Identity("st1")).come_round()
+    assert "does not follow" in events(folder, "event/audit")[1]["reason"]
+
+
+def test_a_station_without_thresholds_says_so_to_the_operator(workshop: Any) -> None:
+    workshop.install()
+    with Station(workshop.config(f"folder:{workshop.pictures(10, 20)}")) as station:
+        station.run()
+    assert raised(workshop.folder) == ["model_unapproved"]
+
+
+def test_parts_that_are_bad_in_a_row_are_an_alarm(workshop: Any) -> None:
+    workshop.ready()
+    with Station(workshop.config(f"folder:{workshop.pictures(*[250] * 6)}")) as station:
+        station.run()
+    assert raised(workshop.folder) == ["ng_consecutive"]
+    assert len(events(workshop.folder, "event/anomaly")) == 6
