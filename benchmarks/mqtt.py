@@ -35,8 +35,8 @@ from kenpin.edge_runtime.link_signal import Acked
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.region import Region
+from kenpin.edge_runtime.report import rss_mb
 from kenpin.edge_runtime.room import Room
-from kenpin.edge_runtime.station import rss_mb
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.events import Anomaly, now_ms
 from kenpin.machine_state import processor

@@ -19,8 +19,9 @@ from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.processes import run_processes
+from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import run_role
-from kenpin.edge_runtime.station import Report, Station
+from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.supervisor import end_with_parent
 from kenpin.errors import ConfigError

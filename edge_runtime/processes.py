@@ -13,9 +13,10 @@ from kenpin.edge_runtime.child import ChildSpec
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import CAPTURE_S
 from kenpin.edge_runtime.site import camera_urls
-from kenpin.edge_runtime.station import DRAIN_S, Report
+from kenpin.edge_runtime.station import DRAIN_S
 from kenpin.edge_runtime.supervisor import Supervisor
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.events import Anomaly, now_ms

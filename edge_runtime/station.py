@@ -12,8 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 
 from kenpin.config import StationConfig
@@ -22,19 +21,20 @@ from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import Changeover, begin
 from kenpin.edge_runtime.counter_gap import CounterGap
-from kenpin.edge_runtime.counters import Counters, Snapshot
+from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.evidence import Evidence
+from kenpin.edge_runtime.folder_lock import sole_user
 from kenpin.edge_runtime.inspection import Desk, Inspection, Judge
 from kenpin.edge_runtime.line import Line, Shot
 from kenpin.edge_runtime.look import Look
-from kenpin.edge_runtime.outbox import Depth
 from kenpin.edge_runtime.output import Output
 from kenpin.edge_runtime.outputs import make_outputs
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.readiness import CALIBRATING, MASTERS_DUE, PAUSED, Readiness
+from kenpin.edge_runtime.report import Report, rss_mb
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import Lull
@@ -44,10 +44,9 @@ from kenpin.edge_runtime.viewfinder import Viewfinder
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.edge_runtime.watchman import Post, Watchman
-from kenpin.errors import ConfigError, KenpinError
+from kenpin.errors import KenpinError
 from kenpin.events import Anomaly, now_ms
 from kenpin.signing import PublicKey
-from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
 
 DRAIN_S = 5.0
@@ -58,27 +57,6 @@ DECIDE_S = 10.0  # a part that takes longer hangs
 _HELD: Mapping[str, State] = {CALIBRATING: "CALIBRATING", PAUSED: "PAUSED"}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run of the station did.
-
-    Attributes:
-        counters: Parts and times.
-        events_acked: Events of parts that the broker acknowledged in this run.
-        depth: How full the outbox is left.
-        precision: Which model ran; empty without an engine.
-        session_id: The session in the store and in the events.
-        rss_mb: Resident memory of the station's process, in MB.
-    """
-
-    counters: Snapshot
-    events_acked: int
-    depth: Depth
-    precision: str
-    session_id: str
-    rss_mb: float
 
 
 class Station:
@@ -118,7 +96,7 @@ class Station:
         folder.create()
         folder.run.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
-            opened.enter_context(_sole_user(folder.root))
+            opened.enter_context(sole_user(folder.root))
             cameras = site.cameras(config, folder)
             self._identity = Identity(config.station.id, test=cameras[0].drawn)
             news = PartNews(self._identity, config.mqtt.results)
@@ -175,12 +153,14 @@ class Station:
 
     def _judge_with(self, ready: Readiness) -> Judge:
         """A judge of this station that works with what was found."""
+        is_calibrating = ready.cause == CALIBRATING
         look = Look(
-            ready,
+            # After a wanted change of light the old limits would keep every part from being scored.
+            replace(ready, record=None) if is_calibrating else ready,
             cameras=[camera.camera for camera in self._cameras],
             live=[camera.camera for camera in self._cameras if camera.live],
         )
-        image_ref = self._evidence.name_any if ready.cause == CALIBRATING else self._evidence.name_for
+        image_ref = self._evidence.name_any if is_calibrating else self._evidence.name_for
         return Judge(Desk(ready, look, self._identity, self._counters, self._timeout_ms, image_ref))
 
     @property
@@ -367,31 +347,3 @@ class Station:
             self._identity.session_id,
             rss_mb(),
         )
-
-
-def rss_mb() -> float:
-    """Resident memory of this process, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-@contextlib.contextmanager
-def _sole_user(root: Path) -> Iterator[None]:
-    """Hold the station's folder; the kernel lets go of it however the process ends."""
-    path = root / "station.lock"
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(sole_use(path))
-        except BlockingIOError:
-            raise ConfigError(
-                f"another station runs on this folder (process {path.read_text().strip() or 'unknown'})",
-                where=root,
-                cure="stop it first, or give each station its own state_dir",
-            ) from None
-        except OSError as error:
-            raise ConfigError(
-                f"the station folder cannot be written: {error.strerror}",
-                where=root,
-                cure="give another state folder, or make it writable for this user",
-            ) from None
-        yield

@@ -29,6 +29,8 @@ from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.frame import Frame
+from kenpin.quality import measure
+from kenpin.quality_limits import learn_limits
 
 LIMIT_S = 30.0
 
@@ -389,6 +391,23 @@ def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt
     assert all(row["score"] == 40.0 for row in rows[3:6])
     assert [bool(row["image_ref"]) for row in rows] == [False] * 3 + [True] * 3 + [False] * 3
     assert states[4] == "CALIBRATING"
+
+
+def test_while_somebody_calibrates_the_old_limits_of_light_do_not_count(workshop: Any, belt: Belt) -> None:
+    chance = np.random.default_rng(1)
+    usual = [np.clip(chance.normal(40, 3, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
+    bundle = workshop.install()
+    workshop.calibrate(bundle, quality=learn_limits([measure(image) for image in usual]))
+    belt.brightness = 80  # a new lamp
+
+    def on_part(_part: Part) -> None:
+        if belt.number == 3:
+            begin_calibrating(workshop.folder, "Sato")
+        belt.is_over = belt.number == 6
+
+    rows = run(workshop, belt, on_part)
+    assert [row["cause"] for row in rows] == ["light_drift"] * 3 + ["calibrating"] * 3
+    assert [row["score"] for row in rows] == [None] * 3 + [80.0] * 3
 
 
 def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.site import in_this_process
 from kenpin.edge_runtime.source import Fault, Lull, Trigger
-from kenpin.edge_runtime.station import Report, Station
+from kenpin.edge_runtime.station import Station
 from kenpin.errors import ConfigError, SourceError, StoreError
 from kenpin.frame import Frame
 from kenpin.station_folder import StationFolder
