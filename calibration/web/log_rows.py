@@ -70,8 +70,9 @@ def read_log(folder: StationFolder) -> Log:
     named = {row["new"].partition(",")[0] for row in audited if row["what"] == "thresholds"}
     rows = [_of_audit(row) for row in audited if row["what"] != audit.CHECKPOINT]
     rows += [_of_record(record) for record in records if f"record {record.rev}" not in named]
-    newest_first = sorted(rows, key=lambda row: row.ts_ms, reverse=True)
-    return Log(newest_first, "\n".join(fault for fault in (audit_fault, record_fault) if fault))
+    # Of one millisecond, the later line is the newer one.
+    oldest_first = sorted(rows, key=lambda row: row.ts_ms)
+    return Log(oldest_first[::-1], "\n".join(fault for fault in (audit_fault, record_fault) if fault))
 
 
 def to_csv(rows: Sequence[LogRow]) -> str:

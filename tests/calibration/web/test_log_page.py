@@ -86,7 +86,10 @@ def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolde
     assert browser.get("/log?sheet=x").status_code == 422
 
 
-def test_the_csv_holds_all_rows(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_the_csv_holds_all_rows(
+    visit: Callable[..., Visit], folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.ledger.now_ms", lambda: 5)  # all in one millisecond
     for number in range(12):
         note(folder, new=f"良品 {number}")
     answer = visit().get("/log.csv")
