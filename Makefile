@@ -11,6 +11,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 SETS   ?=
+# Most tests wait for processes; a file of tests stays in one of them.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
@@ -24,7 +26,7 @@ demo: $(DEMO_READY)
 	$(BIN)/kenpin demo $(ARGS)
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(DEV_READY)
 	$(BIN)/ruff check .
