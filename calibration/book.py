@@ -10,7 +10,7 @@ from typing import Any
 from kenpin import __version__, audit
 from kenpin.errors import CalibrationError
 from kenpin.events import now_ms
-from kenpin.record import CalibrationRecord, append_record, head, load_records
+from kenpin.record import CalibrationRecord, append_record, head, load_records, newest_for
 from kenpin.signing import SecretKey
 from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
@@ -37,7 +37,7 @@ class Book:
         Raises:
             CalibrationError: There is none.
         """
-        found = next((r for r in reversed(self.records) if r.bundle_sha256 == bundle_sha256), None)
+        found = newest_for(self.records, bundle_sha256)
         if found is None:
             raise CalibrationError(
                 f"bundle {bundle_sha256[:16]} has never been calibrated here",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kenpin.record import CalibrationRecord, load_records
-from kenpin.signing import PublicKey
+from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
 
 
@@ -14,8 +13,6 @@ def record_in_force(folder: StationFolder) -> CalibrationRecord | None:
         CalibrationError: The records do not verify.
         ConfigError: The station's public key cannot be read.
     """
-    if not folder.records.exists() or not folder.active.exists():
+    if not folder.active.exists():
         return None
-    active = folder.active.resolve().name
-    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
-    return next((record for record in reversed(records) if record.bundle_sha256 == active), None)
+    return newest_for(station_records(folder), folder.active.resolve().name)

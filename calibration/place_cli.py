@@ -16,8 +16,7 @@ from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.shown import active_bundle
 from kenpin.calibration.tell import tell
 from kenpin.errors import CalibrationError, DataError
-from kenpin.record import CalibrationRecord, load_records
-from kenpin.signing import PublicKey
+from kenpin.record import CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
 
 
@@ -92,8 +91,7 @@ def cost(  # noqa: PLR0913 - one argument per option
 
 
 def _newest(folder: StationFolder) -> CalibrationRecord:
-    known = folder.records.exists()
-    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub"))) if known else []
+    records = station_records(folder)
     if not records:
         raise CalibrationError(
             "this station has never been calibrated",

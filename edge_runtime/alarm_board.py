@@ -117,15 +117,14 @@ class AlarmBoard:
     def _is_news(self, outcomes: Mapping[str, Outcome], flood: Flood) -> bool:
         if not self._has_told or flood.is_on != self._flood.is_on:
             return True
-        return any(
-            outcome.transitions or outcome.standing.chattering != self._standings[key].chattering
-            for key, outcome in outcomes.items()
-        )
+        return any(self._has_changed(key, outcome) for key, outcome in outcomes.items())
+
+    def _has_changed(self, key: str, outcome: Outcome) -> bool:
+        return bool(outcome.transitions) or outcome.standing.chattering != self._standings[key].chattering
 
     def _write_all(self, outcomes: Mapping[str, Outcome], flood: Flood, now: Now) -> None:
         for key, outcome in outcomes.items():
-            changed = outcome.transitions or outcome.standing.chattering != self._standings[key].chattering
-            if changed or not self._has_told:
+            if self._has_changed(key, outcome) or not self._has_told:
                 self._write(self._catalogue[key], outcome, now)
             else:
                 self._write_row(key, outcome.standing)

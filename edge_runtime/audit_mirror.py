@@ -55,7 +55,8 @@ class AuditMirror:
         written_ns = path.stat().st_mtime_ns
         if written_ns == self._seen_ns:
             return
-        lines = [line for line in lines_of(path) if line.number > self._told()]
+        told = self._told()
+        lines = [line for line in lines_of(path) if line.number > told]
         if lines:
             with transaction(self._connection):
                 for line in lines:

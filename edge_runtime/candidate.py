@@ -36,6 +36,14 @@ class Proof:
     trusted: Sequence[Path]
     limit_ms: float
 
+    def keys(self) -> list[PublicKey]:
+        """The keys themselves.
+
+        Raises:
+            ConfigError: One cannot be read.
+        """
+        return [PublicKey.load(path) for path in self.trusted]
+
 
 class Candidate:
     """Loads a bundle in a thread, and builds its TensorRT engine where it lacks one.
@@ -96,14 +104,11 @@ class Candidate:
         return replace(ready, fault=fault) if fault else ready
 
     def _check(self) -> Readiness:
-        trusted = [PublicKey.load(path) for path in self._proof.trusted]
-        return check_readiness(self._proof.folder, trusted, self.sha256)
+        return check_readiness(self._proof.folder, self._proof.keys(), self.sha256)
 
     def _test(self, engine: Engine) -> str:
         """Why the engine may not run, in words. That it is the exported model was proven when it was loaded."""
-        bundle = open_bundle(
-            self._proof.folder.bundles / self.sha256, [PublicKey.load(path) for path in self._proof.trusted]
-        )
+        bundle = open_bundle(self._proof.folder.bundles / self.sha256, self._proof.keys())
         files = [golden.file for golden in bundle.manifest.golden]
         frames = [decode_picture(bundle.files[name], where=name) for name in files]
         runs, times_ms = [], []

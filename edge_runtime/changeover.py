@@ -21,7 +21,6 @@ from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.errors import KenpinError
 from kenpin.masters import masters_file
-from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 TRIAL_PARTS, TRIAL_S = 200, 900.0
@@ -56,8 +55,7 @@ def _counted(was: Activation) -> Activation:
 
 
 def _ready(proof: Proof, activation: Activation) -> Readiness:
-    trusted = [PublicKey.load(path) for path in proof.trusted]
-    return check_readiness(proof.folder, trusted, activation.current or None)
+    return check_readiness(proof.folder, proof.keys(), activation.current or None)
 
 
 def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> Activation:
@@ -250,9 +248,9 @@ class Changeover:
 
     def _take(self, candidate: Candidate, ready: Readiness) -> None:
         """The candidate decides from the next part on."""
-        trusted = [PublicKey.load(path) for path in self._proof.trusted]
+        keys = self._proof.keys()
         try:
-            manifest = open_bundle(self._proof.folder.bundles / candidate.sha256, trusted).manifest
+            manifest = open_bundle(self._proof.folder.bundles / candidate.sha256, keys).manifest
             before = self._activation
             self._activation = change_activation(
                 self._proof.folder,

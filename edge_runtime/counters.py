@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.decide import DECIDED, Decision, Verdict
 from kenpin.edge_runtime.vitals import Vitals
 
 _TIMES = 10_000  # parts that the percentiles look back on
 _RATE_PARTS = 100  # decided parts that the NG rate looks back on
 _REASONS = 100  # different reasons that are told apart: they carry numbers, so there is no end to them
 _OTHER = "other reasons"
-_DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Snapshot:
     @property
     def ng_rate(self) -> float:
         """Share of NG among the decided parts, 0 to 1."""
-        return self.parts[Verdict.NG] / max(1, sum(self.parts[v] for v in _DECIDED))
+        return self.parts[Verdict.NG] / max(1, sum(self.parts[v] for v in DECIDED))
 
 
 class Counters:
@@ -124,7 +123,7 @@ class Counters:
             if decision.cause:
                 self._causes[decision.cause] += 1
             self._events += has_event
-            if verdict in _DECIDED:
+            if verdict in DECIDED:
                 self._recent.append(verdict)
 
     def add_times(self, *, latency_ms: float, infer_ms: float) -> None:

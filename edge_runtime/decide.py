@@ -24,6 +24,9 @@ class Verdict(str, Enum):
     NO_DECISION = "NO_DECISION"
 
 
+DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)  # the others say that there is no decision
+
+
 @dataclass(frozen=True)
 class Model:
     """What scores the parts, taken from a bundle that was verified.

@@ -8,14 +8,13 @@ from collections import deque
 from kenpin.config import Results
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.part import Part
 
 _SAMPLE = 100  # every so many OK
 _RATE_PARTS = 100  # decided parts that the NG rate looks back on
 _LAST_EVERY_S = 1.0
-_DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)
 
 
 class PartNews:
@@ -45,7 +44,7 @@ class PartNews:
             part: The part.
         """
         verdict = part.decision.verdict
-        if verdict in _DECIDED:
+        if verdict in DECIDED:
             self._recent.append(verdict)
         if self._is_wanted(verdict):
             ng_rate = self._recent.count(Verdict.NG) / max(1, len(self._recent))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.store import Part
 from kenpin.quality_limits import Finding
 
@@ -21,7 +21,6 @@ _DRIFT_PARTS, _LEAST_GOOD = 500, 50
 _BINS = 5
 _WAITING = 1000  # parts between two rounds of the alarms
 _FINDINGS = frozenset(finding.value for finding in Finding)
-_DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)
 
 
 class PartWatch:
@@ -48,10 +47,10 @@ class PartWatch:
             self._quality.append(float(part.decision.cause in _FINDINGS))
             if scored is not None:
                 self._slowness.append(part.latency_ms / self._timeout_ms)
-            if verdict in _DECIDED:
+            if verdict in DECIDED:
                 self._run = self._run + 1 if verdict is Verdict.NG else 0
                 self._verdicts.append(verdict)
-            if verdict in _DECIDED and scored is not None and part.record is not None:
+            if verdict in DECIDED and scored is not None and part.record is not None:
                 self._note_score(scored.score, tuple(part.record.good.values()))
 
     def values(self) -> dict[str, Sequence[float | None]]:

@@ -82,11 +82,6 @@ class Publisher:
         return self._delivery.traffic
 
     @property
-    def acked(self) -> int:
-        """Events that the broker acknowledged since the start."""
-        return self.traffic.acked
-
-    @property
     def listener(self) -> Listener | None:
         """Who takes commands; `None` where the station listens to nothing."""
         return self._desk.listener

@@ -16,7 +16,7 @@ from kenpin.events import now_ms
 from kenpin.hold import read_hold
 from kenpin.masters import masters_due
 from kenpin.precision import Precision
-from kenpin.record import CalibrationRecord, load_records
+from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
@@ -128,12 +128,10 @@ def _give_back_memory() -> None:
 def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[CalibrationRecord | None, str]:
     """The newest record for this bundle; without one the newest of all, to say which bundle that is for."""
     try:
-        key = folder.key.with_suffix(".pub")
-        records = load_records(folder.records, PublicKey.load(key)) if folder.records.exists() else []
+        records = station_records(folder)
     except (KenpinError, OSError) as error:
         return None, _in_one_line(error)
-    own = [record for record in records if record.bundle_sha256 == bundle_sha256]
-    return next(reversed(own or records), None), ""
+    return newest_for(records, bundle_sha256) or next(reversed(records), None), ""
 
 
 def _in_one_line(error: Exception) -> str:

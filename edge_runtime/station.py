@@ -124,8 +124,7 @@ class Station:
             self._timeout_ms = config.decide.timeout_ms
             self._changeover = Changeover(proof, activation, ready, self._judge_with)
             opened.enter_context(contextlib.closing(self._changeover))
-            too_late = self._changeover.judge.too_late
-            self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=too_late)
+            self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=self._too_late)
             self._parts = PartWatch(config.decide.timeout_ms)
             self._results = config.mqtt.results
             post = Post(
@@ -162,6 +161,10 @@ class Station:
         )
         image_ref = self._evidence.name_any if is_calibrating else self._evidence.name_for
         return Judge(Desk(ready, look, self._identity, self._counters, self._timeout_ms, image_ref))
+
+    def _too_late(self, part: Part) -> str:
+        """Asked of whoever judges now: the first judge and its engine must not be kept for this."""
+        return self._changeover.judge.too_late(part)
 
     @property
     def _ready(self) -> Readiness:

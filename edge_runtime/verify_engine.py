@@ -20,8 +20,8 @@ from kenpin.edge_runtime.golden_check import GoldenCheck, check_golden
 from kenpin.errors import ConfigError, EngineError, KenpinError
 from kenpin.events import now_ms
 from kenpin.precision import Precision
-from kenpin.record import load_records
-from kenpin.signing import PublicKey, SecretKey
+from kenpin.record import station_records
+from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced
@@ -135,9 +135,7 @@ def _scores(engine: Engine, check: GoldenCheck) -> dict[str, Any]:
 
 
 def _calibrated_precision(folder: StationFolder, bundle: Bundle) -> Precision | None:
-    if not folder.records.exists():
-        return None
-    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+    records = station_records(folder)
     return records[-1].precision if records and records[-1].bundle_sha256 == bundle.sha256 else None
 
 

@@ -17,7 +17,7 @@ from kenpin.audit import Entry, append
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
 from kenpin.errors import BundleError, CalibrationError, ConfigError
 from kenpin.login_name import login_name
-from kenpin.record import CalibrationRecord, load_records
+from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
 
@@ -201,8 +201,8 @@ def _line(folder: StationFolder, path: Path, now: Activation, trust: tuple[Path,
         manifest = open_bundle(path, trusted_keys(trust)).manifest
     except BundleError as error:
         return {**line, "role": f"{line['role']} {error.what}".strip()}
-    records = [r for r in _records(folder) if r.bundle_sha256 == path.name]
-    calibrated = f"record {records[-1].rev}, {records[-1].state}" if records else "no"
+    record = newest_for(station_records(folder), path.name)
+    calibrated = f"record {record.rev}, {record.state}" if record is not None else "no"
     return {**line, "product": manifest.product, "version": manifest.version, "calibrated": calibrated}
 
 
@@ -224,13 +224,8 @@ def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:
     return open_bundle(found[0], trusted_keys(trust))
 
 
-def _records(folder: StationFolder) -> list[CalibrationRecord]:
-    known = folder.records.exists()
-    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub"))) if known else []
-
-
 def _is_calibrated(folder: StationFolder, sha256: str) -> bool:
-    return any(record.bundle_sha256 == sha256 for record in _records(folder))
+    return newest_for(station_records(folder), sha256) is not None
 
 
 def _need_calibration(folder: StationFolder, found: Bundle) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin import ledger
 from kenpin.errors import KenpinError, StoreError
-from kenpin.record import load_records
+from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
@@ -197,8 +197,7 @@ def _why_stale(folder: StationFolder, masters: Masters) -> str:
     active = folder.active.resolve().name
     if masters.last.bundle_sha256 != active:
         return "another bundle is active than at the last check of the masters"
-    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
-    newest = next((r for r in reversed(records) if r.bundle_sha256 == active), None)
+    newest = newest_for(station_records(folder), active)
     if newest is not None and (newest.t1, newest.t2) != (masters.last.t1, masters.last.t2):
         return "the thresholds were changed after the last check of the masters"
     return ""

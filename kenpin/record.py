@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from kenpin.errors import BundleError, CalibrationError
 from kenpin.precision import Precision
 from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
+from kenpin.station_folder import StationFolder
 
 _CAME_LATER = ("quality", "rank", "looks", "origin", "fresh", "shown_sha256")
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
@@ -174,6 +176,28 @@ def head(path: Path) -> str:
     """SHA-256 of the last line, or an empty string: what the next record must name as its predecessor."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
+
+
+def newest_for(records: Sequence[CalibrationRecord], bundle_sha256: str) -> CalibrationRecord | None:
+    """The newest record of a bundle; `None` where it was never calibrated.
+
+    Args:
+        records: Oldest first.
+        bundle_sha256: The bundle.
+    """
+    return next((record for record in reversed(records) if record.bundle_sha256 == bundle_sha256), None)
+
+
+def station_records(folder: StationFolder) -> list[CalibrationRecord]:
+    """All records of a station, oldest first, verified; none where it was never calibrated.
+
+    Raises:
+        CalibrationError: A line is damaged, not signed by this station, or out of the chain.
+        ConfigError: The station's public key cannot be read.
+    """
+    if not folder.records.exists():
+        return []
+    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
 
 
 def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:

@@ -23,8 +23,7 @@ from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import KenpinError
-from kenpin.record import Bound, CalibrationRecord, load_records
-from kenpin.signing import PublicKey
+from kenpin.record import Bound, CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
@@ -141,11 +140,10 @@ def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
 
 def _records(folder: StationFolder) -> list[CalibrationRecord]:
     """Of the active bundle, oldest first."""
-    if not folder.records.exists() or not folder.active.exists():
+    if not folder.active.exists():
         return []
     active = folder.active.resolve().name
-    records = load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
-    return [record for record in records if record.bundle_sha256 == active]
+    return [record for record in station_records(folder) if record.bundle_sha256 == active]
 
 
 def _judged_by(database: Path, record: CalibrationRecord) -> list[FreshPart]:
