@@ -1,28 +1,34 @@
-"""What the station costs beside its engine: make bench-station.
+"""What the station costs beside its engine: make bench-station; ARGS=docs/station-flame.svg also draws it.
 
-1080p pictures of a folder, judged by an engine that only brings them to its size, so that what is left is
-reading, gate, preprocessing, decision, commit and output. Each stage alone, and all of it.
+1080p pictures of a folder come through the ring of a capture process, and are judged by an engine that only
+brings them to its size, so that what is left is checking, gate, preprocessing, decision, commit and output.
+Each stage alone, and all that the station's process does.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from benchmarks.flame import flame_svg, sampled
 from kenpin.config import EvidenceSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
-from kenpin.edge_runtime.decide import Model
+from kenpin.edge_runtime.decide import Model, Verdict
 from kenpin.edge_runtime.engine import Runtime, Scored
 from kenpin.edge_runtime.evidence import Evidence
-from kenpin.edge_runtime.inspection import Desk, Judge
+from kenpin.edge_runtime.frame_ring import RingReader, RingSize, RingWriter
+from kenpin.edge_runtime.inspection import Desk, Inspection, Judge
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.outputs import Outputs
@@ -42,20 +48,24 @@ _FRAMES = 40
 _ROUNDS = 10
 _SIDE = 224
 
+Done = TypeVar("Done")
+
 
 @dataclass
 class NoEngine:
-    """Brings a frame to the model's size and finds nothing."""
+    """Brings a frame to the model's size and finds nothing, with a score that is never the same."""
 
     runtime: Runtime = "onnxruntime"
     precision: Precision = "int8"
     input_size: tuple[int, int] = (_SIDE, _SIDE)
     sight: Sight | None = None
+    judged: int = 0
 
     def score(self, image: Image) -> Scored:
         """Nothing is strange."""
-        to_input(image, height=_SIDE, width=_SIDE)
-        return Scored(0.0, (0.0, 0.0, 0.0), np.zeros((28, 28), np.float32))
+        _to_model(image)
+        self.judged += 1
+        return Scored(1 / (1 + self.judged), (0.0, 0.0, 0.0), np.zeros((28, 28), np.float32))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -92,42 +102,100 @@ def ready(images: list[Image]) -> Readiness:
     return Readiness(NoEngine(), Model("none", "0" * 64, "int8"), record)
 
 
+class Way:
+    """The way of a part through capture process and station, here in one process."""
+
+    def __init__(self, root: Path, images: list[Image]) -> None:
+        station, size = ready(images), RingSize.of(images[0], 1)
+        self._root = root
+        self._store = Store(root / "station.db")
+        self._evidence = Evidence(root / "images", EvidenceSection(keep="none"))
+        self._writer = RingWriter(size)
+        self._reader = RingReader(os.dup(self._writer.handle), size)
+        self.look = Look(station, cameras=["folder"], live=["folder"])
+        self._judge = Judge(Desk(station, self.look, Identity("bench"), Counters(), timeout_ms=10_000))
+        too_late = self._judge.too_late
+        self._settlement = Settlement(self._store, Outputs([]), self._evidence, too_late=too_late)
+
+    def read(self, number: int) -> Image:
+        """The capture process reads a picture."""
+        return read_picture(self._root / f"{number % _FRAMES:03d}.bmp")
+
+    def hand_over(self, image: Image) -> None:
+        """And writes it into the ring."""
+        self._writer.write(0, image)
+
+    def take(self, number: int) -> Frame:
+        """The station takes it from there, where it lies."""
+        image = self._reader.read(0)
+        assert image is not None
+        return Frame(image, "p", "folder", frame_id=number)
+
+    def judge(self, frame: Frame) -> Inspection:
+        """Gate, preprocessing, decision."""
+        return self._judge.inspect(Shot("p", None, (frame,)))
+
+    def settle(self, inspection: Inspection) -> None:
+        """Commit, output."""
+        settled = self._settlement.settle(inspection)
+        assert settled.part.decision.verdict is Verdict.OK, settled.part.decision.reason
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        self._evidence.close()
+        self._store.close()
+        self._writer.close()
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table; draw the flame graph where a file is named."""
     images = frames()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         for number, image in enumerate(images):
             cv2.imwrite(str(root / f"{number:03d}.bmp"), image)
-        evidence = Evidence(root / "images", EvidenceSection(keep="none"))
-        with closing(Store(root / "station.db")) as store, closing(evidence):
-            _print(_measure(root, images, store, evidence))
+        with closing(Way(root, images)) as way:
+            _print(_measure(way))
+            if sys.argv[1:]:
+                Path(sys.argv[1]).write_text(_flame(way), encoding="utf-8")
 
 
-def _measure(root: Path, images: list[Image], store: Store, evidence: Evidence) -> dict[str, list[float]]:
-    station = ready(images)
-    look = Look(station, cameras=["folder"], live=["folder"])
-    judge = Judge(Desk(station, look, Identity("bench"), Counters(), timeout_ms=10_000))
-    settlement = Settlement(store, Outputs([]), evidence, too_late=judge.too_late)
+def _measure(way: Way) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {}
 
-    def timed(stage: str, step: Callable[[], object]) -> object:
+    def timed(stage: str, step: Callable[..., Done], *given: object) -> Done:
         started_s = time.perf_counter()
-        done = step()
+        done = step(*given)
         times.setdefault(stage, []).append((time.perf_counter() - started_s) * 1000)
         return done
 
     for number in range(_FRAMES * _ROUNDS):
-        path = root / f"{number % _FRAMES:03d}.bmp"
+        timed("capture: into the ring", way.hand_over, timed("capture: read (BMP)", way.read, number))
         begun_s = time.perf_counter()
-        image = timed("read (BMP)", lambda: read_picture(path))  # noqa: B023 - called at once
-        frame = Frame(image, "p", "folder", frame_id=number)  # type: ignore[arg-type]
-        inspection = timed("gate, preprocess, decide", lambda: judge.inspect(Shot("p", None, (frame,))))  # noqa: B023
-        timed("commit, output", lambda: settlement.settle(inspection))  # type: ignore[arg-type]  # noqa: B023
-        times.setdefault("all", []).append((time.perf_counter() - begun_s) * 1000)
-        timed("gate alone", lambda: look.at(frame))  # noqa: B023
-        timed("preprocess alone", lambda: to_input(frame.image, height=_SIDE, width=_SIDE))  # noqa: B023
+        frame = timed("from the ring", way.take, number)
+        inspection = timed("gate, preprocess, decide", way.judge, frame)
+        timed("commit, output", way.settle, inspection)
+        times.setdefault("station, all", []).append((time.perf_counter() - begun_s) * 1000)
+        timed("gate alone", way.look.at, frame)
+        timed("preprocess alone", _to_model, frame.image)
     return times
+
+
+def _to_model(image: Image) -> Image:
+    return to_input(image, height=_SIDE, width=_SIDE)
+
+
+def _station(way: Way, number: int) -> None:
+    way.settle(way.judge(way.take(number)))
+
+
+def _flame(way: Way) -> str:
+    cv2.setNumThreads(1)  # what other threads do is not seen
+    with sampled(_station) as found:
+        for number in range(_FRAMES * _ROUNDS):
+            way.hand_over(way.read(number))
+            _station(way, number)
+    return flame_svg(found, "Processor time of a station for a 1080p frame, without the engine")
 
 
 def _print(times: dict[str, list[float]]) -> None:

@@ -22,6 +22,7 @@ _SMALL = 160  # longest side of the small picture for the position, in pixels
 _SEARCH = 0.15  # of each side that the part may move and still be found
 
 Small = NDArray[np.uint8]
+_Levels = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def locate(small: Small, reference: Small) -> Place:
 
 
 def _rows(height: int) -> slice:
-    return slice(min(_NEAR, height - 1), max(height - _NEAR, 1), max(1, height // _ROWS))
+    near = _NEAR if height > 2 * _NEAR else 0
+    return slice(near, height - near, max(1, height // _ROWS))
 
 
 def _grey(image: Image, offset: int) -> Small:
@@ -108,19 +110,25 @@ def _detail(image: Image, middle: Small) -> float:
     """Mean squared second difference, across and down; the smaller one, as motion blurs in one direction."""
     if image.shape[0] <= 2 * _NEAR or image.shape[1] <= 2 * _NEAR:
         return 0.0
-    down = _second_difference(_grey(image, -_NEAR), middle, _grey(image, _NEAR))
-    across = _second_difference(middle[:, : -2 * _NEAR], middle[:, _NEAR:-_NEAR], middle[:, 2 * _NEAR :])
+    above, here, below = (grey.astype(np.int16) for grey in (_grey(image, -_NEAR), middle, _grey(image, _NEAR)))
+    down = _second_difference(above, here, below)
+    across = _second_difference(here[:, : -2 * _NEAR], here[:, _NEAR:-_NEAR], here[:, 2 * _NEAR :])
     return min(down, across)
 
 
-def _second_difference(before: Small, here: Small, after: Small) -> float:
-    outer = cv2.add(before, after, dtype=cv2.CV_16S)
-    bent = cv2.subtract(cv2.add(here, here, dtype=cv2.CV_16S), outer)
+def _second_difference(before: _Levels, here: _Levels, after: _Levels) -> float:
+    bent = here + here
+    bent -= before
+    bent -= after
     return float(cv2.norm(bent, cv2.NORM_L2SQR)) / bent.size
 
 
-def _small(green: NDArray[np.uint8], aspect: float) -> Small:
+def _small(grey: Small, aspect: float) -> Small:
     width = _SMALL if aspect >= 1 else max(8, round(_SMALL * aspect))
     height = _SMALL if aspect < 1 else max(8, round(_SMALL / aspect))
-    small = cv2.resize(green, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8)
+    if height > grey.shape[0] or width > grey.shape[1]:
+        return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    # Across first: one side alone, and by a whole number as 1920 to 160, is what OpenCV averages fast.
+    levels = cv2.resize(grey.astype(np.float32), (width, grey.shape[0]), interpolation=cv2.INTER_AREA)
+    levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.convertScaleAbs(levels), np.uint8)

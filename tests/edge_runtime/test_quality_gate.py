@@ -121,6 +121,29 @@ def test_the_shift_is_measured_in_shares_of_the_frame() -> None:
     assert place.match > 0.95
 
 
+@pytest.mark.parametrize("height", range(1, 7))
+def test_a_frame_of_a_few_rows_is_measured(height: int) -> None:
+    image = np.full((height, 9, 3), 100, np.uint8)
+    seen = measure(image)
+    assert (seen.light, seen.focus, seen.clipped) == (100, 0, 0)
+    assert (seen.small == 100).all()
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (1920, 1080), (480, 640), (256, 256)])
+def test_focus_and_the_small_picture_are_those_of_the_plain_formulas(size: tuple[int, int]) -> None:
+    image = cv2.resize(parts("board", 1)[0], size[::-1])
+    seen = measure(image)
+    step = size[0] // 135
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(int)
+    here = grey[2 : size[0] - 2 : step]
+    down = 2 * here - grey[: size[0] - 4 : step] - grey[4 : size[0] : step]
+    across = 2 * here[:, 2:-2] - here[:, :-4] - here[:, 4:]
+    bent = min((down**2).mean(), (across**2).mean())
+    assert seen.focus == pytest.approx(bent / here.mean() ** 2)
+    small = cv2.resize(here.astype(np.uint8), seen.small.shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(seen.small.astype(int) - small).max() <= 1
+
+
 def test_too_few_pictures_teach_no_limits() -> None:
     assert learn_limits([measure(image) for image in parts("cap", LEAST - 1)]) is None
 
