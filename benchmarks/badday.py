@@ -1,7 +1,7 @@
 """A bad day: everything breaks once while the line goes on, and the checker looks at what became of it.
 
-make badday. Needs root for the disk that fills up (a small file system in memory). The clock is not moved: what
-shifts it for a process, libfaketime, breaks Python's time.sleep.
+make badday. Needs root for the disk that fills up (a small file system in memory). Faults that need no root
+are in `benchmarks.faults`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.history import History
 from benchmarks.rig import Rig
 from kenpin.activation import change_activation
 from kenpin.bundle import install_bundle
@@ -79,8 +80,8 @@ class Day:
     def _camera_hangs(self) -> Row:
         pid = self._rig.pid("capture-0")
         os.kill(pid, signal.SIGSTOP)
-        noticed_s = self._rig.wait(lambda: "down" in self._reason(), "the camera's loss")
-        said = self._reason()
+        noticed_s = self._rig.wait(lambda: "down" in self._rig.reason(), "the camera's loss")
+        said = self._rig.reason()
         self._rig.wait(lambda: self._rig.pid("capture-0") not in (0, pid), "a new capture process")
         return self._row("camera hangs", noticed_s, said)
 
@@ -121,22 +122,18 @@ class Day:
         time.sleep(1.5)
         return row
 
-    def _reason(self) -> str:
-        station = self._rig.station()
-        return station.reason if station is not None else ""
-
     def _log(self) -> str:
         return self._rig.log()
 
 
-def bad_day(root: Path) -> tuple[list[Row], list[str], str]:
+def bad_day(root: Path) -> tuple[list[Row], History]:
     """Live through it.
 
     Args:
         root: An empty folder.
 
     Returns:
-        What broke, what must not have been, and counts.
+        What broke, and all that happened.
     """
     disk = root / "disk"
     with small_disk(disk):
@@ -154,21 +151,27 @@ def bad_day(root: Path) -> tuple[list[Row], list[str], str]:
             history = rig.history()
         finally:
             rig.close()
-    return rows, history.violations(), history.summary()
+    return rows, history
 
 
-def main() -> None:
-    """Print the table."""
-    with tempfile.TemporaryDirectory() as root:
-        rows, violations, summary = bad_day(Path(root))
+def print_table(rows: Sequence[Row], history: History) -> None:
+    """Print what broke, and what must not have been."""
     print("| fault | noticed after, s | ready again after, s | |\n|---|---|---|---|")
     for row in rows:
         noticed = f"{row.noticed_s:.1f}" if row.noticed_s >= 0 else ""
         print(f"| {row.fault} | {noticed} | {row.back_s:.1f} | {row.said} |")
-    print(f"\n{summary}\n{len(violations)} violations")
+    violations = history.violations()
+    print(f"\n{history.summary()}\n{len(violations)} violations")
     for violation in violations[:20]:
         print(f"  {violation}")
-    sys.exit(bool(violations))
+
+
+def main() -> None:
+    """Live through a bad day and print the table."""
+    with tempfile.TemporaryDirectory() as root:
+        rows, history = bad_day(Path(root))
+    print_table(rows, history)
+    sys.exit(bool(history.violations()))
 
 
 if __name__ == "__main__":

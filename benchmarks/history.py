@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 _OWES_EVENT = ("NG", "REVIEW")
+# Of a million parts only what is looked at is kept in memory.
+_PART = (
+    "seq, {number} AS trigger_id, part_id, verdict, released, frame_id, bundle_sha256, threshold_rev, score, t1"
+)
+_OUTBOX = "seq, part_seq, body"
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,28 @@ class History:
 
     @classmethod
     def read(
-        cls, database: Path, output_log: Path, *, triggers: Sequence[int], received: Sequence[Mapping[str, Any]]
+        cls,
+        database: Path,
+        output_log: Path,
+        *,
+        triggers: Sequence[int],
+        received: Sequence[Mapping[str, Any]],
+        number: str = "trigger_id",
     ) -> History:
-        """Read what a station left behind."""
+        """Read what a station left behind.
+
+        Args:
+            database: Of the station.
+            output_log: Of the station; may be missing.
+            triggers: Numbers that the line sent, in order.
+            received: What a subscriber received.
+            number: Which column counts the parts; `frame_id` where nobody triggers.
+        """
         with closing(sqlite3.connect(database)) as connection:
             connection.row_factory = sqlite3.Row
             tables = [
-                [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY seq")]  # noqa: S608
-                for table in ("part", "outbox")
+                [dict(row) for row in connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq")]  # noqa: S608
+                for table, columns in {"part": _PART.format(number=number), "outbox": _OUTBOX}.items()
             ]
         lines = output_log.read_text().splitlines() if output_log.exists() else []
         return cls(triggers, *tables, [json.loads(line) for line in lines if line.endswith("}")], received)
@@ -115,7 +134,7 @@ class History:
         """Counts in one line."""
         verdicts = Counter(part["verdict"] for part in self.parts)
         counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-        passed = sum(line["pass"] for line in self.outputs)
+        passed = sum(part["released"] for part in self.parts)
         duplicates = len(self.received) - len({event["seq"] for event in self.received})
         return (
             f"{len(self.triggers)} triggers, {len(self.parts)} records ({counted}), {passed} released; "

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.history import History
+from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.trigger_input import send_trigger
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import SourceError
@@ -31,6 +32,7 @@ child._BACK_OFF_S = (0.05, 0.5)
 from kenpin.cli import main
 main()
 """
+TRIGGERED = 'url = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000'
 
 
 def free_port() -> int:
@@ -41,21 +43,22 @@ def free_port() -> int:
 
 
 class Broker:
-    """mosquitto, which keeps messages over its own death.
+    """mosquitto.
 
     Args:
         root: Its folder.
+        keeps: Whether it keeps messages over its own death.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, keeps: bool = True) -> None:
         root.mkdir()
         self.port = free_port()
         self._config = root / "mosquitto.conf"
         user = "user root\n" if os.geteuid() == 0 else ""
         self._config.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\npersistence true\n"
-            f"persistence_location {root}/\nautosave_on_changes true\nautosave_interval 1\n"
-            "max_queued_messages 0\n"
+            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
+            f"max_queued_messages 0\npersistence {'true' if keeps else 'false'}\npersistence_location {root}/\n"
+            "autosave_on_changes true\nautosave_interval 1\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -119,12 +122,16 @@ class Line:
     Args:
         folder: The station's folder.
         rate: Parts per second.
+
+    Attributes:
+        triggers: Numbers that were sent, in order.
+        rate: Parts per second; may be changed while they come.
     """
 
     def __init__(self, folder: StationFolder, *, rate: float) -> None:
         self.triggers: list[int] = []
+        self.rate = rate
         self._folder = folder
-        self._period_s = 1 / rate
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -145,7 +152,7 @@ class Line:
             send_trigger(self._folder.run, self.triggers[-1])
 
     def _run(self) -> None:
-        while not self._stop.wait(self._period_s):
+        while not self._stop.wait(1 / self.rate):
             self.part()
 
 
@@ -157,10 +164,17 @@ class Rig:
         folder: The station's folder, with a bundle and a calibration.
         trusted: Public key of the bundle.
         rate: Parts per second.
+        source: The section of the configuration.
+
+    Attributes:
+        environment: Of the station's processes.
     """
 
-    def __init__(self, root: Path, folder: StationFolder, trusted: Path, *, rate: float) -> None:
+    def __init__(
+        self, root: Path, folder: StationFolder, trusted: Path, *, rate: float, source: str = TRIGGERED
+    ) -> None:
         root.mkdir()
+        self.environment = dict(os.environ)
         self.folder = folder
         self.broker = Broker(root / "broker")
         self.broker.start()
@@ -170,7 +184,7 @@ class Rig:
         self.config = root / "station.toml"
         self.config.write_text(
             f'[station]\ntopic = "plant/line/st1"\nstate_dir = "{folder.root}"\ntrusted_keys = ["{trusted}"]\n'
-            '[source]\nurl = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000\n'
+            f"[source]\n{source}\n"
             f'[mqtt]\nurl = "mqtt://127.0.0.1:{self.broker.port}"\n'
             f'[output]\nlog = "{self.output_log}"\n[health]\nlisten = "127.0.0.1:{free_port()}"\n'
             '[decide]\ntimeout_ms = 2000\n[evidence]\nkeep = "none"\n'
@@ -181,15 +195,19 @@ class Rig:
     def start(self) -> None:
         """Start the station and wait until it is ready."""
         command = [sys.executable, "-c", PATIENT, "run", "--config", str(self.config)]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        self.wait(self.is_ready, "ready")
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=self.environment)
+        self.wait(self.is_ready, "ready", limit_s=180)
 
     def stop(self) -> None:
         """Stop the line, let the station settle what is owed, and stop it."""
         self.line.stop()
-        self.wait(self.is_ready, "ready")
+        self.wait(self.is_ready, "ready", limit_s=180)
         self.line.part()  # shows the gap, where the last parts were missed
         self.wait(self._is_settled, "the last part")
+        self.end()
+
+    def end(self) -> None:
+        """Stop the station as an operator does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
@@ -207,6 +225,16 @@ class Rig:
     def station(self) -> Vitals | None:
         """What the station told last."""
         return read_vitals(self.folder.run).get("station")
+
+    def reason(self) -> str:
+        """Why the station is not as it should be, as it says itself; empty when it is."""
+        station = self.station()
+        return station.reason if station is not None else ""
+
+    def restarts(self) -> int:
+        """Times that one of its processes was started again."""
+        told = read_vitals(self.folder.run)["supervisor"].numbers
+        return int(sum(number for name, number in told.items() if name.startswith("restarts_total")))
 
     def is_ready(self) -> bool:
         """Whether the station that runs now can release parts, as it says itself."""
@@ -247,23 +275,31 @@ class Rig:
         """What the station said so far."""
         return Path(self._log.name).read_text()
 
-    def history(self) -> History:
-        """All that happened, once the last event has arrived."""
-        history = self._read()
+    def history(self, *, triggers: Sequence[int] = (), number: str = "trigger_id") -> History:
+        """All that happened, once the last event has arrived.
+
+        Args:
+            triggers: Of whom; default: of the line.
+            number: Which column counts the parts; `frame_id` where nobody triggers.
+        """
+        triggers = triggers or self.line.triggers
+        history = self._read(triggers, number)
         by_s = time.monotonic() + 15
         while time.monotonic() < by_s and any("never arrived" in v for v in history.violations()):
             time.sleep(0.2)
-            history = self._read()
+            history = self._read(triggers, number)
         return history
 
-    def _read(self) -> History:
+    def _read(self, triggers: Sequence[int], number: str) -> History:
         return History.read(
             self.folder.database,
-            self.output_log,
-            triggers=self.line.triggers,
+            self.output_log if number == "trigger_id" else Path(os.devnull),
+            triggers=triggers,
             received=list(self.subscriber.events),
+            number=number,
         )
 
     def _is_settled(self) -> bool:
-        history = self._read()
-        return any(part["trigger_id"] == self.line.triggers[-1] for part in history.parts)
+        with contextlib.closing(connect_to_read(self.folder.database)) as store:
+            newest = "SELECT trigger_id FROM part ORDER BY seq DESC LIMIT 1"
+            return store.execute(newest).fetchone() == (self.line.triggers[-1],)

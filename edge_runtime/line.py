@@ -20,8 +20,9 @@ from kenpin.edge_runtime.trigger_input import TriggerInput
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 
-# Triggers that wait for the station: beyond the first bound a part is missed, beyond the second its trigger is
-# forgotten, and the gap in the numbers tells that it was missed.
+# Triggers that wait for the station. Beyond the first bound a part is missed; such parts count no more, or a
+# line that is far too fast would have all of them missed. Beyond the second bound a trigger is forgotten, and
+# the gap in the numbers tells that it was missed.
 QUEUE, OVERRUN = 8, 1024
 _TRIGGER_WAIT_S = 0.2
 
@@ -73,6 +74,7 @@ class Line:
         self._gap = gap
         self._wait_s = wait_s
         self._early: list[Frame | Fault | None] = [None] * len(cameras)  # of a part that comes later
+        self._asked: int | None = None  # number of the newest trigger that was looked at
         self._missed: deque[Shot] = deque()
         self._due: deque[_Due] = deque(maxlen=OVERRUN)
         self._came = threading.Condition()
@@ -143,17 +145,33 @@ class Line:
 
     def _triggered(self, deadline_s: float) -> Shot | Lull:
         """A part that the line asked for."""
+        self._attend()
         with self._came:
             if not self._came.wait_for(lambda: self._due, max(0.0, deadline_s - time.monotonic())):
                 return Lull.IDLE
             due = self._due.popleft()
         trigger = due.trigger
+        self._asked = trigger.trigger_id
         part_id = trigger.part_id or self._name(trigger.trigger_id)
         if due.overrun:
             return self._left_out(trigger.trigger_id, f"overrun: more than {QUEUE} parts were waiting", part_id)
         by_s = trigger.mono_ns / 1e9 + self._wait_s
         views = [self._view(k, trigger.trigger_id, part_id, by_s) for k in range(len(self._cameras))]
         return Shot(part_id, trigger.trigger_id, tuple(views))
+
+    def _attend(self) -> None:
+        """Hear from the cameras. Their loss must show before the next part, and their return without one."""
+        for index, camera in enumerate(self._cameras):
+            early = self._early[index]
+            if early is None or not (self._due or self._comes_later(early)):
+                item = camera.next(time.monotonic())
+                self._early[index] = None if isinstance(item, Lull) or item.trigger_id is None else item
+
+    def _comes_later(self, item: Frame | Fault) -> bool:
+        """Whether an item belongs to a part that the line has not asked for yet, as far as is known here."""
+        if item.trigger_id is None:
+            return False
+        return self._asked is None or self._gap.is_ahead(item.trigger_id, of=self._asked)
 
     def _view(self, index: int, trigger_id: int | None, part_id: str, by_s: float) -> Frame | Fault:
         """The frame of one camera that belongs to a part, or why there is none."""
@@ -190,7 +208,8 @@ class Line:
             trigger = self._triggers.wait(time.monotonic() + _TRIGGER_WAIT_S)
             if trigger is None:
                 continue
-            overrun = len(self._due) >= QUEUE
+            with self._came:
+                overrun = sum(not due.overrun for due in self._due) >= QUEUE
             self.overruns += overrun
             if not overrun:
                 self._pass_on(trigger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -25,15 +26,18 @@ from kenpin.edge_runtime.station import DRAIN_S, Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, StoreError
 from kenpin.station_folder import StationFolder
 
 # Vitals come every second; a process that has told nothing for so long is not there.
 STALE_S = 3.0
 _FIRST_S = 10.0
 _ROUND_S = 0.2
+_STORE_S = 1.0
 _PUBLISH_S = 10.0
 CAPTURE_S = 5.0  # silence of a capture process after which it is killed
+
+_log = logging.getLogger(__name__)
 
 
 def run_role(
@@ -94,17 +98,18 @@ def publish(config: StationConfig) -> None:
 
     Raises:
         ConfigError: The broker's address or a file of it cannot be used.
-        StoreError: The database cannot be opened.
+        StoreError: The database could not be opened until SIGTERM.
     """
     folder = StationFolder(config.station.state_dir)
     folder.create()
     with stop_signals() as stopping, closing(ResultInbox(folder.run)) as inbox:
         identity = _identity(config, folder, stopping)
-        open_database(folder.database).close()  # made here, where the station never came so far
-        publisher = make_publisher(config, identity, lambda: _snapshot(folder))
+        publisher = _when_disk_works(
+            lambda: make_publisher(config, identity, lambda: _snapshot(folder)), folder, stopping
+        )
         sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
         watch = Watch({"publish": _PUBLISH_S})
-        pulse = Pulse(folder.run, watch, lambda: _vitals(publisher, identity, watch))
+        pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch))
         publisher.start()
         while not stopping():
             for result in inbox.receive(_ROUND_S):
@@ -152,6 +157,24 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _when_disk_works(
+    make: Callable[[], Publisher], folder: StationFolder, stopping: Callable[[], bool]
+) -> Publisher:
+    """The publisher; a full disk is waited for, as whoever fails again and again is left alone for minutes."""
+    told = ""
+    while True:
+        try:
+            open_database(folder.database).close()  # made here, where the station never came so far
+            return make()
+        except StoreError as error:
+            if stopping():
+                raise
+            if error.what != told:
+                _log.warning("The publisher waits for the database: %s", error)
+            told = error.what
+            time.sleep(_STORE_S)
+
+
 def _identity(config: StationConfig, folder: StationFolder, stopping: Callable[[], bool]) -> Identity:
     """The station's identity, as its messages shall carry the same session."""
     by_s = time.monotonic() + _FIRST_S
@@ -169,8 +192,9 @@ def _snapshot(folder: StationFolder) -> Snapshot:
     return Snapshot.from_vitals(station or Vitals(role="station", pid=0))
 
 
-def _vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
-    traffic = publisher.traffic
+def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
+    """What the publisher's process tells the others."""
+    traffic, denied = publisher.traffic, publisher.is_denied
     return Vitals(
         role="publisher",
         pid=os.getpid(),
@@ -182,8 +206,10 @@ def _vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
             "no_subscriber_total": traffic.no_subscriber,
             "broker_connections_total": traffic.connections,
             "broker_unstable": publisher.is_unstable,
+            **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },
+        texts={"unread": ",".join(sorted(traffic.unread))},
     )
 
 

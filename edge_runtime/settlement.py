@@ -1,7 +1,8 @@
 """The settlement of a part: its record is committed, the line is told, its picture is kept.
 
 What holds a part back is told at once; OK is told only after the commit, and only in time. A part whose record
-could not be written is not OK. It waits in memory, and its alert with it, until the store works again.
+could not be written is not OK. It waits in memory, and its alert with it, until the store works again. Missed
+parts that a line counts are written together with the next one, or when the line is idle.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import StoreError
 
 _OWED = 1000
+_TOGETHER = 16  # missed parts in one commit: on a line that is too fast they would take the time of the others
 _TIMES = 10_000  # commits that the percentiles look back on
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,9 @@ class Settlement:
         """Commit a part and tell the line; returns what became of it."""
         if inspection.part.decision.verdict is not Verdict.OK:
             self._tell(inspection.part)
+        if self._can_wait(inspection):
+            self._owed.append(inspection)
+            return inspection
         seq = self._commit(inspection)
         if inspection.image is not None and inspection.part.image_ref:
             self._evidence.offer(inspection.part.image_ref, inspection.image)
@@ -86,6 +91,7 @@ class Settlement:
                 self._write(list(self._owed))
             else:
                 self._store.flush()
+                self.trouble = ""  # of notes that could not be written, and now are
         except StoreError as error:
             self.trouble = error.what
 
@@ -95,7 +101,7 @@ class Settlement:
         return {
             'commit_seconds{quantile="0.5"}': float(p50),
             'commit_seconds{quantile="0.99"}': float(p99),
-            "owed_parts": len(self._owed),
+            "owed_parts": len(self._owed) if self.trouble else 0,
             'dropped_total{stage="store",reason="full"}': self.forgotten,
         }
 
@@ -108,16 +114,27 @@ class Settlement:
         if inspection.part.decision.verdict is Verdict.OK:
             inspection = inspection.without_decision(self.trouble, "store")
         if len(self._owed) >= _OWED:
-            self._owed.popleft()
-            self.forgotten += 1
+            self._forget_one()
         self._owed.append(_without_picture(inspection))
         return None
+
+    def _can_wait(self, inspection: Inspection) -> bool:
+        """Whether a record may wait for the next one: after a kill, the gap in the numbers tells the same."""
+        part = inspection.part
+        is_told_by_gap = part.decision.verdict is Verdict.MISSED and part.trigger_id is not None
+        return is_told_by_gap and not self.trouble and len(self._owed) < _TOGETHER - 1
+
+    def _forget_one(self) -> None:
+        """The oldest part without an alert goes first: a lost alert is worse than a lost record."""
+        spare = (place for place, owed in enumerate(self._owed) if owed.event is None)
+        del self._owed[next(spare, 0)]
+        self.forgotten += 1
 
     def _write(self, inspections: list[Inspection]) -> list[int]:
         started_s = time.monotonic()
         seqs = self._store.commit([(i.part, i.event) for i in inspections])
         self._commits_s.append(time.monotonic() - started_s)
-        if self._owed:
+        if self.trouble and self._owed:
             _log.warning("The store works again; %d parts that waited are written.", len(self._owed))
         self._owed.clear()
         self.trouble = ""

@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.camera_cycles import unplug_again_and_again
 from kenpin.edge_runtime.aravis_source import AravisCamera, aravis_source
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
+from tests.edge_runtime.fake_camera import ADDRESS, FakeCamera
 
 pytest.importorskip("gi", reason="needs PyGObject and Aravis")
 
-# By its address: a camera on loopback is found through every network card of the machine.
-ADDRESS = "127.0.0.1"
 FIRST_ID = 65401  # of each fake camera, so that its ids soon start over
-# Lives as long as its standard input; a number that is written there is the share of packets that are lost.
-CAMERA = """
-import sys, gi
-gi.require_version("Aravis", "0.8")
-from gi.repository import Aravis
-camera = Aravis.GvFakeCamera.new("127.0.0.1", "FAKE1")
-assert camera.is_running()
-print("runs", flush=True)
-for line in sys.stdin:
-    camera.set_property("gvsp-lost-ratio", float(line))
-    print("lost", flush=True)
-"""
-
-
-class FakeCamera:
-    """A camera of its own process, that can be unplugged."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def plug_in(self) -> None:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([sys.executable, "-c", CAMERA], stdin=pipe, stdout=pipe, text=True)
-        self._answer()
-
-    def lose_packets(self, share: float) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{share}\n")
-        self._process.stdin.flush()
-        self._answer()
-
-    def unplug(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _answer(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline()
 
 
 @pytest.fixture
@@ -125,7 +83,7 @@ def test_ids_of_16_bits_that_start_over_are_no_gap(opened: Any) -> None:
 
 def test_settings_are_written_and_read_back(opened: Any) -> None:
     source = opened(exposure_us="5000", pixel_format="BayerRG8", width="128", height="64")
-    assert source.settings() == {
+    assert source.settings == {
         "model": "Fake",
         "pixel_format": "BayerRG8",
         "width": 128,
@@ -212,6 +170,15 @@ def test_a_camera_that_is_unplugged_is_lost_at_once_and_comes_back(
         source.trigger(Trigger(8))
     if trigger != "line0":
         assert isinstance(take(source)[0], Frame)
+
+
+@pytest.mark.slow
+def test_an_unplugged_camera_comes_back_to_the_processes_of_a_station(
+    camera: FakeCamera, tmp_path: Path
+) -> None:
+    found = unplug_again_and_again(tmp_path, camera, cycles=2, limit_s=120)
+    assert found.history.violations() == [], found.history.summary()
+    assert found.restarts == 0
 
 
 def test_a_camera_that_is_not_there_says_what_to_check(opened: Any, camera: FakeCamera) -> None:

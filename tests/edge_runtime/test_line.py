@@ -3,13 +3,14 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
+from typing import Any
 
 import numpy as np
 
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.line import QUEUE, Line, Shot
-from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.frame import Frame
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -22,6 +23,7 @@ class Camera:
     waits = False
     live = True
     down_reason = ""
+    settings: Settings = NO_SETTINGS
 
     def __init__(self, name: str = "cam", *, leaves_out: tuple[int, ...] = (), delay_s: float = 0.0) -> None:
         self.camera = name
@@ -135,6 +137,49 @@ def test_every_trigger_of_a_line_that_is_too_fast_gets_one_answer() -> None:
     missed = [s for s in shots if isinstance(s.views[0], Fault)]
     assert len(missed) == line.overruns == 50 - QUEUE
     assert all(s.views[0].verdict is Verdict.MISSED for s in missed if isinstance(s.views[0], Fault))
+
+
+def test_parts_that_are_missed_already_do_not_make_the_next_one_missed(wait_for: Any) -> None:
+    camera, triggers = Camera(), Triggers()
+    line = Line([camera], triggers, CounterGap(), wait_s=5.0)
+    line.open()
+    for number in range(1, 51):
+        triggers.queue.put(Trigger(number))
+    wait_for(lambda: line.waiting == 50, "the burst")
+    take(line, QUEUE)
+    triggers.queue.put(Trigger(51))
+    wait_for(lambda: line.waiting == 50 - QUEUE + 1, "one more")
+    shots = take(line, 50 - QUEUE + 1)
+    line.close()
+    assert [s.trigger_id for s in shots if not isinstance(s.views[0], Fault)] == [51]
+
+
+def test_a_camera_is_heard_while_no_part_comes_and_what_is_left_of_an_old_part_is_dropped() -> None:
+    camera, triggers = Camera(), Triggers()
+    told = ["the cable is cut"]
+
+    def hear(deadline_s: float) -> Frame | Fault | Lull:
+        camera.down_reason = told[0]
+        return Camera.next(camera, deadline_s)
+
+    camera.next = hear  # type: ignore[method-assign]
+    line = Line([camera], triggers, CounterGap(), wait_s=5.0)
+    line.open()
+    assert line.next(time.monotonic()) is Lull.IDLE
+    assert "the cable is cut" in line.down
+    told[0] = ""
+    triggers.queue.put(Trigger(1))
+    assert [verdicts(s) for s in take(line, 1)] == [["frame"]]
+    camera.add(1, "late")
+    camera.add(None, "nobody's")
+    told[0] = "cut again"
+    for _ in range(3):
+        assert line.next(time.monotonic()) is Lull.IDLE
+    assert not camera.items
+    assert "cut again" in line.down
+    triggers.queue.put(Trigger(2))
+    assert [verdicts(s) for s in take(line, 1)] == [["frame"]]
+    line.close()
 
 
 def test_a_number_asked_twice_is_one_part() -> None:

@@ -33,6 +33,11 @@ class Disk:
             raise StoreError("the disk is full")
         return self.store.commit(entries)
 
+    def flush(self) -> None:
+        if self.is_full:
+            raise StoreError("the disk is full")
+        self.store.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
@@ -62,7 +67,7 @@ class Bench:
             too_late=lambda _part: self.late,
         )
 
-    def settle(self, part_id: str, verdict: Verdict) -> Verdict:
+    def settle(self, part_id: str, verdict: Verdict, *, trigger_id: int | None = None) -> Verdict:
         record = SimpleNamespace(t1=2.0, t2=3.0, rev=1)
         part = Part(
             part_id,
@@ -74,6 +79,7 @@ class Bench:
             model=Model("m", "x", "int8"),
             record=record,  # type: ignore[arg-type]
             frame_id=1,
+            trigger_id=trigger_id,
         )
         event: Any = SimpleNamespace(topic="event/anomaly", to_json=lambda: b'{"x": 1}')
         found = self.settlement.settle(Inspection(part, event if verdict is Verdict.NG else None))
@@ -133,6 +139,49 @@ def test_so_many_wait_and_what_is_forgotten_is_counted(bench: Bench, monkeypatch
     bench.settlement.catch_up()
     assert [row[0] for row in bench.rows()] == ["2", "3", "4"]
     assert bench.settlement.forgotten == 2
+
+
+def test_a_part_without_an_alert_is_forgotten_before_one_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement_module, "_OWED", 3)
+    bench.disk.is_full = True
+    for part_id, verdict in zip("abcde", ("NG", "OK", "NG", "OK", "NG"), strict=True):
+        bench.settle(part_id, Verdict(verdict))
+    bench.disk.is_full = False
+    bench.settlement.catch_up()
+    assert [row[0] for row in bench.rows()] == ["a", "c", "e"]
+    assert len(bench.rows("outbox")) == 3
+
+
+def test_missed_parts_that_are_counted_are_written_together(bench: Bench) -> None:
+    def names() -> str:
+        return "".join(row[0] for row in bench.rows())
+
+    bench.settle("a", Verdict.MISSED)  # nothing else would tell of it
+    assert names() == "a"
+    bench.settle("b", Verdict.MISSED, trigger_id=1)
+    bench.settle("c", Verdict.MISSED, trigger_id=2)
+    assert names() == "a"
+    bench.settle("d", Verdict.OK, trigger_id=3)
+    assert names() == "abcd"
+    bench.settle("e", Verdict.MISSED, trigger_id=4)
+    bench.settlement.catch_up()
+    assert names() == "abcde"
+    for number in range(16):
+        bench.settle("f", Verdict.MISSED, trigger_id=5 + number)
+    assert names() == "abcde" + "f" * 16
+    assert [told[0] for told in bench.line.told] == list("abcde" + "f" * 16)
+
+
+def test_a_note_that_could_not_be_written_is_no_trouble_once_it_is(bench: Bench) -> None:
+    bench.settle("a", Verdict.OK)
+    bench.disk.is_full = True
+    bench.settlement.catch_up()
+    assert "disk is full" in bench.settlement.trouble
+    bench.disk.is_full = False
+    bench.settlement.catch_up()  # no part comes: the line waits for READY
+    assert bench.settlement.trouble == ""
 
 
 @pytest.mark.parametrize(("late", "failure", "cause"), [("late", "", "deadline"), ("", "cable cut", "output")])

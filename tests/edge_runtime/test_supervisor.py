@@ -128,10 +128,9 @@ def test_a_silent_child_is_killed(tmp_path: Path) -> None:
             stopped.append(True)
         return len(found) == 2
 
-    begun_s = time.monotonic()
     capture = spec(tmp_path, "capture-0", "live(99)", watchdog_s=0.8)
     assert run(tmp_path, spec(tmp_path, "station", "live(99)"), capture, until=stop_and_see) == 0
-    assert time.monotonic() - begun_s < 8
+    assert len(starts(tmp_path, "capture-0")) == 2
 
 
 def test_a_crash_loop_is_given_up_for_a_while_and_said(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,16 @@ def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
     verdicts = {part["verdict"] for part in history.parts}
     assert {"OK", "NG", "REVIEW", "MISSED"} <= verdicts
     assert any(line["pass"] for line in history.outputs)
+
+
+def test_a_lost_camera_is_noticed_and_back_again_though_no_part_comes(rig: Rig) -> None:
+    rig.start()
+    pid = rig.pid("capture-0")
+    rig.kill("capture-0", signal.SIGSTOP)
+    rig.wait(lambda: "down" in rig.reason(), "the loss")
+    rig.kill("capture-0")
+    rig.wait(lambda: rig.pid("capture-0") not in (0, pid), "a new process")
+    rig.wait(rig.is_ready, "the camera's return")
 
 
 @pytest.mark.slow

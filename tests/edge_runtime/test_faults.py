@@ -1,0 +1,76 @@
+"""Real processes whose disk and clock fail, whose line is too fast, and that run for a while; shortly.
+
+The long runs are `benchmarks.faults`, `benchmarks.overload`, `benchmarks.camera_cycles` and `benchmarks.soak`.
+"""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.fault_shim import FaultShim
+from benchmarks.faults import Dose, live_through
+from benchmarks.rig import Rig
+from benchmarks.soak import Sample, Soak, soak
+from kenpin.edge_runtime.vitals import read_vitals
+from tests.edge_runtime.conftest import Workshop
+
+
+@pytest.mark.slow
+def test_a_disk_and_a_clock_that_fail_release_no_wrong_part_and_need_no_restart(tmp_path: Path) -> None:
+    found = live_through(tmp_path, Dose(broken_s=1, writes=8, slow_s=3, steps=3))
+    assert found.history.violations() == [], found.history.summary()
+    assert found.restarts == 0
+    assert found.failed > 8
+
+
+def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
+    workshop: Workshop, tmp_path: Path, wait_for: Any
+) -> None:
+    workshop.ready()
+    rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=1)
+    shim = FaultShim(tmp_path / "shim", workshop.folder.root)
+    shim.set(broken=errno.ENOSPC)
+    log = tmp_path / "publisher.log"
+    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(rig.config)]
+    with log.open("w") as out, subprocess.Popen(command, stderr=out, env=shim.environment) as publisher:
+        try:
+            wait_for(lambda: "waits for the database" in log.read_text(), "the wait", 60)
+            assert publisher.poll() is None
+            shim.set(broken=0)
+            wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher", 60)
+        finally:
+            publisher.kill()
+            rig.close()
+
+
+@pytest.mark.slow
+def test_a_short_soak_judges_each_picture_once_and_leaves_nothing_open(tmp_path: Path) -> None:
+    found = soak(tmp_path, frames=200, limit_s=120)
+    assert found.history.violations() == [], found.history.summary()
+    assert len(found.history.parts) >= 200
+    assert all(more < 20 for more in found.grown().values())  # a datagram opens files for a moment
+
+
+def test_a_soak_measures_what_grows() -> None:
+    chance = np.random.default_rng(1)
+
+    def at(k: int, grows: float) -> Sample:
+        return Sample(k * 36.0, {"station": 100 + grows * k / 100 + chance.normal(0, 0.1)}, 10 + k // 60, 5)
+
+    found = Soak(samples=[at(k, grows=3.0) for k in range(100)])
+    slope, half = found.slope("station")
+    assert abs(slope - 3) < half < 1
+    assert found.grown() == {"files": 1, "threads": 0}
+    slope, half = Soak(samples=[at(k, grows=0.0) for k in range(100)]).slope("station")
+    assert abs(slope) < half < 1
+    p99, change, half = Soak(periods_ms=chance.normal(10, 0.1, 20_000) + np.linspace(0, 5, 20_000)).drift()
+    assert p99 > 10
+    assert 3 < change < 4  # of 5 * 0.8; the ends are means of blocks
+    assert half < 0.1
