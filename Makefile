@@ -5,7 +5,9 @@
 #   make bench-train SETS="DIR DIR"  the training against flat ones; the four drawn products come on top
 #   make bench-ablation, bench-few   the same for what each part brings and for few pictures
 #   make bench-gate SETS="DIR DIR"   what the quality gate costs, catches and stops wrongly; bench-station: the station without its engine
-#   make badday, soak KILLS=1000     a station under attack
+#   make bench-page                  what a loaded page costs the station beside it
+#   make bench-mqtt FLAP_S=3600      events: time, disk, memory; outages, kills, a thousand stations
+#   make badday, soak KILLS=1000     a station under attack; fuzz: what the network may send
 #   make check-export ARGS="DIR DIR"  audit, NVIDIA's builder, fidelity and accuracy gate; a drawn part without ARGS
 PYTHON ?= python3
 VENV   ?= .venv
@@ -13,13 +15,15 @@ ARGS   ?=
 SETS   ?=
 # Most tests wait for processes; a file of tests stays in one of them.
 WORKERS ?= 2
+# Version 5 needs node >= 22.9.
+NODE_RED ?= node-red@4.1.15
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY  := $(VENV)/.dev-ready
 
-.PHONY: demo test check check-export nvidia peers bench bench-train bench-ablation bench-few bench-edge bench-gate bench-mqtt bench-station soak badday clean
+.PHONY: demo test check check-export nvidia peers interop bench bench-train bench-ablation bench-few bench-edge bench-gate bench-mqtt bench-station bench-page soak fuzz badday clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_READY)
@@ -47,6 +51,11 @@ peers: $(DEV_READY)
 	$(PIP) -e '.[dev,aravis,pylon]'
 	$(PIP) --no-deps pysparkplug==0.6.1
 
+# Node-RED and a Sparkplug host of npm's packages against a station. Needs node >= 20 and npm, and takes two minutes.
+interop: $(DEV_READY)
+	npm install --no-save --omit=optional --no-audit --no-fund --prefix build/interop $(NODE_RED) sparkplug-payload@1.0.3 mqtt@5.16.0
+	NODE_PATH=$(CURDIR)/build/interop/node_modules $(BIN)/python -m pytest tests/interop/node_red.py tests/interop/sparkplug_npm.py
+
 check-export: $(DEV_READY)
 	$(BIN)/python scripts/check_export.py $(ARGS)
 
@@ -70,18 +79,32 @@ bench-edge: $(DEV_READY)
 
 bench-mqtt: $(DEV_READY)
 	$(BIN)/python -m benchmarks.mqtt $(ARGS)
+	$(BIN)/python -m benchmarks.mqtt_outage
+	$(BIN)/python -m benchmarks.mqtt_faults --flap-s $(or $(FLAP_S),60)
+	$(BIN)/python -m benchmarks.mqtt_crowd
+
+bench-page: $(DEV_READY)
+	$(BIN)/python -m benchmarks.page_load $(ARGS)
 
 bench-station: $(DEV_READY)
-	$(BIN)/python -m benchmarks.station_overhead
+	$(BIN)/python -m benchmarks.station_overhead $(ARGS)
 
 bench-gate: $(DEV_READY)
 	$(BIN)/python -m benchmarks.quality_gate $(SETS)
 
 # The long form of what the tests do shortly: kill -9 of every process, capture processes killed and stopped, a line
-# that is far too fast, power cuts.
+# that is far too fast, power cuts; then faults of disk and clock, a camera that is unplugged, overload, a million frames.
 SOAK := KENPIN_KILLS=$(or $(KILLS),1000) KENPIN_CYCLES=200 KENPIN_OVERLOAD_S=600 KENPIN_CUTS=5000
 soak: $(DEV_READY)
 	$(SOAK) $(BIN)/python -m pytest tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py tests/edge_runtime/test_power_cut.py
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.camera_cycles
+	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.soak --frames $(or $(FRAMES),1000000) --minutes 600
+
+# What the network may send as a command: a night of it. The tests take 10,000.
+fuzz: $(DEV_READY)
+	KENPIN_FUZZ=$(or $(EXAMPLES),1000000) $(BIN)/python -m pytest tests/edge_runtime/test_command_fuzz.py
 
 badday: $(DEV_READY)
 	$(BIN)/python -m benchmarks.badday $(ARGS)

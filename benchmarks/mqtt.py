@@ -14,55 +14,28 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.mqtt_station import STATION, bad_part, publishing
 from kenpin.broker import DemoBroker, demo_broker
-from kenpin.config import MqttSection
-from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.counters import Counters
-from kenpin.edge_runtime.database import open_database, transaction
-from kenpin.edge_runtime.decide import Decision, Model, Verdict
-from kenpin.edge_runtime.engine import Scored
-from kenpin.edge_runtime.herald import Desk
+from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.link_signal import Acked
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
-from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.report import rss_mb
 from kenpin.edge_runtime.room import Room
-from kenpin.edge_runtime.store import Part, Store
-from kenpin.events import Anomaly, now_ms
+from kenpin.edge_runtime.store import Store
 from kenpin.machine_state import processor
-from kenpin.record import Bound, CalibrationRecord
 from kenpin.train.run import git_commit
 
 PER_S = 50
-IDENTITY = Identity("bench")
-SCORED = Scored(3.85, (2.0, 3.9, 3.3), np.zeros((28, 28), np.float32))
-RECORD = CalibrationRecord(
-    rev=1,
-    created_ms=0,
-    bundle_sha256="ab" * 32,
-    precision="int8",
-    t1=2.0,
-    t2=2.5,
-    method="benchmark",
-    good={"a.png": 1.0},
-    masters={},
-    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
-    caught=None,
-    by="benchmark",
-    why="benchmark",
-    software="0",
-    previous_sha256="",
-)
+IDENTITY = Identity(STATION)
 
 
 def main() -> None:
@@ -76,14 +49,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, demo_broker(None, Path(folder)) as broker:
         root = Path(folder)
         rows = [
-            *live(root / "live.db", broker, options.seconds),
+            *live(root / "live.db", _port(broker), options.seconds),
+            *hand_over(root / "put.db"),
             (
                 "backlog, as fast as it goes",
-                f"{drain(root / 'a.db', broker, options.backlog, 1e9):.0f} events/s",
+                f"{drain(root / 'a.db', _port(broker), options.backlog, 1e9):.0f} events/s",
             ),
             (
                 "backlog, default pace",
-                f"{drain(root / 'b.db', broker, min(options.backlog, 1000), 200):.0f} events/s",
+                f"{drain(root / 'b.db', _port(broker), min(options.backlog, 1000), 200):.0f} events/s",
             ),
             *offline(root / "offline.db", options.offline),
         ]
@@ -94,33 +68,59 @@ def main() -> None:
         print(f"| {name} | {value} |")
 
 
-def live(path: Path, broker: DemoBroker, seconds: int) -> Iterator[tuple[str, str]]:
-    """From the decision to the broker's acknowledgement, and how long the line waits for its commit."""
-    commits_ms, decided_s = [], {}
-    with closing(Store(path)) as store, publishing(path, broker.url) as publisher:
+def live(path: Path, port: int, seconds: int) -> Iterator[tuple[str, str]]:
+    """From the decision to the broker's acknowledgement, and how long the line waits for its commit.
+
+    Beside each commit the disk is measured: the smallest that SQLite does with as many bytes.
+    """
+    commits_ms, bare_ms, decided_s = [], [], {}
+    with (
+        closing(Store(path)) as store,
+        closing(_bare(path.with_name("bare.db"))) as bare,
+        publishing(path, port, IDENTITY) as publisher,
+    ):
         acked_s = _watch_acknowledgements(publisher)
         _wait_for_connection(publisher)
         start_s = time.perf_counter()
         for number in range(seconds * PER_S):
             time.sleep(max(0.0, start_s + number / PER_S - time.perf_counter()))
-            part, event = _anomaly()
+            entry = bad_part(IDENTITY)
             before_s = time.perf_counter()
-            (seq,) = store.commit([(part, event)])
+            (seq,) = store.commit([entry])
             publisher.wake()
             commits_ms.append((time.perf_counter() - before_s) * 1000)
             decided_s[seq] = before_s  # the only events are those of parts, so both count alike
+            bare_ms.append(_milliseconds(lambda: bare.execute("INSERT INTO row VALUES (?)", (bytes(1500),))))
         _wait(publisher, len(decided_s))
     waits_ms = [(acked_s[seq] - decided_s[seq]) * 1000 for seq in decided_s]
     yield f"decision to PUBACK, {PER_S} events/s", _quantiles(waits_ms)
     yield "commit of a part with its event", _quantiles(commits_ms)
+    yield "bare commit of as many bytes, in turn with it", _quantiles(bare_ms)
 
 
-def drain(path: Path, broker: DemoBroker, count: int, backlog_per_s: float) -> float:
+def hand_over(path: Path) -> Iterator[tuple[str, str]]:
+    """What the event adds to the transaction of the part, without the commit."""
+    _, event = bad_part(IDENTITY)
+    puts_ms: list[float] = []
+    work_ms: list[float] = []
+    with closing(open_database(path)) as connection:
+        outbox = Outbox(connection)
+        for _ in range(200):
+            with transaction(connection):
+                for _ in range(10):
+                    before_s = time.thread_time()
+                    puts_ms.append(_milliseconds(lambda: outbox.put(event)))
+                    work_ms.append((time.thread_time() - before_s) * 1000)
+    yield "`put` in an open transaction", _quantiles(puts_ms, digits=2)
+    yield "of that, the processor's time", _quantiles(work_ms, digits=2)
+
+
+def drain(path: Path, port: int, count: int, backlog_per_s: float) -> float:
     """Events per second that waited when the connection came."""
     with closing(Store(path)) as store:
         for _ in range(0, count, 100):
-            store.commit([_anomaly() for _ in range(100)])
-        with publishing(path, broker.url, backlog_per_s) as publisher:
+            store.commit([bad_part(IDENTITY) for _ in range(100)])
+        with publishing(path, port, IDENTITY, backlog_per_s=backlog_per_s) as publisher:
             _wait_for_connection(publisher)
             start_s = time.perf_counter()
             _wait(publisher, count // 100 * 100)
@@ -131,12 +131,12 @@ def offline(path: Path, count: int) -> Iterator[tuple[str, str]]:
     """Memory and disk while the broker is away."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        nobody = f"mqtt://127.0.0.1:{probe.getsockname()[1]}"
+        nobody: int = probe.getsockname()[1]
     connection = open_database(path)
     outbox = Outbox(connection, Room(1 << 40))
-    _, event = _anomaly()
+    _, event = bad_part(IDENTITY)
     body = event.to_json().decode()
-    with publishing(path, nobody):
+    with publishing(path, nobody, IDENTITY):
         _fill(outbox, connection, body, count // 10)
         before_mb = rss_mb()
         _fill(outbox, connection, body, count - count // 10)
@@ -149,34 +149,20 @@ def offline(path: Path, count: int) -> Iterator[tuple[str, str]]:
     yield "events in 256 MiB", f"{(256 << 20) / (size / count):.0f}"
 
 
-@contextmanager
-def publishing(path: Path, url: str, backlog_per_s: float = 200) -> Iterator[Publisher]:
-    """A publisher on a database."""
-    address = BrokerAddress.from_config(MqttSection(url=url), client_id="bench")
-    desk = Desk(address, "bench/st", IDENTITY, path, Counters().snapshot, backlog_per_s=backlog_per_s)
-    publisher = Publisher(desk)
-    publisher.start()
-    try:
-        yield publisher
-    finally:
-        publisher.stop(reason="shutdown", drain_s=0)
+def _port(broker: DemoBroker) -> int:
+    return int(broker.url.rpartition(":")[2])
 
 
-def _anomaly() -> tuple[Part, Anomaly]:
-    part = Part(
-        part_id="lamp-1-000010",
-        camera="cam",
-        session_id=IDENTITY.session_id,
-        ts_ms=now_ms(),
-        captured_ns=time.monotonic_ns(),
-        decision=Decision(Verdict.NG, scored=SCORED),
-        infer_ms=5.3,
-        model=Model("lamp-1", "ab" * 32, "int8"),
-        record=RECORD,
-        region=Region(104, 136, 80, 88, 5184),
-        image_ref="2026/11/27/01a20aa8-00ef-7d36-ad7c-57848fcd2585.png",
-    )
-    return part, announce.anomaly(IDENTITY, part, ng_rate=0.27)
+def _bare(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    connection.execute("CREATE TABLE row (bytes BLOB)")
+    return connection
+
+
+def _milliseconds(step: Callable[[], object]) -> float:
+    before_s = time.perf_counter()
+    step()
+    return (time.perf_counter() - before_s) * 1000
 
 
 def _watch_acknowledgements(publisher: Publisher) -> dict[int, float]:
@@ -213,9 +199,9 @@ def _wait(publisher: Publisher, count: int) -> None:
         time.sleep(0.001)
 
 
-def _quantiles(milliseconds: list[float]) -> str:
+def _quantiles(milliseconds: list[float], *, digits: int = 1) -> str:
     p50, p99 = np.percentile(milliseconds, (50, 99))
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    return f"p50 {p50:.{digits}f} ms, p99 {p99:.{digits}f} ms"
 
 
 if __name__ == "__main__":

@@ -130,6 +130,17 @@ _MIGRATIONS = (
     CREATE TABLE alarm (key TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE cmd_seen (cmd_id TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    -- From here on bodies in the outbox leave out what their schema says by default. The tables stay the same,
+    -- but an older kenpin, which would publish such bodies as they are, must not open the file.
+    """,
+    """
+    ALTER TABLE part ADD COLUMN light REAL;  -- of the first camera's frame, as in kenpin.quality
+    ALTER TABLE part ADD COLUMN focus REAL;
+    -- Few parts have a picture: to note that one is on disk, and to show them, must not read all parts.
+    CREATE INDEX part_image ON part (image_ref) WHERE image_ref <> '';
+    CREATE INDEX part_picture ON part (seq) WHERE image_ref <> '';
+    """,
 )
 
 

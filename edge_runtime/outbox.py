@@ -6,7 +6,6 @@ them beyond a limit), so acknowledged events stay for a while and can be read ag
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.edge_runtime.room import Gap, Room
+from kenpin.edge_runtime.stored_body import fill_in, shorten
 from kenpin.events import Payload, now_ms
 
 KEEP_ACKED_MS = 7 * 24 * 3600 * 1000
@@ -34,7 +34,7 @@ class Entry:
     Attributes:
         seq: Its number, never reused.
         topic: Below the station's prefix.
-        body: JSON without the number, as it was committed.
+        body: JSON without the number and what its schema says by default, as it was committed.
         acked_ms: UTC when the broker acknowledged it; `None` while it waits.
     """
 
@@ -45,7 +45,7 @@ class Entry:
 
     def payload(self, **changes: object) -> dict[str, Any]:
         """The event as it is published: its number and what is known only when it is sent are filled in."""
-        return {**json.loads(self.body), "seq": self.seq, **changes}
+        return {**fill_in(self.body), "seq": self.seq, **changes}
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Outbox:
 
     def append(self, topic: str, body: str, *, part_seq: int | None = None) -> int:
         """The same for an event that is JSON text already."""
+        body = shorten(body)
         size = len(topic) + len(body.encode()) + _ROW_BYTES
         self._room.make(size, self._connection)
         cursor = self._connection.execute(

@@ -26,7 +26,7 @@ class Timing:
 
     keepalive_s: int = 15
     reconnect_s: tuple[float, float] = (1.0, 30.0)
-    connack_s: float = 2.0
+    connack_s: float = 10.0
     ack_s: float = 10.0
     refused_s: float = 5.0
     status_s: float = 60.0

@@ -17,6 +17,7 @@ from kenpin.edge_runtime.link_signal import Acked, Down, Up
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+from kenpin.edge_runtime.timing import Timing
 
 NO_LIMIT = 1e9
 
@@ -295,4 +296,29 @@ def test_mqtt_5_is_tried_again_once_a_day_and_given_up_at_the_first_doubt() -> N
     assert choice.version == V5
     assert choice.failed(DOUBTFUL, 100 + 86401)
     assert choice.version == V311
-    assert not choice.is_probe_due(100 + 86400 + 3600)
+    assert not choice.is_probe_due(100 + 86401 + 1199)
+
+
+def test_a_broker_may_take_seconds_to_answer_when_a_thousand_stations_come_back() -> None:
+    """One that is given up sooner is asked in the other version, at once, and so on."""
+    assert Timing().connack_s == 10
+
+
+def test_where_the_broker_only_hung_up_mqtt_5_is_tried_again_soon_and_then_ever_later() -> None:
+    choice = ProtocolChoice()
+    for _ in range(7):  # it flips while nothing answers, and that alone makes no pause longer
+        choice.failed(DOUBTFUL, 0)
+    assert choice.version == V311
+    pauses = []
+    now_s = 0
+    for _ in range(10):
+        choice.worked()
+        pauses.append(next(s for s in range(100, 10**6, 100) if choice.is_probe_due(now_s + s)))
+        now_s += pauses[-1]
+        assert choice.failed(DOUBTFUL, now_s)
+    assert pauses == [600, 1200, 2400, 4800, 9600, 19200, 38400, 76800, 86400, 86400]
+    now_s += 86400
+    assert choice.is_probe_due(now_s)
+    choice.worked()  # with 5
+    assert [choice.failed(DOUBTFUL, now_s) for _ in range(3)] == [False, False, True]
+    assert choice.is_probe_due(now_s + 600)
