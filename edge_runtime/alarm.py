@@ -60,11 +60,13 @@ class Action:
         kind: What.
         actor: Who; the station itself may suppress, under its own name.
         minutes: How long to shelve.
+        occurrence: Which raise was looked at; 0 = whichever it is now.
     """
 
     kind: ActionKind
     actor: str
     minutes: float = 0.0
+    occurrence: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,18 @@ def _refusal(alarm: AlarmSpec, standing: Standing, action: Action) -> str:
         return f"{action.kind} is nothing that can be done to an alarm"
     if not action.actor.strip():
         return f"{action.kind} needs an actor: say who wants it"
+    if action.occurrence not in (0, standing.occurrence):
+        return f"{alarm.key} was raised anew meanwhile: look at it first"
     if standing.state not in _ACTIONS[action.kind]:
         return f"{alarm.key} is {standing.state.value}: {_WHY_NOT[action.kind]}"
-    if action.kind == "shelve" and not 0 < action.minutes <= alarm.max_shelve_min:
-        if alarm.max_shelve_min == 0:
-            return f"{alarm.key} must not be shelved"
-        return f"{alarm.key} can be shelved for more than 0 and at most {alarm.max_shelve_min} minutes"
-    return ""
+    too_long = action.kind == "shelve" and not 0 < action.minutes <= alarm.max_shelve_min
+    return _how_long(alarm) if too_long else ""
+
+
+def _how_long(alarm: AlarmSpec) -> str:
+    if alarm.max_shelve_min == 0:
+        return f"{alarm.key} must not be shelved"
+    return f"{alarm.key} can be shelved for more than 0 and at most {alarm.max_shelve_min} minutes"
 
 
 def _move(alarm: AlarmSpec, standing: Standing, to: AlarmState, cause: _Cause, now: Now) -> Outcome:

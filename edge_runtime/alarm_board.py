@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 class AlarmBoard:
     """Steps all alarms of a station and does what operators ask.
 
-    Two processes may have one each: the station steps, the publisher acts for operators. The table is the
-    truth; a row that another one has written is taken over.
+    Several processes may have one each: the station steps, publisher and page act for operators. The table is
+    the truth; a row that another one has written is taken over.
 
     Args:
         connection: From `kenpin.edge_runtime.database`; its thread must be the only one to use it.
@@ -101,7 +101,7 @@ class AlarmBoard:
             self._write(alarm, outcome, now)
             self._standings[key] = outcome.standing
             self._rows[key] = _text(outcome.standing)
-            self._outbox.set_state(self._summary(self._standings, now, is_flood=self._flood.is_on))
+            self._outbox.set_state(self._summary(self._standings, now, is_flood=self._told_flood()))
         return outcome.rejected
 
     def _steps(self, values: Values, now: Now) -> dict[str, Outcome]:
@@ -161,6 +161,12 @@ class AlarmBoard:
             highest_priority=max(standing_out, default=0),
             flood=is_flood,
         )
+
+    def _told_flood(self) -> bool:
+        """Whether the summary tells of a flood: only the board that steps counts the raises."""
+        sql = "SELECT body FROM state WHERE topic = ?"
+        row = self._connection.execute(sql, (AlarmSummary.topic,)).fetchone()
+        return row is not None and bool(json.loads(row[0]).get("flood"))
 
     def _read(self) -> dict[str, str]:
         with explained("the station's database"):

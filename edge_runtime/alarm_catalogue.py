@@ -222,4 +222,13 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         message="The broker drops the connection again and again",
         operator_action="Check the network; check that no station was cloned and uses this one's id",
     ),
+    AlarmSpec(
+        key="comms_denied",
+        on_delay_s=10.0,  # a broker that has just started may not know its users yet
+        off_delay_s=60.0,
+        priority=2,
+        severity=400,
+        message="The broker refuses the station, or some of its messages",
+        operator_action="Call the technician to mend login, certificate or permissions; alerts wait here",
+    ),
 )

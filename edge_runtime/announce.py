@@ -195,14 +195,26 @@ def _held_against(part: Part) -> dict[str, Any]:
     return {"score": score, "threshold": threshold, "margin": margin, "severity": _severity(part)}
 
 
-def status(identity: Identity, state: State, reason: str, *, online: bool, connected_ms: int) -> Status:
-    """Whether the station lives."""
+def status(
+    identity: Identity, how: tuple[State, str], *, online: bool, connected_ms: int, insecure: bool
+) -> Status:
+    """Whether the station lives.
+
+    Args:
+        identity: Who speaks.
+        how: How the station is, and why.
+        online: Whether it is there.
+        connected_ms: UTC of the connection, milliseconds since 1970.
+        insecure: Whether others may be able to read or forge what is said.
+    """
+    state, reason = how
     return Status(
         **identity.common(now_ms()),
         online=online,
         state=state,
         reason=reason[:_MAX_REASON_CHARS],
         connected_ms=connected_ms,
+        insecure=insecure,
         sw_version=__version__,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from kenpin.audit import audit_file, checkpoint
@@ -20,14 +20,19 @@ _KINDS: Mapping[str, Kind] = {
     "thresholds": "threshold",
     "bundle": "model",
     "command": "command",
-    "user": "user",
+    "alarm": "command",
+    "users": "user",
     "login": "security",
 }
 _MIRRORED = "audit_mirrored"
+_BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
 
 
 class AuditMirror:
-    """Tells what was written to the audit since it was told last.
+    """Tells what was written to the audit since it was told last, each row once and in order.
+
+    Two processes may have one each: the station's watchman tells every row, the publisher those of commands
+    together with its answers. The note in the database says how far they are.
 
     Args:
         folder: The station's folder.
@@ -41,6 +46,8 @@ class AuditMirror:
         self._identity = identity
         self._outbox = Outbox(connection)
         self._seen_ns = 0
+        self._began_ms = 0
+        self._known: Line | None = None  # told, as are all before it
 
     def come_round(self) -> None:
         """Vouch for the audit where it is time, and tell the new rows.
@@ -55,21 +62,71 @@ class AuditMirror:
         written_ns = path.stat().st_mtime_ns
         if written_ns == self._seen_ns:
             return
-        told = self._told()
-        lines = [line for line in lines_of(path) if line.number > told]
+        lines = self.untold()
         if lines:
             with transaction(self._connection):
-                for line in lines:
-                    self._outbox.put(self._event(line))
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO counter VALUES (?, ?)", (_MIRRORED, lines[-1].number)
-                )
+                self.tell(lines)
         self._seen_ns = written_ns
 
+    def untold(self) -> list[Line]:
+        """The rows that nobody has told yet; to be read before a transaction, as a long audit takes its time.
+
+        Raises:
+            StoreError: The database cannot be read.
+            OSError: The audit cannot be read.
+        """
+        path = audit_file(self._folder)
+        first = next(lines_of(path), None)
+        if first is not None:
+            self._follow(int(first.row.get("ts_ms", 0)))
+        told = self._told()
+        found = []
+        for line in lines_of(path, after=self._known):
+            if line.number > told:
+                found.append(line)
+            else:
+                self._known = line
+        return found
+
+    def tell(self, lines: Sequence[Line]) -> None:
+        """Tell rows in the caller's transaction, but for those that somebody has told since they were read.
+
+        Args:
+            lines: From `untold`.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        told = self._told()
+        for line in lines:
+            if line.number > told:
+                told = line.number
+                self._outbox.put(self._event(line))
+        self._note(_MIRRORED, told)
+
+    def _follow(self, began_ms: int) -> None:
+        """Begin anew with another file: the one before was damaged, and was moved away as it should be."""
+        if began_ms == self._began_ms:
+            return
+        self._began_ms, self._known = began_ms, None
+        with transaction(self._connection):
+            noted = self._counter(_BEGAN)
+            if noted == began_ms:
+                return
+            self._note(_BEGAN, began_ms)
+            if noted:
+                self._note(_MIRRORED, 0)
+
     def _told(self) -> int:
+        return self._counter(_MIRRORED)
+
+    def _counter(self, name: str) -> int:
         with explained("the station's database"):
-            row = self._connection.execute("SELECT value FROM counter WHERE name = ?", (_MIRRORED,)).fetchone()
+            row = self._connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
+
+    def _note(self, name: str, value: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     def _event(self, line: Line) -> Audit:
         row = {name: str(line.row.get(name, "")) for name in ("what", "by", "old", "new", "why")}

@@ -22,6 +22,7 @@ class BrokerAddress:
         tls: For `mqtts`.
         username: Login name, empty = none.
         password: Its password.
+        insecure: Whether the configuration allows plain TCP or no login to another machine.
     """
 
     host: str
@@ -30,6 +31,7 @@ class BrokerAddress:
     tls: ssl.SSLContext | None = None
     username: str = ""
     password: str = field(default="", repr=False)
+    insecure: bool = False
 
     @classmethod
     def from_config(cls, config: MqttSection, *, client_id: str) -> BrokerAddress:
@@ -48,6 +50,7 @@ class BrokerAddress:
             _tls(config) if is_tls else None,
             config.username,
             _password(config.password_file) if config.password_file else "",
+            config.insecure,
         )
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from kenpin.errors import ConfigError
 
 BROKER, ACL = "broker", "acl"
 SCADA = "scada"
+HOME_ASSISTANT = "homeassistant"  # a user, and the first level of its topics
 PORT = 8883
 ANY_LINE = "+/+/+/+"  # enterprise/site/area/line
 _LEVEL = re.compile(r"\+|[A-Za-z0-9_.-]{1,64}")
@@ -25,6 +26,9 @@ _NODE_READS = ("NCMD/%u", "DCMD/%u/+")
 _HOST_WRITES = ("NCMD/+", "DCMD/+/+")
 # Hosts say whether they are there; many still spell it as Sparkplug 2.2 did.
 _HOST_STATES = ("spBv1.0/STATE/+", "STATE/+")
+# Home Assistant: a station makes itself known; what it shows of one.
+_DISCOVERY = f"{HOME_ASSISTANT}/device/%u/config"
+_SHOWN = ("status", "alarm_summary", "alarm/#", "kpi")
 # Largest packet in bytes: an event has 8 KiB at most, the birth of a Sparkplug node some more.
 _MAX_PACKET = 65536
 # For a reader that is away: an hour of a hundred stations with one event in four seconds.
@@ -55,12 +59,14 @@ use_identity_as_username true
 """
 
 
-def acl(prefix: str = ANY_LINE) -> str:
+def acl(prefix: str = ANY_LINE, *, home_assistant: bool = False) -> str:
     """Who may publish and read what: each station in its own branch; only SCADA commands, and reads all.
 
     Args:
         prefix: The levels of a topic above the station's, where `+` is any; the station's own level is the
             user name (%u). Empty = the station's level is the first.
+        home_assistant: Whether stations may make themselves known to Home Assistant, which reads and
+            commands nothing.
 
     Raises:
         ConfigError: The prefix has an empty level, a wrong character or more than seven levels.
@@ -81,6 +87,7 @@ def acl(prefix: str = ANY_LINE) -> str:
         *_lines("pattern write", "spBv1.0/+", _NODE_WRITES),
         *_lines("pattern read", "spBv1.0/+", _NODE_READS),
         *(f"pattern read {topic}" for topic in _HOST_STATES),
+        *([f"pattern write {_DISCOVERY}"] if home_assistant else []),
         "",
         "# Whoever holds this certificate reads everything and commands every station.",
         f"user {SCADA}",
@@ -88,8 +95,19 @@ def acl(prefix: str = ANY_LINE) -> str:
         *_lines("topic write", any_station, ("cmd/#",)),
         *_lines("topic write", "spBv1.0/+", _HOST_WRITES),
         *(f"topic write {topic}" for topic in _HOST_STATES),
+        *(_home_assistant(any_station) if home_assistant else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _home_assistant(any_station: str) -> list[str]:
+    return [
+        "",
+        "# Home Assistant shows stations, says in its own topics that it is there, and forgets stations there.",
+        f"user {HOME_ASSISTANT}",
+        *_lines("topic read", any_station, _SHOWN),
+        f"topic readwrite {HOME_ASSISTANT}/#",
+    ]
 
 
 def _lines(right: str, above: str, topics: tuple[str, ...]) -> list[str]:

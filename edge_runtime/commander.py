@@ -15,6 +15,7 @@ from kenpin.edge_runtime.alarm import Action
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.command import PER_S, Accepted, Context, Refused, check
 from kenpin.edge_runtime.command_action import (
@@ -98,6 +99,7 @@ class Commander:
         if self._connection is None:  # made here, as SQLite wants one thread
             self._connection = connect(self._order.folder.database)
             self._board = AlarmBoard(self._connection, self._order.identity)
+            self._mirror = AuditMirror(self._order.folder, self._connection, self._order.identity)
             self._outbox = Outbox(self._connection)
         verdict = check(body, retained=retained, context=self._context(self._connection))
         if isinstance(verdict, Refused):
@@ -121,13 +123,15 @@ class Commander:
         )
 
     def _carry_out(self, accepted: Accepted, connection: sqlite3.Connection) -> None:
-        """Written down before it is done; done, noted and answered in one transaction."""
+        """Written down on disk before it is done; done, noted, told and answered in one transaction."""
         command = accepted.command
         try:
             append(self._order.folder, _entry(accepted))
+            untold = self._mirror.untold()
             with transaction(connection):
                 note_seen(connection, command, now_ms=now_ms())
                 rejected = self._do(command, connection)
+                self._mirror.tell(untold)
                 reason = "rejected" if rejected else ""
                 self._outbox.put(self._reply(command.action, command.cmd_id, reason, rejected))
         except (KenpinError, OSError) as error:

@@ -33,6 +33,7 @@ class Connection:
     Attributes:
         is_up: Whether it stands.
         has_failed: Whether the last attempt failed.
+        is_denied: Whether the broker, when it answered last, did not let the station in; `None` = not yet.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Connection:
     ) -> None:
         self.is_up = False
         self.has_failed = False
+        self.is_denied: bool | None = None
         self._broker = broker
         self._link = link
         self._signals = signals
@@ -70,7 +72,7 @@ class Connection:
         """The broker accepted it."""
         if self._once.forget("away"):
             _log.warning("Connected to the broker %s.", self._broker)
-        self.is_up, self.has_failed = True, False
+        self.is_up, self.has_failed, self.is_denied = True, False, False
         self._choice.worked()
         self._clones.up(time.monotonic())
         if not self.trouble:
@@ -80,6 +82,7 @@ class Connection:
         """It is lost, or did not come up; also called for the second of paho's two reports about one loss."""
         self._clones.down(time.monotonic())
         self.is_up, self.has_failed = False, True
+        self.is_denied = down.denied or self.is_denied
         if self._choice.failed(down, time.monotonic()):
             self._change_version()
         elif not expected:

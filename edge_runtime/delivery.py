@@ -40,6 +40,21 @@ class _Stretch:
 
 
 @dataclass(frozen=True)
+class _Sent:
+    """An event on the way.
+
+    Attributes:
+        seq: Its number.
+        topic: Below the station's prefix.
+        at_s: When it was sent, on the monotonic clock.
+    """
+
+    seq: int
+    topic: str
+    at_s: float
+
+
+@dataclass(frozen=True)
 class Manner:
     """How events are sent.
 
@@ -74,7 +89,7 @@ class Delivery:
         self._pace = Pace(manner.backlog_per_s, WINDOW)
         self._connection = -1
         self._window = WINDOW
-        self._on_way: dict[int, tuple[int, float]] = {}  # message id -> event number, sent at
+        self._on_way: dict[int, _Sent] = {}  # by message id
         self._stretches: list[_Stretch] = []  # the live one, the late one
         self._arrived: list[int] = []  # acknowledged, not yet noted
         self._arrived_s = 0.0  # since when there is one
@@ -103,15 +118,15 @@ class Delivery:
         sent = self._on_way.pop(answer.mid, None)
         if sent is None:
             return  # of the status, or of a connection that is gone
-        seq, _ = sent
+        self._note(sent.topic, answer.code)
         if answer.code >= REFUSED:
-            self._hold_back(seq, answer.reason)
+            self._hold_back(sent.seq, answer.reason)
             return
         self.traffic.no_subscriber += answer.code == _NO_SUBSCRIBER
         self._pause_s = self._manner.refused_s
         if not self._arrived:
             self._arrived_s = time.monotonic()
-        self._arrived.append(seq)
+        self._arrived.append(sent.seq)
 
     def note_arrived(self, *, at_once: bool = False) -> None:
         """Write down what was acknowledged, some at a time. Without the note an event is sent once more.
@@ -160,7 +175,7 @@ class Delivery:
 
     def is_overdue(self, limit_s: float) -> bool:
         """Whether an event has been on the way for longer."""
-        oldest = min((sent_s for _, sent_s in self._on_way.values()), default=float("inf"))
+        oldest = min((sent.at_s for sent in self._on_way.values()), default=float("inf"))
         return time.monotonic() - oldest > limit_s
 
     def is_done(self) -> bool:
@@ -181,7 +196,7 @@ class Delivery:
             return 0
         count = 0
         # Where one was refused, those behind it may be on the way already.
-        known = {seq for seq, _ in self._on_way.values()} | set(self._arrived)
+        known = {sent.seq for sent in self._on_way.values()} | set(self._arrived)
         found = self._outbox.waiting(after=stretch.sent_to, up_to=stretch.end, limit=limit + len(known))
         for entry in found:
             if count == limit or not (entry.seq in known or self._publish(entry, late=stretch.late)):
@@ -199,8 +214,17 @@ class Delivery:
         )
         if message is None:
             return False
-        self._on_way[message] = (entry.seq, time.monotonic())
+        self._on_way[message] = _Sent(entry.seq, entry.topic, time.monotonic())
         return True
+
+    def _note(self, topic: str, code: int) -> None:
+        """Remember of each topic whether it is refused, and whether anybody reads it."""
+        is_reply = topic.startswith(_REPLIES)
+        kind = {_REPLIES if is_reply else topic}
+        traffic = self.traffic
+        traffic.refused = traffic.refused | kind if code >= REFUSED else traffic.refused - kind
+        if not is_reply:
+            traffic.unread = traffic.unread | kind if code == _NO_SUBSCRIBER else traffic.unread - kind
 
     def _hold_back(self, seq: int, reason: str) -> None:
         self.traffic.rejected += 1

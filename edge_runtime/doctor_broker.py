@@ -1,4 +1,4 @@
-"""What the doctor looks at on the broker: a message there and back, and the last will."""
+"""What the doctor looks at on the broker: a message there and back, the last will, and who reads the events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms, uuid7
+from kenpin.station_folder import StationFolder
 
 _ANSWER_S = 5.0
 _RENEW_DAYS = 60
@@ -31,6 +33,7 @@ def broker_checks(config: StationConfig) -> list[Check]:
         Check("login", lambda: _login(config)),
         Check("broker", lambda: _broker(config)),
         Check("last will", lambda: _last_will(config)),
+        Check("readers", lambda: _readers(config)),
     ]
 
 
@@ -136,3 +139,19 @@ def _last_will(config: StationConfig) -> Finding:
         for client in (listener, dying):
             client.disconnect()
             client.loop_stop()
+
+
+def _readers(config: StationConfig) -> Finding:
+    """Whether anybody subscribes to the events, as the broker told the publisher; a probe would be an event."""
+    publisher = read_vitals(StationFolder(config.station.state_dir).run).get("publisher")
+    if publisher is None or not publisher.is_alive:
+        return passed("readers", "not known: the publisher is not running")
+    if unread := publisher.texts.get("unread"):
+        return warned(
+            "readers",
+            f"nobody subscribes to {unread.replace(',', ', ')}: alerts reach the broker and no one",
+            f"let SCADA subscribe to {config.station.topic}/event/+ with QoS 1 and a session that is kept",
+        )
+    if not publisher.numbers.get("events_acked_total"):
+        return passed("readers", "not known: no event was sent since the publisher's start")
+    return passed("readers", "each kind of event that was sent has one, as far as the broker tells (MQTT 5)")

@@ -139,7 +139,11 @@ class Herald:
 
     def _status(self, state: State, reason: str, *, online: bool) -> bytes:
         return announce.status(
-            self._desk.identity, state, reason, online=online, connected_ms=self._connected_ms
+            self._desk.identity,
+            (state, reason),
+            online=online,
+            connected_ms=self._connected_ms,
+            insecure=self._desk.broker.insecure,
         ).to_json()
 
     def _is_due(self, topic: str) -> bool:

@@ -35,7 +35,7 @@ _NUMBERS = (
 
 
 def discovery_topic(station: str) -> str:
-    """Where the message goes: retained, QoS 1. An empty one there makes Home Assistant forget the station.
+    """Where the message goes, retained. An empty one there makes Home Assistant forget the station.
 
     Args:
         station: The station's id. Home Assistant allows no dot in it, so one becomes `_`.

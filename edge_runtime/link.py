@@ -35,6 +35,9 @@ REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
 _MAX_WAITING = 1000  # signals; whoever floods the station's topics must not fill its memory
 _UNSUPPORTED_VERSION = 0x84
+# Bad user name or password, not authorized, banned, bad authentication method: no new attempt will change it.
+_DENIED = (0x86, 0x87, 0x8A, 0x8C)
+_TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class Link:
         self.connection = 0
         self.dropped = 0
         self._asked_s: float | None = None  # when CONNECT went out that has no answer yet
+        self._alert = ""  # why the broker ended the handshake
 
     def open(self, version: MQTTProtocolVersion) -> None:
         """Start connecting, in a thread of paho; the broker may be absent.
@@ -114,7 +118,7 @@ class Link:
             clean_session=None if self._is_v5 else True,
         )
         client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
-        client.on_log = _log_caught
+        client.on_log = self._on_log
         client.max_inflight_messages = 0  # the publisher's own window counts
         short, long = self._terms.reconnect_s
         _set_pauses(client, short, long)
@@ -197,6 +201,7 @@ class Link:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # After TCP and TLS stand and just before CONNECT goes out: once per connection, not per attempt.
         self._asked_s = time.monotonic()
+        self._alert = ""
         body = self._will.body()
         properties = will_properties(body, source=self._source) if self._is_v5 else None
         client.will_set(self._will.topic, body, qos=1, retain=True, properties=properties)
@@ -208,7 +213,8 @@ class Link:
         # What paho kept from the last connection would go out now, before and beside the outbox.
         client.drop_out_messages()
         if code.is_failure:
-            self._signals.put(Down(str(code), version_refused=code.value == _UNSUPPORTED_VERSION))
+            is_version, is_denied = code.value == _UNSUPPORTED_VERSION, code.value in _DENIED
+            self._signals.put(Down(str(code), version_refused=is_version, denied=is_denied))
         else:
             self._listen(client)
             self.connection += 1
@@ -224,12 +230,26 @@ class Link:
         else:
             client.subscribe(self._terms.listen_to, qos=1)
 
+    def _on_log(self, _client: Client, _data: Any, _level: int, text: str) -> None:
+        """Of what paho has to say, two things are news: a callback failed; a certificate was refused.
+
+        In TLS 1.3 the broker's word on a certificate comes when the handshake is over, and only here.
+        """
+        if text.startswith("Caught exception"):
+            _log.error("%s", text)
+        elif _TLS_ALERT in text:
+            self._alert = text
+
     def _on_connect_fail(self, *_: Any) -> None:
-        self._signals.put(Down(str(sys.exc_info()[1] or "no answer")))
+        reason = str(sys.exc_info()[1] or "no answer")
+        self._signals.put(Down(reason, denied=_TLS_ALERT in reason))
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         self.connection += 1
-        self._signals.put(Down(str(code), version_doubtful=self._asked_s is not None))
+        is_doubtful = self._asked_s is not None and not self._alert
+        self._signals.put(
+            Down(self._alert or str(code), version_doubtful=is_doubtful, denied=bool(self._alert))
+        )
         self._asked_s = None
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Any) -> None:
@@ -248,12 +268,6 @@ class Link:
             self.dropped += 1
         else:
             self._signals.put(Incoming(message.topic, bytes(message.payload), message.retain))
-
-
-def _log_caught(_client: Client, _data: Any, _level: int, text: str) -> None:
-    """Of what paho has to say, only that a callback of this module failed is news."""
-    if text.startswith("Caught exception"):
-        _log.error("%s", text)
 
 
 def _acknowledge_at_once(connected: Any) -> None:

@@ -27,11 +27,13 @@ class Down:
         reason: Why, in words.
         version_refused: The broker does not speak this version of MQTT.
         version_doubtful: It answered CONNECT with nothing at all, as some do that do not speak it.
+        denied: It does not let the station in: a wrong login, a certificate that it does not take, a ban.
     """
 
     reason: str
     version_refused: bool = False
     version_doubtful: bool = False
+    denied: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from kenpin.edge_runtime.broker_templates import ACL, ANY_LINE, BROKER, PORT, SCADA, acl, mosquitto_conf
+from kenpin.edge_runtime.broker_templates import (
+    ACL,
+    ANY_LINE,
+    BROKER,
+    HOME_ASSISTANT,
+    PORT,
+    SCADA,
+    acl,
+    mosquitto_conf,
+)
 from kenpin.edge_runtime.pki import AUTHORITY, Authority, Credentials, Lifetime, write_new
 from kenpin.errors import ConfigError
 
@@ -39,6 +48,11 @@ def mqtt() -> None:
     type=click.Path(path_type=Path),
     help="Where its files will be on the broker's machine.  [default: OUT/broker]",
 )
+@click.option(
+    "--home-assistant",
+    is_flag=True,
+    help="Let stations make themselves known to Home Assistant, and it read them.",
+)
 @_days
 def init_pki(  # noqa: PLR0913, PLR0917 - one argument per option
     out: Path,
@@ -46,19 +60,20 @@ def init_pki(  # noqa: PLR0913, PLR0917 - one argument per option
     hosts: Sequence[str],
     prefix: str,
     broker_dir: Path | None,
+    home_assistant: bool,
     days: int,
 ) -> None:
     """Make an authority, certificates for the broker, the stations and SCADA, and mosquitto's files.
 
     One folder for each who gets something; the authority's key stays. Nothing is overwritten.
     """
-    if SCADA in stations:
-        raise ConfigError(f"no station can be called {SCADA}: that name may command", cure="rename the station")
+    others = (SCADA, HOME_ASSISTANT) if home_assistant else (SCADA,)
+    _check_names(stations, others)
     broker_dir = (broker_dir or out / BROKER).absolute()
     authority, lifetime = Authority.create(Lifetime.of_days(_AUTHORITY_DAYS)), Lifetime.of_days(days)
     broker = authority.issue_broker(hosts, lifetime)
-    clients = {name: authority.issue_client(name, lifetime) for name in (*stations, SCADA)}
-    rules = acl(prefix)
+    clients = {name: authority.issue_client(name, lifetime) for name in (*stations, *others)}
+    rules = acl(prefix, home_assistant=home_assistant)
     _make_folder(out)
     authority.own.save(out, AUTHORITY)
     _make_folder(out / BROKER)
@@ -89,6 +104,19 @@ def issue(pki: Path, names: Sequence[str], hosts: Sequence[str], days: int) -> N
     _save_clients(authority, clients, pki)
     made = [pki / "clients" / name for name in names] + ([pki / BROKER] if broker else [])
     click.echo("made: " + ", ".join(map(str, made)), err=True)
+
+
+def _check_names(stations: Sequence[str], others: Sequence[str]) -> None:
+    for name in stations:
+        if name in others:
+            raise ConfigError(
+                f"no station can be called {name}: that name has other rights", cure="rename the station"
+            )
+        if HOME_ASSISTANT in others and "." in name:
+            raise ConfigError(
+                f"Home Assistant takes no dot in a topic, so the rules do not fit the station {name}",
+                cure="rename the station, or leave --home-assistant out and write the rules by hand",
+            )
 
 
 def _save_clients(authority: Authority, clients: Mapping[str, Credentials], out: Path) -> None:

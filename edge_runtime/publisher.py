@@ -92,6 +92,14 @@ class Publisher:
         return bool(self._connection.trouble)
 
     @property
+    def is_denied(self) -> bool | None:
+        """Whether the broker refuses the station, or some of what it says; `None` before its first answer."""
+        if not self._connection.is_denied:  # not known, or let in
+            is_refused = bool(self.traffic.refused) or self._retained.is_refused
+            return None if self._connection.is_denied is None else is_refused
+        return True
+
+    @property
     def is_alive(self) -> bool:
         """Whether its thread comes round."""
         return time.monotonic() - self._round_s < _ROUND_S

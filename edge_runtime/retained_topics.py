@@ -31,7 +31,7 @@ class RetainedTopics:
         self._link = link
         self._topic = topic
         self._refused_s = refused_s
-        self._has_refused = False
+        self._refused: set[str] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -51,6 +51,11 @@ class RetainedTopics:
         """Whether nothing is left to be sent now."""
         return len(self._pending) <= self.is_waiting or time.monotonic() < self._resume_s
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the broker refused one when it was sent last."""
+        return bool(self._refused)
+
     def take(self, answer: Acked) -> None:
         """Handle the broker's answer."""
         if answer.mid != self._message:
@@ -60,9 +65,11 @@ class RetainedTopics:
         if answer.code >= REFUSED:
             self._pending.append(value)  # the others first: not all may be refused
             self._resume_s = time.monotonic() + self._refused_s
-            if not self._has_refused:
+            if not self._refused:
                 _log.warning("The broker refuses the topic %s (%s).", value.topic, answer.reason)
-            self._has_refused = True
+            self._refused.add(value.topic)
+        else:
+            self._refused.discard(value.topic)
 
     def send(self) -> None:
         """Send the next one, when the last one was answered.

@@ -31,6 +31,11 @@ class News(Protocol):
         """Whether the broker drops the connection again and again."""
         ...
 
+    @property
+    def is_denied(self) -> bool | None:
+        """Whether the broker refuses the station, or some of what it says; `None` = it cannot be told."""
+        ...
+
     def start(self) -> None:
         """Begin."""
         ...
@@ -70,10 +75,13 @@ class NoNews:
     @property
     def is_unstable(self) -> bool:
         """What the publisher's process tells, where there is one."""
-        if self._folder is None:
-            return False
-        publisher = read_vitals(self._folder.run).get("publisher")
-        return publisher is not None and bool(publisher.numbers.get("broker_unstable"))
+        return bool(self._told("broker_unstable"))
+
+    @property
+    def is_denied(self) -> bool | None:
+        """The same; without a broker, nobody refuses anything."""
+        told = self._told("broker_denied")
+        return None if told is None else bool(told)
 
     def start(self) -> None:
         """Nothing to begin."""
@@ -89,6 +97,12 @@ class NoNews:
     def stop(self, *, reason: str, drain_s: float) -> None:
         """Nothing to end."""
 
+    def _told(self, number: str) -> float | None:
+        if self._folder is None:
+            return 0.0
+        publisher = read_vitals(self._folder.run).get("publisher")
+        return None if publisher is None else publisher.numbers.get(number)
+
 
 def in_this_process() -> Site:
     """Cameras and publisher as threads of the station."""
@@ -97,7 +111,7 @@ def in_this_process() -> Site:
 
 def in_own_processes() -> Site:
     """Cameras and publisher as processes of their own, which somebody else starts."""
-    return Site(_captured, lambda config, _identity, _counters: NoNews(StationFolder(config.station.state_dir)))
+    return Site(_captured, _published_elsewhere)
 
 
 def camera_urls(config: StationConfig) -> tuple[str, ...]:
@@ -146,6 +160,10 @@ def _discovery(config: StationConfig) -> tuple[str, bytes] | None:
 
 def _send_again(publisher: Publisher, which: tuple[int, int]) -> None:
     publisher.send_again(since=which[0], count=which[1])
+
+
+def _published_elsewhere(config: StationConfig, _identity: Identity, _counters: object) -> News:
+    return NoNews(StationFolder(config.station.state_dir) if config.mqtt.url else None)
 
 
 def _own_publisher(config: StationConfig, identity: Identity, counters: Callable[[], Snapshot]) -> News:

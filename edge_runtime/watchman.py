@@ -30,7 +30,7 @@ _HOST_EVERY_S = 10.0
 
 _log = logging.getLogger(__name__)
 
-Conditions = Callable[[], Mapping[str, float]]
+Conditions = Callable[[], Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Post:
         folder: The station's folder.
         identity: Who speaks in its events.
         parts: What the parts say.
-        conditions: What the station itself says, by key of the alarm.
+        conditions: What the station itself says, by key of the alarm; `None` = it cannot be told now.
         counters: Take what is measured here.
         equipment: What the station is made of now.
         keep_days: Age of the oldest record of a part that is kept.

@@ -324,6 +324,8 @@ class Status(Payload):
     Attributes:
         reason: Why it is not RUNNING; `lwt` in the last will, `shutdown` after a clean stop.
         connected_ms: UTC of the connection. The last will is fixed then and can carry no later time.
+        insecure: True where the configuration allows a connection that others can read or forge (`[mqtt]
+            insecure`).
     """
 
     topic: ClassVar[str] = "status"
@@ -334,6 +336,7 @@ class Status(Payload):
     state: Literal["STARTING", "RUNNING", "PAUSED", "CALIBRATING", "DEGRADED", "FAULT", "STOPPED"]
     reason: str = ""
     connected_ms: int
+    insecure: bool
     sw_version: str
 
 

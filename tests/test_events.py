@@ -79,6 +79,7 @@ STATUS: dict[str, Any] = {
     "online": True,
     "state": "RUNNING",
     "connected_ms": 1,
+    "insecure": False,
     "sw_version": "0.1.0",
 }
 META: dict[str, Any] = {

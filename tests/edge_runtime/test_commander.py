@@ -14,22 +14,17 @@ from typing import Any
 import pytest
 
 from kenpin.activation import read_activation
-from kenpin.audit import read_audit
 from kenpin.bundle import install_bundle
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.command_key import load_key
-from kenpin.edge_runtime.commander import Commander, Order
-from kenpin.edge_runtime.database import connect, open_database
+from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.evidence import Evidence
-from kenpin.edge_runtime.sign_command import Sender, make_command, sign_command
 from kenpin.edge_runtime.station import Station
 from kenpin.errors import StoreError
-from kenpin.events import now_ms
 from kenpin.hold import read_hold
-from kenpin.signing import PublicKey
+from tests.edge_runtime.command_desk import Desk
 
 
 @pytest.fixture(autouse=True)
@@ -43,43 +38,6 @@ def key(tmp_path: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
     return path
-
-
-class Desk:
-    """A commander, and somebody who holds its key."""
-
-    def __init__(self, workshop: Any, key: Path, *, remote_write: bool = False) -> None:
-        self.folder = workshop.folder
-        self.folder.create()
-        self.folder.run.mkdir(exist_ok=True)
-        if not self.folder.key.exists():
-            workshop.station_key.save(self.folder.key)
-        open_database(self.folder.database).close()
-        self.again: list[tuple[int, int]] = []
-        order = Order(self.folder, Identity("st1"), key, remote_write, lambda *which: self.again.append(which))
-        self.commander = Commander(order)
-        self._key = load_key(key)
-
-    def sign(self, action: str, **arguments: str) -> bytes:
-        command = make_command(action, arguments, Sender("st1", "Sato", 30_000), now_ms=now_ms())
-        return sign_command(command, self._key).encode()
-
-    def send(self, action: str, **arguments: str) -> dict[str, Any]:
-        """The answer to a command."""
-        self.take(action, self.sign(action, **arguments))
-        return self.replies()[-1]
-
-    def take(self, action: str, body: bytes, *, retained: bool = False) -> None:
-        self.commander.take(f"cmd/{action}", body, retained=retained)
-
-    def replies(self) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(self.folder.database)) as connection:
-            sql = "SELECT body FROM outbox WHERE topic LIKE 'reply/%' ORDER BY seq"
-            return [json.loads(body) for (body,) in connection.execute(sql)]
-
-    def audit(self) -> list[tuple[str, str]]:
-        rows = read_audit(self.folder, PublicKey.load(self.folder.key.with_suffix(".pub")))
-        return [(row["by"], row["new"]) for row in rows]
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -24,10 +26,12 @@ from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.broker_templates import acl
 from kenpin.edge_runtime.doctor import examine
 from kenpin.edge_runtime.doctor_broker import broker_checks
+from kenpin.edge_runtime.home_assistant import discovery, discovery_topic
 from kenpin.edge_runtime.link import Acked, Down, Link, Signal, Up, Will
 from kenpin.edge_runtime.mqtt_cli import mqtt
 from kenpin.edge_runtime.pki import Authority, Lifetime
 from kenpin.errors import ConfigError
+from tests.edge_runtime.publishing_line import PublishingLine
 
 LINE = "acme/plant1/press/line2"
 NOT_AUTHORIZED = 0x87
@@ -64,9 +68,9 @@ class Plant:
         section = MqttSection(url=f"mqtts://localhost:{self.port}", ca_file=self.folder / "ca.pem")
         if certificate is not None:
             section = self.section("st1", certificate)
-        first = self.connect(section).first
+        connection = self.connect(section)
         self.wait_for(lambda: reason in self.log, f"{reason!r} in the log")
-        return isinstance(first, Down)
+        return connection.is_denied()
 
     def section(self, name: str, certificate: Path | None = None) -> MqttSection:
         pem = certificate or self.folder / "clients" / name / f"{name}.pem"
@@ -114,6 +118,13 @@ class Connection:
     signals: SimpleQueue[Signal]
     first: Signal
 
+    def is_denied(self) -> bool:
+        """Whether the station learns that it is not let in; the broker may hang up before its word arrives."""
+        by_s, signal = time.monotonic() + 30, self.first
+        while isinstance(signal, Down) and not signal.denied and time.monotonic() < by_s:
+            signal = self.signals.get(timeout=30)
+        return isinstance(signal, Down) and signal.denied
+
     def publish(self, topic: str) -> int:
         """The broker's answer, as reason code of MQTT 5."""
         mid = self.link.publish(topic, b"{}", qos=1)
@@ -143,9 +154,9 @@ def run_broker(config: Path, log: Path, port: int) -> subprocess.Popen[bytes]:
 def make_plant(tmp_path: Path, free_port: int, wait_for: Callable[..., None]) -> Iterator[Callable[..., Plant]]:
     started: list[tuple[Plant, subprocess.Popen[bytes]]] = []
 
-    def make(change: Callable[[Path], None] = lambda _folder: None) -> Plant:
+    def make(change: Callable[[Path], None] = lambda _folder: None, options: tuple[str, ...] = ()) -> Plant:
         folder = tmp_path / "the plant" / "pki"  # a blank in the path must do no harm
-        init_pki(folder)
+        init_pki(folder, *options)
         change(folder)
         plant = Plant(folder, free_port, wait_for)
         process = run_broker(folder / "broker/mosquitto.conf", folder.parent / "mosquitto.log", free_port)
@@ -280,6 +291,38 @@ def test_a_lost_key_is_shut_out_by_two_lines(make_plant: Callable[..., Plant]) -
     assert plant.station("st2").is_taken(f"{LINE}/st2/event/anomaly")
 
 
+def test_home_assistant_finds_a_station_and_reads_what_it_shows_and_no_more(
+    make_plant: Callable[..., Plant], tmp_path: Path
+) -> None:
+    plant = make_plant(options=("--home-assistant",))
+    message, topic = discovery(f"{LINE}/st1", sw_version="1"), discovery_topic("st1")
+    plant.begin_to_read("homeassistant")
+    shown = {part["state_topic"] for part in json.loads(message)["components"].values()}
+    station = plant.station()
+    assert station.is_taken(f"{LINE}/st1/event/anomaly")
+    assert all(station.is_taken(shown_topic) for shown_topic in sorted(shown))
+    assert set(plant.read("homeassistant", len(shown))) == shown
+    for other in (discovery_topic("st2"), "homeassistant/status", "homeassistant/sensor/st1/config"):
+        assert not station.is_taken(other), other
+    reader = plant.station("homeassistant")
+    assert reader.is_taken("homeassistant/status")
+    assert reader.is_taken(topic)  # it may forget a station
+    assert not any(reader.is_taken(f"{LINE}/st1/{below}") for below in ("cmd/ack", "status", "event/anomaly"))
+
+    line = PublishingLine(tmp_path / "station.db")
+    broker = BrokerAddress.from_config(plant.section("st1"), client_id="st1-again")
+    line.publish(0, broker=broker, topic=f"{LINE}/st1", discovery=(topic, message))
+    found = plant.tool("mosquitto_sub", "homeassistant", "-t", "homeassistant/#", "-C", "1", "-W", "30")
+    assert found == message.decode() + "\n"
+    line.stop()
+    line.store.close()
+
+
+def test_without_being_asked_for_nothing_is_said_to_home_assistant(plant: Plant) -> None:
+    assert not plant.station().is_taken(discovery_topic("st1"))
+    assert not (plant.folder / "clients/homeassistant").exists()
+
+
 # Who is not let in.
 
 
@@ -395,6 +438,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_a_wrong_argument_leaves_nothing_behind(tmp_path: Path) -> None:
     for arguments, what in (
         (("--station", "scada"), "no station can be called scada"),
+        (("--station", "homeassistant", "--home-assistant"), "no station can be called homeassistant"),
+        (("--station", "st.3", "--home-assistant"), "takes no dot"),
         (("--station", "line/st3"), "cannot be the name of a client"),
         (("--station", "st3\n"), "cannot be the name of a client"),
         (("--station", ".."), "cannot be the name of a client"),

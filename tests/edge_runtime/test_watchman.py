@@ -124,15 +124,39 @@ def test_each_row_of_the_audit_is_told_once(folder: StationFolder) -> None:
         mirror.come_round()
         # Another start of the station, after more was written.
         append(folder, Entry("masters", "Sato", new="M-07"))
+        for what in ("login", "users", "alarm"):
+            append(folder, Entry(what, "Sato", new="x"))
         AuditMirror(folder, connection, Identity("st1")).come_round()
     told = events(folder, "event/audit")
     assert [(t["entry"], t["kind"], t["actor"], t["new"]) for t in told] == [
         (1, "threshold", "Sato", "T1 2"),
         (2, "model", "Abe", "2.0"),
         (3, "config", "Sato", "M-07"),
+        (4, "security", "Sato", "x"),
+        (5, "user", "Sato", "x"),
+        (6, "command", "Sato", "x"),
     ]
     newest = head(audit_file(folder))
     assert (told[-1]["head_sha256"], told[0]["reason"]) == (newest.sha256, "light changed")
+
+
+def test_an_audit_that_was_moved_away_is_followed_by_the_new_one(folder: StationFolder) -> None:
+    with closing(connect(folder.database)) as connection:
+        mirror, other = (AuditMirror(folder, connection, Identity("st1")) for _ in range(2))
+        for new in ("2.0", "3.0", "4.0"):
+            append(folder, Entry("bundle", "Abe", new=new))
+        mirror.come_round()
+        other.come_round()
+        audit_file(folder).rename(folder.root / "evidence")
+        time.sleep(0.002)  # the new file begins later
+        append(folder, Entry("bundle", "Sato", new="5.0"))
+        mirror.come_round()
+        other.come_round()
+        append(folder, Entry("bundle", "Sato", new="6.0"))
+        other.come_round()
+        mirror.come_round()
+    told = [(t["entry"], t["new"]) for t in events(folder, "event/audit")]
+    assert told == [(1, "2.0"), (2, "3.0"), (3, "4.0"), (1, "5.0"), (2, "6.0")]
 
 
 def test_the_station_vouches_for_the_audit_each_hour(

@@ -1,8 +1,4 @@
-"""The edge node with a host that is made of npm's packages. Not part of the default run, as it needs them:
-
-npm i --prefix /tmp/npm sparkplug-payload@1.0.3 mqtt@5
-NODE_PATH=/tmp/npm/node_modules pytest tests/interop/sparkplug_npm.py
-"""
+"""The edge node with a host that is made of npm's packages. Not part of the default run: `make interop`."""
 
 from __future__ import annotations
 
@@ -47,6 +43,7 @@ def _inspect(sparkplug: Sparkplug, done: threading.Event) -> None:
     number = 0
     while not done.wait(0.1):
         number += 1
+        sparkplug.tell({"uptime_s": (DataType.DOUBLE, number / 10)})
         sparkplug.tell({"score": (DataType.DOUBLE, number / 4)}, device="cam")
         sparkplug.tell({"verdict": (DataType.STRING, "良品"), "note": (DataType.STRING, None)}, device="cam")
 
@@ -58,10 +55,21 @@ def _check(seen: list[dict[str, Any]]) -> None:
         assert (birth["parts"], birth["temperature"]) == (2**40, -5)
         assert (birth["started"], birth["bdSeq"]) == (1_795_475_112_169, 0)
         assert birth["Node Control/Rebirth"] is False
+    assert {message["verb"] for message in seen} == {"NBIRTH", "DBIRTH", "NDATA", "DDATA", "NDEATH"}
+    _check_data(seen)
     device = [_values(message) for message in seen if message["verb"] == "DBIRTH"][-1]
     assert (device["verdict"], device["note"]) == ("良品", None)
     assert seen[-1]["verb"] == "NDEATH"
     assert _values(seen[-1]) == {"bdSeq": 0}
+
+
+def _check_data(seen: list[dict[str, Any]]) -> None:
+    """What changed, with its value and nothing else."""
+    node = [_values(message) for message in seen if message["verb"] == "NDATA"]
+    assert {name for values in node for name in values} == {"uptime_s"}
+    scores = [values["score"] for m in seen if m["verb"] == "DDATA" and "score" in (values := _values(m))]
+    assert scores == sorted(set(scores))
+    assert all((4 * score).is_integer() for score in scores)
 
 
 def _values(message: dict[str, Any]) -> dict[str, Any]:
