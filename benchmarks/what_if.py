@@ -45,7 +45,7 @@ WANTED_MS = 200.0
 
 _COLUMNS = """part_id, ts_ms, verdict, score, score_coarse, score_mid, score_fine, image_ref, camera,
     session_id, captured_mono_ns, decided_mono_ns, decided_ns, reason, t1, t2, threshold_rev, bundle_sha256,
-    infer_ms, latency_ms, frame_id, trigger_id, released"""
+    infer_ms, latency_ms, frame_id, trigger_id, released, light, focus"""
 
 
 def main(parts: int) -> int:
@@ -93,7 +93,8 @@ def rows(parts: int) -> Iterator[tuple[object, ...]]:
         levels = (score, score * 0.9, score * 0.8, score * 0.7)
         where = ("" if verdict == "OK" else "day/one.png", "cam0", "0190-session", 1, 2, 3, "")
         what = (T1, T2, 1, BUNDLE, 4.1, 61.0, k, k, verdict == "OK")
-        yield (f"A-{k:08}", int(start + k * step), verdict, *levels, *where, *what)
+        seen = (118.0 + score, 0.004 + score / 100)
+        yield (f"A-{k:08}", int(start + k * step), verdict, *levels, *where, *what, *seen)
 
 
 def measure(folder: StationFolder) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kenpin.calibration.book import open_book
+from kenpin.calibration.camera_settings import camera_settings
 from kenpin.calibration.scores import PictureScore, ScoreSet, best_of_parts, worst_of_parts
 from kenpin.calibration.threshold import Thresholds, caught_bound, choose_thresholds, false_call_bound
 from kenpin.errors import ConfigError, DataError
@@ -70,6 +71,8 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
             "rank": rank,
             "origin": scores.origin,
             "shown_sha256": pictures_of(scores.good),
+            "cameras": camera_settings(folder),
+            "good_levels": _levels_of(scores.good),
         }
     )
 
@@ -77,6 +80,12 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
 def pictures_of(scores: tuple[PictureScore, ...]) -> tuple[str, ...]:
     """The pictures behind the scores, by SHA-256; none where only scores were given."""
     return tuple(sorted({s.sha256 for s in scores if s.sha256}))
+
+
+def _levels_of(scores: tuple[PictureScore, ...]) -> dict[str, tuple[float, float, float]] | None:
+    """The levels behind the scores; `None` unless all are known."""
+    levels = {s.name: s.levels for s in scores if s.levels is not None}
+    return levels if len(levels) == len(scores) else None
 
 
 def _false_calls(good: list[float], chosen: Thresholds, rank: int) -> Bound:

@@ -16,7 +16,7 @@ from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.shown import active_bundle
 from kenpin.calibration.tell import tell
 from kenpin.errors import CalibrationError, DataError
-from kenpin.record import CalibrationRecord, station_records
+from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
 
 
@@ -91,6 +91,7 @@ def cost(  # noqa: PLR0913 - one argument per option
 
 
 def _newest(folder: StationFolder) -> CalibrationRecord:
+    """Of the active bundle; where it has none the newest of all, to say which bundle that is for."""
     records = station_records(folder)
     if not records:
         raise CalibrationError(
@@ -98,4 +99,4 @@ def _newest(folder: StationFolder) -> CalibrationRecord:
             where=folder.records,
             cure="kenpin calibrate fit --good DIR --masters DIR --state DIR",
         )
-    return records[-1]
+    return newest_for(records, folder.active.resolve().name) or records[-1]

@@ -29,12 +29,14 @@ class PictureScore:
         score: The anomaly score, finite.
         group: The physical part; pictures of one part are not independent.
         sha256: Of the picture; empty where only its score is known.
+        levels: Scores of the levels coarse, mid and fine; `None` where only the whole score is known.
     """
 
     name: str
     score: float
     group: str
     sha256: str = ""
+    levels: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def score_pictures(
         sha256 = sha256_of(picture.path)
         # A copy of a picture is no further part.
         part = part_of.setdefault(sha256, picture.group)
-        scores.append(PictureScore(name, engine.score(taken.image).score, part, sha256))
+        scored_now = engine.score(taken.image)
+        scores.append(PictureScore(name, scored_now.score, part, sha256, scored_now.level_scores))
         scored(image)
     return tuple(scores)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame, Image
 
 _REOPEN_S = 1.0
+MANUAL = 1  # V4L2_EXPOSUREMANUAL
+_EXPOSURE_US = 100  # the unit of V4L2_CID_EXPOSURE_ABSOLUTE, microseconds
 _OPEN_MS, _READ_MS = 5000, 1000  # longest time to open a network camera, and for one of its pictures
 _CSI = (
     "nvarguscamerasrc sensor-id={sensor}"
@@ -36,6 +38,7 @@ class Camera:
         cure: What to check when it does not open.
         connect: Opens it.
         live: Whether its pictures come uncompressed, so that no two are alike.
+        read: Reads back how it is set.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Camera:
     cure: str
     connect: Callable[[], cv2.VideoCapture]
     live: bool = True
+    read: Callable[[cv2.VideoCapture], Settings] = field(default=lambda _capture: NO_SETTINGS)
 
 
 class CameraSource:
@@ -61,6 +65,7 @@ class CameraSource:
         self.camera = camera.name
         self.live = camera.live
         self.down_reason = ""
+        self.settings: Settings = NO_SETTINGS
         self._camera = camera
         self._index = 0
         self._capture = cv2.VideoCapture()
@@ -81,11 +86,9 @@ class CameraSource:
         Raises:
             SourceError: The camera does not open.
         """
-        self._capture = self._camera.connect()
-        if not self._capture.isOpened():
+        if not self._connect():
             self.down_reason = "the camera does not open"
             raise SourceError(self.down_reason, where=self._camera.where, cure=self._camera.cure)
-        self.down_reason = ""
 
     def next(self, deadline_s: float) -> Frame | Fault | Lull:
         """The camera's newest picture, or a fault."""
@@ -118,11 +121,15 @@ class CameraSource:
             return Lull.IDLE
         time.sleep(max(0.0, self._again_s - time.monotonic()))
         self._again_s = time.monotonic() + _REOPEN_S
+        return Lull.IDLE if self._connect() else self._fault()
+
+    def _connect(self) -> bool:
         self._capture = self._camera.connect()
-        if self._capture.isOpened():
-            self.down_reason = ""
-            return Lull.IDLE
-        return self._fault()
+        if not self._capture.isOpened():
+            return False
+        self.settings = self._camera.read(self._capture)
+        self.down_reason = ""
+        return True
 
     def _fault(self) -> Fault:
         self._index += 1
@@ -149,22 +156,49 @@ def _usb(url: SourceUrl) -> Camera:
         ("height", cv2.CAP_PROP_FRAME_HEIGHT),
         ("fps", cv2.CAP_PROP_FPS),
     )
-    settings = {prop: url.number(name, 0, low=1, high=100_000) for name, prop in names if name in url.options}
+    wish = {prop: url.number(name, 0, low=1, high=100_000) for name, prop in names if name in url.options}
+    if "exposure_us" in url.options:
+        exposure_us = url.number("exposure_us", 0, low=100, high=10_000_000)
+        # Under an automatic a picture would change without anybody having changed anything.
+        wish |= {cv2.CAP_PROP_AUTO_EXPOSURE: MANUAL, cv2.CAP_PROP_AUTO_WB: 0}
+        wish[cv2.CAP_PROP_EXPOSURE] = round(exposure_us / _EXPOSURE_US)
     return Camera(
         f"usb{url.target}",
         f"/dev/video{url.target}",
         "check the cable, that no other program uses it, and that you may read it (group video)",
-        lambda: _open_usb(int(url.target), settings),
+        lambda: _open_usb(int(url.target), wish),
+        read=_usb_settings,
     )
 
 
-def _open_usb(device: int, settings: Mapping[int, float]) -> cv2.VideoCapture:
+def _open_usb(device: int, wish: Mapping[int, float]) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(device)
-    for setting, value in settings.items():
-        capture.set(setting, value)
+    for prop, value in wish.items():
+        capture.set(prop, value)
     # Otherwise old pictures queue in the driver and a verdict is about a part that has long passed.
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return capture
+
+
+def _usb_settings(capture: cv2.VideoCapture) -> Settings:
+    """What V4L2 says; what the camera has not is left out, and what an automatic moves."""
+    props = {
+        "width": cv2.CAP_PROP_FRAME_WIDTH,
+        "height": cv2.CAP_PROP_FRAME_HEIGHT,
+        "gain": cv2.CAP_PROP_GAIN,
+        "auto_exposure": cv2.CAP_PROP_AUTO_EXPOSURE,
+        "auto_white_balance": cv2.CAP_PROP_AUTO_WB,
+        "exposure_us": cv2.CAP_PROP_EXPOSURE,
+        "white_balance_k": cv2.CAP_PROP_WB_TEMPERATURE,
+    }
+    read = {name: capture.get(prop) for name, prop in props.items()}
+    read["exposure_us"] *= _EXPOSURE_US
+    moved = set()
+    if read["auto_exposure"] not in (-1, MANUAL):
+        moved |= {"exposure_us", "gain"}
+    if read["auto_white_balance"] > 0:
+        moved.add("white_balance_k")
+    return {name: value for name, value in read.items() if value >= 0 and name not in moved}
 
 
 def _rtsp(url: SourceUrl) -> Camera:

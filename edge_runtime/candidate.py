@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from kenpin.bundle import open_bundle
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
+from kenpin.edge_runtime.source import Settings
 from kenpin.errors import KenpinError
 from kenpin.frame import decode_picture
 from kenpin.signing import PublicKey
@@ -30,11 +31,13 @@ class Proof:
         folder: The station's folder.
         trusted: Files of the keys whose bundles may run.
         limit_ms: The engine may not take longer for a frame, as its verdicts would come too late.
+        cameras: Tells how each camera is set now, by its name.
     """
 
     folder: StationFolder
     trusted: Sequence[Path]
     limit_ms: float
+    cameras: Callable[[], Mapping[str, Settings]] = dict
 
     def keys(self) -> list[PublicKey]:
         """The keys themselves.

@@ -22,7 +22,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import DataError, SourceError
@@ -73,6 +73,7 @@ class Capture:
         self._is_open = False
         self._down = "not opened yet"
         self._beat_s = 0.0
+        self._told: Settings = NO_SETTINGS
         self._closing = False
         self._pulse = Pulse(run, Watch({"source": _LOOP_S}), self._vitals)
         self._server = threading.Thread(target=self._serve, name="capture link", daemon=True)
@@ -120,6 +121,8 @@ class Capture:
             self._is_open = False
             self._down = error.what
             return
+        if self._source.settings != self._told:
+            self._beat()
         if item is Lull.END:
             self._send(wire.pack("end"))
             time.sleep(wire.BEAT_S)
@@ -207,8 +210,13 @@ class Capture:
         self._pulse.watch.beat("source")
         self._pulse.tick()
         if time.monotonic() >= self._beat_s:
-            self._beat_s = time.monotonic() + wire.BEAT_S
-            self._send(wire.pack("beat", down=self._trouble))
+            self._beat()
+
+    def _beat(self) -> None:
+        """Say that the camera's loop comes round, and how the camera is."""
+        self._beat_s = time.monotonic() + wire.BEAT_S
+        self._told = self._source.settings
+        self._send(wire.pack("beat", down=self._trouble, settings=dict(self._told)))
 
     def _serve(self) -> None:
         """Take the station in and listen to it."""
@@ -226,6 +234,7 @@ class Capture:
             self._link = link
             self._was_linked = True
             self._give_ring()
+            self._beat()  # the settings come before the first picture
             self._lock.notify()
 
     def _listen(self, link: socket.socket) -> None:

@@ -15,7 +15,7 @@ from kenpin.edge_runtime import capture_wire as wire
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.frame_ring import RingReader, RingSize
 from kenpin.edge_runtime.run_socket import connect_in
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger
 from kenpin.frame import Frame
 
 _FIRST_S = 10.0
@@ -33,6 +33,7 @@ class CapturedSource:
 
     Attributes:
         down_reason: Why the camera delivers nothing, in words; empty while it does.
+        settings: As the camera said them last; each change comes before the first picture with it.
         torn: Pictures that were damaged on the way.
     """
 
@@ -42,6 +43,7 @@ class CapturedSource:
         self.waits = like.waits
         self.live = like.live
         self.down_reason = "its process has not answered yet"
+        self.settings: Settings = NO_SETTINGS
         self.torn = 0
         self._run = run
         self._index = index
@@ -161,6 +163,7 @@ class CapturedSource:
             self._held = None
         elif content["kind"] == "beat":
             self.down_reason = content["down"]
+            self.settings = content["settings"]
         elif content["kind"] == "frame":
             self.down_reason = ""
 

@@ -17,16 +17,19 @@ from kenpin.bundle import open_bundle
 from kenpin.edge_runtime.candidate import Candidate, Proof
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
+from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds, with_record
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.errors import KenpinError
 from kenpin.masters import masters_file
+from kenpin.quality_limits import Finding
 from kenpin.station_folder import StationFolder
 
 TRIAL_PARTS, TRIAL_S = 200, 900.0
 STARTS = 3  # a bundle with which the station ends so often in its trial is given up
 FAULTS = 3  # so is one with which so many parts got no decision
 _DUE_EVERY_S = 10.0
+_GATE = frozenset(Finding)
 _BLAMED = ("engine", "score", "not_ready", "deadline")  # what the bundle answers for; a camera is not
 
 _log = logging.getLogger(__name__)
@@ -113,6 +116,8 @@ class Changeover:
         self._candidate: Candidate | None = None
         self._seen: tuple[int, ...] = ()
         self._due_s = 0.0
+        self._cameras = proof.cameras()
+        self._masters = MastersClock(proof.folder)
         self._begin_trial()
         self.judge = self._judge()
         if ready.build is not None:
@@ -121,10 +126,11 @@ class Changeover:
     def come_round(self) -> None:
         """Between two parts: do what is wanted and can be done at once."""
         self._follow()
+        self._look_at_cameras()
         if self._candidate is not None and self._candidate.ready is not None:
             self._use(self._candidate, self._candidate.ready)
-        if self._activation.state == "trial" and time.monotonic() > self._trial_by_s and self._parts:
-            self._prove()
+        if self._activation.state == "trial" and time.monotonic() > self._trial_by_s:
+            self._end_trial()
 
     def saw(self, shot: Shot, inspection: Inspection) -> None:
         """A part is settled."""
@@ -137,10 +143,19 @@ class Changeover:
             self._faults.append(decision.reason)
             if len(self._faults) >= FAULTS:
                 self._go_back(f"{FAULTS} parts got no decision, the last one because: {decision.reason}")
+        elif decision.cause in _GATE:
+            self._unseen = decision.reason
         elif not decision.cause:
             self._parts += 1
             if self._parts >= TRIAL_PARTS:
                 self._prove()
+
+    def _end_trial(self) -> None:
+        """Its time is over."""
+        if self._parts:
+            self._prove()
+        elif self._unseen:  # its view may not fit this camera; the bundle before had one that did
+            self._go_back(f"not one part could be judged, the last one because: {self._unseen}")
 
     def end_cleanly(self) -> None:
         """The station ends on purpose: that says nothing about a bundle on trial."""
@@ -170,7 +185,10 @@ class Changeover:
         return self._candidate.told if self._candidate is not None else ""
 
     def _judge(self) -> Judge:
-        return self._make_judge(with_holds(self._ready, self._proof.folder))
+        return self._make_judge(self._held())
+
+    def _held(self) -> Readiness:
+        return with_holds(self._ready, self._proof.folder, self._cameras, self._masters)
 
     def _follow(self) -> None:
         """See what the command line and the page have written."""
@@ -196,9 +214,16 @@ class Changeover:
         if time.monotonic() < self._due_s:
             return
         self._due_s = time.monotonic() + _DUE_EVERY_S
-        held = with_holds(self._ready, self._proof.folder)
+        held = self._held()
         if held.fault != self.judge.ready.fault:
             self.judge = self._make_judge(held)
+
+    def _look_at_cameras(self) -> None:
+        """The thresholds hold for the pictures of cameras that are set as at the sign-off."""
+        cameras = self._proof.cameras()
+        if cameras != self._cameras:
+            self._cameras = cameras
+            self.judge = self._judge()
 
     def _get(self, wanted: str, task: Task) -> None:
         """Load what is wanted, where it is not what is loaded already."""
@@ -270,6 +295,7 @@ class Changeover:
 
     def _begin_trial(self) -> None:
         self._parts = 0
+        self._unseen = ""  # why the last part could not even be shown to it
         self._faults: list[str] = []
         self._trial_by_s = time.monotonic() + TRIAL_S
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from kenpin import tensorrt_seam
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.machine_state import read_state
 
 _TEGRA = Path("/etc/nv_tegra_release")
-_THERMAL = Path("/sys/class/thermal")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _HOT_C = 85.0
 _LEAST_FREE = 2_000_000_000
 _LEAST_MEMORY = 500_000_000
@@ -33,6 +34,7 @@ def host_checks(folder: Path) -> list[Check]:
         Check("disk", lambda: _disk(folder)),
         Check("memory", _memory),
         Check("temperature", _temperature),
+        Check("power mode", lambda: power_mode(_GOVERNOR)),
         Check("clock", _clock),
         Check("OpenCV", _opencv),
         Check("OpenCV GStreamer", _gstreamer),
@@ -70,18 +72,36 @@ def _memory() -> Finding:
 
 
 def _temperature() -> Finding:
-    found = []
-    for path in sorted(_THERMAL.glob("thermal_zone*/temp")):
-        try:
-            found.append(int(path.read_text()) / 1000)
-        except (OSError, ValueError):
-            continue  # a zone that is switched off
-    if not found:
+    hottest = read_state().get("temperature_c")
+    if hottest is None:
         return passed("temperature", "this machine does not tell")
-    words = f"{max(found):.0f} degrees at the hottest place"
-    if max(found) >= _HOT_C:
+    words = f"{hottest:.0f} degrees at the hottest place"
+    if float(hottest) >= _HOT_C:
         return warned("temperature", words, "clean the fan and heat sink; a hot machine slows down")
     return passed("temperature", words)
+
+
+def power_mode(governor: Path) -> Finding:
+    """Whether the machine runs as fast as it can all the time; a Jetson's mode by its own tool.
+
+    Args:
+        governor: Where Linux tells who chooses the speed of the first core.
+    """
+    try:
+        chosen_by = governor.read_text().strip()
+    except OSError:
+        chosen_by = ""
+    words = f"cores by {chosen_by}" if chosen_by else "this machine does not tell"
+    mode = str(read_state().get("power_mode", ""))
+    if mode:
+        words = f"{mode}, {words}"
+    if chosen_by == "powersave":
+        cure = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        return warned("power mode", f"{words}: they are kept slow", cure)
+    if mode and "MAXN" not in mode:
+        cure = "sudo nvpmodel -m 0, if power supply and cooling allow it; then measure: kenpin bench engine"
+        return warned("power mode", words, cure)
+    return passed("power mode", words)
 
 
 def _clock() -> Finding:

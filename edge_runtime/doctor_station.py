@@ -15,6 +15,7 @@ from pathlib import Path
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
+from kenpin.edge_runtime.camera_source import MANUAL
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
@@ -29,7 +30,6 @@ from kenpin.masters import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
-_FRESH_S = 3.0
 _FRAME_S = 5.0
 _RUNS = 20
 _OLD_DAYS = 90
@@ -51,7 +51,7 @@ def station_checks(config: StationConfig) -> list[Check]:
         Check("calibration", lambda: _calibration(config, folder)),
     ]
     station = read_vitals(folder.run).get("station")
-    if station is not None and station.age_s < _FRESH_S and station.state != "STOPPED":
+    if station is not None and station.is_alive:
         checks.append(Check("running station", lambda: _running(folder)))
     else:
         checks.append(Check("engine", lambda: _engine(config, folder)))
@@ -170,6 +170,9 @@ def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
         )
     height, width = frames[-1].image.shape[:2]
     words = f"{width} x {height}, {len(frames) / seconds:.0f} pictures a second"
+    if source.settings.get("auto_exposure", MANUAL) != MANUAL:
+        cure = "add exposure_us=MICROSECONDS to its address: a darker part must not become a brighter picture"
+        return warned(name, f"{words}; it chooses its exposure itself", cure)
     ready = _ready(config, folder)
     if ready.engine is not None:
         ready.engine.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
 from kenpin.pictures import list_pictures
@@ -26,6 +26,7 @@ class FolderSource:
     waits = True
     live = False
     down_reason = ""
+    settings = NO_SETTINGS
 
     def __init__(self, root: Path, *, period_s: float, loop: bool) -> None:
         self.camera = root.resolve().name

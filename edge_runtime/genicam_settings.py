@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from kenpin.edge_runtime.pixel_format import PIXEL_FORMATS, Layout, code_of
-from kenpin.edge_runtime.source import SourceUrl
+from kenpin.edge_runtime.source import Settings, SourceUrl
 from kenpin.errors import ConfigError, SourceError
 
 OPTIONS = ("exposure_us", "gain_db", "height", "pixel_format", "trigger", "width")
@@ -113,7 +113,7 @@ class Opened:
         period_s: Shortest time between two pictures, seconds; 0 where the camera does not say.
     """
 
-    settings: Mapping[str, float | str]
+    settings: Settings
     layout: Layout
     period_s: float
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +14,7 @@ from kenpin.edge_runtime.genicam_camera import BUFFERS, Block, GenicamCamera
 from kenpin.edge_runtime.genicam_settings import Opened, Wish
 from kenpin.edge_runtime.pixel_format import to_bgr
 from kenpin.edge_runtime.software_triggers import SoftwareTriggers
-from kenpin.edge_runtime.source import Fault, Lull, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger, takes_no_trigger
 from kenpin.errors import SourceError
 from kenpin.events import now_ms
 from kenpin.frame import Frame
@@ -59,6 +58,7 @@ class GenicamSource:
     def __init__(self, device: GenicamCamera, wish: Wish) -> None:
         self.camera = device.name
         self.down_reason = "not opened yet"
+        self.settings: Settings = NO_SETTINGS
         self.skipped = 0
         self._device = device
         self._wish = wish
@@ -68,10 +68,6 @@ class GenicamSource:
         self._seen_s = 0.0  # when the last block came
         self._triggers = SoftwareTriggers()
         self._control: CameraControl | None = None
-
-    def settings(self) -> Mapping[str, float | str]:
-        """What a calibration is signed for, as the camera said when it was opened; empty before."""
-        return self._opened.settings if self._opened else {}
 
     def open(self) -> None:
         """Open the camera.
@@ -135,6 +131,7 @@ class GenicamSource:
                 "written each time; after a change, start kenpin anew and calibrate",
             )
         self._opened = opened
+        self.settings = opened.settings
         self._numbers.start_over()
         self._time = CameraTime()
         self._seen_s = time.monotonic()

@@ -20,6 +20,7 @@ from kenpin.edge_runtime.store import Part
 from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
 from kenpin.frame import Frame, Image
+from kenpin.quality import Quality
 from kenpin.view import Box
 
 # The worst view of a part decides: bad is bad, whatever the other cameras say, and OK needs all of them.
@@ -59,6 +60,7 @@ class _Judged:
     infer_ms: float = 0.0
     region: Region | None = None
     box: Box | None = None
+    quality: Quality | None = None
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -107,8 +109,9 @@ class Judge:
 
     def inspect(self, shot: Shot) -> Inspection:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
-        worst = max((self._judge(item) for item in shot.views), key=lambda judged: judged.badness)
-        part = self._part(shot, worst)
+        judged = [self._judge(item) for item in shot.views]
+        worst = max(judged, key=lambda view: view.badness)
+        part = self._part(shot, worst, judged[0].quality)
         image = worst.item.image if isinstance(worst.item, Frame) else None
         if part.decision.verdict not in (Verdict.NG, Verdict.REVIEW):
             return Inspection(part, image=image, box=worst.box)
@@ -138,10 +141,9 @@ class Judge:
     def _decided(self, frame: Frame) -> _Judged:
         ready = self.ready
         seen = self.look.at(frame)
-        if seen.finding:
-            return _Judged(frame, Decision(Verdict.NO_DECISION, seen.finding, cause=seen.cause))
-        if ready.engine is None:
-            return _Judged(frame, Decision(Verdict.NO_DECISION, ready.fault, cause="not_ready"))
+        if seen.finding or ready.engine is None:
+            reason, cause = seen.finding or ready.fault, seen.cause or "not_ready"
+            return _Judged(frame, Decision(Verdict.NO_DECISION, reason, cause=cause), quality=seen.quality)
         start_ns = time.monotonic_ns()
         scored = ready.engine.score(seen.image)
         infer_ms = (time.monotonic_ns() - start_ns) / 1e6
@@ -155,9 +157,9 @@ class Judge:
         region = None
         if decision.verdict in (Verdict.NG, Verdict.REVIEW):
             region = seen.region(scored.anomaly_map)
-        return _Judged(frame, decision, infer_ms, region, seen.box)
+        return _Judged(frame, decision, infer_ms, region, seen.box, seen.quality)
 
-    def _part(self, shot: Shot, judged: _Judged) -> Part:
+    def _part(self, shot: Shot, judged: _Judged, quality: Quality | None) -> Part:
         item, ready = judged.item, self.ready
         return Part(
             part_id=shot.part_id,
@@ -173,4 +175,6 @@ class Judge:
             frame_id=item.frame_id if isinstance(item, Frame) else None,
             region=judged.region,
             image_ref=self._desk.image_ref(judged.decision.verdict) if isinstance(item, Frame) else "",
+            light=quality.light if quality else None,
+            focus=quality.focus if quality else None,
         )

@@ -28,6 +28,9 @@ class Part:
         frame_id: Number of the deciding frame; `None` without a frame.
         region: The strangest place; `None` where nothing was scored or the part is OK.
         image_ref: Where its picture will be, below the folder of pictures; empty if none is kept.
+        light: Mean grey of the first camera's frame, whichever camera decides, as the limits were learned on
+            that; `None` where it was not measured.
+        focus: Focus of the same frame, as in `kenpin.quality.Quality`.
         decided_mono_ns: Monotonic clock at the decision, nanoseconds.
         decided_ns: UTC of the decision, nanoseconds since 1970.
     """
@@ -45,6 +48,8 @@ class Part:
     frame_id: int | None = None
     region: Region | None = None
     image_ref: str = ""
+    light: float | None = None
+    focus: float | None = None
     decided_mono_ns: int = field(default_factory=time.monotonic_ns)
     decided_ns: int = field(default_factory=time.time_ns)
 
@@ -92,4 +97,6 @@ def part_row(part: Part) -> dict[str, object]:
         "roi_h_px": region.height if region else None,
         "area_px": region.area if region else None,
         "image_ref": part.image_ref,
+        "light": part.light,
+        "focus": part.focus,
     }

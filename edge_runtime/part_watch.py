@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,13 @@ import numpy as np
 from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.store import Part
 from kenpin.quality_limits import Finding
+from kenpin.stability import population_stability
 
 Values = Mapping[str, Sequence[float | None]]
 
 _WINDOW = 100  # decided parts that the NG rate looks back on
 _LEAST_PARTS = 50  # with fewer, one NG more or less would be an alarm
-_DRIFT_PARTS, _LEAST_GOOD = 500, 50
-_BINS = 5
+_DRIFT_PARTS = 500
 _WAITING = 1000  # parts between two rounds of the alarms
 _FINDINGS = frozenset(finding.value for finding in Finding)
 
@@ -62,13 +61,12 @@ class PartWatch:
             self._quality.clear()
             self._slowness.clear()
             scores, good, run = list(self._scores), self._good, self._run
-        enough = len(scores) == _DRIFT_PARTS and len(good) >= _LEAST_GOOD
         return {
             "ng_rate": [rate],
             "ng_consecutive": [float(run)],
             "image_quality": quality,
             "inference_slow": slowness,
-            "score_drift": [stability_index(scores, good) if enough else None],
+            "score_drift": [_drift(scores, good)],
         }
 
     def _note_score(self, score: float, good: tuple[float, ...]) -> None:
@@ -78,18 +76,7 @@ class PartWatch:
         self._scores.append(score)
 
 
-def stability_index(now: Sequence[float], before: Sequence[float]) -> float:
-    """The population stability index of scores against those of the calibration.
-
-    The sum of (p - q) ln(p / q) over bins that held equal shares of the calibration's scores (N. Siddiqi,
-    Credit Risk Scorecards, 2006: from 0.25 on, a shift is significant). Half a part is added to each bin, as an
-    empty one would make it infinite.
-
-    Args:
-        now: Scores of the line.
-        before: Scores of the calibration.
-    """
-    edges = np.quantile(before, np.linspace(0, 1, _BINS + 1)[1:-1])
-    p = (np.bincount(np.searchsorted(edges, now), minlength=_BINS) + 0.5) / (len(now) + _BINS / 2)
-    q = (np.bincount(np.searchsorted(edges, before), minlength=_BINS) + 0.5) / (len(before) + _BINS / 2)
-    return float(math.fsum((p - q) * np.log(p / q)))
+def _drift(scores: Sequence[float], good: Sequence[float]) -> float | None:
+    """How far the scores have moved, as far as chance does not explain it; `None` with too few to tell."""
+    psi = population_stability(np.array(good), np.array(scores))
+    return None if psi.word == "unknown" or len(scores) < _DRIFT_PARTS else psi.beyond_chance

@@ -6,7 +6,7 @@ from collections import Counter
 
 from kenpin.frame import Image
 from kenpin.preprocess import check_frame
-from kenpin.quality import measure
+from kenpin.quality import Quality, measure
 from kenpin.quality_limits import Finding, QualityLimits
 
 FROZEN_AT = 3  # the same content so often in a row
@@ -22,10 +22,12 @@ class QualityGate:
 
     Attributes:
         found: How often each finding was made.
+        seen: What the newest frame measures; `None` before the first.
     """
 
     def __init__(self, limits: QualityLimits | None, *, live: bool) -> None:
         self.found = Counter[Finding]()
+        self.seen: Quality | None = None
         self._limits = limits
         self._reference = limits.reference_picture() if limits is not None else None
         self._live = live
@@ -45,7 +47,7 @@ class QualityGate:
             DataError: It is no frame at all.
         """
         check_frame(image)
-        seen = measure(image)
+        self.seen = seen = measure(image)
         self._repeats = self._repeats + 1 if seen.content == self._content else 1
         self._content = seen.content
         # Exposure first: black frames of a dead light are alike, too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kenpin.bundle import Bundle, open_bundle
@@ -11,17 +11,17 @@ from kenpin.calibrating import read_calibrating
 from kenpin.edge_runtime.decide import Model, why_not
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
+from kenpin.edge_runtime.masters_clock import MastersClock
+from kenpin.edge_runtime.source import Settings
 from kenpin.errors import KenpinError
-from kenpin.events import now_ms
 from kenpin.hold import read_hold
-from kenpin.masters import masters_due
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 # Words for why nothing is released although all is there.
-CALIBRATING, PAUSED, MASTERS_DUE = "calibrating", "paused", "masters_due"
+CALIBRATING, PAUSED, CAMERA_SET, MASTERS_DUE = "calibrating", "paused", "camera_set", "masters_due"
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,18 @@ def with_record(ready: Readiness, folder: StationFolder) -> Readiness:
     return replace(ready, record=record, fault=fault)
 
 
-def with_holds(ready: Readiness, folder: StationFolder) -> Readiness:
-    """The same, releasing nothing while somebody calibrates, or paused it, or the masters must be shown.
+def with_holds(
+    ready: Readiness, folder: StationFolder, cameras: Mapping[str, Settings], masters: MastersClock
+) -> Readiness:
+    """The same, releasing nothing while somebody calibrates, or paused it, or something no longer holds.
 
     Parts are still scored.
 
     Args:
         ready: What was found.
         folder: The station's folder.
+        cameras: How each camera is set, by its name.
+        masters: Knows when they are due.
     """
     if ready.engine is None:
         return ready
@@ -106,8 +110,24 @@ def with_holds(ready: Readiness, folder: StationFolder) -> Readiness:
     pause = read_hold(folder.paused)
     if pause is not None:
         return replace(ready, fault=f"paused by {pause.by}", cause=PAUSED)
-    due = "" if ready.fault else masters_due(folder, now_ms())
+    if not ready.fault and ready.record is not None and (changed := _set_otherwise(ready.record, cameras)):
+        return replace(ready, fault=changed, cause=CAMERA_SET)
+    due = "" if ready.fault else masters.due()
     return replace(ready, fault=f"{due}; show them: kenpin masters check", cause=MASTERS_DUE) if due else ready
+
+
+def _set_otherwise(record: CalibrationRecord, cameras: Mapping[str, Settings]) -> str:
+    """Which setting of a camera is not as at the sign-off, in words; empty where all are."""
+    for camera, signed in record.cameras.items():
+        now = cameras.get(camera, {})
+        for name in sorted(signed.keys() | now.keys()):
+            if signed.get(name) != now.get(name):
+                changed = f"{name} {signed.get(name, 'unknown')} -> {now.get(name, 'unknown')}"
+                return (
+                    f"{camera} is set otherwise than at the sign-off: {changed}; set it back, or calibrate "
+                    "again with: kenpin calibrate fit"
+                )
+    return ""
 
 
 def _choose(folder: StationFolder, bundle: Bundle, record: CalibrationRecord | None) -> Choice:

@@ -13,7 +13,15 @@ import cv2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import (
+    NO_SETTINGS,
+    Fault,
+    FrameSource,
+    Lull,
+    SourceUrl,
+    Trigger,
+    takes_no_trigger,
+)
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
 from kenpin.synced_file import sync_folder
@@ -54,6 +62,7 @@ class ReplaySource:
     drawn = False
     live = True
     down_reason = ""
+    settings = NO_SETTINGS
 
     def __init__(self, root: Path, *, speed: float) -> None:
         self.camera = root.resolve().name

@@ -7,13 +7,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.errors import ConfigError, SourceError
 from kenpin.events import now_ms
 from kenpin.frame import Frame
+
+Settings: TypeAlias = Mapping[str, float | str]
+NO_SETTINGS: Settings = MappingProxyType({})
 
 _GENICAM = ("exposure_us", "gain_db", "height", "pixel_format", "trigger", "width")
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +26,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "folder": ("loop", "rate"),
     "video": (),
     "replay": ("speed",),
-    "usb": ("fps", "height", "width"),
+    "usb": ("exposure_us", "fps", "height", "width"),
     "rtsp": ("password_file", "user"),
     "csi": ("fps", "height", "width"),
     "synthetic": ("defects", "height", "rate", "seed", "trigger", "width"),
@@ -90,6 +94,8 @@ class FrameSource(Protocol):
         live: Whether no two of its pictures are alike unless it has frozen: an uncompressed camera's noise
             sees to that.
         down_reason: Why it delivers nothing, in words; empty while it does.
+        settings: What a calibration is signed for, as the camera said when it was opened; empty where nothing
+            can be set.
     """
 
     camera: str
@@ -97,6 +103,7 @@ class FrameSource(Protocol):
     waits: bool
     live: bool
     down_reason: str
+    settings: Settings
 
     def open(self) -> None:
         """Open the device or file; may be called again after `close`.

@@ -33,11 +33,11 @@ from kenpin.edge_runtime.outputs import make_outputs
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.pulse import Pulse
-from kenpin.edge_runtime.readiness import CALIBRATING, MASTERS_DUE, PAUSED, Readiness
+from kenpin.edge_runtime.readiness import CALIBRATING, CAMERA_SET, MASTERS_DUE, PAUSED, Readiness
 from kenpin.edge_runtime.report import Report, rss_mb
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
-from kenpin.edge_runtime.source import Lull
+from kenpin.edge_runtime.source import Lull, Settings
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.edge_runtime.trigger_input import make_trigger_input
 from kenpin.edge_runtime.viewfinder import Viewfinder
@@ -115,12 +115,12 @@ class Station:
             )
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)
-            proof = Proof(folder, config.station.trusted_keys, config.decide.timeout_ms)
+            self._cameras = cameras
+            proof = Proof(folder, config.station.trusted_keys, config.decide.timeout_ms, self._settings)
             activation, ready = begin(proof)
             self._evidence = opened.enter_context(
                 contextlib.closing(Evidence(folder.images, config.evidence, asked=folder.run / "snapshot"))
             )
-            self._cameras = cameras
             self._timeout_ms = config.decide.timeout_ms
             self._changeover = Changeover(proof, activation, ready, self._judge_with)
             opened.enter_context(contextlib.closing(self._changeover))
@@ -161,6 +161,10 @@ class Station:
         )
         image_ref = self._evidence.name_any if is_calibrating else self._evidence.name_for
         return Judge(Desk(ready, look, self._identity, self._counters, self._timeout_ms, image_ref))
+
+    def _settings(self) -> dict[str, Settings]:
+        """How each camera is set, where it says anything."""
+        return {camera.camera: camera.settings for camera in self._cameras if camera.settings}
 
     def _too_late(self, part: Part) -> str:
         """Asked of whoever judges now: the first judge and its engine must not be kept for this."""
@@ -275,7 +279,7 @@ class Station:
             results=self._results,
         )
 
-    def _conditions(self) -> dict[str, float]:
+    def _conditions(self) -> dict[str, float | None]:
         """What needs an operator, by key of the alarm; asked by the watchman's thread."""
         ready = self._ready
         has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
@@ -283,8 +287,9 @@ class Station:
             "camera_lost": float(bool(self._line.down)),
             "engine_integrity": float(ready.engine is None),
             "model_unapproved": float(has_no_thresholds),
-            "calibration_expired": float(ready.cause == MASTERS_DUE),
+            "calibration_expired": float(ready.cause in (CAMERA_SET, MASTERS_DUE)),
             "comms_unstable": UNSTABLE_DROPS if self._news.is_unstable else 0.0,
+            "comms_denied": self._news.is_denied,
         }
 
     def _can_release(self) -> bool:
@@ -333,6 +338,7 @@ class Station:
             },
             texts={
                 "reasons": json.dumps(now.reasons),
+                "cameras": json.dumps({name: dict(settings) for name, settings in self._settings().items()}),
                 "test": str(int(self._identity.test)),
                 "precision": model.precision if model else "",
                 "model": model.name if model else "",

@@ -87,7 +87,9 @@ class Store:
             image_ref: As in `Part.image_ref`.
             sha256: Of the file.
         """
-        self._notes.append(("UPDATE part SET image_sha256 = ? WHERE image_ref = ?", (sha256, image_ref)))
+        # The second condition is true, and lets SQLite use the index of parts with a picture.
+        sql = "UPDATE part SET image_sha256 = ? WHERE image_ref = ? AND image_ref <> ''"
+        self._notes.append((sql, (sha256, image_ref)))
 
     def note_released(self, seq: int) -> None:
         """Remember that the part was released; written with the next commit, which costs no extra time."""

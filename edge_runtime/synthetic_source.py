@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import SourceError
 from kenpin.events import now_ms
 from kenpin.frame import Frame, Image
@@ -54,6 +54,7 @@ class SyntheticSource:
     waits = False
     live = True
     down_reason = ""
+    settings = NO_SETTINGS
 
     def __init__(self, line: DrawnLine) -> None:
         self.camera = f"synthetic-{line.product}"

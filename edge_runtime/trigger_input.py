@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.run_socket import bind_in, send_in
-from kenpin.edge_runtime.source import Trigger
+from kenpin.edge_runtime.source import SourceUrl, Trigger
 from kenpin.edge_runtime.trigger_message import MAX_BYTES, read_trigger
 from kenpin.errors import ConfigError, SourceError
 
@@ -106,6 +106,30 @@ def send_trigger(run: Path, trigger_id: int, part_id: str = "") -> None:
         ) from None
 
 
+def _check_camera(url: SourceUrl, kind: str) -> None:
+    """A camera that waits for other triggers than the station's would miss every part, or bring its own.
+
+    Raises:
+        ConfigError: Its address does not fit `[source] trigger`.
+    """
+    if url.scheme == "replay" and kind in ("", "camera-line"):
+        return  # it has the numbers that it was recorded with
+    waits_for = url.options.get("trigger", "off")
+    if kind == "camera-line":
+        fits, cure = waits_for.startswith("line"), "add trigger=line1, or the line that its cable is at"
+    elif kind:
+        fits = waits_for in ("software", "1")
+        cure = "add trigger=software; without such an option it cannot be triggered: leave out [source] trigger"
+    else:
+        fits = waits_for in ("off", "0")
+        cure = 'set [source] trigger, to "camera-line" for a cable, or leave out its option trigger'
+    if not fits:
+        told = f'"{kind}"' if kind else "empty"
+        raise ConfigError(
+            f"[source] trigger is {told}, but this camera's is {waits_for}", where=url.url, cure=cure
+        )
+
+
 def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | None) -> TriggerInput | None:
     """The trigger input that the configuration names; `None` where the camera leads.
 
@@ -118,6 +142,8 @@ def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | 
         ConfigError: It cannot be made.
     """
     kind, _, rest = config.source.trigger.partition(":")
+    for url in (config.source.url, *config.source.views):
+        _check_camera(SourceUrl.parse(url), kind)
     if kind == "software":
         return SoftwareTrigger(run)
     if kind == "modbus":

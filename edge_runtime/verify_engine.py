@@ -20,7 +20,7 @@ from kenpin.edge_runtime.golden_check import GoldenCheck, check_golden
 from kenpin.errors import ConfigError, EngineError, KenpinError
 from kenpin.events import now_ms
 from kenpin.precision import Precision
-from kenpin.record import station_records
+from kenpin.record import newest_for, station_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
@@ -135,8 +135,8 @@ def _scores(engine: Engine, check: GoldenCheck) -> dict[str, Any]:
 
 
 def _calibrated_precision(folder: StationFolder, bundle: Bundle) -> Precision | None:
-    records = station_records(folder)
-    return records[-1].precision if records and records[-1].bundle_sha256 == bundle.sha256 else None
+    record = newest_for(station_records(folder), bundle.sha256)
+    return record.precision if record is not None else None
 
 
 def _write(out: Path, body: bytes, signature: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from kenpin.edge_runtime.camera_source import read_image
-from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 
@@ -19,6 +19,7 @@ class VideoSource:
     waits = True
     live = False
     down_reason = ""
+    settings = NO_SETTINGS
 
     def __init__(self, path: Path) -> None:
         self.camera = path.stem

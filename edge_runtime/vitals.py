@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kenpin.events import now_ms
 
 EVERY_S = 1.0
+_ALIVE_S = 3.0
 
 
 class Vitals(BaseModel):
@@ -42,6 +43,11 @@ class Vitals(BaseModel):
     beats: dict[str, int] = {}
     numbers: dict[str, float] = {}
     texts: dict[str, str] = {}
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, as far as it told lately."""
+        return self.state != "STOPPED" and self.age_s < _ALIVE_S
 
     @property
     def age_s(self) -> float:

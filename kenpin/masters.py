@@ -139,6 +139,25 @@ class Masters:
         return bool(self.registered) and self.interval_h > 0
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What the masters ask for, as long as no file changes.
+
+    Attributes:
+        masters: What the ledger says.
+        stale: Why the last check no longer holds, whatever the time is, in words; empty while it does.
+        fault: Why the ledger cannot be read, in words; empty where it was.
+    """
+
+    masters: Masters = field(default_factory=Masters)
+    stale: str = ""
+    fault: str = ""
+
+    def due(self, now_ms: int) -> str:
+        """As `masters_due` says it."""
+        return self.fault or _why_due(self.masters, now_ms) or self.stale
+
+
 def masters_file(folder: StationFolder) -> Path:
     """Where the masters and their checks lie: one row per line."""
     return folder.root / "masters.jsonl"
@@ -169,11 +188,17 @@ def masters_due(folder: StationFolder, now_ms: int) -> str:
         folder: The station's folder.
         now_ms: UTC, milliseconds since 1970.
     """
+    return read_demand(folder).due(now_ms)
+
+
+def read_demand(folder: StationFolder) -> Demand:
+    """What the masters ask for. Nothing in the folder makes this raise."""
     try:
         masters = read_masters(folder)
-        return _why_due(masters, now_ms) or _why_stale(folder, masters)
+        return Demand(masters, stale=_why_stale(folder, masters))
     except (KenpinError, OSError) as error:
-        return f"the masters cannot be read: {error.what if isinstance(error, KenpinError) else error}"
+        what = error.what if isinstance(error, KenpinError) else error
+        return Demand(fault=f"the masters cannot be read: {what}")
 
 
 def _why_due(masters: Masters, now_ms: int) -> str:

@@ -127,8 +127,6 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     if len(seen) < LEAST:
         return None
     factor = _tolerance_factor(len(seen))
-    light = np.log([max(q.light, 0.1) for q in seen])
-    wide = max(factor * float(light.std(ddof=1)), math.log(1 + _LIGHT))
     focus = np.log([max(q.focus, 1e-9) for q in seen])
     deep = max(factor * float(focus.std(ddof=1)), -math.log(1 - _FOCUS))
     clipped = np.array([q.clipped for q in seen])
@@ -136,16 +134,25 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     limits = QualityLimits(
         pictures=len(seen),
         size=sizes.pop() if len(sizes) == 1 else None,
-        light=(
-            math.exp(min(light.mean() - wide, light.min())),
-            math.exp(max(light.mean() + wide, light.max())),
-        ),
+        light=light_limits([q.light for q in seen]),
         clipped=float(max(clipped.mean() + max(factor * clipped.std(ddof=1), _CLIPPED), clipped.max())),
         focus=math.exp(min(focus.mean() - deep, focus.min())),
     )
     if limits.size is None or not place:
         return limits
     return limits.model_copy(update=_learn_place(seen, factor))
+
+
+def light_limits(light: Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest light allowed, as `learn_limits` finds it.
+
+    Args:
+        light: Of good pictures, at least one.
+    """
+    logs = np.log([max(value, 0.1) for value in light])
+    spread = _tolerance_factor(len(logs)) * float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
+    wide = max(spread, math.log(1 + _LIGHT))
+    return math.exp(min(logs.mean() - wide, logs.min())), math.exp(max(logs.mean() + wide, logs.max()))
 
 
 def _learn_place(seen: Sequence[Quality], factor: float) -> dict[str, object]:

@@ -17,7 +17,7 @@ from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.station_folder import StationFolder
 
-_CAME_LATER = ("quality", "rank", "looks", "origin", "fresh", "shown_sha256")
+_CAME_LATER = ("quality", "rank", "looks", "origin", "fresh", "shown_sha256", "cameras", "good_levels")
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
 
 
@@ -105,6 +105,9 @@ class CalibrationRecord(BaseModel):
         origin: Where the good parts came from, as far as it is known.
         fresh: What fresh parts have shown.
         shown_sha256: SHA-256 of every picture of a good part that was shown for these thresholds.
+        cameras: How each camera was set then, by its name; without those of which nothing is known.
+        good_levels: Scores of the levels coarse, mid and fine of each picture in `good`; missing where only
+            whole scores were known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -132,6 +135,8 @@ class CalibrationRecord(BaseModel):
     origin: Origin | None = None
     fresh: Fresh | None = None
     shown_sha256: tuple[str, ...] = ()
+    cameras: dict[str, dict[str, float | str]] = {}
+    good_levels: dict[str, tuple[float, float, float]] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationRecord:

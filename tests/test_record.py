@@ -53,6 +53,15 @@ def test_records_come_back_in_order(four: Path) -> None:
     assert four.read_bytes().count(b"\n") == 4
 
 
+def test_an_older_record_says_nothing_of_levels_and_a_new_one_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.jsonl"
+    append_record(path, record(1, ""), KEY)
+    assert b"good_levels" not in path.read_bytes()
+    levels = {"a.png": (1.0, 0.5, 0.25), "良品.png": (1.25, 0.0, -1.0)}
+    append_record(path, record(2, head(path), good_levels=levels), KEY)
+    assert [r.good_levels for r in load_records(path, KEY.public)] == [None, levels]
+
+
 def test_no_file_holds_no_record(tmp_path: Path) -> None:
     assert load_records(tmp_path / "none", KEY.public) == []
     assert head(tmp_path / "none") == ""

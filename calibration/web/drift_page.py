@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from threading import Lock
-from typing import cast
+from typing import Literal, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.drift import Drift, read_drift
 from kenpin.calibration.in_force import record_in_force
-from kenpin.calibration.web.drift_plot import draw_level, draw_psi, draw_stopped
+from kenpin.calibration.web.drift_plot import draw_level, draw_measure, draw_psi, draw_stopped
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -29,22 +29,21 @@ _FRESH_S = 30.0
 
 
 @router.get(MENU.path, dependencies=needs(Role.VIEWER))
-def drift(request: Request) -> Response:
-    """The last 24 hours against the calibration."""
+def drift(request: Request, show: Literal["score", "coarse", "mid", "fine", "picture"] = "score") -> Response:
+    """The last 24 hours against the calibration: one level of the scores, or light and focus."""
     folder = site_of(request).folder
     record = record_in_force(folder)
     if record is None:
         return page(request, "drift.html", {"record": None})
     read = _readings(request, folder).get(record)
     now = now_ms()
-    show = {
-        "record": record,
-        "drift": read,
-        "psi": draw_psi(read, now_ms=now),
-        "stopped": draw_stopped(read, now_ms=now),
-        "level": draw_level(read.levels[0]),
-    }
-    return page(request, "drift.html", show)
+    told = {"record": record, "drift": read, "show": show, "stopped": draw_stopped(read, now_ms=now)}
+    if show == "picture":
+        told["measures"] = [(m.name, draw_measure(read, m, now_ms=now)) for m in read.measures]
+    else:
+        level = next(level for level in read.levels if level.name == show)
+        told |= {"level": level, "psi": draw_psi(read, show, now_ms=now), "shares": draw_level(level)}
+    return page(request, "drift.html", told)
 
 
 @dataclass

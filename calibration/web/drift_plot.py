@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kenpin.calibration.drift import HOURS, Drift, Hour, Level
+from kenpin.calibration.drift import HOURS, Drift, Hour, Level, Measure
 from kenpin.calibration.stored import HOUR_MS
+from kenpin.stability import LARGE, SMALL
 
 WIDTH, HEIGHT = 800, 190
 _TOP, _BOTTOM = 24, 160
@@ -44,30 +46,55 @@ class Chart:
         columns: Its bars.
         lines: Heights of lines across it, with their values.
         ticks: Places of full hours, UTC in milliseconds since 1970.
-        chances: Up to where chance alone could reach: left edge, height and width.
+        dashes: Left edge, height and width of a dash over each column: up to where chance alone could reach, or
+            the middle of a measure.
     """
 
     columns: Sequence[Column]
     lines: Sequence[tuple[float, float]]
     ticks: Sequence[tuple[float, int]]
-    chances: Sequence[tuple[float, float, float]] = ()
+    dashes: Sequence[tuple[float, float, float]] = ()
 
 
-def draw_psi(drift: Drift, *, now_ms: int) -> Chart:
+def draw_psi(drift: Drift, level: str, *, now_ms: int) -> Chart:
     """The index of each hour with enough parts.
 
     Args:
         drift: What was found.
+        level: Which of the scores.
         now_ms: UTC, milliseconds since 1970.
     """
-    columns = [
-        _column(_x_of(h.start_ms, now_ms), (0.0, h.psi.psi / _LARGEST_PSI), h.psi.word, h)
-        for h in drift.hours
-        if h.psi.word != "unknown" and _x_of(h.start_ms, now_ms) >= 0
-    ]
-    lines = [(_y_of(value / _LARGEST_PSI), value) for value in (0.1, 0.25)]
-    chances = [(c.x, _y_of(c.hour.psi.chance / _LARGEST_PSI), c.width) for c in columns if c.hour]
-    return Chart(columns, lines, _ticks(now_ms), chances)
+    columns = []
+    dashes = []
+    for hour in drift.hours:
+        x, psi = _x_of(hour.start_ms, now_ms), hour.psi[level]
+        if psi.word != "unknown" and x >= 0:
+            columns.append(_column(x, (0.0, psi.psi / _LARGEST_PSI), psi.word, hour))
+            dashes.append((columns[-1].x, _y_of(psi.chance / _LARGEST_PSI), columns[-1].width))
+    lines = [(_y_of(value / _LARGEST_PSI), value) for value in (SMALL, LARGE)]
+    return Chart(columns, lines, _ticks(now_ms), dashes)
+
+
+def draw_measure(drift: Drift, measure: Measure, *, now_ms: int) -> Chart:
+    """Light or focus of each hour: nine in ten frames as a column, the middle one as a dash, limits as lines.
+
+    Args:
+        drift: What was found.
+        measure: Which one.
+        now_ms: UTC, milliseconds since 1970.
+    """
+    spreads = [(_x_of(h.start_ms, now_ms), h.spreads[measure.name], h) for h in drift.hours]
+    shown = [found for found in spreads if found[1].word != "unknown" and found[0] >= 0]
+    limits = [v for v in (measure.allowed.low, measure.allowed.high) if math.isfinite(v)]
+    bottom, top = _range([*limits, *(v for _, s, _ in shown for v in (s.low, s.high))])
+    columns = []
+    dashes = []
+    for x, spread, hour in shown:
+        below, middle, above = ((v - bottom) / (top - bottom) for v in (spread.low, spread.middle, spread.high))
+        columns.append(_column(x, (below, above - below), spread.word, hour))
+        dashes.append((columns[-1].x, _y_of(middle), columns[-1].width))
+    lines = [(_y_of((value - bottom) / (top - bottom)), value) for value in limits]
+    return Chart(columns, lines, _ticks(now_ms), dashes)
 
 
 def draw_stopped(drift: Drift, *, now_ms: int) -> Chart:
@@ -104,6 +131,13 @@ def draw_level(level: Level) -> Chart:
         columns.append(_bar(k * step + 4, step / 2 - 6, expected / largest, "expected"))
         columns.append(_bar(k * step + step / 2 - 1, step / 2 - 6, found / largest, "found"))
     return Chart(columns, [], [])
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """A range around values, with room on both sides: at least so much that a tenth can be seen."""
+    low, high = min(values), max(values)
+    room = max(0.25 * (high - low), 0.1 * high)
+    return max(0.0, low - room), high + room
 
 
 def _x_of(start_ms: int, now_ms: int) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.edge_runtime.database import open_database
 from kenpin.events import now_ms
+from kenpin.quality_limits import QualityLimits
 from kenpin.record import Bound, CalibrationRecord, append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
@@ -21,6 +22,7 @@ from kenpin.station_key import station_key
 BUNDLE = "7f3a91c2" * 8
 T1, T2 = 0.35, 0.45
 HOUR_MS = 3_600_000
+LIMITS = QualityLimits(pictures=50, size=(150, 240), light=(90.0, 160.0), clipped=0.01, focus=0.004)
 _PLACE = ("roi_x_px", "roi_y_px", "roi_w_px", "roi_h_px")
 
 
@@ -33,12 +35,16 @@ class Made:
         age_ms: How long ago.
         cause: Why there is no verdict; empty = the thresholds decide.
         has_picture: Whether its picture was kept.
+        light: Mean grey of its picture.
+        focus: Focus of its picture.
     """
 
     score: float | None
     age_ms: int = 0
     cause: str = ""
     has_picture: bool = True
+    light: float | None = 120.0
+    focus: float | None = 0.006
 
 
 def picture(shade: int) -> bytes:
@@ -111,6 +117,8 @@ def _insert(connection: Any, folder: StationFolder, part: Made, ts_ms: int) -> i
         "cause": part.cause,
         "score": part.score,
         **{f"score_{level}": part.score for level in ("coarse", "mid", "fine")},
+        "light": part.light,
+        "focus": part.focus,
         "bundle_sha256": BUNDLE if part.score is not None else None,
         "image_ref": ref,
         "image_sha256": hashlib.sha256(content).hexdigest() if ref else "",

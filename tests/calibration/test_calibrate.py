@@ -18,6 +18,7 @@ from kenpin import audit
 from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.cli import calibrate
 from kenpin.calibration.threshold import false_call_bound
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError, StoreError
 from kenpin.pictures import sha256_of
 from kenpin.record import CalibrationRecord, load_records
@@ -79,11 +80,29 @@ def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
     assert (record.rev, record.by, record.why, record.state) == (1, "Aiko", "new lamp", "TRIAL")
     assert record.bundle_sha256 == station.active.resolve().name
     assert record.good["07.png"] == 17.0
+    assert record.good_levels is not None
+    assert record.good_levels.keys() == record.good.keys()
+    assert max(record.good_levels["07.png"]) == 17.0
     document = json.loads(result.stdout)
     assert document["in_force"] is True
     assert document["warnings"] == []
     assert document["more_good_parts_for_10_per_1000"] == 249
     assert document["record"]["t1"] == record.t1
+
+
+def test_what_a_running_station_says_of_its_cameras_is_signed(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    station.run.mkdir(parents=True)
+    says = {"cameras": json.dumps({"aravis-1": {"exposure_us": 4000.0, "trigger": "line1"}})}
+    told = Vitals(role="station", pid=1, texts=says)
+    write_vitals(station.run, told)
+    assert fit("--good", pictures[0]).exit_code == 0
+    write_vitals(station.run, told.model_copy(update={"state": "STOPPED"}))
+    assert fit("--good", pictures[0]).exit_code == 0
+    running, stopped = records_of(station)
+    assert running.cameras == {"aravis-1": {"exposure_us": 4000.0, "trigger": "line1"}}
+    assert stopped.cameras == {}
 
 
 def test_without_masters(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
@@ -329,6 +348,16 @@ def test_show_warns_when_another_bundle_is_active(
     shown = CliRunner().invoke(calibrate, ["show", "--state", str(station.root)])
     assert "NOT CALIBRATED" in shown.stderr
     assert shown.stdout == ""
+
+
+def test_the_record_of_the_active_bundle_is_shown_though_another_one_is_newer(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], make_bundle: Callable[[str], Path]
+) -> None:
+    fit("--good", pictures[0])
+    fit("--bundle", make_bundle("2"), "--good", pictures[0])
+    assert [r.rev for r in records_of(station)] == [1, 2]
+    shown = CliRunner().invoke(calibrate, ["show", "--state", str(station.root), "--json"])
+    assert (json.loads(shown.stdout)["record"]["rev"], json.loads(shown.stdout)["in_force"]) == (1, True)
 
 
 def test_nothing_installed_and_nothing_to_show(tmp_path: Path, trusted: Path) -> None:

@@ -1,19 +1,16 @@
-"""Drift: the index against its formula, how often it cries wolf, and what is read from the database."""
+"""Drift: what is read from the database, and what it is compared with."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy import stats
 
-from kenpin.calibration.drift import _chi_squared_999, bin_edges, population_stability, read_drift, shares
+from kenpin.calibration.drift import read_drift
+from kenpin.calibration.spread import Spread
 from kenpin.events import now_ms
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import HOUR_MS, Made, a_day, calibrate, inspect
+from tests.calibration.inspected import HOUR_MS, LIMITS, Made, a_day, calibrate, inspect
 
 
 @pytest.fixture
@@ -21,51 +18,6 @@ def folder(tmp_path: Path) -> StationFolder:
     made = StationFolder(tmp_path / "state")
     made.create()
     return made
-
-
-def test_the_index_is_its_formula() -> None:
-    random = np.random.default_rng(5)
-    reference, sample = random.normal(size=400), random.normal(0.5, size=300)
-    cuts = [-math.inf, *bin_edges(reference), math.inf]
-    psi = 0.0
-    for low, high in itertools.pairwise(cuts):
-        e = (sum(low <= v < high for v in reference) + 0.5) / (400 + 5)
-        a = (sum(low <= v < high for v in sample) + 0.5) / (300 + 5)
-        psi += (a - e) * math.log(a / e)
-    found = population_stability(reference, sample)
-    assert found.psi == pytest.approx(psi)
-    assert found.word == "drifted"
-    assert len(cuts) == 11
-
-
-@pytest.mark.parametrize("freedom", [1, 4, 9])
-def test_the_quantile_is_that_of_chi_squared(freedom: int) -> None:
-    assert _chi_squared_999(freedom) == pytest.approx(stats.chi2.ppf(0.999, freedom), rel=0.04)
-
-
-@pytest.mark.parametrize(("reference", "sample"), [(50, 60), (300, 100), (300, 5000)])
-def test_it_seldom_cries_wolf_and_sees_a_shift(reference: int, sample: int) -> None:
-    random = np.random.default_rng(7)
-    runs = 1000
-    words = [
-        population_stability(random.gamma(16, 1, reference), random.gamma(16, 1, sample)).word
-        for _ in range(runs)
-    ]
-    assert words.count("steady") >= 0.99 * runs
-    moved = population_stability(random.gamma(16, 1, reference), random.gamma(16, 1, sample) + 8)
-    assert moved.word == "drifted"
-
-
-def test_too_few_parts_say_nothing() -> None:
-    few, enough = np.zeros(49), np.arange(50.0)
-    assert population_stability(few, enough).word == "unknown"
-    assert population_stability(enough, few).word == "unknown"
-
-
-def test_equal_scores_are_no_error() -> None:
-    same = np.ones(60)
-    assert population_stability(same, same).word == "steady"
-    assert shares(same, bin_edges(same)).sum() == pytest.approx(1)
 
 
 def test_hours_and_levels_are_read(folder: StationFolder) -> None:
@@ -77,7 +29,7 @@ def test_hours_and_levels_are_read(folder: StationFolder) -> None:
     assert [level.name for level in drift.levels] == ["score", "coarse", "mid", "fine"]
     assert [level.reference for level in drift.levels] == [300, 500, 500, 500]
     assert {level.hour.word for level in drift.levels} == {"drifted"}
-    assert drift.hours[2].psi.word == "steady"
+    assert drift.hours[2].psi["score"].word == "steady"
     assert sum(drift.levels[0].expected) == pytest.approx(1)
     assert sum(drift.levels[0].found) == pytest.approx(1)
 
@@ -88,4 +40,60 @@ def test_parts_without_a_verdict_count_and_those_that_were_shown_do_not(folder: 
     inspect(folder, [Made(0.2, age_ms=25 * HOUR_MS)])
     (hour,) = read_drift(folder, record, now_ms=now_ms() + 60_000).hours[-1:]
     assert (hour.review, hour.ng, hour.no_verdict) == (1, 0, 1)
-    assert hour.psi.word == "unknown"
+    assert hour.psi["score"].word == "unknown"
+
+
+def test_levels_are_compared_with_those_that_the_record_keeps(folder: StationFolder) -> None:
+    good = calibrate(folder).good
+    levels = {name: (score, score + 1.0, score) for name, score in good.items()}
+    record = calibrate(folder, rev=2, good_levels=levels)
+    a_day(folder, shift=0.1)
+    drift = read_drift(folder, record, now_ms=now_ms())
+    assert [level.reference for level in drift.levels] == [300, 300, 300, 300]
+    # Every part has scored lower at the level mid than the good parts of the record, from the first hour on.
+    assert [drift.hours[2].psi[name].word for name in ("coarse", "mid", "fine")] == [
+        "steady",
+        "drifted",
+        "steady",
+    ]
+    assert drift.levels[1].expected == drift.levels[0].expected
+
+
+def test_light_and_focus_are_told_per_hour_against_the_sign_off(folder: StationFolder) -> None:
+    record = calibrate(folder, quality=LIMITS)
+    ages = [HOUR_MS * hour for hour in (3, 2, 1)]
+    dimmed = [Made(None, age, cause="light_drift", light=60.0) for age in ages[2:]]
+    dimming = [
+        Made(0.2, age, light=light, focus=0.003) for age in ages[1:2] for light in (85.0, 85.0, *[100.0] * 8)
+    ]
+    inspect(folder, [*(Made(0.2, ages[0]) for _ in range(9)), *dimming, *dimmed])
+    drift = read_drift(folder, record, now_ms=now_ms())
+    assert [hour.spreads["light"].word for hour in drift.hours] == ["steady", "moved", "drifted"]
+    assert [hour.spreads["focus"].word for hour in drift.hours] == ["steady", "drifted", "steady"]
+    light, focus = drift.measures
+    assert light.hour.middle == pytest.approx(60 / 120)
+    assert (light.allowed.low, light.allowed.high) == pytest.approx((90 / 120, 160 / 120))
+    assert drift.hours[0].spreads["focus"].middle == pytest.approx(1.5)
+    assert focus.allowed.low == 1.0
+    assert (light.day.word, focus.day.word) == ("moved", "moved")
+    assert drift.word == "drifted"  # by its light, though too few parts have a score
+
+
+def test_parts_of_an_older_kenpin_have_no_light_and_old_records_no_limits(folder: StationFolder) -> None:
+    record = calibrate(folder, quality=LIMITS)
+    inspect(folder, [Made(0.2, light=None, focus=None)])
+    (hour,) = read_drift(folder, record, now_ms=now_ms()).hours
+    assert hour.spreads == {"light": Spread(), "focus": Spread()}
+    assert read_drift(folder, record, now_ms=now_ms()).word == "unknown"
+    without = read_drift(folder, calibrate(folder, rev=2), now_ms=now_ms())
+    assert (without.measures, without.hours[0].spreads) == ([], {})
+
+
+def test_the_last_hour_is_the_newest_one_with_enough_scores(folder: StationFolder) -> None:
+    record = calibrate(folder)
+    scores = list(record.good.values())[:60]
+    dark = [Made(None, cause="light_drift")] * 60
+    inspect(folder, [*(Made(score, 2 * HOUR_MS, has_picture=False) for score in scores), *dark])
+    drift = read_drift(folder, record, now_ms=now_ms())
+    assert [level.hour.parts for level in drift.levels] == [60, 60, 60, 60]
+    assert drift.word == "steady"

@@ -23,7 +23,7 @@ from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.site import Site, in_this_process
-from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import read_vitals
@@ -43,6 +43,7 @@ class Belt:
     waits = True
     live = False
     down_reason = ""
+    settings: Settings = NO_SETTINGS
 
     def __init__(self, brightness: int = 40) -> None:
         self.brightness = brightness
@@ -408,6 +409,55 @@ def test_while_somebody_calibrates_the_old_limits_of_light_do_not_count(workshop
     rows = run(workshop, belt, on_part)
     assert [row["cause"] for row in rows] == ["light_drift"] * 3 + ["calibrating"] * 3
     assert [row["score"] for row in rows] == [None] * 3 + [80.0] * 3
+
+
+def test_a_camera_that_is_set_otherwise_than_at_the_sign_off_releases_nothing(
+    workshop: Any, belt: Belt
+) -> None:
+    signed = {"exposure_us": 5000.0, "gain_db": 0.0}
+    workshop.calibrate(workshop.install(), cameras={"belt": signed})
+    belt.settings = signed
+
+    def on_part(_part: Part) -> None:
+        if belt.number == 3:
+            belt.settings = {**signed, "exposure_us": 8000.0}
+        if belt.number == 6:
+            belt.settings = dict(signed)
+        belt.is_over = belt.number == 9
+
+    rows = run(workshop, belt, on_part)
+    assert [row["verdict"] for row in rows] == ["OK"] * 3 + ["NO_DECISION"] * 3 + ["OK"] * 3
+    assert {row["cause"] for row in rows[3:6]} == {"camera_set"}
+    assert "belt is set otherwise than at the sign-off: exposure_us 5000.0 -> 8000.0" in rows[3]["reason"]
+    assert all(row["score"] == 40.0 for row in rows[3:6])
+
+
+@pytest.mark.parametrize("now", [{}, {"exposure_us": 5000.0, "gain_db": 3.0}])
+def test_a_camera_that_does_not_tell_the_same_is_not_taken_for_the_same(
+    workshop: Any, belt: Belt, now: dict[str, float]
+) -> None:
+    workshop.calibrate(workshop.install(), cameras={"belt": {"exposure_us": 5000.0}})
+    belt.settings = now
+    (row,) = run(workshop, belt, until(belt, lambda: True, more=0))
+    assert (row["verdict"], row["cause"]) == ("NO_DECISION", "camera_set")
+
+
+def test_one_that_could_not_judge_a_single_part_in_its_trial_is_given_up(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(1)
+    bright = [np.clip(chance.normal(200, 3, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    workshop.calibrate(new, rev=3, quality=learn_limits([measure(image) for image in bright]))
+    want(workshop, new.sha256)
+    monkeypatch.setattr(changeover, "TRIAL_S", 0.2)
+    rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+    now = read_activation(workshop.folder)
+    assert (now.current, now.left) == (old.sha256, new.sha256)
+    assert "not one part could be judged, the last one because: " in now.reason
+    assert rows[-1]["verdict"] == "OK"
 
 
 def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt) -> None:

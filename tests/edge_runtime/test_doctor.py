@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,16 @@ from typing import Any
 import pytest
 
 from kenpin.activation import change_activation
+from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
-from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2
+from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
+from kenpin.edge_runtime.roles import publisher_vitals
+from kenpin.edge_runtime.series import families
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import StoreError
+from tests.edge_runtime.publishing_line import PublishingLine
 
 
 def findings(workshop: Any, source: str = "") -> dict[str, Finding]:
@@ -112,6 +118,35 @@ def test_a_broker_that_is_away(workshop: Any, free_port: int) -> None:
     assert "refused" in found["broker"].words
 
 
+def test_events_that_nobody_reads_are_told(
+    workshop: Any, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    workshop.ready().port = mosquitto.port
+    workshop.folder.run.mkdir()
+    line = PublishingLine(workshop.folder.database)
+    publisher = line.publish(mosquitto.port)
+
+    def told() -> Finding:
+        vitals = publisher_vitals(publisher, Identity("st1"), Watch({}))
+        unknown = families(vitals.numbers.items())[1]
+        assert unknown == 0
+        write_vitals(workshop.folder.run, vitals)
+        return findings(workshop)["readers"]
+
+    assert told().verdict == "PASS"
+    assert "no event" in told().words
+    line.commit(1)
+    wait_for(lambda: publisher.traffic.acked == 1, "the event")
+    assert (told().verdict, publisher.traffic.no_subscriber) == ("WARN", 1)
+    assert "nobody subscribes to event/anomaly" in told().words
+    make_subscriber(mosquitto.port)
+    line.commit(1)
+    wait_for(lambda: publisher.traffic.acked == 2, "the next event")
+    assert (told().verdict, publisher.traffic.no_subscriber) == ("PASS", 1)
+    line.stop()
+    line.store.close()
+
+
 def test_a_broker_that_allows_nothing(workshop: Any, make_mosquitto: Any, tmp_path: Path) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic read elsewhere/#\n")
@@ -159,6 +194,33 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
     found = {f.name: f for f in examine(host_checks(tmp_path / "not" / "there"))}
     assert {"machine", "disk", "memory", "clock", "OpenCV", "engine runtime"} <= found.keys()
     assert found["OpenCV"].verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("governor", "jetson", "found"),
+    [
+        ("performance", "", ("PASS", "cores by performance")),
+        ("powersave", "", ("WARN", "they are kept slow")),
+        (None, "", ("PASS", "does not tell")),
+        ("schedutil", "MAXN_SUPER", ("PASS", "NV Power Mode: MAXN_SUPER")),
+        ("schedutil", "15W", ("WARN", "NV Power Mode: 15W, cores by schedutil")),
+    ],
+)
+def test_a_machine_that_is_kept_slow_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, governor: str | None, jetson: str, found: tuple[str, str]
+) -> None:
+    verdict, words = found
+    if governor:
+        (tmp_path / "scaling_governor").write_text(governor + "\n")
+    if jetson:
+        tool = tmp_path / "nvpmodel"
+        tool.write_text(f"#!/bin/sh\necho 'NV Power Mode: {jetson}'\necho 2\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = power_mode(tmp_path / "scaling_governor")
+    assert told.verdict == verdict
+    assert words in told.words
+    assert bool(told.cure) == (verdict == "WARN")
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -26,6 +26,7 @@ from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.edge_runtime.station import Station
 from kenpin.engine_store import PASSPORT, unseal_engine
 from kenpin.errors import DataError, DeviceLost, EngineError
+from kenpin.record import append_record
 from kenpin.signing import PublicKey, verify
 from kenpin.view import Box, View
 from tests.edge_runtime.conftest import SIZE, brightness_model
@@ -542,6 +543,18 @@ def test_verify_engine_says_that_and_why_onnx_runtime_runs(jetson_6: FakeJetson)
     report = json.loads(result.stdout)["report"]
     assert (report["passed"], report["runtime"]) == (True, "onnxruntime")
     assert "scores a known frame 41 instead of 40" in report["note"]
+
+
+def test_verify_engine_takes_the_calibration_of_the_active_bundle_though_another_is_newer(
+    jetson_6: FakeJetson,
+) -> None:
+    workshop = jetson_6.workshop
+    workshop.folder.records.unlink()
+    workshop.calibrate(bundle_of(jetson_6), precision="fp32")
+    other = workshop.record(bundle_of(jetson_6), rev=2, bundle_sha256="b" * 64)
+    append_record(workshop.folder.records, other, workshop.station_key)
+    report = json.loads(verify_engine(jetson_6, "--json").stdout)["report"]
+    assert (report["passed"], report["precision"]) == (True, "fp32")
 
 
 def test_verify_engine_reports_a_failure_and_fails(jetson_6: FakeJetson, tmp_path: Path) -> None:

@@ -542,11 +542,11 @@ def test_a_camera_that_comes_back_with_other_settings_stays_down(
     camera: ScriptedCamera, opened: Any, impatient: None, wait_for: Any
 ) -> None:
     source = opened("off")
-    assert source.settings() == {"exposure_us": 5000.0}
+    assert source.settings == {"exposure_us": 5000.0}
     camera.opened = replace(camera.opened, settings={"exposure_us": 9000.0})
     take(source, 1)
     wait_for(lambda: "other settings: {'exposure_us': 9000.0}" in source.down_reason, "the refusal")
-    assert source.settings() == {"exposure_us": 5000.0}
+    assert source.settings == {"exposure_us": 5000.0}
 
 
 def test_only_a_camera_that_is_triggered_by_software_takes_triggers(opened: Any) -> None:

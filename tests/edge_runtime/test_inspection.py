@@ -61,6 +61,17 @@ def test_the_worst_view_decides(
         assert (part.region.width, part.region.height) == (30, 20)
 
 
+def test_light_and_focus_are_those_of_the_first_camera_whichever_decides(workshop: Any) -> None:
+    station = judge(workshop.ready())
+    top = Frame(np.random.default_rng(1).integers(0, 100, (20, 30, 3), np.uint8), "p", "top", frame_id=1)
+    part = station.inspect(Shot("p", 1, (top, view("side", 150)))).part
+    seen = measure(top.image)
+    assert (part.camera, part.light, part.focus) == ("side", seen.light, seen.focus)
+    assert seen.focus > 0
+    part = station.inspect(Shot("p", 2, (view("top", None), view("side", 150)))).part
+    assert (part.light, part.focus) == (None, None)
+
+
 def test_a_bad_picture_is_no_decision_with_its_own_cause(workshop: Any) -> None:
     pictures = [draw_part("cap", seed=1, index=k, defect_share=0).image for k in range(30)]
     limits = learn_limits([measure(image) for image in pictures])
@@ -69,8 +80,10 @@ def test_a_bad_picture_is_no_decision_with_its_own_cause(workshop: Any) -> None:
     good = Frame(pictures[0], "p", "top", frame_id=1)
     assert station.inspect(Shot("p", 1, (good,))).part.decision.verdict is Verdict.OK
     black = Frame(np.zeros_like(pictures[0]), "p", "top", frame_id=2)
-    decision = station.inspect(Shot("p", 2, (black,))).part.decision
+    part = station.inspect(Shot("p", 2, (black,))).part
+    decision = part.decision
     assert (decision.verdict, decision.cause, decision.scored) == (Verdict.NO_DECISION, "black", None)
+    assert part.light == 0.0
     # The limits were learned on the first camera and say nothing about the second.
     side = Frame(np.zeros_like(pictures[0]), "p", "side", frame_id=3)
     assert station.inspect(Shot("p", 3, (side,))).part.decision.verdict is Verdict.OK

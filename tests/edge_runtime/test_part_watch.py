@@ -10,8 +10,9 @@ import pytest
 
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.engine import Scored
-from kenpin.edge_runtime.part_watch import PartWatch, stability_index
+from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.store import Part
+from kenpin.stability import population_stability
 
 
 @pytest.fixture
@@ -106,11 +107,20 @@ def test_few_good_parts_are_no_measure(workshop: Any, watch: PartWatch) -> None:
     assert watch.values()["score_drift"] == [None]
 
 
-def test_the_index_is_that_of_its_formula() -> None:
-    before = [float(k) for k in range(100)]
-    now = [90.0] * 50
-    p = [(0 + 0.5) / 52.5] * 4 + [(50 + 0.5) / 52.5]
-    q = [(20 + 0.5) / 102.5] * 5
-    by_hand = sum((a - b) * float(np.log(a / b)) for a, b in zip(p, q, strict=True))
-    assert stability_index(now, before) == pytest.approx(by_hand)
-    assert stability_index(before, before) == pytest.approx(0.0)
+def test_the_alarm_measures_as_the_drift_page_does(workshop: Any, watch: PartWatch) -> None:
+    scores = np.random.default_rng(2).uniform(18, 40, 500)
+    for score in scores:
+        watch.saw(part(workshop, score=float(score), good=300))
+    good = 10.0 + np.arange(300) / 3
+    assert watch.values()["score_drift"] == [population_stability(good, scores).psi]
+
+
+def test_what_chance_can_do_with_few_good_parts_is_no_drift(workshop: Any, watch: PartWatch) -> None:
+    """Of 50 good parts none says much about its fifth of the parts: PSI 0.25 is near, and means nothing."""
+    shares = (0.42, 0.28, 0.12, 0.1, 0.08)
+    scores = np.repeat(10.0 + np.array([1.0, 4.5, 8.0, 11.0, 15.0]), [round(500 * share) for share in shares])
+    found = population_stability(10.0 + np.arange(50) / 3, scores)
+    assert 0.25 < found.psi < found.chance
+    for score in scores:
+        watch.saw(part(workshop, score=float(score), good=50))
+    assert watch.values()["score_drift"] == [0.0]

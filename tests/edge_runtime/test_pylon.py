@@ -83,7 +83,7 @@ def test_pictures_that_nobody_took_in_time_are_counted_and_the_newest_is_given(o
 
 def test_settings_are_written_and_read_back(opened: Any) -> None:
     source = opened("0", exposure_us="5000", gain_db="6", pixel_format="BayerRG8", width="640", height="480")
-    assert source.settings() == {
+    assert source.settings == {
         "model": "CamEmu",
         "pixel_format": "BayerRG8",
         "width": 640,

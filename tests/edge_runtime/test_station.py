@@ -15,7 +15,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.site import in_this_process
-from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
 from kenpin.errors import ConfigError, SourceError, StoreError
 from kenpin.frame import Frame
@@ -39,6 +39,7 @@ class ListSource:
     waits = True
     live = False
     down_reason = ""
+    settings: Settings = NO_SETTINGS
 
     def __init__(self, items: list[Frame | Fault]) -> None:
         self._items = items

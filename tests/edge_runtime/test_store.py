@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kenpin.edge_runtime import database
 from kenpin.edge_runtime.database import SEQ_JUMP
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.store import Part, Store
@@ -36,7 +37,7 @@ def test_the_file_is_what_the_design_says(path: Path) -> None:
     store = Store(path)
     pragmas = ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
     found = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert found == ["wal", 2, 1, 0x6B656E70, 3]
+    assert found == ["wal", 2, 1, 0x6B656E70, 5]
     store.close()
 
 
@@ -85,6 +86,36 @@ def test_a_damaged_file_is_moved_aside_and_its_numbers_are_not_used_again(
         store.close()
     assert len(list(path.parent.glob("station.db.corrupt-*"))) == 2
     assert sum("was damaged" in r.message for r in caplog.records) == 2
+
+
+def test_the_database_of_an_older_kenpin_is_kept_and_takes_light_and_focus(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:3])
+        connection = database.open_database(path)
+    columns = (
+        "part_id, camera, session_id, verdict, reason, image_ref, ts_ms, captured_mono_ns, decided_mono_ns"
+    )
+    said = ("old", "cam", "s", "NG", "", "day/1.png", 1, 2, 3, 4, 5.0)
+    marks = ", ".join("?" * len(said))
+    connection.execute(f"INSERT INTO part ({columns}, decided_ns, latency_ms) VALUES ({marks})", said)
+    connection.close()
+    store = Store(path)
+    store.commit([(replace(part("new"), light=118.5, focus=0.25), None)])
+    store.note_image("day/1.png", "a" * 64)
+    store.close()
+    found = rows(path, "SELECT part_id, light, focus, image_sha256 FROM part ORDER BY seq")
+    assert found == [("old", None, None, "a" * 64), ("new", 118.5, 0.25, "")]
+
+
+def test_noting_a_picture_does_not_read_all_parts(path: Path) -> None:
+    store = Store(path)
+    store.note_image("day/1.png", "a" * 64)
+    ((sql, values),) = store._notes
+    plan = store._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+    assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_image (image_ref=?)"]
+    store.close()
 
 
 def test_a_newer_database_is_left_alone(path: Path) -> None:

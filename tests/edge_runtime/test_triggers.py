@@ -112,12 +112,62 @@ def test_messages_trigger_and_retained_ones_do_not(workshop: Any, mosquitto: Any
 
 
 def test_triggers_that_nothing_can_deliver_are_said(workshop: Any, tmp_path: Path) -> None:
-    config = workshop.config("usb:0")
+    config = workshop.config("synthetic:fabric?trigger=1")
     for kind, what in (("modbus", "Modbus output"), ("mqtt:plc/part", "a broker")):
         source = config.source.model_copy(update={"trigger": kind})
         with pytest.raises(ConfigError, match=what):
             make_trigger_input(config.model_copy(update={"source": source}), tmp_path, None)
-    assert make_trigger_input(config, tmp_path, None) is None
+
+
+LEADING = {"": "usb:1", "camera-line": "aravis:1?trigger=line2", "modbus": "aravis:1?trigger=software"}
+
+
+def asked(workshop: Any, tmp_path: Path, trigger: str, **source: Any) -> None:
+    """Have the trigger input made of cameras and triggers."""
+    config = workshop.config("usb:0")
+    source = {"trigger": trigger, **source}
+    modbus: Any = object()
+    config = config.model_copy(update={"source": config.source.model_copy(update=source)})
+    assert make_trigger_input(config, tmp_path, modbus) is (modbus if trigger == "modbus" else None)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "url"),
+    [
+        ("camera-line", "aravis:0?trigger=line1"),
+        ("camera-line", "replay:recording"),
+        ("modbus", "synthetic:fabric?trigger=1"),
+        ("", "usb:0"),
+        ("", "synthetic:fabric?trigger=0"),
+    ],
+)
+def test_cameras_that_wait_for_the_triggers_that_the_station_has(
+    workshop: Any, tmp_path: Path, trigger: str, url: str
+) -> None:
+    asked(workshop, tmp_path, trigger, url=url)
+    asked(workshop, tmp_path, trigger, url=LEADING[trigger], views=(url,))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "url", "cure"),
+    [
+        ("camera-line", "aravis:0?trigger=software", "add trigger=line1"),
+        ("camera-line", "usb:0", "add trigger=line1"),
+        ("modbus", "pylon:0?trigger=line1", "add trigger=software"),
+        ("modbus", "usb:0", "cannot be triggered"),
+        ("modbus", "replay:recording", "cannot be triggered"),
+        ("", "synthetic:fabric?trigger=1", "set [source] trigger"),
+        ("", "aravis:0?trigger=line1", "camera-line"),
+    ],
+)
+def test_cameras_that_would_miss_every_part_are_refused(
+    workshop: Any, tmp_path: Path, trigger: str, url: str, cure: str
+) -> None:
+    for source in ({"url": url}, {"url": LEADING[trigger], "views": (url,)}):
+        with pytest.raises(ConfigError, match="but this camera's is") as error:
+            asked(workshop, tmp_path, trigger, **source)
+        assert cure in error.value.cure
+        assert error.value.where == url
 
 
 def test_the_command_says_where_no_station_listens(workshop: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from kenpin.calibration.web.users import Users
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.site import NoNews, Site
-from kenpin.edge_runtime.source import Fault, Lull, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
@@ -26,6 +26,8 @@ from tests.edge_runtime.conftest import Workshop
 
 PRODUCT = "board"
 LIMIT_S = 60
+ALIKE = 50
+AT_ONCE = 25  # parts that wait before the camera: few enough that none is judged too late
 
 
 class Camera:
@@ -36,6 +38,7 @@ class Camera:
     waits = True
     live = False
     down_reason = ""
+    settings: Settings = NO_SETTINGS
 
     def __init__(self) -> None:
         self.parts: queue.Queue[Frame] = queue.Queue()
@@ -64,6 +67,9 @@ class ShownLine:
     Args:
         root: A new folder.
         users: A file of users that the page of the station is to know.
+
+    Attributes:
+        light: Of the lamp, 1 = as it was set up.
     """
 
     def __init__(self, root: Path, users: Path) -> None:
@@ -71,6 +77,7 @@ class ShownLine:
         self.workshop.install()
         Users(self.folder).path.write_bytes(users.read_bytes())
         Users(self.folder).path.chmod(0o600)
+        self.light = 1.0
         self._camera = Camera()
         self._count = 0
         config = self.workshop.config("synthetic:board").model_copy(
@@ -109,12 +116,21 @@ class ShownLine:
     def show(self, image: Image) -> None:
         """Show a picture, and wait until the station has stored what it says of it, and the picture."""
         before = self.parts()
-        self._count += 1
-        part_id = f"B-{self._count:05}"
-        frame = Frame(image, part_id, "bench", time.monotonic_ns(), now_ms(), self._count)
-        self._camera.parts.put(frame)
+        self._lay(image)
         self.wait(lambda: self.parts() > before, "the part")
         self.wait(self._is_kept, "its picture")
+
+    def run_by(self, count: int) -> None:
+        """Let so many good parts run by, as in production, and wait until all are judged.
+
+        They differ as much as the first 50 do: no fresh part is stopped by chance.
+        """
+        for _ in range(0, count, AT_ONCE):
+            judged = self.parts() + min(AT_ONCE, count)
+            for _ in range(min(AT_ONCE, count)):
+                self._lay(self._alike())
+            self.wait(lambda: self.parts() >= judged, "the parts")  # noqa: B023 called at once
+            count -= AT_ONCE
 
     def parts(self) -> int:
         """Number of parts so far."""
@@ -143,10 +159,23 @@ class ShownLine:
         self._thread.join()
         self._station.__exit__(None, None, None)
 
+    def _lay(self, image: Image) -> None:
+        self._count += 1
+        lit = np.asarray(cv2.convertScaleAbs(image, alpha=self.light), np.uint8)
+        part_id = f"B-{self._count:05}"
+        self._camera.parts.put(Frame(lit, part_id, "bench", time.monotonic_ns(), now_ms(), self._count))
+
     def _is_kept(self) -> bool:
         with closing(connect_to_read(self.folder.database)) as connection:
             (ref,) = connection.execute("SELECT image_ref FROM part ORDER BY seq DESC LIMIT 1").fetchone()
         return not ref or (self.folder.images / ref).exists()
+
+    def _alike(self) -> Image:
+        """One of 50 parts, in a picture of its own: its number stands in the first row, in dark pixels."""
+        number = self._count + 1
+        image = draw_part(PRODUCT, seed=7, index=number % ALIKE, defect_share=0).image.copy()
+        image[0, [k for k in range(16) if number >> k & 1]] = 0
+        return image
 
     def _drawn(self) -> Image:
         return draw_part(PRODUCT, seed=7, index=self._count, defect_share=0).image

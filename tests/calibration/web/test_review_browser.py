@@ -14,7 +14,7 @@ from kenpin.calibration.review import keep_answer, reviewed_parts
 from kenpin.calibration.web.users import Users
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import Made, a_day, add_masters, calibrate, inspect
+from tests.calibration.inspected import LIMITS, Made, a_day, add_masters, calibrate, inspect
 from tests.calibration.web.page_station import PANEL, PIN, WAIT_MS, Server, show_live
 from tests.calibration.web.test_browser import LANGUAGES, choose, fits, log_in
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> Statio
     made.create()
     made.run.mkdir()
     shutil.copy(users_file, Users(made).path)
-    calibrate(made)
+    calibrate(made, quality=LIMITS)
     add_masters(made, [f"M-{k:02}-scratch" for k in range(1, 13)])
     a_day(made, shift=0.06)
     show_live(made)
@@ -79,7 +79,7 @@ def test_every_page_fits_in_every_language(page: Page, server: Server, folder: S
     keep_answer(folder, first, "bad", name="abe", is_master=True)
     keep_answer(folder, rest[0], "good", name="abe", is_master=False)
     where = ["/shift", f"/review?part={second.seq}&done={rest[0].seq}", "/review/near", "/review/second"]
-    where += ["/what-if?t1=0.3&t2=0.5", "/what-if?t1=0.6", "/drift"]
+    where += ["/what-if?t1=0.3&t2=0.5", "/what-if?t1=0.6", "/drift", "/drift?show=mid", "/drift?show=picture"]
     check_everywhere(page, *(server.url + path for path in where))
     keep_answer(folder, first, "bad", name="vera", is_master=False)
     check_everywhere(page, f"{server.url}/review/second")

@@ -11,7 +11,7 @@ from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.review import keep_answer
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import Made, a_day, calibrate, inspect
+from tests.calibration.inspected import HOUR_MS, LIMITS, Made, a_day, calibrate, inspect
 from tests.calibration.web.page_station import Visit
 
 
@@ -85,3 +85,41 @@ def test_drift_is_shown_per_hour_and_level(visit: Callable[..., Visit], folder: 
     assert text.count('class="NG" x=') >= 20
     assert text.count('class="expected" x=') == text.count('class="found" x=') == 10
     assert "first 500 parts since the calibration" in text
+
+
+@pytest.mark.parametrize("level", ["coarse", "mid", "fine"])
+def test_each_level_is_drawn_against_the_record(
+    visit: Callable[..., Visit], folder: StationFolder, level: str
+) -> None:
+    good = calibrate(folder).good
+    levels = {name: (score, score - 1.0, score) for name, score in good.items()}
+    calibrate(folder, rev=2, good_levels=levels)
+    a_day(folder)
+    text = visit().get(f"/drift?show={level}").text
+    # The good parts of the record lay elsewhere at the level mid.
+    drifted, steady = (text.count(f'class="{word}" x=') for word in ("drifted", "steady"))
+    assert (drifted >= 15, steady >= 15) == (level == "mid", level != "mid")
+    assert "PSI to 300 good parts" in text
+    assert "first 500 parts" not in text
+
+
+def test_light_and_focus_are_drawn_per_hour(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    calibrate(folder, quality=LIMITS)
+    ages = [hour * HOUR_MS for hour in (3, 2, 1)]
+    inspect(
+        folder,
+        [Made(0.2, age, light=light, focus=0.006) for age, light in zip(ages, (118, 112, 70), strict=True)],
+    )
+    text = visit().get("/drift?show=picture").text
+    light, focus = text.split('<div class="card"><div class="row"><h1>')[1:3]
+    assert [light.count(f'class="{word}" x=') for word in ("steady", "drifted")] == [2, 1]
+    assert [focus.count(f'class="{word}" x=') for word in ("steady", "drifted")] == [3, 0]
+    assert [limit in light for limit in ("75.0 %", "133.3 %")] == [True, True]
+    assert '<b class="drifted">58 %</b></td><td><b class="moved">93 %</b>' in text
+    assert visit().get("/drift?show=nothing").status_code == 422
+
+
+def test_a_record_without_limits_says_so(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    calibrate(folder)
+    inspect(folder, [Made(0.2)])
+    assert "no limits for light and focus" in visit().get("/drift?show=picture").text

@@ -1,0 +1,40 @@
+"""The clock of the masters: asked between parts, again and again, whether they are due."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kenpin.events import now_ms
+from kenpin.masters import Demand, masters_file, read_demand
+from kenpin.station_folder import StationFolder
+
+
+class MastersClock:
+    """Reads the ledger only where a file it rests on has changed: to verify a year of checks takes 0.4 s.
+
+    Args:
+        folder: The station's folder.
+    """
+
+    def __init__(self, folder: StationFolder) -> None:
+        self._folder = folder
+        self._files = (masters_file(folder), folder.records, folder.key.with_suffix(".pub"))
+        self._seen: tuple[object, ...] = ()
+        self._demand = Demand()
+
+    def due(self) -> str:
+        """As `kenpin.masters.masters_due` says it."""
+        seen = (self._folder.active.resolve(), *(_stamp(path) for path in self._files))
+        if seen != self._seen or self._demand.fault:  # what could not be read may be readable again
+            self._demand = read_demand(self._folder)
+            self._seen = seen
+        return self._demand.due(now_ms())
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """With the size, as two rows may be written within one tick of the file system's clock."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,150 @@
+"""How a camera is set: read back, told to the station before the first picture, and shown by the doctor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from kenpin.edge_runtime import camera_source
+from kenpin.edge_runtime.camera_source import CameraSource
+from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.captured_source import CapturedSource
+from kenpin.edge_runtime.doctor import examine
+from kenpin.edge_runtime.doctor_station import station_checks
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger
+from kenpin.frame import Frame
+
+
+class UsbCamera:
+    """A UVC camera behind OpenCV: its controls by number, -1 for what it has not."""
+
+    def __init__(self, controls: dict[int, float]) -> None:
+        self.controls = controls
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def set(self, prop: int, value: float) -> bool:
+        self.controls[prop] = value
+        return True
+
+    def get(self, prop: int) -> float:
+        return self.controls.get(prop, -1.0)
+
+    def read(self) -> tuple[bool, Any]:
+        return True, np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def usb(monkeypatch: pytest.MonkeyPatch) -> UsbCamera:
+    plugged = UsbCamera(
+        {
+            cv2.CAP_PROP_FRAME_WIDTH: 640,
+            cv2.CAP_PROP_FRAME_HEIGHT: 480,
+            cv2.CAP_PROP_AUTO_EXPOSURE: 3,
+            cv2.CAP_PROP_EXPOSURE: 157,
+            cv2.CAP_PROP_GAIN: 5,
+            cv2.CAP_PROP_AUTO_WB: 1,
+            cv2.CAP_PROP_WB_TEMPERATURE: 4600,
+        }
+    )
+    monkeypatch.setattr(camera_source.cv2, "VideoCapture", lambda *_which: plugged)
+    return plugged
+
+
+def test_what_an_automatic_moves_is_no_setting(usb: UsbCamera) -> None:
+    source = CameraSource.from_url(SourceUrl.parse("usb:0"))
+    source.open()
+    assert source.settings == {"width": 640, "height": 480, "auto_exposure": 3, "auto_white_balance": 1}
+
+
+def test_an_exposure_that_is_asked_for_switches_the_automatics_off(usb: UsbCamera) -> None:
+    source = CameraSource.from_url(SourceUrl.parse("usb:0?exposure_us=4000"))
+    source.open()
+    assert usb.controls[cv2.CAP_PROP_EXPOSURE] == 40
+    assert source.settings == {
+        "width": 640,
+        "height": 480,
+        "gain": 5,
+        "auto_exposure": 1,
+        "auto_white_balance": 0,
+        "exposure_us": 4000,
+        "white_balance_k": 4600,
+    }
+
+
+def test_a_camera_that_comes_back_is_read_again(usb: UsbCamera) -> None:
+    source = CameraSource.from_url(SourceUrl.parse("usb:0"))
+    source.open()
+    usb.controls[cv2.CAP_PROP_AUTO_EXPOSURE] = 1  # as after another program had it
+    source.down_reason = "the camera delivers no picture"
+    assert source.next(time.monotonic() + 1) is Lull.IDLE
+    assert source.settings["exposure_us"] == 15_700
+
+
+@pytest.mark.parametrize(("address", "verdict"), [("usb:0", "WARN"), ("usb:0?exposure_us=4000", "PASS")])
+def test_the_doctor_warns_of_an_automatic(workshop: Any, usb: UsbCamera, address: str, verdict: str) -> None:
+    workshop.ready()
+    found = {f.name: f for f in examine(station_checks(workshop.config(address)), limit_s=20)}
+    assert found[f"camera {address}"].verdict == verdict
+    assert ("it chooses its exposure itself" in found[f"camera {address}"].words) == (verdict == "WARN")
+
+
+class Turned:
+    """A camera whose exposure somebody turns, now and then; its picture is as bright."""
+
+    camera = "turned"
+    drawn = False
+    waits = False
+    live = False
+    down_reason = ""
+
+    def __init__(self) -> None:
+        self.settings: Settings = NO_SETTINGS
+        self._number = 0
+
+    def open(self) -> None:
+        pass
+
+    def next(self, deadline_s: float) -> Frame | Fault | Lull:
+        time.sleep(0.01)
+        self._number += 1
+        exposure = self._number // 3 % 200
+        self.settings = {"exposure_us": exposure}
+        return Frame(np.full((8, 8, 3), exposure, np.uint8), str(self._number), self.camera)
+
+    def trigger(self, trigger: Trigger) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_change_reaches_the_station_before_its_first_picture(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    over = threading.Event()
+    capture = Capture(Turned(), tmp_path, 0, latest=False)
+    thread = threading.Thread(target=capture.run, args=(over.is_set,))
+    thread.start()
+    request.addfinalizer(thread.join)
+    request.addfinalizer(over.set)
+    for _ in range(2):  # a station that is new finds them, too
+        station = CapturedSource(tmp_path, 0, Turned())
+        station.open()
+        taken = 0
+        while taken < 30:
+            item = station.next(time.monotonic() + 10)
+            if isinstance(item, Frame):
+                assert station.settings == {"exposure_us": int(item.image[0, 0, 0])}
+                taken += 1
+        station.close()
