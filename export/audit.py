@@ -1,4 +1,4 @@
-"""Checks every rule of `quantize.py` and `half.py` on a finished graph, without knowing how it was made."""
+"""Checks every rule of `quantize.py`, `half.py` and `head_weights.py`, without knowing how a graph was made."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto
 
 from kenpin.errors import ExportError
 from kenpin.export.audit_graph import DEQUANTIZE, QUANTIZE, Graph
+from kenpin.export.audit_head import find_head_faults
 from kenpin.export.audit_types import find_type_faults
 from kenpin.export.placement import is_encoder_conv
 from kenpin.export.quantize import QMAX
@@ -40,6 +41,9 @@ def find_faults(model: ModelProto, *, floats: Collection[str] = ()) -> Iterator[
         yield "no convolution of the encoder is there"
     yield from find_type_faults(model, graph)
     for node in graph.nodes:
+        if graph.is_stored_head(node):
+            yield from find_head_faults(node, graph)
+            continue
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             yield from _check_parameters(node, graph)
         if node.op_type == QUANTIZE:

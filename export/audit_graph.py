@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from kenpin.export.onnx_model import HALF_OPSET
+from kenpin.export.onnx_model import ENCODER, HALF_OPSET
 from kenpin.export.placement import conv_depths, is_encoder_conv
 
 QUANTIZE = "QuantizeLinear"
@@ -44,6 +44,11 @@ class Graph:
         while self.made_by(name, DEQUANTIZE) or self.made_by(name, QUANTIZE):
             name = self.makers[name].input[0]
         return name
+
+    def is_stored_head(self, node: NodeProto) -> bool:
+        """Whether a node makes a constant of the head out of stored steps."""
+        name = node.input[0] if node.input else ""
+        return node.op_type == DEQUANTIZE and name in self.constants and not name.startswith(ENCODER)
 
     def is_encoder_conv(self, name: str) -> bool:
         """Whether a convolution of the encoder makes the tensor."""

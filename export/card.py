@@ -43,8 +43,9 @@ _INT8 = """\
 INT8 ({convs} of {all_convs} convolutions of the encoder, the others {real}) against float: largest difference
 of a score {int8_max:.4g}, 99 % of them below {int8_p99:.4g}; signal to noise of the anomaly map {sqnr:.1f} dB.
 At a threshold that 95 % of the held-back good parts stay below ({threshold:.4g}), {flips} of {judged} verdicts
-change: {escapes} bad parts more pass and {false_calls} good parts more are stopped. Were these pictures
-independent, that would prove that at most {bound:.2g} % of all verdicts change (95 % confidence).
+change: {escapes} bad parts more pass and {false_calls} good parts more are stopped. Half of these pictures
+chose which convolutions are INT8. Of the {unseen} others {unseen_flips} changed sides with that choice{then}.
+Were they independent, that would prove that at most {bound:.2g} % of all verdicts change (95 % confidence).
 All of this was computed on a processor, with INT8 simulated; no GPU took part."""
 
 
@@ -76,7 +77,8 @@ def write_card(
 
 
 def _of_int8(parity: Parity, how: Mapping[str, Any]) -> str:
-    gate = how["gate"]
+    gate, unseen = how["gate"], how["gate"]["unseen"]
+    more = len(how["floats"]) - unseen["returned_to_float"]
     return _INT8.format(
         convs=len(how["convs"]),
         all_convs=len(how["layers"]),
@@ -89,5 +91,8 @@ def _of_int8(parity: Parity, how: Mapping[str, Any]) -> str:
         judged=gate["pictures"],
         escapes=gate["new_escapes"],
         false_calls=gate["new_false_calls"],
-        bound=100 * gate["flip_bound"],
+        unseen=unseen["pictures"],
+        unseen_flips=unseen["flips"],
+        then=f", so {more} more convolutions were returned to float" if more else "",
+        bound=100 * unseen["flip_bound"],
     )

@@ -1,4 +1,4 @@
-"""From the float model to the smallest one that keeps its verdicts: ranges, sensitivity, gate, audit."""
+"""From the float model to the smallest one that keeps its verdicts: equalise, ranges, biases, gate, audit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import onnxruntime
 from onnx import ModelProto
 
 from kenpin.export.audit import audit
+from kenpin.export.bias import correct_biases
+from kenpin.export.equalise import equalise
 from kenpin.export.fallback import Recipe, Settled, settle
 from kenpin.export.fidelity import TapFidelity, measure_taps
 from kenpin.export.gate import Judged, Limits
@@ -19,7 +21,7 @@ from kenpin.export.outputs import Models
 from kenpin.export.placement import find_placement
 from kenpin.export.range_choice import RangeChoice, choose_ranges
 from kenpin.export.range_methods import METHODS
-from kenpin.export.ranges import measure_reach
+from kenpin.export.ranges import Reach, measure_reach
 from kenpin.export.samples import Samples
 from kenpin.export.scheme import Scheme
 from kenpin.export.sensitivity import Sensitivity, measure_sensitivity
@@ -32,6 +34,8 @@ Step = Callable[[str, int], Callable[[], object]]
 DEFECTS_PER_PICTURE = 2
 # Held-back pictures, and as many with drawn defects, that ranges and sensitivity are measured on.
 MEASURED = 16
+# Good pictures that biases are corrected on.
+CORRECTED = 24
 LIMITS = Limits()
 
 
@@ -57,9 +61,15 @@ class Compressed:
 
     def gate_json(self) -> dict[str, Any]:
         """What the gate found, for the manifest and `--json`."""
-        limits = {"auroc_points": LIMITS.auroc_points, "flip_share": LIMITS.flip_share}
-        first = self.settled.at_first.to_json()
-        return {**self.settled.judgement.to_json(), "limits": limits, "with_every_convolution_in_int8": first}
+        found, first, unseen = self.settled.judgement, self.settled.at_first, self.settled.unseen
+        return {
+            **found.to_json(),
+            # These pictures chose the model until none of them flipped: they prove nothing about it.
+            "flip_bound": None,
+            "limits": {"auroc_points": LIMITS.auroc_points, "flip_share": LIMITS.flip_share},
+            "unseen": {**unseen.judgement.to_json(), "returned_to_float": unseen.returned},
+            "with_every_convolution_in_int8": first.to_json(),
+        }
 
     def layers_json(self) -> list[dict[str, Any]]:
         """Each convolution: its cost in INT8, and what it is now."""
@@ -83,6 +93,8 @@ class Compressed:
             "precision": self.scheme.precision,
             "weights": self.scheme.weights,
             "scheme": "int8 symmetric; weights per channel, activations per tensor; encoder convolutions only",
+            "equalised": True,
+            "biases_corrected": True,
             "pictures": self.pictures,
             "defects_drawn_per_picture": DEFECTS_PER_PICTURE,
             "convs": list(placement.convs),
@@ -111,22 +123,27 @@ def compress(fp: ModelProto, samples: Samples, judged: Judged, scheme: Scheme, *
         ExportError: The gate does not hold, or the graph breaks a rule.
     """
     pictures = with_defects(samples.fit)
-    activations = find_placement(fp).activations
-    advance = step("measure ranges", 2 * len(pictures))
-    reaches = measure_reach(fp, activations, pictures, advance=advance)
+    even, reaches = _measure(fp, pictures, step)
     rows = _measured(judged)
-    choice = choose_ranges(fp, reaches, judged, rows, advance=step("choose ranges", len(METHODS)))
-    convs = len(find_placement(fp).convs)
-    layers = measure_sensitivity(
-        fp, choice.ranges, judged, rows, advance=step("measure each convolution alone", convs)
-    )
-    settled = settle(
-        Recipe(fp, choice.ranges, scheme), judged, layers, limits=LIMITS, advance=step("accuracy gate", convs)
-    )
+    choice = choose_ranges(even, reaches, judged, rows, advance=step("choose ranges", len(METHODS)))
+    convs = len(find_placement(even).convs)
+    advance = step("correct biases", convs)
+    biases = correct_biases(even, choice.ranges, scheme, samples.fit[:CORRECTED], advance=advance)
+    advance = step("measure each convolution alone", convs)
+    layers = measure_sensitivity(even, choice.ranges, judged, rows, advance=advance)
+    recipe = Recipe(even, choice.ranges, scheme, biases)
+    settled = settle(recipe, judged, layers, limits=LIMITS, advance=step("accuracy gate", convs))
     audit(settled.model, floats=settled.placement.floats)
     check_model(settled.model, side=samples.fit.shape[1], opset=HALF_OPSET if scheme.half else OPSET)
     taps = measure_taps(Models(fp, settled.model), judged.pictures[rows])
     return Compressed(settled, choice, layers, taps, scheme, len(pictures))
+
+
+def _measure(fp: ModelProto, pictures: Image, step: Step) -> tuple[ModelProto, dict[str, Reach]]:
+    """The model with channels that reach alike, and how far its activations reach."""
+    advance = step("measure ranges", 3 * len(pictures))
+    even = equalise(fp, pictures, advance=advance)
+    return even, measure_reach(even, find_placement(even).activations, pictures, advance=advance)
 
 
 def with_defects(good: Image) -> Image:
@@ -141,8 +158,10 @@ def with_defects(good: Image) -> Image:
 
 
 def _measured(judged: Judged) -> list[int]:
-    """Some held-back pictures, and as many with drawn defects. Test pictures take part in the gate only."""
-    good = np.linspace(0, judged.held_back - 1, min(MEASURED, judged.held_back)).astype(int)
+    """Some held-back pictures that choose, and as many with drawn defects; test pictures only pass the gate."""
+    choosing, _ = judged.halves
     first = judged.held_back + len(judged.test_bad)
-    drawn = np.linspace(first, len(judged.pictures) - 1, len(good)).astype(int)
-    return [*good.tolist(), *drawn.tolist()]
+    good = [row for row in choosing if row < judged.held_back]
+    drawn = [row for row in choosing if row >= first]
+    count = min(MEASURED, len(good))
+    return [rows[at] for rows in (good, drawn) for at in np.linspace(0, len(rows) - 1, count).astype(int)]

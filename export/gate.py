@@ -23,6 +23,7 @@ from kenpin.frame import Image
 from kenpin.train.metrics import auroc
 
 Bools = NDArray[np.bool_]
+Rows = Sequence[int]
 
 CONFIDENCE = 0.95
 # Fewer give no operating point, and hardly a flip could be seen. Training holds a fifth of the good ones back.
@@ -64,6 +65,18 @@ class Judged:
         """Which of the pictures show a bad part, (N,)."""
         drawn = len(self.pictures) - self.held_back - len(self.test_bad)
         return np.concatenate([np.zeros(self.held_back, np.bool_), self.test_bad, np.ones(drawn, np.bool_)])
+
+    @property
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Pictures that choose what is INT8, and pictures that then tell what this is worth.
+
+        Every second one of each kind; a drawn defect goes with the picture that it was drawn on.
+        """
+        first = self.held_back + len(self.test_bad)
+        drawn = len(self.pictures) - first
+        behind = np.arange(drawn) // max(drawn // self.held_back, 1)
+        odd = np.concatenate([np.arange(self.held_back), np.arange(len(self.test_bad)), behind]) % 2 == 1
+        return np.flatnonzero(~odd).tolist(), np.flatnonzero(odd).tolist()
 
     @property
     def threshold(self) -> float:
@@ -144,17 +157,20 @@ def check_enough(held_back: int) -> None:
         )
 
 
-def judge(judged: Judged, changed: Outputs) -> Judgement:
+def judge(judged: Judged, changed: Outputs, rows: Rows | None = None) -> Judgement:
     """Compare verdicts at the operating point.
 
     Args:
         judged: The pictures and what float says.
         changed: What the other model says about the same pictures.
+        rows: Which of the pictures count; without it all of them.
     """
-    threshold, bad = judged.threshold, judged.bad
-    stops, stops_now = judged.exact.score > threshold, changed.score > threshold
+    rows = range(len(judged.pictures)) if rows is None else rows
+    threshold, bad, margins = judged.threshold, judged.bad[rows], judged.margins[rows]
+    exact, scores = judged.exact.score[rows], changed.score[rows]
+    stops, stops_now = exact > threshold, scores > threshold
     flips = stops != stops_now
-    shift = np.abs(judged.exact.score - changed.score)
+    shift = np.abs(exact - scores)
     largest = float(np.where(np.isfinite(shift), shift, np.inf).max())
     return Judgement(
         pictures=len(bad),
@@ -163,10 +179,10 @@ def judge(judged: Judged, changed: Outputs) -> Judgement:
         new_false_calls=int((flips & ~bad & stops_now).sum()),
         other_flips=int((flips & (bad == stops_now)).sum()),
         flip_bound=upper_bound(int(flips.sum()), len(bad)),
-        **_auroc(judged, changed),
-        nearest=float(judged.margins.min()),
+        **_auroc(judged, changed, rows),
+        nearest=float(margins.min()),
         largest_shift=largest,
-        near=int((judged.margins <= 2 * shift).sum()),
+        near=int((margins <= 2 * shift).sum()),
     )
 
 
@@ -175,7 +191,7 @@ def upper_bound(seen: int, of: int) -> float:
     return 1.0 if seen >= of else float(beta.ppf(CONFIDENCE, seen + 1, of - seen))
 
 
-def flip_risk(judged: Judged, changed: Floats, rows: Sequence[int]) -> float:
+def flip_risk(judged: Judged, changed: Floats, rows: Rows) -> float:
     """How easily verdicts flip: mean of (shift of the score)^2 / (margin^2 + spread^2) over pictures.
 
     A shift far from the operating point changes no verdict, and one near it counts in full. By Chebyshev's
@@ -192,11 +208,13 @@ def flip_risk(judged: Judged, changed: Floats, rows: Sequence[int]) -> float:
     return risk if np.isfinite(risk) else np.inf
 
 
-def _auroc(judged: Judged, changed: Outputs) -> dict[str, Any]:
-    first = judged.held_back
-    bad, over, rows = judged.test_bad, "test pictures", slice(first, first + len(judged.test_bad))
+def _auroc(judged: Judged, changed: Outputs, rows: Rows) -> dict[str, Any]:
+    tests = range(judged.held_back, judged.held_back + len(judged.test_bad))
+    over, taken = "test pictures", [row for row in rows if row in tests]
+    bad = judged.bad[taken]
     if bad.all() or not bad.any():
-        bad, over, rows = judged.bad, "held-back pictures and drawn defects", slice(None)
-    before, after = (auroc(np.nan_to_num(s[rows]), bad) for s in (judged.exact.score, changed.score))
+        over, taken = "held-back pictures and drawn defects", list(rows)
+        bad = judged.bad[taken]
+    before, after = (auroc(np.nan_to_num(s[taken]), bad) for s in (judged.exact.score, changed.score))
     pairs = int(bad.sum()) * int((~bad).sum())
     return {"auroc_points": 100 * abs(before - after), "auroc_over": over, "auroc_step": 100 / pairs}

@@ -34,6 +34,19 @@ class Reach:
     counts: NDArray[np.float64]
 
 
+def check_shown(images: Image) -> None:
+    """Refuse to measure on nothing.
+
+    Raises:
+        ExportError: There is no picture.
+    """
+    if not len(images):
+        raise ExportError(
+            "there is no picture to measure ranges on, and invented ranges clip real defects",
+            cure="export a run whose pictures of good parts are there",
+        )
+
+
 def measure_reach(
     model: ModelProto,
     names: Sequence[str],
@@ -52,11 +65,7 @@ def measure_reach(
     Raises:
         ExportError: There is no picture, or an activation is zero on every picture, or not finite.
     """
-    if not len(images):
-        raise ExportError(
-            "there is no picture to measure ranges on, and invented ranges clip real defects",
-            cure="export a run whose pictures of good parts are there",
-        )
+    check_shown(images)
     largest = dict.fromkeys(names, 0.0)
     for values in run_tensors(model, names, images, fusion=Fusion.FULL):
         for name, value in zip(names, values, strict=True):

@@ -32,16 +32,22 @@ def parity_table(parity: Parity, *, precision: str) -> Table:
 def gate_table(compressed: Compressed) -> Table:
     """What the gate found."""
     found, first = compressed.settled.judgement, compressed.settled.at_first
+    unseen, returned = compressed.settled.unseen.judgement, compressed.settled.unseen.returned
+    convs, floats = compressed.settled.placement.convs, compressed.settled.placement.floats
     table = Table(title=f"accuracy gate: {found.pictures} pictures, INT8 against float", show_header=False)
     table.add_row("operating point", f"{found.threshold:.4f}, which 95 % of held-back good parts stay below")
     table.add_row("verdicts that change", _flips(found))
-    proof = f"at most {100 * found.flip_bound:.2g} % of such pictures, with {100 * CONFIDENCE:.0f} % confidence"
-    if found.flip_bound > LIMITS.flip_share:
-        proof += f": too few pictures to prove {100 * LIMITS.flip_share:g} %"
+    table.add_row(f"  of {unseen.pictures} that chose nothing", _flips(unseen))
+    if len(floats) > returned:
+        table.add_row("  because of them", f"{len(floats) - returned} more convolutions were returned to float")
+    proof = (
+        f"at most {100 * unseen.flip_bound:.2g} % of such pictures, with {100 * CONFIDENCE:.0f} % confidence"
+    )
     table.add_row("  what that proves", proof)
+    if unseen.flip_bound > LIMITS.flip_share:
+        table.add_row("", f"too few pictures to prove {100 * LIMITS.flip_share:g} %")
     table.add_row("  nearly changed", f"{found.near}; the nearest score is {found.nearest:.4f} away")
     table.add_row(f"AUROC over {found.auroc_over}", f"changes by {found.auroc_points:.2f} points")
-    convs, floats = compressed.settled.placement.convs, compressed.settled.placement.floats
     if floats:
         before = f"{_flips(first)}; AUROC {first.auroc_points:.2f} points"
         table.add_row("with every convolution in INT8", before)

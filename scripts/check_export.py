@@ -138,13 +138,21 @@ def show_fidelity(exported: dict[str, Any]) -> None:
         click.echo(f"stride {stride:<9}{tap['places']:.1f} dB at single places, {tap['pooled']:.1f} dB pooled")
     decibels, ranges = parity["sqnr_db"]["anomaly_map"], exported["range_choice"]["method"]
     click.echo(f"anomaly map     {decibels:.1f} dB, ranges by {ranges}")
-    for title, found in (("gate", gate), ("  all in INT8", gate["with_every_convolution_in_int8"])):
+    for title, found in (
+        ("gate", gate),
+        ("  did not choose", gate["unseen"]),
+        ("  all in INT8", gate["with_every_convolution_in_int8"]),
+    ):
+        proof = f" (which proves at most {100 * found['flip_bound']:.2g} %)" if found["flip_bound"] else ""
         click.echo(
-            f"{title:<16}{found['flips']} of {found['pictures']} verdicts change (which proves at most "
-            f"{100 * found['flip_bound']:.2g} %), AUROC by {found['auroc_points']:.2f} points"
+            f"{title:<16} {found['flips']} of {found['pictures']} verdicts change{proof}, "
+            f"AUROC by {found['auroc_points']:.2f} points"
         )
     floats = [layer["name"] for layer in exported["layers"] if layer["precision"] != "int8"]
-    click.echo(f"                returned to float: {', '.join(floats) or 'none'}")
+    returned = gate["unseen"]["returned_to_float"]
+    click.echo(
+        f"                 returned to float: {', '.join(floats) or 'none'}; by half of the pictures {returned}"
+    )
 
 
 if __name__ == "__main__":

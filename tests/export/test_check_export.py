@@ -29,6 +29,7 @@ def test_a_run(run: Path) -> None:
         "returned to float",
         "90 wanted",
         "all in INT8",
+        "did not choose",
     ):
         assert words in done.stdout
 

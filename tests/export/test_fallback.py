@@ -15,7 +15,7 @@ from kenpin.export.compress import compress
 from kenpin.export.fallback import Recipe, settle
 from kenpin.export.fidelity import measure_taps
 from kenpin.export.gate import Judged, Limits
-from kenpin.export.outputs import Fusion, Models, run_onnx
+from kenpin.export.outputs import Fusion, Models, Outputs, run_onnx
 from kenpin.export.placement import Placement
 from kenpin.export.quantize import quantize
 from kenpin.export.range_choice import ALIKE, Trial, best_of, choose_ranges
@@ -102,6 +102,51 @@ def test_what_holds_at_once_keeps_all_of_it(
     )
     assert settled.placement.floats == ()
     assert settled.judgement == settled.at_first
+
+
+@pytest.mark.parametrize(
+    ("flips", "returned", "unseen", "floats"),
+    [
+        ({}, 0, 0, 0),
+        ({"choosing": 2}, 2, 0, 2),  # those that choose are content with two, and so are the others
+        ({"other": 3}, 0, 1, 3),  # nothing to choose; what the others said about that stays
+        ({"choosing": 1, "other": 3}, 1, 1, 3),
+        ({"choosing": 3, "other": 1}, 3, 0, 3),
+    ],
+)
+def test_the_report_is_of_pictures_that_did_not_choose(
+    float_model: ModelProto,
+    placement: Placement,
+    ranges: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flips: dict[str, int],
+    returned: int,
+    unseen: int,
+    floats: int,
+) -> None:
+    """One picture of a half flips as long as fewer than so many convolutions are float."""
+    scores = np.arange(18, dtype=np.float32)
+    numbered = np.arange(18, dtype=np.uint8).reshape(18, 1, 1, 1)
+    exact = Outputs(scores, np.stack([scores] * 3, 1), scores[:, None, None])
+    watched = Judged(numbered, 12, np.zeros(0, np.bool_), exact)
+    rows = {"choosing": watched.halves[0][-1], "other": watched.halves[1][-1]}
+
+    def says(model: ModelProto, pictures: Image, **_: Any) -> Outputs:
+        now = len(placement.convs) - sum(t.name.endswith("weight_int8") for t in model.graph.initializer)
+        which = pictures.ravel()
+        fall = np.isin(which, [rows[half] for half, needed in flips.items() if now < needed])
+        score = np.where(fall, np.float32(0), scores[which])
+        return Outputs(score, exact.level_scores[which], exact.anomaly_map[which])
+
+    monkeypatch.setattr("kenpin.export.fallback.run_onnx", says)
+    layers = [Sensitivity(conv, 30, 0.1, 1) for conv in placement.convs]
+    recipe = Recipe(float_model, ranges, Scheme())
+    settled = settle(recipe, watched, layers, limits=Limits(auroc_points=100), advance=lambda: None)
+    assert settled.unseen.judgement.pictures == len(watched.halves[1])
+    assert (settled.unseen.returned, settled.unseen.judgement.flips) == (returned, unseen)
+    assert len(settled.placement.floats) == floats
+    assert settled.judgement.flips == 0
 
 
 def test_it_falls_back_in_fp16_too(float_model: ModelProto, clipped: dict[str, float], judged: Judged) -> None:

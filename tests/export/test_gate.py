@@ -47,6 +47,27 @@ def test_nothing_flips() -> None:
     assert found.holds(Limits())
 
 
+def test_halves_share_no_picture_and_no_part() -> None:
+    """Drawn defects go with the picture that they were drawn on."""
+    scores = [0.0] * (5 + 5 + 15)
+    three_of_each = Judged(np.zeros((25, 8, 8, 3), np.uint8), 5, TEST_BAD, outputs(scores))
+    choosing, others = three_of_each.halves
+    assert sorted(choosing + others) == list(range(25))
+    assert choosing == [0, 2, 4, 5, 7, 9, 10, 11, 12, 16, 17, 18, 22, 23, 24]
+    assert Judged(np.zeros((25, 8, 8, 3), np.uint8), 20, TEST_BAD, outputs(scores)).halves[1][-2:] == [21, 23]
+
+
+def test_some_of_the_pictures() -> None:
+    """At the operating point of all; a flip among the others is not theirs."""
+    found = judge(judged(), changed(n18=1.9, n23=1.7), rows=[0, 18, 20, 22])
+    assert (found.pictures, found.flips, found.new_false_calls) == (4, 1, 1)
+    assert found.threshold == judged().threshold
+    assert found.flip_bound == pytest.approx(upper_bound(1, 4))
+    assert found.auroc_step == pytest.approx(100)
+    assert found.largest_shift == pytest.approx(0.1)
+    assert judge(judged(), changed(n23=1.7), rows=[0, 18, 20, 22]).holds(Limits())
+
+
 def test_flips_of_each_kind() -> None:
     found = judge(judged(), changed(n18=1.9, n21=1.8, n23=1.7, n25=1.9))
     assert found.new_false_calls == 1  # a held-back one, 1.8 -> 1.9

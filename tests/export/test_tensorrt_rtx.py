@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from onnx import ModelProto
 
 from kenpin.export.audit import audit
+from kenpin.export.equalise import equalise
+from kenpin.export.fallback import Recipe
 from kenpin.export.half import to_half
-from kenpin.export.onnx_model import ENCODER
+from kenpin.export.onnx_model import ENCODER, to_onnx
 from kenpin.export.placement import find_placement
 from kenpin.export.quantize import quantize
 from kenpin.export.rtx import build_with_rtx, has_rtx
 from kenpin.export.scheme import Scheme
+from kenpin.precision import Precision
+from kenpin.train.run import load_inspector
+from tests.export.conftest import waves
 
 
 @pytest.mark.parametrize("name", ["float_model", "int8_model", "pair_model", "half_model"])
@@ -31,6 +38,17 @@ def test_builds_with_convolutions_returned_to_float(
     mixed = to_half(mixed) if precision == "fp16" else mixed
     audit(mixed, floats=floats)
     built = build_with_rtx(mixed)
+    assert built.parsed, built.complaints
+    assert built.engine_bytes > 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_builds_equalised_with_the_head_stored_small(run: Path, precision: Precision) -> None:
+    """The real head: banks and components as int8, maps as fp16."""
+    even = equalise(to_onnx(load_inspector(run), side=64), waves(4, seed=0))
+    placement = find_placement(even)
+    recipe = Recipe(even, dict.fromkeys(placement.activations, 20.0), Scheme(precision))
+    built = build_with_rtx(recipe.make(placement))
     assert built.parsed, built.complaints
     assert built.engine_bytes > 0
 
