@@ -23,6 +23,11 @@ BATCH = 32
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
 LIGHT_WEIGHT = 1.0
+# What the maps weigh before drawn defects are asked, in the order of MAPS: the four of the encoder repeat each
+# other.
+USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, 0.5, 0.25, 0.5, 0.25)
+# The choice by drawn defects is believed by half, because real ones are others.
+TRUST = 0.5
 
 
 @torch.no_grad()
@@ -84,7 +89,7 @@ def update_head(
 
 
 def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
-    """Weights of the six maps that separate drawn defects best.
+    """Weights of the six maps: half of the way from the usual ones to those that separate drawn defects best.
 
     Combinations are tried; those near the best are averaged. Three rules hold whatever the drawn defects
     say, because those resemble the defects of training more than real ones do: every level keeps its bank or
@@ -107,7 +112,8 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
         fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
-    return torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
+    chosen = torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
+    return torch.lerp(torch.tensor(USUAL_WEIGHTS), chosen, TRUST)
 
 
 def _known(

@@ -91,6 +91,8 @@ class Trainer:
         self.photometry = Photometry.measure(self._first(SETTLE_PICTURES))
         objective = Objective(synchronise_norms(self.training.model))
         self.objective, self.optimizer = self.fabric.setup(objective, self.training.optimizer)
+        if self.training.scaling:
+            self.fabric.strategy.precision.load_state_dict(self.training.scaling)
 
     def run(self) -> None:
         """Train until the compute is spent, then set the batch norms to clean good pictures.
@@ -188,6 +190,7 @@ class Trainer:
             )
         self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=5.0, error_if_nonfinite=False)
         self.optimizer.step()
+        training.scaling = self.fabric.strategy.precision.state_dict()
         training.step += 1
         side = level.view_side(self.pictures.side, growth=self._growth())
         cost = training.model.encoder.multiply_adds(side, frozen=frozen)
@@ -200,7 +203,7 @@ class Trainer:
         while True:
             self.optimizer.zero_grad()
             try:
-                return self._accumulate(level, drawn.chunk(self.parts), weight.chunk(self.parts))
+                return self._accumulate(level, drawn.tensor_split(self.parts), weight.tensor_split(self.parts))
             except torch.OutOfMemoryError:
                 if world() > 1 or len(drawn) // (2 * self.parts) < LEAST_PICTURES:
                     raise TrainError(
@@ -216,16 +219,17 @@ class Trainer:
 
     def _accumulate(self, level: Level, drawn: tuple[Tensor, ...], weight: tuple[Tensor, ...]) -> float:
         mean = 0.0
-        for number, (some, weights) in enumerate(zip(drawn, weight, strict=True)):
+        shares = [len(some) / sum(map(len, drawn)) for some in drawn]
+        for number, (some, weights, share) in enumerate(zip(drawn, weight, shares, strict=True)):
             batch = self.pictures.batch(some).float() / 255
             scene = cut_scene(level, batch, self.photometry, growth=self._growth(), real=self.real)
             last = number == len(drawn) - 1
             with self.fabric.no_backward_sync(self.objective, enabled=not last):
                 loss, hard = self.objective(Task(level, scene, weights.to(batch.device)))
-                self.fabric.backward(loss / len(drawn))
+                self.fabric.backward(loss * share)
             everyone = gather(torch.stack([some.to(hard.device, torch.float32), hard.float()], 1)).cpu()
             self.importance.update(everyone[:, 0].long(), everyone[:, 1])
-            mean += (total(loss) / world()).item() / len(drawn)
+            mean += (total(loss) / world()).item() * share
         return mean
 
     def _growth(self) -> float:

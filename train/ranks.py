@@ -73,9 +73,11 @@ def joined_mean(values: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         values: Of this rank, any shape.
-        weights: The same shape, no gradient; all of them may be 0.
+        weights: The same shape, 0 or more, no gradient. Where all of them are 0, on every rank, so is the mean.
     """
-    return (values * weights).sum() / total(weights.sum()).clamp(min=1) * world()
+    whole = total(weights.sum())
+    # Not clamped at 1: weights need not be counts, and with fewer than 1 in all, that would be no mean.
+    return (values * weights).sum() / whole.where(whole > 0, 1) * world()
 
 
 class _AllGather(torch.autograd.Function):

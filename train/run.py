@@ -174,6 +174,7 @@ class RunFolder:
             "step": training.step,
             "spent": training.spent,
             "allotment": asdict(training.allotment) if training.allotment else None,
+            "scaling": training.scaling,
         }
         _save(tensors, self.root / "checkpoint.safetensors", {"progress": json.dumps(progress)})
 
@@ -201,6 +202,8 @@ class RunFolder:
         training.hardness = tensors.get("hardness")
         if progress["allotment"]:
             training.allotment = Allotment(**progress["allotment"])
+        # Checkpoints of before do not have it.
+        training.scaling = progress.get("scaling", {})
         kept = [m for m in self.metrics() if m.get("step", training.step + 1) <= training.step]
         text = "".join(json.dumps(m) + "\n" for m in kept)
         (self.root / "metrics.jsonl").write_text(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,7 @@ class Training:
         spent: Multiply-accumulates spent.
         hardness: Running loss of each picture (N,), NaN where not shown yet; None before the first step.
         allotment: What the probe found, once it has run.
+        scaling: State of the gradient scaler of fp16; empty in other precisions and before the first step.
         probing: Whether the probe is under way; a checkpoint has to wait until it is done.
     """
 
@@ -71,6 +73,7 @@ class Training:
     spent: float = 0.0
     hardness: Tensor | None = None
     allotment: Allotment | None = None
+    scaling: dict[str, Any] = field(default_factory=dict)
     probing: bool = False
 
     @classmethod

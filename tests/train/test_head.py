@@ -143,8 +143,9 @@ def test_weights_prefer_the_map_that_separates() -> None:
     good[:, MAPS.index("light")] = bad[:, MAPS.index("light")] = 0
     bad[:, MAPS.index("bank8"), 2, 2] += 1
     weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
-    assert weights["bank8"] == 1.0
-    assert weights["bank16"] < 0.8
+    # The one that separates would get 1, but the choice is believed by half only; usually a bank has 0.5.
+    assert weights["bank8"] == 0.75
+    assert weights["bank16"] < 0.65
     assert weights["light"] == 1.0
     assert max(weights["defect16"], weights["defect8"]) <= 0.5
 

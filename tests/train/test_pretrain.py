@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 
 from kenpin.errors import TrainError
 from kenpin.synthetic import draw_part
@@ -197,6 +198,22 @@ def test_resume_after_any_step_gives_the_same_loss_curve(
     assert interrupted(broken, pictures, fabric, stop_after=0) == expected
 
 
+def test_half_precision_goes_on_with_the_scale_of_its_gradients(pictures: torch.Tensor, tmp_path: Path) -> None:
+    def half() -> Fabric:
+        # So large a scale overflows at once, and later time and again; each time a step is left out.
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=3)
+        return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+    config = RunConfig(product="cap", data="", size=64, width=8, steps=30, batch=6, seed=3)
+    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
+    for folder in (whole, broken):
+        folder.create(config, {"pictures": []}, resume=False)
+    expected = interrupted(whole, pictures, half(), stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(broken, pictures, half(), stop_after=18)
+    assert interrupted(broken, pictures, half(), stop_after=0) == expected
+
+
 def test_a_device_without_memory_gets_the_batch_in_parts_and_says_so(
     pictures: torch.Tensor, fabric: Fabric
 ) -> None:
@@ -218,6 +235,26 @@ def test_a_device_without_memory_gets_the_batch_in_parts_and_says_so(
     assert set(sizes[6:]) == {6}
     assert "in 2 parts" in told[0]
     assert "in 4 parts" in told[1]
+
+
+def test_parts_of_a_batch_are_as_equal_as_can_be_and_count_by_their_pictures(
+    pictures: torch.Tensor, fabric: Fabric
+) -> None:
+    work = trainer(pictures, fabric, Schedule(2, 10, 0, replace(SMALL, start=0)))
+    work.parts, sizes = 4, []
+    bias = work.training.model.encoder.bn1.bias
+
+    def by_size(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(task.importance))
+        return sizes[-1] * bias.sum(), task.importance
+
+    work.objective.module.forward = by_size  # type: ignore[method-assign]
+    loss = work._backward(COARSE, torch.arange(10), torch.ones(10))
+    # A picture alone has no others to be like.
+    assert sizes == [3, 3, 2, 2]
+    assert bias.grad is not None
+    assert loss == 0
+    assert bias.grad[0] == pytest.approx((3 * 3 + 3 * 3 + 2 * 2 + 2 * 2) / 10)
 
 
 def test_half_precision_trains_too(pictures: torch.Tensor) -> None:

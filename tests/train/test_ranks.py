@@ -81,6 +81,10 @@ def test_gather_joins_rows_and_returns_the_gradients_of_all_losses(tmp_path: Pat
     on_two_ranks(gathers, tmp_path)
 
 
+def test_a_mean_is_that_of_the_joined_batch_whatever_its_weights_sum_to(tmp_path: Path) -> None:
+    on_two_ranks(mean_of_all_ranks, tmp_path)
+
+
 def gathers() -> None:
     assert ranks.world() == 2
     layouts_may_differ()
@@ -95,6 +99,22 @@ def gathers() -> None:
         for dtype in (torch.int64, torch.bool):
             assert torch.equal(ranks.gather(own(joined.to(dtype), lengths)), joined.to(dtype))
         assert ranks.gather(own(joined[:, 0], lengths)).shape == (sum(lengths),)
+
+
+def mean_of_all_ranks() -> None:
+    torch.manual_seed(0)
+    for lengths in ([4, 4], [2, 5], [0, 3], [1, 1]):
+        for weights in torch.rand(2, sum(lengths), dtype=torch.float64) * torch.tensor([[1.0], [0.01]]):
+            values = torch.randn(sum(lengths), dtype=torch.float64)
+            x = own(values, lengths).requires_grad_()
+            mean = ranks.joined_mean(x, own(weights, lengths))
+            mean.backward()  # type: ignore[no-untyped-call]
+            close(ranks.total(mean) / ranks.world(), (values * weights).sum() / weights.sum())
+            # DistributedDataParallel divides by the number of ranks.
+            close(x.grad, own(weights / weights.sum() * ranks.world(), lengths))
+    x = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    ranks.joined_mean(x, torch.zeros(3)).backward()  # type: ignore[no-untyped-call]
+    close(x.grad, torch.zeros_like(x))
 
 
 def layouts_may_differ() -> None:
