@@ -9,6 +9,8 @@ from pathlib import Path
 from kenpin.pictures import MANIFEST, Picture
 from kenpin.record import Origin
 
+_ENOUGH_MINUTES = 120
+
 
 def origin_of(pictures: Sequence[Picture]) -> Origin:
     """Lots, from the column `lot` of `manifest.csv`, and the time between the first and the last file.
@@ -20,6 +22,11 @@ def origin_of(pictures: Sequence[Picture]) -> Origin:
     times = [p.path.stat().st_mtime for p in pictures]
     named = {lots.get(p.path, "") for p in pictures}
     return Origin(lots=0 if "" in named else len(named), minutes=(max(times) - min(times)) / 60)
+
+
+def is_narrow(origin: Origin) -> bool:
+    """Whether all parts are of one lot, as far as is known, and of one time of day."""
+    return origin.lots <= 1 and origin.minutes < _ENOUGH_MINUTES
 
 
 def _lots(folders: set[Path]) -> dict[Path, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh
+from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.threshold import CONFIDENCE, parts_needed
 from kenpin.events import rfc3339
 from kenpin.record import CalibrationRecord
 
 _ENOUGH_GOOD_PARTS = 50
-_ENOUGH_MINUTES = 120
 _LISTED = 8
 
 
@@ -67,7 +67,7 @@ def more_parts_needed(record: CalibrationRecord) -> int:
 def _origin(record: CalibrationRecord) -> list[str]:
     """A bound holds for parts like those that were shown."""
     origin = record.origin
-    if origin is None or origin.lots > 1 or origin.minutes >= _ENOUGH_MINUTES:
+    if origin is None or not is_narrow(origin):
         return []
     lots = "1 lot, " if origin.lots else ""
     shown = f"{lots}{origin.minutes:.0f} minutes"

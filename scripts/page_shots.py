@@ -95,11 +95,11 @@ def walk(page: Page, server: Server, line: ShownLine) -> None:
     page.click("main button.primary")
     page.goto(f"{server.url}/calibrate")
     calibrate(page, line)
-    for place in ("line", "review", "what-if", "drift", "shift", "log"):
+    for place in ("line", "line/alarms", "review", "what-if", "drift", "shift", "log"):
         page.goto(f"{server.url}/{place}")
         if place == "line":
             line.bad(0.75)
-        shoot(page, place)
+        shoot(page, place.rpartition("/")[2])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from kenpin.calibration.web.login import login_page
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.web.pin_check import PinCheck
+from kenpin.calibration.web.pin_trail import PinTrail
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.roles import check_declared
 from kenpin.calibration.web.session import Sessions
@@ -90,7 +91,7 @@ def _site(folder: StationFolder, section: WebSection, station: str) -> Site:
         section=section,
         users=users,
         sessions=Sessions(database),
-        pins=PinCheck(users, Attempts()),
+        pins=PinCheck(users, Attempts(), PinTrail(folder)),
         languages=load_words(),
         templates=_templates(),
         menu=[p.MENU for p in _PAGES],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LONGEST_S = 60.0
-_FORGET_S = 900.0
+FORGET_S = 900.0
 _KEYS = 4096
 
 
@@ -75,6 +75,6 @@ class Attempts:
 
     def _forget(self, now_s: float) -> None:
         """Drop what is long ago, and the oldest where there are too many."""
-        old = [key for key, failures in self._failures.items() if now_s - failures.last_s > _FORGET_S]
+        old = [key for key, failures in self._failures.items() if now_s - failures.last_s > FORGET_S]
         for key in old or list(self._failures)[: max(0, len(self._failures) - _KEYS)]:
             del self._failures[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -12,10 +13,14 @@ from fastapi.responses import RedirectResponse, Response
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
-from kenpin.calibration.web.calibrate_limits import Assessment, assess, suggest
-from kenpin.calibration.web.calibrate_parts import Shown, newest_seq, read_shown
+from kenpin.calibration.web.calibrate_light import Light, light_against_sign_off
+from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
+from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
+from kenpin.calibration.web.calibrate_plot import step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, Start
+from kenpin.calibration.web.calibrate_shown import shown_for
 from kenpin.calibration.web.calibrate_sign import register_masters, sign
+from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -37,8 +42,13 @@ router = APIRouter()
 
 
 @router.post("/calibrate/begin", dependencies=needs(Role.TECHNICIAN))
-def begin(request: Request) -> Response:
-    """From here on no part is released, and the parts that come are good ones."""
+def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> Response:
+    """From here on no part is released, and the parts that come are good ones.
+
+    Args:
+        request: Who asks.
+        why: Why the light is meant to be another than that of the sign-off.
+    """
     folder, by = site_of(request).folder, visitor_of(request).name
     if _runs(request).read() is not None:
         raise Refused(409, "calibrate_going_on")
@@ -48,7 +58,8 @@ def begin(request: Request) -> Response:
     if not bundle or not precision:
         raise Refused(409, "calibrate_no_station")
     start = Start(by, bundle, cast(Precision, precision), newest_seq(folder.database))
-    audit.append(folder, audit.Entry("calibrating", by, "", "begun: no part is released"))
+    begun = "begun: no part is released" + _meant(light_against_sign_off(folder), why.strip())
+    audit.append(folder, audit.Entry("calibrating", by, "", begun, why.strip()))
     with _explained(folder):
         begin_calibrating(folder, by)
     _runs(request).begin(start)
@@ -110,13 +121,15 @@ def place(
     by: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
 ) -> Response:
     """Place T1 and T2, move one by an arrow, have both suggested, or accept them and go on to sign."""
-    run, _ = _going_on(request)
-    if run.step != "limits":
+    run, shown = _going_on(request)
+    if run.step != "limits" or not shown.good:
         raise Refused(409, "calibrate_other_step")
+    _check_light(shown.light, "light_held")
     if do == "suggest" or t1 is None or t2 is None:
         _runs(request).place(None, None)
         return _back()
-    t1, t2 = _moved(do, t1, t2, by)
+    meant = LimitField.beside(step_of(shown)).read_both((t1, t2), limits_of(run, shown))
+    t1, t2 = _moved(do, meant, by)
     if t1 > t2:
         raise Refused(422, "limits_order")
     _runs(request).place(t1, t2)
@@ -131,12 +144,13 @@ def sign_it(
     request: Request,
     signed: Annotated[Signature, Depends(signature)],
     keep: Annotated[str, Form(max_length=10)] = "",
+    lots: Annotated[int, Form(ge=0, le=MOST_LOTS)] = 0,
 ) -> Response:
     """Sign: the record is in force from the next part on."""
     run, shown = _going_on(request)
     placed = _may_be_signed(run, shown)
     folder = site_of(request).folder
-    sign(folder, run.start, shown, placed, signed)
+    sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
         register_masters(folder, shown.masters, signed)
     _end(request, folder)
@@ -151,24 +165,47 @@ def _going_on(request: Request) -> tuple[Run, Shown]:
     run = _runs(request).read()
     if run is None:
         raise Refused(409, "calibrate_none")
-    return run, read_shown(site_of(request).folder.database, run)
+    return run, shown_for(site_of(request).folder, run)
 
 
 def _may_be_signed(run: Run, shown: Shown) -> Assessment:
     """Never trusts what a browser showed: all is worked out again."""
     if not shown.good:
         raise Refused(409, "limits_few", least=LEAST_GOOD_PARTS)
-    suggested = suggest(shown)
-    t1 = suggested.t1 if run.t1 is None else run.t1
-    t2 = suggested.t2 if run.t2 is None else run.t2
-    found = assess(shown, t1, t2)
+    _check_light(shown.light, "light_held")
+    found = assess(shown, *limits_of(run, shown))
     if found.refusal:
-        raise Refused(409, found.refusal, least=LEAST_GOOD_PARTS, names=", ".join(found.passing))
+        names, learned = ", ".join(found.passing), len(shown.learned)
+        raise Refused(409, found.refusal, least=LEAST_GOOD_PARTS, names=names, n=learned)
     return found
 
 
-def _moved(do: str, t1: float, t2: float, by: float) -> tuple[float, float]:
+def _meant(light: Light | None, why: str) -> str:
+    """What the audit says of another light, which somebody has to mean."""
+    if light is None or not light.is_other:
+        return ""
+    if not why:
+        _check_light(light, "light_not_signed")
+    return f"; light {light.now:.0f}, signed for {light.low:.0f} to {light.high:.0f}, is meant"
+
+
+def _check_light(light: Light | None, key: str) -> None:
+    """Refuse in another light.
+
+    Args:
+        light: What is known of it.
+        key: Of the words that say so.
+
+    Raises:
+        Refused: 409.
+    """
+    if light is not None and light.is_other:
+        raise Refused(409, key, **light.rounded)
+
+
+def _moved(do: str, limits: tuple[float, float], by: float) -> tuple[float, float]:
     """T1 pushes T2 before it, and the other way round."""
+    t1, t2 = limits
     if do == "t1_down":
         return t1 - by, t2
     if do == "t1_up":

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.book import calibration_lock
@@ -21,6 +20,7 @@ from kenpin.calibration.fit import Basis
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import false_call_bound, parts_needed
+from kenpin.calibration.web.calibrate_shown import learned_from
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import KenpinError
 from kenpin.record import Bound, CalibrationRecord, station_records
@@ -101,7 +101,7 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
         return None
     record = records[-1]
     standing = next(r for r in records if r.rev == (record.fresh.of_rev if record.fresh else record.rev))
-    parts = _judged_by(folder.database, record)
+    parts = _judged_by(folder, record)
     answers = {r.newest.part_seq: r.label == "good" for r in reviewed_parts(folder) if r.label is not None}
     waiting = [part for part in parts if part.stopped and part.seq not in answers]
     good = [part for part in parts if not part.stopped or answers.get(part.seq)]
@@ -146,16 +146,16 @@ def _records(folder: StationFolder) -> list[CalibrationRecord]:
     return [record for record in station_records(folder) if record.bundle_sha256 == active]
 
 
-def _judged_by(database: Path, record: CalibrationRecord) -> list[FreshPart]:
-    """Parts in production; one whose picture was shown for the calibration is not fresh."""
+def _judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
+    """Parts in production; one whose picture was shown for the calibration or the training is not fresh."""
     sql = """SELECT seq, part_id, score, image_sha256, verdict FROM
         (SELECT * FROM part ORDER BY seq DESC LIMIT ?)
         WHERE threshold_rev = ? AND bundle_sha256 = ? AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq"""
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
         rows = connection.execute(sql, (_NEWEST, record.rev, record.bundle_sha256)).fetchall()
     known = {*record.good, *(record.fresh.scores if record.fresh else ())}
     parts = [FreshPart(*row) for row in rows]
-    shown = set(record.shown_sha256)
+    shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}
     return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]
 
 

@@ -16,6 +16,7 @@ from kenpin.calibration.threshold import (
     parts_needed,
 )
 from kenpin.calibration.web.calibrate_parts import Shown
+from kenpin.calibration.web.calibrate_run import Run
 from kenpin.record import Bound
 
 NEAR = 8
@@ -81,6 +82,15 @@ def suggest(shown: Shown) -> Thresholds:
     return choose_thresholds([*good.values()], [*masters.values()])
 
 
+def limits_of(run: Run, shown: Shown) -> tuple[float, float]:
+    """Where T1 and T2 stand: as placed by hand, else as suggested; there is at least one good part."""
+    suggested = suggest(shown)
+    return (
+        suggested.t1 if run.t1 is None else run.t1,
+        suggested.t2 if run.t2 is None else run.t2,
+    )
+
+
 def assess(shown: Shown, t1: float, t2: float) -> Assessment:
     """Work out what a position means, by the same functions as the signed record.
 
@@ -111,7 +121,7 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
         calls=calls,
         caught=caught_bound(len(caught), len(masters)) if masters else None,
         more=_more(calls if is_suggested else None),
-        refusal=_refusal(len(good), as_ng, passing),
+        refusal="limits_learned" if shown.learned else _refusal(len(good), as_ng, passing),
     )
 
 

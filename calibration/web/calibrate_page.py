@@ -13,13 +13,18 @@ from fastapi.responses import Response
 
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.web import calibrate_change, calibrate_view_page
 from kenpin.calibration.web.calibrate_camera import Bar, CameraReader
 from kenpin.calibration.web.calibrate_fresh import FreshCount, count_fresh
-from kenpin.calibration.web.calibrate_limits import assess, nearest, suggest
-from kenpin.calibration.web.calibrate_parts import Shown, read_shown
-from kenpin.calibration.web.calibrate_plot import draw_plot
+from kenpin.calibration.web.calibrate_light import light_against_sign_off
+from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
+from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
+from kenpin.calibration.web.calibrate_plot import draw_plot, step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Run, Runs
+from kenpin.calibration.web.calibrate_shown import shown_for
+from kenpin.calibration.web.form_token import form_token
+from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
@@ -57,14 +62,26 @@ def calibrate(request: Request, step: str = Query(default="", max_length=20)) ->
     """The step that the calibration has reached; without one the check of the camera, or the confirm run."""
     now = _moment(request)
     if now is not None:
-        return page(request, f"calibrate_{now.run.step}.html", _at_step(request, now))
+        template = "light" if _is_held(now) else now.run.step
+        return page(request, f"calibrate_{template}.html", _at_step(request, now))
     count, fault = _count(request)
     around = {"run": None, "step": "confirm" if _is_confirm(step, count) else "camera", "steps": STEPS}
     if around["step"] == "confirm":
         return page(request, "calibrate_confirm.html", {**around, **_fresh(request, count, fault)})
     note = read_calibrating(site_of(request).folder)
-    show = {**around, "bars": _bars(request), "note": note, "count": count}
+    light = light_against_sign_off(site_of(request).folder)
+    show = {**around, "bars": _bars(request), "note": note, "count": count, "light": light}
     return page(request, "calibrate_camera.html", show)
+
+
+@router.get("/calibrate/light", dependencies=needs(Role.VIEWER))
+def light(request: Request) -> Response:
+    """Whether the light lets anybody begin, or go on, as a part of the page."""
+    now = _moment(request)
+    if now is not None:
+        return part(request, "calibrate_light_panel.html", {"light": now.shown.light})
+    found = light_against_sign_off(site_of(request).folder)
+    return part(request, "calibrate_begin.html", {"light": found, "token": form_token(request)})
 
 
 @router.get("/calibrate/bars", dependencies=needs(Role.VIEWER))
@@ -90,8 +107,10 @@ def limits(
 ) -> Response:
     """What another position of T1 and T2 would mean, as a part of the page; nothing is changed."""
     now = _moment(request)
-    if now is None or now.run.step != "limits" or t1 > t2:
+    if now is None or now.run.step != "limits" or t1 > t2 or not now.shown.good:
         raise Refused(409, "calibrate_other_step")
+    field = LimitField.beside(step_of(now.shown))
+    t1, t2 = field.read_both((t1, t2), limits_of(now.run, now.shown))
     return part(request, "calibrate_limits_panel.html", _position(now, t1, t2))
 
 
@@ -119,9 +138,15 @@ def _moment(request: Request) -> Moment | None:
     if run is None:
         return None
     try:
-        return Moment(run, read_shown(site_of(request).folder.database, run))
+        return Moment(run, shown_for(site_of(request).folder, run))
     except StoreError:
         return Moment(run, Shown())  # the station has moved a damaged database aside
+
+
+def _is_held(now: Moment) -> bool:
+    """Whether thresholds would be moved in another light than that of the good parts."""
+    light = now.shown.light
+    return now.run.step in ("limits", "sign") and light is not None and light.is_other
 
 
 def _at_step(request: Request, now: Moment) -> dict[str, object]:
@@ -131,25 +156,27 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
         "steps": STEPS,
         "shown": now.shown,
         "wanted": {"good": WANTED_GOOD, "masters": WANTED_MASTERS, "least": LEAST_GOOD_PARTS},
+        "is_narrow": is_narrow(now.shown.origin),
+        "most_lots": MOST_LOTS,
     }
     if now.run.step == "masters":
         show |= {"next_name": _next_name(now), "registered": _registered(request)}
     if now.run.step in ("limits", "sign") and now.shown.good:
-        show |= _position(now, now.run.t1, now.run.t2)
+        show |= _position(now, *limits_of(now.run, now.shown))
     return show
 
 
-def _position(now: Moment, t1: float | None, t2: float | None) -> dict[str, object]:
-    suggested = suggest(now.shown)
-    t1, t2 = suggested.t1 if t1 is None else t1, suggested.t2 if t2 is None else t2
+def _position(now: Moment, t1: float, t2: float) -> dict[str, object]:
     found = assess(now.shown, t1, t2)
     cycle_s = now.shown.cycle_s
     in_review = found.stopped - found.as_ng
     return {
         "found": found,
         "plot": draw_plot(now.shown, t1, t2),
+        "field": LimitField.beside(step_of(now.shown)),
         "near": nearest(now.shown, t1, t2),
         "shown": now.shown,
+        "is_narrow": is_narrow(now.shown.origin),
         "good_in_review": in_review,
         "per_hour": 3600 / cycle_s * in_review / found.good if cycle_s else None,
         "minutes": ceil(found.more * cycle_s / 60) if cycle_s else None,
@@ -184,7 +211,9 @@ def _count(request: Request) -> tuple[FreshCount | None, str]:
 
 
 def _fresh(request: Request, count: FreshCount | None, fault: str) -> dict[str, object]:
-    return {"count": count, "fault": fault, "due": masters_due(site_of(request).folder, now_ms())}
+    folder = site_of(request).folder
+    due, light = masters_due(folder, now_ms()), light_against_sign_off(folder)
+    return {"count": count, "fault": fault, "due": due, "light": light}
 
 
 def _is_confirm(step: str, count: FreshCount | None) -> bool:

@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 
 from kenpin.calibration.scores import PictureScore
+from kenpin.calibration.web.calibrate_light import Light, light_against_parts, newest_light
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.record import Origin
 
+MOST_LOTS = 9  # more is not asked for
 MOST_GOOD = 3000  # who shows more has forgotten to go on
 NEWEST = 8
 _ENOUGH_TO_DOUBT = 8
 _FAR_OUT = 3.0  # quartile distances above the upper quartile (Tukey, Exploratory Data Analysis, 1977)
-_COLUMNS = "seq, part_id, ts_ms, score, image_ref, image_sha256"
+_COLUMNS = "seq, part_id, ts_ms, score, image_ref, image_sha256, score_coarse, score_mid, score_fine, light"
 _SCORED = "bundle_sha256 = ? AND cause = 'calibrating' AND score IS NOT NULL"
 
 
@@ -32,6 +36,10 @@ class ShownPart:
         score: Its score.
         image_ref: Its picture, below the folder of pictures; empty if none was kept.
         image_sha256: Of the picture; empty until it is written.
+        coarse: Its score at that level; `None` = not known.
+        mid: Its score at that level; `None` = not known.
+        fine: Its score at that level; `None` = not known.
+        light: Of its picture, 0 to 255; `None` = not known.
     """
 
     seq: int
@@ -40,6 +48,17 @@ class ShownPart:
     score: float
     image_ref: str
     image_sha256: str
+    coarse: float | None = None
+    mid: float | None = None
+    fine: float | None = None
+    light: float | None = None
+
+    def as_score(self, name: str, group: str) -> PictureScore:
+        """The part as the calibration takes it."""
+        levels = None
+        if self.coarse is not None and self.mid is not None and self.fine is not None:
+            levels = (self.coarse, self.mid, self.fine)
+        return PictureScore(name, self.score, group, self.image_sha256, levels)
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,9 @@ class Shown:
         left: Numbers of the parts that were left out.
         newest: Newest parts after the good ones that nobody has named yet, newest first.
         unscored: Number of pictures that could not be judged, by cause.
+        learned: Good parts whose pictures the model was trained on: their scores prove nothing.
+        lots: Of how many lots the good parts are, as the technician says; 0 = not known.
+        light: Of the newest part that is no master; `None` = not known.
     """
 
     good: Sequence[ShownPart] = ()
@@ -74,19 +96,30 @@ class Shown:
     left: Sequence[int] = ()
     newest: Sequence[ShownPart] = ()
     unscored: Mapping[str, int] = field(default_factory=dict)
+    learned: Sequence[ShownPart] = ()
+    lots: int = 0
+    light: Light | None = None
 
     @property
     def good_scores(self) -> tuple[PictureScore, ...]:
         """The good parts as the calibration takes them; the names are the numbers of the parts."""
-        return tuple(PictureScore(f"seq {p.seq}", p.score, p.part_id, p.image_sha256) for p in self.good)
+        return tuple(p.as_score(f"seq {p.seq}", p.part_id) for p in self.good)
 
     @property
     def master_scores(self) -> tuple[PictureScore, ...]:
         """The masters as the calibration takes them."""
-        return tuple(
-            PictureScore(f"{m.label.name} seq {m.part.seq}", m.part.score, m.label.name, m.part.image_sha256)
-            for m in self.masters
-        )
+        return tuple(m.part.as_score(f"{m.label.name} seq {m.part.seq}", m.label.name) for m in self.masters)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the good parts came from."""
+        times = [part.ts_ms for part in self.good] or [0]
+        return Origin(lots=self.lots, minutes=(max(times) - min(times)) / 60_000)
+
+    @property
+    def minutes(self) -> int:
+        """In how many minutes they were shown, begun ones counted."""
+        return max(1, ceil(self.origin.minutes))
 
     @property
     def cycle_s(self) -> float:
@@ -128,6 +161,8 @@ def read_shown(database: Path, run: Run) -> Shown:
         newest = [ShownPart(*row) for row in rows if row[0] not in labels][:NEWEST]
         unscored = dict(connection.execute(lost, (first, until)).fetchall())
     good = [part for part in shown if part.seq not in labels or labels[part.seq].kind == "good"]
+    unlike = [seq for seq, label in labels.items() if label.kind != "good"]
+    now = newest_light(database, after=first, but=unlike)
     return Shown(
         good,
         sorted((_named(ShownPart(*row), labels) for row in found if row), key=lambda m: m.part.score),
@@ -135,6 +170,7 @@ def read_shown(database: Path, run: Run) -> Shown:
         sorted(seq for seq, label in labels.items() if label.kind == "left"),
         newest,
         unscored,
+        light=light_against_parts(now, [part.light for part in good if part.light is not None]),
     )
 
 

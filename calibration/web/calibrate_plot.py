@@ -13,6 +13,7 @@ _TALLEST = 150.0
 _ROWS = 4
 _TICKS = 6
 _MARGIN = 0.06
+_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ def draw_plot(shown: Shown, t1: float, t2: float) -> Plot:
         t1: Where T1 stands.
         t2: Where T2 stands.
     """
-    scores = [part.score for part in shown.good] + [master.part.score for master in shown.masters]
-    span = (max(scores) - min(scores)) or max(abs(scores[0]), 1.0)
-    low, high = min(scores) - _MARGIN * span, max(scores) + 2 * _MARGIN * span
+    low, high = _scale(shown)
 
     def x_of(score: float) -> float:
         share = min(max((score - low) / (high - low), 0.0), 1.0)
@@ -64,8 +63,20 @@ def draw_plot(shown: Shown, t1: float, t2: float) -> Plot:
         [(x_of(s), s) for s in (low + k * (high - low) / (_TICKS - 1) for k in range(_TICKS))],
         x_of(t1),
         x_of(t2),
-        (high - low) / 200,
+        step_of(shown),
     )
+
+
+def step_of(shown: Shown) -> float:
+    """By how much an arrow moves a threshold; there is at least one good part."""
+    low, high = _scale(shown)
+    return (high - low) / _STEPS
+
+
+def _scale(shown: Shown) -> tuple[float, float]:
+    scores = [part.score for part in shown.good] + [master.part.score for master in shown.masters]
+    span = (max(scores) - min(scores)) or max(abs(scores[0]), 1.0)
+    return min(scores) - _MARGIN * span, max(scores) + 2 * _MARGIN * span
 
 
 def _bars(scores: Sequence[float], low: float, high: float) -> list[tuple[float, float, float, float]]:

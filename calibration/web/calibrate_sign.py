@@ -21,7 +21,7 @@ from kenpin.frame import read_picture
 from kenpin.masters import read_masters
 from kenpin.quality import measure
 from kenpin.quality_limits import QualityLimits, learn_limits
-from kenpin.record import CalibrationRecord, Origin
+from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 _PICTURES = 100  # are enough to learn the limits of light and focus from
@@ -55,7 +55,7 @@ def sign(
                 where=folder.active,
                 cure="give this calibration up and begin a new one",
             )
-        scores = ScoreSet(shown.good_scores, shown.master_scores, _quality(folder, shown.good), _origin(shown))
+        scores = ScoreSet(shown.good_scores, shown.master_scores, _quality(folder, shown.good), shown.origin)
         precision = start.precision
         record = record_fit(folder, scores, Basis(start.bundle_sha256, precision, signed.by, why))
         if (record.t1, record.t2) != (placed.t1, placed.t2):
@@ -84,11 +84,6 @@ def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], sign
 def _with_left_out(why: str, left: Sequence[int]) -> str:
     """Whoever reads the record must know which parts the technician did not count."""
     return f"{why} (left out: seq {', '.join(map(str, left))})" if left else why
-
-
-def _origin(shown: Shown) -> Origin:
-    times = [part.ts_ms for part in shown.good]
-    return Origin(lots=0, minutes=(max(times) - min(times)) / 60_000)
 
 
 def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:

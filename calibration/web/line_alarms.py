@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
 from kenpin.edge_runtime.alarm_standing import TO_ACK, AlarmState, Standing
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import StoreError
 
-_SHOWN = (*TO_ACK, AlarmState.ACKED, AlarmState.LATCH_ACKED)
+SHELVE_MIN = 30
+ACTIVE = (*TO_ACK, AlarmState.ACKED, AlarmState.LATCH_ACKED)
+LISTED = (*ACTIVE, AlarmState.SHELVED)
+
+Deed = Literal["ack", "reset", "shelve", "unshelve"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,25 @@ class ShownAlarm:
         """Whether nobody has acknowledged it yet."""
         return self.standing.state in TO_ACK
 
+    @property
+    def deeds(self) -> Sequence[Deed]:
+        """What can be done to it now."""
+        state = self.standing.state
+        if state is AlarmState.SHELVED:
+            return ("unshelve",)
+        first: Sequence[Deed] = ("ack",) if self.is_to_ack else ()
+        if state is AlarmState.LATCH_ACKED:
+            first = ("reset",)
+        may_shelve = self.standing.active and self.spec.max_shelve_min >= SHELVE_MIN
+        return (*first, "shelve") if may_shelve else first
 
-def active_alarms(database: Path) -> Sequence[ShownAlarm]:
-    """Alarms that are raised, acknowledged or latched; the most urgent first, then the newest.
+
+def shown_alarms(database: Path, states: Collection[AlarmState] = ACTIVE) -> Sequence[ShownAlarm]:
+    """Alarms in these states; the most urgent first, then the newest.
+
+    Args:
+        database: The station's database.
+        states: Default: raised, acknowledged or latched.
 
     Raises:
         StoreError: The database is missing or cannot be read.
@@ -47,7 +68,7 @@ def active_alarms(database: Path) -> Sequence[ShownAlarm]:
         except sqlite3.OperationalError:
             rows = {}  # a database from before there were alarms
     found = [ShownAlarm(spec, _standing(rows[spec.key])) for spec in CATALOGUE if spec.key in rows]
-    shown = [alarm for alarm in found if alarm.standing.state in _SHOWN]
+    shown = [alarm for alarm in found if alarm.standing.state in states]
     return sorted(shown, key=lambda a: (-a.spec.priority, not a.is_to_ack, -a.standing.raised_ms))
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from kenpin.calibration.web import alarm_page
+from kenpin.calibration.web.alarm_page import may_act
+from kenpin.calibration.web.form_token import form_token
+from kenpin.calibration.web.line_alarms import SHELVE_MIN
 from kenpin.calibration.web.line_parts import HOURS
 from kenpin.calibration.web.line_state import LineReader
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
+from kenpin.calibration.web.review_tabs import LIMIT
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.score_strip import draw_strip
 from kenpin.calibration.web.site import Page
-from kenpin.calibration.web.visitor import site_of
+from kenpin.calibration.web.visitor import site_of, visitor_of
 
 MENU = Page("line", "/line")
 router = APIRouter()
+router.routes.extend(alarm_page.router.routes)
 
 
 @router.get("/", dependencies=needs(Role.ANYONE))
@@ -56,4 +62,13 @@ def picture(request: Request) -> Response:
 def _shown(request: Request) -> dict[str, object]:
     reader: LineReader = request.app.state.line
     state = reader.read()
-    return {"line": state, "strip": draw_strip(state.parts), "hours": HOURS}
+    return {
+        "line": state,
+        "strip": draw_strip(state.parts),
+        "hours": HOURS,
+        "most_waiting": LIMIT,
+        "may": may_act(visitor_of(request)),
+        "token": form_token(request),
+        "minutes": SHELVE_MIN,
+        "back": MENU.path,
+    }

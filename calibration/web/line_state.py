@@ -9,9 +9,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.in_force import record_in_force
-from kenpin.calibration.web.line_alarms import ShownAlarm, active_alarms
+from kenpin.calibration.review import reviewed_parts
+from kenpin.calibration.web.line_alarms import ACTIVE, LISTED, ShownAlarm, shown_alarms
+from kenpin.calibration.web.line_held import Held, why_held
 from kenpin.calibration.web.line_parts import Counted, PartRow, count_parts, last_parts
+from kenpin.calibration.web.review_tabs import LIMIT
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
@@ -66,12 +70,14 @@ class Facts:
         check: The newest check of the masters; `None` = none.
         due: Why the masters must be shown, in words; empty = they need not.
         counted: Parts of the last hours.
+        waiting: How many parts wait on the review bench, `LIMIT` = that many or more.
     """
 
     record: CalibrationRecord | None = None
     check: Check | None = None
     due: str = ""
     counted: Counted = field(default_factory=Counted)
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,26 +86,32 @@ class LineState:
 
     Attributes:
         state: How the station is, as in its vitals; STOPPED where it gives no sign of life.
-        reason: Why it is not RUNNING, in words.
+        reason: Why it is not RUNNING, as the station says it.
+        held: Why no part is released; `None` = parts are, or nothing is known of it.
         model: What judges, product and version; empty = nothing.
         facts: What changes seldom.
         live: What stands beside the picture.
         parts: The last parts, newest first.
         alarms: What an operator has to act on.
+        shelved: How many alarms are set aside.
     """
 
     state: str
     reason: str
+    held: Held | None
     model: str
     facts: Facts
     live: Live
     parts: Sequence[PartRow]
     alarms: Sequence[ShownAlarm]
+    shelved: int
 
     @property
     def newest(self) -> PartRow | None:
-        """The last part; `None` while the station does not run: an old OK must not look like a new one."""
-        return self.parts[0] if self.parts and self.state not in ("STOPPED", "STARTING") else None
+        """The last part; `None` where nothing is to be said of it: an old OK must not look like a new one."""
+        if not self.parts or self.state in ("STOPPED", "STARTING"):
+            return None
+        return None if self.held is not None and self.parts[0].verdict == "OK" else self.parts[0]
 
 
 class LineReader:
@@ -116,13 +128,21 @@ class LineReader:
 
     def read(self) -> LineState:
         """How it is now."""
-        vitals = read_vitals(self._folder.run).get("station")
-        state, reason = _state(vitals)
-        model = vitals.texts.get("model", "") if vitals else ""
+        vitals, facts = _vitals(self._folder), self._slow()
         database = self._folder.database
-        parts = _or_none(lambda: last_parts(database))
-        alarms = _or_none(lambda: active_alarms(database))
-        return LineState(state, reason, model, self._slow(), self._live(), parts, alarms)
+        alarms = _or_none(lambda: shown_alarms(database, LISTED))
+        active = [alarm for alarm in alarms if alarm.standing.state in ACTIVE]
+        return LineState(
+            vitals.state,
+            vitals.reason,
+            why_held(self._folder, vitals, facts.record, facts.due),
+            vitals.texts.get("model", ""),
+            facts,
+            self._live(),
+            _or_none(lambda: last_parts(database)),
+            active,
+            len(alarms) - len(active),
+        )
 
     def _slow(self) -> Facts:
         """Looked at now and then: of this process, one fiftieth of the time; the processor is the line's."""
@@ -140,11 +160,12 @@ class LineReader:
             return Live()
 
 
-def _state(vitals: Vitals | None) -> tuple[str, str]:
+def _vitals(folder: StationFolder) -> Vitals:
+    """What the station told last; STOPPED where it is silent, whatever it said before."""
+    told = read_vitals(folder.run).get("station") or Vitals(role="station", pid=0, state="STOPPED")
     # Below zero: written before the last boot.
-    if vitals is None or not 0 <= vitals.age_s < STALE_S:
-        return "STOPPED", ""
-    return vitals.state, vitals.reason
+    is_silent = not 0 <= told.age_s < STALE_S
+    return told.model_copy(update={"state": "STOPPED", "reason": ""}) if is_silent else told
 
 
 def _facts(folder: StationFolder) -> Facts:
@@ -154,9 +175,14 @@ def _facts(folder: StationFolder) -> Facts:
     except KenpinError as error:
         return Facts(due=error.what)
     try:
-        return Facts(record, check, due, count_parts(folder.database))
+        return Facts(record, check, due, count_parts(folder.database), _waiting(folder))
     except StoreError:
         return Facts(record, check, due)
+
+
+def _waiting(folder: StationFolder) -> int:
+    answered = {reviewed.newest.part_seq for reviewed in reviewed_parts(folder)}
+    return len(waiting_parts(folder, answered, limit=LIMIT))
 
 
 def _or_none(read: Callable[[], Sequence[T]]) -> Sequence[T]:

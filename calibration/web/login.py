@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from kenpin import audit
 from kenpin.calibration.web.page import LANGUAGE_COOKIE, page, set_cookie
+from kenpin.calibration.web.pin_trail import WHAT
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -35,6 +37,7 @@ def log_in(request: Request, name: Text = "", pin: Text = "", back: Text = "/") 
         site.pins.check(name, pin, address=address_of(request))
     except Refused as refused:
         return login_page(request, refused=refused, back=back, name=name)
+    audit.append(site.folder, audit.Entry(WHAT, name, "", "logged in", f"from {address_of(request)}"))
     response = RedirectResponse(_own_path(back), status_code=303)
     set_cookie(response, SESSION_COOKIE, site.sessions.start(name))
     return response
@@ -43,7 +46,10 @@ def log_in(request: Request, name: Text = "", pin: Text = "", back: Text = "/") 
 @router.post("/logout", dependencies=needs(Role.ANYONE))
 def log_out(request: Request) -> Response:
     """End the session."""
-    site_of(request).sessions.end(visitor_of(request).session_id)
+    site, visitor = site_of(request), visitor_of(request)
+    site.sessions.end(visitor.session_id)
+    if visitor.name:
+        audit.append(site.folder, audit.Entry(WHAT, visitor.name, "logged in", "logged out"))
     return RedirectResponse("/", status_code=303)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 
 import uvicorn
@@ -13,6 +14,7 @@ from kenpin.config import WebSection
 from kenpin.errors import ConfigError
 
 _M_MMAP_THRESHOLD = -3
+_NICENESS = 10
 
 
 def serve(app: FastAPI, section: WebSection) -> None:
@@ -52,6 +54,7 @@ def serve(app: FastAPI, section: WebSection) -> None:
         ) from None
     _give_memory_back()
     with _listening(section) as listener:
+        _step_back()
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -63,6 +66,11 @@ def _give_memory_back() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def _step_back() -> None:
+    """Give way to the station, also where no systemd weighs the two against each other."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _listening(section: WebSection) -> socket.socket:

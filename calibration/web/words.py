@@ -45,7 +45,10 @@ class Words:
 
     def score(self, value: float) -> str:
         """A score, to four digits that matter: scores have no scale of their own."""
-        text = f"{value:#.4g}".rstrip(".")
+        return self.typed(f"{value:#.4g}".rstrip("."))
+
+    def typed(self, text: str) -> str:
+        """A number as it stands in a form, with the point of the language."""
         return text.replace(".", _POINTS[self.language])
 
     def time(self, ts_ms: int, *, seconds: bool = True) -> str:

@@ -66,11 +66,13 @@
       refresh();
     }
     function number(name) { return parseFloat(field("plot").getAttribute("data-" + name)); }
+    /* No finer than the field shows; what somebody types is taken as it is. */
+    function snapped(score) { return parseFloat(score.toFixed(number("digits"))); }
     function scoreAt(event) {
       var box = field("plot").getBoundingClientRect(), low = number("low"), high = number("high"), step = number("step");
       var scale = Math.min(box.width / 800, box.height / 304), left = box.left + (box.width - 800 * scale) / 2;
       var share = Math.min(Math.max(((pointOf(event).clientX - left) / scale - 40) / 730, 0), 1);
-      return Math.round((low + share * (high - low)) / step) * step;
+      return snapped(Math.round((low + share * (high - low)) / step) * step);
     }
     function slide(name) {
       var group = field("plot").querySelector("[data-handle=" + name + "]"), line = group.querySelector("line");
@@ -111,12 +113,12 @@
       var button = event.target, name = button.getAttribute && button.getAttribute("data-move");
       if (!name) { return; }
       event.preventDefault();
-      set(name, value(name) + number("step") * parseFloat(button.getAttribute("data-by")));
+      set(name, snapped(value(name) + number("step") * parseFloat(button.getAttribute("data-by"))));
     });
     document.addEventListener("keydown", function (event) {
       var name = event.shiftKey ? "t2" : "t1", by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (event.target.tagName === "INPUT" || event.ctrlKey || event.altKey || event.metaKey) { return; }
-      if (by) { event.preventDefault(); set(name, value(name) + by * number("step")); }
+      if (by) { event.preventDefault(); set(name, snapped(value(name) + by * number("step"))); }
       if (event.key === "s" || event.key === "S") { form.querySelector("[data-suggest]").click(); }
     });
   }

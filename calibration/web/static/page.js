@@ -27,12 +27,28 @@
     load();
   }
 
-  /* An old verdict must not look like a new one: when the page is not answered, it says so. */
+  /* An old verdict must not look like a new one: when the page is not answered, it says so.
+     What is pressed or has the focus may be made anew meanwhile; by its id it is known to be the same. */
   function panel(place) {
-    var url = place.getAttribute("data-panel");
+    var url = place.getAttribute("data-panel"), pressed = "", isNew = false;
     function next() { window.setTimeout(load, PANEL_MS); }
+    function show(html) {
+      var focused = document.activeElement && document.activeElement.id;
+      place.innerHTML = html;
+      isNew = true;
+      if (focused && document.getElementById(focused)) { document.getElementById(focused).focus(); }
+    }
+    function idOf(node) {
+      while (node && node !== place && !node.id) { node = node.parentNode; }
+      return node && node !== place ? node.id : "";
+    }
+    place.addEventListener("mousedown", function (event) { pressed = idOf(event.target); isNew = false; });
+    place.addEventListener("mouseup", function (event) {
+      if (pressed && isNew && idOf(event.target) === pressed) { document.getElementById(pressed).click(); }
+      pressed = "";
+    });
     function load() {
-      ask(url, function (html) { place.innerHTML = html; next(); }, function () {
+      ask(url, function (html) { show(html); next(); }, function () {
         place.innerHTML = "";
         var lost = document.createElement("div");
         lost.className = "lost";

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kenpin.calibration.web.attempts import LONGEST_S, Attempts
+from kenpin import audit
+from kenpin.calibration.web.attempts import FORGET_S, LONGEST_S, Attempts
 from kenpin.calibration.web.pin_check import PinCheck
+from kenpin.calibration.web.pin_trail import PinTrail
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.users import User
+from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
 
 
 class Clock:
@@ -46,8 +51,13 @@ def users(clock: Clock) -> CountingUsers:
 
 
 @pytest.fixture
-def pins(users: CountingUsers, clock: Clock) -> PinCheck:
-    return PinCheck(users, Attempts(clock))  # type: ignore[arg-type]
+def folder(tmp_path: Path) -> StationFolder:
+    return StationFolder(tmp_path)
+
+
+@pytest.fixture
+def pins(users: CountingUsers, clock: Clock, folder: StationFolder) -> PinCheck:
+    return PinCheck(users, Attempts(clock), PinTrail(folder, clock))  # type: ignore[arg-type]
 
 
 def refused(pins: PinCheck, pin: str = "wrong", *, name: str = "sato", address: str = "10.0.0.9") -> Refused:
@@ -150,3 +160,55 @@ def test_what_is_remembered_is_bounded(clock: Clock) -> None:
     clock.now_s += 3600
     attempts.take(["address x"])
     assert len(attempts._failures) == 1
+
+
+def audited(folder: StationFolder) -> list[tuple[str, str, str]]:
+    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    return [(row["by"], row["new"], row["why"]) for row in rows if row["what"] == "login"]
+
+
+def test_the_first_wrong_pin_and_the_limit_stand_in_the_audit(
+    pins: PinCheck, clock: Clock, folder: StationFolder
+) -> None:
+    refused(pins)
+    clock.now_s += LONGEST_S
+    refused(pins)
+    refused(pins)  # too early
+    clock.now_s += LONGEST_S
+    refused(pins, name="274913")  # what somebody types as a name may be a PIN
+    assert audited(folder) == [
+        ("sato", "wrong PIN: 1", "from 10.0.0.9"),
+        ("sato", "wrong PIN: 2", "from 10.0.0.9"),
+        ("sato", "wrong PIN: 2; limit reached, refused as too early: 1", "from 10.0.0.9"),
+        ("unknown name", "wrong PIN: 1", "from 10.0.0.9"),
+    ]
+
+
+def test_two_thousand_tries_are_a_few_rows_that_say_how_many(
+    pins: PinCheck, clock: Clock, folder: StationFolder
+) -> None:
+    for _ in range(2_000):
+        refused(pins)
+        clock.now_s += 0.1
+    clock.now_s += LONGEST_S
+    pins.check("sato", "right", address="10.0.0.9")
+    rows = audited(folder)
+    assert len(rows) <= 14
+    wrong, early = (int(part.rpartition(" ")[2]) for part in rows[-1][1].split(";"))
+    assert wrong + early == 2_000
+
+
+def test_tries_that_were_long_ago_are_told_before_new_ones(
+    pins: PinCheck, clock: Clock, folder: StationFolder
+) -> None:
+    for _ in range(3):
+        refused(pins)
+        clock.now_s += LONGEST_S
+    clock.now_s += FORGET_S
+    refused(pins)
+    assert [new for _, new, _ in audited(folder)] == [f"wrong PIN: {n}" for n in (1, 2, 3, 1)]
+
+
+def test_a_right_pin_alone_is_no_row(pins: PinCheck, folder: StationFolder) -> None:
+    pins.check("sato", "right", address="10.0.0.9")
+    assert not audit.audit_file(folder).exists()

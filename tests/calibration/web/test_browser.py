@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +14,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from kenpin import audit
 from kenpin.calibration.web.app import _PAGES
+from kenpin.calibration.web.line_alarms import shown_alarms
 from kenpin.calibration.web.users import Users
 from kenpin.calibration.web.words import load_words
+from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import Made, inspect
 from tests.calibration.web.page_station import (
     PANEL,
     PEOPLE,
@@ -38,7 +42,15 @@ URGENT = {
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> Iterator[Running]:
+def told() -> dict[str, Any]:
+    """What the station tells besides the usual."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, users_file: Path, told: dict[str, Any]
+) -> Iterator[Running]:
     """The page of a station that gives signs of life; one for all tests, as each process takes seconds."""
     folder = StationFolder(tmp_path_factory.mktemp("browsed"))
     folder.create()
@@ -48,7 +60,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> Itera
 
     def live() -> None:
         while not stopping.is_set():
-            show_live(folder)
+            show_live(folder, **told)
             stopping.wait(1)
 
     living = threading.Thread(target=live)
@@ -134,10 +146,68 @@ def test_every_page_fits_the_panel_in_every_language(page: Page, server: Server,
     log_in(page, server, "sato")
     for language in LANGUAGES:
         choose(page, language)
-        for path in (*(module.MENU.path for module in _PAGES), "/login", "/nowhere"):
+        for path in (*(module.MENU.path for module in _PAGES), "/line/alarms", "/login", "/nowhere"):
             page.goto(server.url + path)
             assert fits(page), (path, language)
             assert smallest_target(page) >= 48, (path, language)
+
+
+def test_all_that_can_be_said_at_once_fits_in_every_language(
+    page: Page, server: Server, folder: StationFolder, told: dict[str, Any]
+) -> None:
+    """Nothing is released, parts wait, and every alarm there is."""
+    inspect(folder, [Made(0.4)] * 3)
+    raise_alarms(folder, {alarm.key: "UNACK" for alarm in CATALOGUE})
+    told |= {"state": "FAULT", "reason": "the camera is set otherwise: " * 9, "numbers": {"ready": 0}}
+    show_live(folder, **told)
+    log_in(page, server, "sato")
+    for language in LANGUAGES:
+        choose(page, language)
+        page.goto(f"{server.url}/line/alarms")
+        assert fits(page), language
+        assert smallest_target(page) >= 48, language
+        for verdict in ("NG", "NO_DECISION"):
+            add_parts(folder, [verdict])
+            page.goto(f"{server.url}/line")
+            expect(page.locator("#held")).to_be_visible()
+            expect(page.locator("#waiting")).to_be_visible()
+            assert fits(page), (language, verdict)
+            assert font_size(page, "#verdict b") >= 46
+            assert page.evaluate("document.querySelector('.why').getBoundingClientRect().bottom") <= 790
+    told.clear()
+    show_live(folder)
+
+
+def test_an_alarm_is_acknowledged_while_the_panel_renews_itself(
+    page: Page, server: Server, folder: StationFolder
+) -> None:
+    raise_alarms(folder, {"camera_lost": "UNACK"})
+    log_in(page, server, "sato")
+    button = page.get_by_role("button", name="Acknowledge")
+    box = button.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    for _ in range(3):  # what comes meanwhile does not take the button away from under the finger
+        add_parts(folder, ["NG"])
+        with page.expect_response("**/line/panel"):
+            pass
+    page.mouse.up()
+    expect(page.get_by_text("✓ sato")).to_be_visible()
+    assert shown_alarms(folder.database)[0].standing.acked_by == "sato"
+
+
+def test_the_focus_stays_where_it_was_while_the_panel_renews_itself(
+    page: Page, server: Server, folder: StationFolder
+) -> None:
+    raise_alarms(folder, {"camera_lost": "UNACK"})
+    log_in(page, server, "sato")
+    page.get_by_role("button", name="Acknowledge").focus()
+    add_parts(folder, ["NG"])
+    expect(page.locator("#verdict")).to_have_class("verdict NG")
+    assert page.evaluate("document.activeElement.id") == "ack-camera_lost-0"
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("✓ sato")).to_be_visible()
 
 
 def test_a_verdict_is_whole_and_large_in_every_language(
@@ -234,6 +304,15 @@ def test_everything_works_without_javascript(chromium: Browser, server: Server, 
         log_in(page, server, name)
         expect(page.get_by_role("button", name=f"{name}: log out")).to_be_visible()
         page.get_by_role("button", name=f"{name}: log out").click()
+    raise_alarms(folder, {"camera_lost": "UNACK"})
+    log_in(page, server, "sato")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("✓ sato")).to_be_visible()
+    page.get_by_role("link", name="All alarms: 1").click()
+    page.get_by_role("button", name="Set aside 30 min").click()
+    page.get_by_role("button", name="Bring back").click()
+    raise_alarms(folder, {})
+    page.goto(f"{server.url}/line")
     page.click("button[value=ja]")
     expect(page.get_by_role("link", name="履歴")).to_be_visible()
     page.click("button[value=en]")

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.bench import part_of
@@ -17,7 +18,9 @@ from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.review import Label, keep_answer
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.web import calibrate_fresh
+from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
+from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
@@ -86,6 +89,20 @@ def test_enough_fresh_parts_confirm(
     assert (confirmed.false_calls.seen, confirmed.false_calls.of) == (0, 299)
     assert confirm_when_due(station) is None
     assert counted(station).record.state == "CONFIRMED"
+
+
+def test_a_part_whose_picture_was_trained_on_is_not_fresh(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge(record, ["OK"] * 3)
+    with closing(open_database(station.database)) as connection:
+        connection.execute("UPDATE part SET image_sha256 = ? WHERE seq = 1002", ("ab" * 32,))
+    assert counted(station).parts == 53
+    monkeypatch.setattr(calibrate_fresh, "learned_from", lambda *_: frozenset({"ab" * 32}))
+    assert counted(station).parts == 52
 
 
 def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
@@ -186,6 +203,15 @@ def test_the_page_watches_by_itself(
         stopping.wait(0.05)
     stopping.set()
     thread.join()
+
+
+def test_the_page_begins_to_watch_as_it_is_served(station: StationFolder) -> None:
+    def watchers() -> int:
+        return sum(thread.name == "fresh parts" for thread in threading.enumerate())
+
+    with TestClient(create_app(station, WebSection(), station="L2-03")):
+        assert watchers() == 1
+    assert watchers() == 0
 
 
 def test_what_cannot_be_read_is_said_once(

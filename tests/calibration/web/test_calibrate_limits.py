@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kenpin.bundle import open_bundle
+from kenpin.bundle import install_bundle, open_bundle
 from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.web import calibrate_parts
 from kenpin.calibration.web.calibrate_camera import Measured, bars
@@ -19,6 +19,7 @@ from kenpin.calibration.web.calibrate_limits import assess, nearest, suggest
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_plot import BOTTOM, LEFT, RIGHT, draw_plot
 from kenpin.calibration.web.calibrate_run import Label, Run, Start
+from kenpin.calibration.web.calibrate_shown import learned_from
 from kenpin.calibration.web.calibrate_sign import sign
 from kenpin.calibration.web.signature import Signature
 from kenpin.edge_runtime.database import open_database
@@ -78,6 +79,21 @@ def test_only_above_all_good_parts_a_hand_keeps_the_proof(t1: float, *, is_prove
     found = assess(shown(GOOD, MASTERS), t1, 20.0)
     assert (found.calls is not None) is is_proved
     assert found.more == 299
+
+
+def test_pictures_that_were_trained_on_are_refused_at_every_position() -> None:
+    seen = shown(GOOD, MASTERS)
+    known = replace(seen, learned=seen.good[:1])
+    assert assess(known, *_place(known)).refusal == assess(known, 21.5, 25.0).refusal == "limits_learned"
+
+
+def test_a_bundle_says_what_it_was_trained_on(
+    station: StationFolder, make_bundle: Callable[..., Path], trusted: Path
+) -> None:
+    bundle = open_bundle(make_bundle("2", learned_from=("ab" * 32,)), [PublicKey.load(trusted)])
+    installed = install_bundle(bundle, station.bundles)
+    assert learned_from(station, installed.name) == {"ab" * 32}
+    assert learned_from(station, "0" * 64) == frozenset()
 
 
 def test_without_masters_nothing_is_known_of_escapes() -> None:

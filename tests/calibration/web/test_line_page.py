@@ -5,15 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from kenpin.calibration.web.line_alarms import active_alarms
+from kenpin.calibrating import begin_calibrating
+from kenpin.calibration.bench import part_of
+from kenpin.calibration.review import keep_answer
+from kenpin.calibration.web.line_alarms import shown_alarms
 from kenpin.calibration.web.line_parts import count_parts, last_parts
 from kenpin.calibration.web.score_strip import HEIGHT, WIDTH, draw_strip
+from kenpin.calibration.web.shift_run import ShiftRun, ShiftRuns
 from kenpin.edge_runtime.database import open_database
 from kenpin.errors import StoreError
+from kenpin.hold import hold
 from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import Made, add_masters, calibrate, inspect
 from tests.calibration.web.page_station import Visit, add_parts, raise_alarms, show_live
 
 
@@ -125,7 +132,7 @@ def test_the_most_urgent_alarm_comes_first_and_settled_ones_are_not_shown(folder
         "score_drift": "SHELVED",
     }
     raise_alarms(folder, states)
-    keys = [alarm.spec.key for alarm in active_alarms(folder.database)]
+    keys = [alarm.spec.key for alarm in shown_alarms(folder.database)]
     assert keys == ["engine_integrity", "camera_lost", "ng_rate", "disk_low"]
 
 
@@ -135,21 +142,78 @@ def test_alarms_are_told_with_what_to_do(visit: Callable[..., Visit], folder: St
     text = visit().get("/line/panel").text
     assert "A camera delivers no pictures" in text
     assert "Check the camera&#39;s cable and power" in text
-    assert "and 1 more" in text
+    assert "All alarms: 3" in text
     assert "カメラのケーブルと電源を確認" in visit(language="ja").get("/line/panel").text
+
+
+@pytest.mark.parametrize(
+    ("live", "said", "path"),
+    [
+        ({"state": "FAULT", "numbers": {"ready": 0}}, "No part is released: the station is not ready", ""),
+        ({"state": "DEGRADED", "numbers": {"ready": 0}}, "No part is released: the station is not ready", ""),
+        ({"state": "PAUSED", "numbers": {"ready": 0}}, "Paused by abe: no part is released", ""),
+        ({"state": "CALIBRATING", "numbers": {"ready": 0}}, "abe calibrates this station", "/calibrate"),
+        ({"state": "RUNNING", "numbers": {"ready": 1}}, "", ""),
+    ],
+)
+def test_why_nothing_is_released_stands_there_in_words(
+    browser: Visit, folder: StationFolder, live: dict[str, Any], said: str, path: str
+) -> None:
+    calibrate(folder)
+    add_parts(folder, ["OK"])
+    begin_calibrating(folder, "abe")
+    hold(folder.paused, "abe")
+    show_live(folder, **live)
+    text = browser.get("/line/panel").text
+    assert ('id="held"' in text) == bool(said)
+    assert said in text
+    assert f'id="held" href="{path}"' in text if path else 'id="held" href' not in text
+    # An OK from before is not shown beside it.
+    assert ('class="verdict OK"' in text) == (not said)
+
+
+def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    show_live(folder, state="FAULT", numbers={"ready": 0})
+    assert "hat noch keine Schwellen" in visit(language="de").get("/line").text
+    calibrate(folder)
+    add_masters(folder)
+    text = visit(language="de").get("/line").text
+    assert "Schichtprüfung fällig: bis dahin wird kein Teil freigegeben" in text
+    assert 'id="held" href="/shift"' in text
+    assert "masters were never shown: M-01, M-02" in text
+    begin_calibrating(folder, "sato")
+    ShiftRuns(folder.root / "page.db").begin(ShiftRun("sato", 0, 0, ""))
+    show_live(folder, state="CALIBRATING", numbers={"ready": 0})
+    assert "Schichtprüfung durch sato" in visit(language="de").get("/line").text
+
+
+def test_what_waits_on_the_review_bench_is_told_with_a_link(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    assert 'id="waiting"' not in visit().get("/line").text
+    seqs = inspect(folder, [Made(0.4), Made(0.9), Made(0.2), Made(0.5)])
+    assert 'id="waiting" href="/review">Review bench: 3 waiting</a>' in visit().get("/line").text
+    part = part_of(folder, seqs[0])
+    assert part is not None
+    keep_answer(folder, part, "good", name="sato", is_master=False)
+    assert "Review bench: 2 waiting" in visit().get("/line").text
+    inspect(folder, [Made(0.4)] * 60)
+    assert "Review bench: 50+ waiting" in visit().get("/line").text
 
 
 def test_a_damaged_alarm_hides_no_other(folder: StationFolder) -> None:
     raise_alarms(folder, {"camera_lost": "UNACK"})
     with closing(open_database(folder.database)) as connection:
         connection.execute("INSERT INTO alarm VALUES ('disk_low', '{'), ('unknown', '{}')")
-    assert [alarm.spec.key for alarm in active_alarms(folder.database)] == ["camera_lost"]
+    assert [alarm.spec.key for alarm in shown_alarms(folder.database)] == ["camera_lost"]
 
 
 def test_a_database_without_alarms_has_none(folder: StationFolder) -> None:
     with closing(open_database(folder.database)) as connection:
         connection.execute("DROP TABLE alarm")
-    assert active_alarms(folder.database) == []
+    assert shown_alarms(folder.database) == []
 
 
 def test_scores_are_drawn_between_the_edges_and_in_order(folder: StationFolder) -> None:

@@ -60,6 +60,33 @@ def test_the_hourly_signs_of_life_are_left_out(folder: StationFolder) -> None:
     assert [row.what for row in read_log(folder).rows] == ["masters"]
 
 
+def test_who_logged_in_and_out_and_who_did_not_get_in(
+    people: StationFolder, visit: Callable[..., Visit]
+) -> None:
+    browser = visit()
+    browser.submit("/logout")  # of nobody
+    browser.log_in("abe", "wrong-pin")
+    browser.log_in("sato")
+    browser.submit("/logout")
+    rows = [(row.who, row.what, row.now) for row in read_log(people).rows]
+    assert rows == [
+        ("sato", "login", "logged out"),
+        ("sato", "login", "logged in"),
+        ("abe", "login", "wrong PIN: 1"),
+    ]
+    assert "ログイン" in visit(language="ja").get("/log").text
+
+
+def test_who_cannot_be_written_down_is_not_logged_in(
+    people: StationFolder, visit: Callable[..., Visit]
+) -> None:
+    note(people)
+    people.key.unlink()
+    browser = visit()
+    assert browser.log_in("sato").status_code == 503
+    assert browser.submit("/calibrate/begin").status_code == 401
+
+
 @pytest.mark.parametrize("damaged", ["audit", "records"])
 def test_a_log_that_was_altered_says_so_and_shows_the_rest(
     visit: Callable[..., Visit], folder: StationFolder, damaged: str

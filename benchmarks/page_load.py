@@ -1,0 +1,154 @@
+"""What a loaded page costs the station beside it: make bench-page.
+
+A station judges 1080p frames at a steady rate, as all of its processes, with the page as one more. By turns the
+page is left alone, and asked 50 times a second while hundreds of connections drip bytes. Then the first page in
+Chromium: time, bytes, and whom it asks. Ends with 1 if that is more than 60 kB, or another host is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import numpy as np
+from playwright.sync_api import Response, sync_playwright
+
+from benchmarks.rig import Rig
+from kenpin.edge_runtime.database import connect_to_read
+from kenpin.station_folder import StationFolder
+from tests.calibration.web.page_station import PANEL, Server
+from tests.edge_runtime.conftest import Workshop
+
+RATE, DRIPS = 50, 300
+_MOST_KB = 60
+_WARM_S = 5.0
+_SOURCE = 'url = "synthetic:board?rate={rate}&defects=0&width=1920&height=1080"'
+
+
+@dataclass
+class Found:
+    """What was measured; a list has one value per round.
+
+    Attributes:
+        quiet: p50 and p99 of exposure to verdict, ms, with nobody at the page.
+        loaded: The same under load.
+        rss_mb: Resident memory of the page: when started, and after each round.
+        crowds: What became of the requests.
+        first: The first page in Chromium.
+        load: Load averages of the machine, before each arm.
+    """
+
+    quiet: list[tuple[float, float]] = field(default_factory=list)
+    loaded: list[tuple[float, float]] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
+    crowds: list[dict[str, float]] = field(default_factory=list)
+    first: dict[str, Any] = field(default_factory=dict)
+    load: list[float] = field(default_factory=list)
+
+
+@click.command()
+@click.option("--rounds", default=5, help="So often each arm.")
+@click.option("--seconds", default=20.0, help="Of each arm.")
+@click.option("--rate", default=5.0, help="Parts per second.")
+def main(rounds: int, seconds: float, rate: float) -> None:
+    """Print one JSON document."""
+    with tempfile.TemporaryDirectory(prefix="kenpin-page-") as root:
+        found = measure(Path(root), rounds=rounds, seconds=seconds, rate=rate)
+    print(json.dumps(told(found), indent=1))
+    sys.exit(found.first["hosts"] != ["127.0.0.1"] or found.first["kb"] > _MOST_KB)
+
+
+def measure(root: Path, *, rounds: int, seconds: float, rate: float) -> Found:
+    """Start station and page, and load the page every other time.
+
+    Args:
+        root: An empty folder.
+        rounds: So often each arm.
+        seconds: Of each arm.
+        rate: Parts per second.
+    """
+    workshop = Workshop(root)
+    workshop.calibrate(workshop.install(), t1=1000.0, t2=2000.0)
+    source = _SOURCE.format(rate=rate)
+    rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=rate, source=source)
+    found, server = Found(), Server(workshop.folder)
+    try:
+        rig.start()
+        server.wait()
+        time.sleep(_WARM_S)
+        found.rss_mb.append(resident_mb(server.process.pid))
+        for _ in range(rounds):
+            found.load.append(os.getloadavg()[0])
+            found.quiet.append(_arm(workshop.folder, seconds))
+            with _crowd(server.port, seconds) as crowd:
+                found.loaded.append(_arm(workshop.folder, seconds))
+                found.crowds.append(json.loads(crowd.communicate(timeout=60)[0]))
+            found.rss_mb.append(resident_mb(server.process.pid))
+        found.first = first_page(server.url)
+    finally:
+        server.stop()
+        rig.close()
+    return found
+
+
+def told(found: Found) -> dict[str, object]:
+    """Medians over the rounds, and the rounds."""
+    more = [100 * (b[1] / a[1] - 1) for a, b in zip(found.quiet, found.loaded, strict=True)]
+    middle = {
+        f"{arm}_ms_{name}": statistics.median(pair[k] for pair in pairs)
+        for arm, pairs in (("quiet", found.quiet), ("loaded", found.loaded))
+        for k, name in enumerate(("p50", "p99"))
+    }
+    all_found = {**middle, "p99_more_percent": statistics.median(more), "p99_more_percent_each": more}
+    return {**all_found, **vars(found)}
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def first_page(url: str) -> dict[str, Any]:
+    """The Line page in a browser that has seen nothing yet: time until it is loaded, bytes, hosts."""
+    answers: list[Response] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport=PANEL)
+        page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 playwright marks it
+        page.goto(f"{url}/line", wait_until="load")
+        took_ms = page.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart")
+        sizes = {urlsplit(answer.url).path: len(answer.body()) for answer in answers}
+        hosts = sorted({str(urlsplit(answer.url).hostname) for answer in answers})
+        browser.close()
+    return {"ms": took_ms, "kb": sum(sizes.values()) / 1000, "bytes": sizes, "hosts": hosts}
+
+
+def _arm(folder: StationFolder, seconds: float) -> tuple[float, float]:
+    """p50 and p99 of exposure to verdict of the parts that come now, ms."""
+    with closing(connect_to_read(folder.database)) as connection:
+        (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()
+        time.sleep(seconds)
+        rows = connection.execute("SELECT latency_ms FROM part WHERE seq > ? AND score IS NOT NULL", (last,))
+        p50, p99 = np.percentile([row[0] for row in rows], (50, 99))
+    return round(float(p50), 2), round(float(p99), 2)
+
+
+def _crowd(port: int, seconds: float) -> subprocess.Popen[str]:
+    words = ["-m", "benchmarks.page_crowd", str(port), str(seconds), str(RATE), str(DRIPS)]
+    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    main()

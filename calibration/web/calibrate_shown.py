@@ -1,0 +1,34 @@
+"""What was shown for a calibration, and which pictures of it the model knows already."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from kenpin.bundle import MANIFEST
+from kenpin.calibration.web.calibrate_parts import Shown, read_shown
+from kenpin.calibration.web.calibrate_run import Run
+from kenpin.station_folder import StationFolder
+
+
+def shown_for(folder: StationFolder, run: Run) -> Shown:
+    """What was shown so far.
+
+    Raises:
+        StoreError: The database is missing or cannot be read.
+    """
+    shown = read_shown(folder.database, run)
+    known = learned_from(folder, run.start.bundle_sha256)
+    return replace(shown, learned=[part for part in shown.good if part.image_sha256 in known])
+
+
+def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:
+    """SHA-256 of every picture that a bundle was trained on; the station has verified what says so.
+
+    A picture is known again by its content. A part that was trained on and is shown anew has another picture.
+    """
+    try:
+        manifest = json.loads((folder.bundles / bundle_sha256 / MANIFEST).read_bytes())
+    except OSError:
+        return frozenset()  # removed meanwhile: then nothing is signed for it either
+    return frozenset(manifest.get("learned_from", ()))
