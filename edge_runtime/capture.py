@@ -234,7 +234,8 @@ class Capture:
             self._link = link
             self._was_linked = True
             self._give_ring()
-            self._beat()  # the settings come before the first picture
+            if self._is_open:
+                self._beat()  # the settings come before the first picture
             self._lock.notify()
 
     def _listen(self, link: socket.socket) -> None:

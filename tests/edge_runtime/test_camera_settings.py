@@ -129,15 +129,38 @@ class Turned:
         pass
 
 
-def test_a_change_reaches_the_station_before_its_first_picture(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+class Slow(Turned):
+    """The same, and it takes its time to open."""
+
+    def open(self) -> None:
+        time.sleep(0.5)
+
+
+def read_in_a_thread(source: Turned, run: Path, request: pytest.FixtureRequest) -> None:
     over = threading.Event()
-    capture = Capture(Turned(), tmp_path, 0, latest=False)
+    capture = Capture(source, run, 0, latest=False)
     thread = threading.Thread(target=capture.run, args=(over.is_set,))
     thread.start()
     request.addfinalizer(thread.join)
     request.addfinalizer(over.set)
+
+
+def test_a_camera_that_is_being_opened_is_not_told_as_down(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    read_in_a_thread(Slow(), tmp_path, request)
+    station = CapturedSource(tmp_path, 0, Turned())
+    station.open()
+    assert station.down_reason in ("", "its process has not answered yet")
+    assert isinstance(station.next(time.monotonic() + 10), Frame)
+    assert not station.down_reason
+    station.close()
+
+
+def test_a_change_reaches_the_station_before_its_first_picture(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    read_in_a_thread(Turned(), tmp_path, request)
     for _ in range(2):  # a station that is new finds them, too
         station = CapturedSource(tmp_path, 0, Turned())
         station.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -181,12 +182,13 @@ Supervisor([ChildSpec("station", command)], root).run()
 def test_restarts_leave_no_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "_BACK_OFF_S", (0.0, 0.0))
     monkeypatch.setattr(child_module, "WINDOW_S", 0.0)
+    gc.collect()  # what other tests have left open
     before = len(list(Path("/proc/self/fd").iterdir()))
     quick = ChildSpec("capture-0", ("/bin/sh", "-c", f"echo 1 >> {tmp_path}/quick; exit 9"))
     leading = spec(tmp_path, "station", "live(99)")
     counted = tmp_path / "quick"
     assert run(tmp_path, leading, quick, until=lambda: counted.exists() and counted.stat().st_size >= 60) == 0
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:

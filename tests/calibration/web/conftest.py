@@ -15,6 +15,7 @@ from kenpin.calibration.web.users import Users
 from kenpin.config import WebSection
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import PANEL, PEOPLE, PIN, WAIT_MS, Server, Visit
+from tests.calibration.web.shown_line import ShownLine
 
 
 @pytest.fixture
@@ -84,3 +85,20 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
     made.set_default_timeout(WAIT_MS)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> Iterator[ShownLine]:
+    """A station that runs, for the tests of one module."""
+    made = ShownLine(tmp_path_factory.mktemp("shown"), users_file)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(line: ShownLine) -> Iterator[Server]:
+    """Its page, in a process of its own."""
+    made = Server(line.folder)
+    made.wait()
+    yield made
+    made.stop()

@@ -21,29 +21,6 @@ LANGUAGES = ("ja", "de", "en")  # ends in the one in which the test reads
 STRENGTHS = (0.62, 0.66, 0.7, 0.74, 0.78, 0.82, 0.86, 0.9, 0.95, 1.0)
 
 
-@pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory, users_file: object) -> Iterator[ShownLine]:
-    made = ShownLine(tmp_path_factory.mktemp("shown"), users_file)  # type: ignore[arg-type]
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def server(line: ShownLine) -> Iterator[Server]:
-    made = Server(line.folder)
-    made.wait()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    made = chromium.new_context(viewport=PANEL)
-    made.set_default_timeout(WAIT_MS)
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def page(context: BrowserContext, server: Server, line: ShownLine) -> Iterator[Page]:
     opened = context.new_page()

@@ -23,21 +23,6 @@ DARK = 0.6
 SAID = load_words()
 
 
-@pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory, users_file: object) -> Iterator[ShownLine]:
-    made = ShownLine(tmp_path_factory.mktemp("walked"), users_file)  # type: ignore[arg-type]
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def server(line: ShownLine) -> Iterator[Server]:
-    made = Server(line.folder)
-    made.wait()
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def page(context: BrowserContext, server: Server, line: ShownLine) -> Iterator[Page]:
     opened = context.new_page()
