@@ -73,7 +73,7 @@ class Capture:
         self._is_open = False
         self._down = "not opened yet"
         self._beat_s = 0.0
-        self._told: Settings = NO_SETTINGS
+        self._told: tuple[Settings, str] = (NO_SETTINGS, "")
         self._closing = False
         self._pulse = Pulse(run, Watch({"source": _LOOP_S}), self._vitals)
         self._server = threading.Thread(target=self._serve, name="capture link", daemon=True)
@@ -121,8 +121,8 @@ class Capture:
             self._is_open = False
             self._down = error.what
             return
-        if self._source.settings != self._told:
-            self._beat()
+        if (self._source.settings, self._trouble) != self._told:
+            self._beat()  # what changed comes before the picture, and at once
         if item is Lull.END:
             self._send(wire.pack("end"))
             time.sleep(wire.BEAT_S)
@@ -215,8 +215,8 @@ class Capture:
     def _beat(self) -> None:
         """Say that the camera's loop comes round, and how the camera is."""
         self._beat_s = time.monotonic() + wire.BEAT_S
-        self._told = self._source.settings
-        self._send(wire.pack("beat", down=self._trouble, settings=dict(self._told)))
+        settings, down = self._told = self._source.settings, self._trouble
+        self._send(wire.pack("beat", down=down, settings=dict(settings)))
 
     def _serve(self) -> None:
         """Take the station in and listen to it."""
