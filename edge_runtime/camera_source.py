@@ -17,7 +17,7 @@ from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame, Image
 
 _REOPEN_S = 1.0
-MANUAL = 1  # V4L2_EXPOSUREMANUAL
+MANUAL = 1  # V4L2_EXPOSURE_MANUAL
 _EXPOSURE_US = 100  # the unit of V4L2_CID_EXPOSURE_ABSOLUTE, microseconds
 _OPEN_MS, _READ_MS = 5000, 1000  # longest time to open a network camera, and for one of its pictures
 _CSI = (

@@ -20,7 +20,6 @@ from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
-from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.vitals import read_vitals
@@ -55,7 +54,7 @@ def station_checks(config: StationConfig) -> list[Check]:
         checks.append(Check("running station", lambda: _running(folder)))
     else:
         checks.append(Check("engine", lambda: _engine(config, folder)))
-        checks += [Check(f"camera {url}", partial(_camera, config, folder, url)) for url in camera_urls(config)]
+        checks += [Check(f"camera {url}", partial(_camera, config, folder, url)) for url in config.source.urls]
     if config.mqtt.url:
         checks += broker_checks(config)
     return [*checks, Check("service", _service)]

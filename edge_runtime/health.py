@@ -21,7 +21,6 @@ from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.series import families
-from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
@@ -63,7 +62,7 @@ class Health:
 
     def __init__(self, config: StationConfig) -> None:
         self._folder = StationFolder(config.station.state_dir)
-        captures = [f"capture-{k}" for k in range(len(camera_urls(config)))]
+        captures = [f"capture-{k}" for k in range(len(config.source.urls))]
         self._roles = ["station", *(["publisher"] if config.mqtt.url else []), *captures]
 
     def dead(self) -> list[str]:

@@ -15,7 +15,6 @@ from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import CAPTURE_S
-from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.station import DRAIN_S
 from kenpin.edge_runtime.supervisor import Supervisor
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
@@ -61,7 +60,7 @@ def _specs(
         specs.append(ChildSpec("publisher", command("publisher"), stop_s=DRAIN_S + 10))
     if config.health.listen:
         specs.append(ChildSpec("health", command("health")))
-    cameras = range(len(camera_urls(config)))
+    cameras = range(len(config.source.urls))
     captures = [f"capture-{k}" for k in cameras]
     return specs + [ChildSpec(role, command(role), watchdog_s=CAPTURE_S) for role in captures]
 

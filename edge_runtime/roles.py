@@ -19,7 +19,7 @@ from kenpin.edge_runtime.health import serve_health
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.result_inbox import ResultInbox
-from kenpin.edge_runtime.site import camera_urls, in_own_processes, make_publisher
+from kenpin.edge_runtime.site import in_own_processes, make_publisher
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.station import DRAIN_S, Station
@@ -67,13 +67,13 @@ def run_role(
     elif role == "health":
         with stop_signals() as stopping:
             serve_health(config, stopping)
-    elif role.startswith("capture-") and role[8:] in map(str, range(len(camera_urls(config)))):
+    elif role.startswith("capture-") and role[8:] in map(str, range(len(config.source.urls))):
         capture(config, int(role[8:]))
     else:
         raise ConfigError(
             f"this station has no role {role!r}",
             where="--role",
-            cure=f"use station, publisher, health or capture-0 to capture-{len(camera_urls(config)) - 1}",
+            cure=f"use station, publisher, health or capture-0 to capture-{len(config.source.urls) - 1}",
         )
 
 
@@ -86,7 +86,7 @@ def inspect(config: StationConfig, *, max_parts: int | None, on_part: Callable[[
 def capture(config: StationConfig, index: int) -> None:
     """Read one camera until SIGTERM."""
     folder = StationFolder(config.station.state_dir)
-    source = make_source(camera_urls(config)[index])
+    source = make_source(config.source.urls[index])
     # Of a camera that runs freely only the newest picture counts; behind every triggered one is a part.
     latest = not config.source.trigger and not source.waits and not source.drawn
     with stop_signals() as stopping:

@@ -14,7 +14,6 @@ from typing import Literal
 import click
 
 from kenpin.config import StationConfig, is_loopback, load_config
-from kenpin.edge_runtime.site import camera_urls
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
 from kenpin.errors import ConfigError
 from kenpin.synced_file import replace_synced
@@ -93,9 +92,9 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         config=config_path.resolve(),
         state=state,
         user=user or getpass.getuser(),
-        cameras=len(camera_urls(config)),
+        cameras=len(config.source.urls),
         devices=[str(node) for node in nodes],
-        network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in camera_urls(config)),
+        network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in config.source.urls),
         lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
         broker=bool(config.mqtt.url),
         page=_page(config),

@@ -114,17 +114,12 @@ def in_own_processes() -> Site:
     return Site(_captured, _published_elsewhere)
 
 
-def camera_urls(config: StationConfig) -> tuple[str, ...]:
-    """Addresses of all cameras of a station, the leading one first."""
-    return (config.source.url, *config.source.views)
-
-
 def _own_cameras(config: StationConfig, _folder: StationFolder) -> list[FrameSource]:
-    return [make_source(url) for url in camera_urls(config)]
+    return [make_source(url) for url in config.source.urls]
 
 
 def _captured(config: StationConfig, folder: StationFolder) -> list[FrameSource]:
-    made = [make_source(url) for url in camera_urls(config)]
+    made = [make_source(url) for url in config.source.urls]
     return [CapturedSource(folder.run, k, source) for k, source in enumerate(made)]
 
 

@@ -142,7 +142,7 @@ def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | 
         ConfigError: It cannot be made.
     """
     kind, _, rest = config.source.trigger.partition(":")
-    for url in (config.source.url, *config.source.views):
+    for url in config.source.urls:
         _check_camera(SourceUrl.parse(url), kind)
     if kind == "software":
         return SoftwareTrigger(run)

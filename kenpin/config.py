@@ -88,6 +88,11 @@ class SourceSection(_Section):
     counter_max: int = Field(default=0, ge=0)
     counter_first: int = Field(default=0, ge=0, le=1)
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of all cameras, the leading one first."""
+        return (self.url, *self.views)
+
 
 class MqttSection(_Section):
     """The broker.

@@ -111,7 +111,7 @@ def lines_of(path: Path, *, after: Line | None = None) -> Iterator[Line]:
         after: A line that was read before: only those behind it. A year of rows takes a second to read.
     """
     previous, number, end = (after.sha256, after.number, after.end) if after is not None else ("", 0, 0)
-    for text in _content(path, end).split(b"\n")[:-1]:
+    for text in _whole_lines(path, end):
         number, end = number + 1, end + len(text) + 1
         row, signature = _parse(text)
         fault = ""
@@ -157,12 +157,16 @@ def torn_bytes(path: Path) -> int:
     return _ending(path)[1]
 
 
-def _content(path: Path, start: int) -> bytes:
+def _whole_lines(path: Path, start: int) -> Iterator[bytes]:
+    """One by one, without their ends: who wants the first only reads no more."""
     if not path.exists():
-        return b""
+        return
     with path.open("rb") as content:
         content.seek(start)
-        return content.read()
+        for text in content:
+            if not text.endswith(b"\n"):
+                return  # being written
+            yield text[:-1]
 
 
 @contextmanager
