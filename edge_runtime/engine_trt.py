@@ -25,8 +25,8 @@ from kenpin.tensorrt_seam import (
     check_tensors,
     failure,
     load_tensorrt,
-    make_log,
     plain_errors,
+    shared_log,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TrtEngine:
         self.sight = sight
         self.device = device
         self._trt = load_tensorrt()
-        self._log = make_log(self._trt)
+        self._log = shared_log(self._trt)
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None

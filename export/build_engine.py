@@ -21,7 +21,7 @@ from kenpin.errors import EngineError
 from kenpin.export.build_progress import Listener, make_monitor
 from kenpin.export.model_header import check_header
 from kenpin.synced_file import replace_synced
-from kenpin.tensorrt_seam import Tensor, check_tensors, failure, load_tensorrt, make_log, plain_errors
+from kenpin.tensorrt_seam import Tensor, check_tensors, failure, load_tensorrt, plain_errors, shared_log
 
 _NO_COMPUTING = ("Reformat", "NoOp", "Constant")
 _MAC_CHARS = 64
@@ -73,7 +73,7 @@ def build_plan(order: BuildOrder) -> Built:
     """
     check_header(order.model)
     trt = load_tensorrt()
-    log = make_log(trt)
+    log = shared_log(trt)
     with plain_errors(log, "build the engine"):
         builder = trt.Builder(log)
         monitor = make_monitor(trt, order.listen)

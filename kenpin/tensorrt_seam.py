@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from kenpin.errors import EngineError, KenpinError
@@ -77,8 +78,13 @@ def load_tensorrt() -> Any:
     return trt
 
 
-def make_log(trt: Any) -> Any:
-    """A logger for TensorRT that keeps the errors, in `errors`, and hands the rest to `logging`."""
+@cache
+def shared_log(trt: Any) -> Any:
+    """The logger of this process, which keeps the errors, in `errors`, and hands the rest to `logging`.
+
+    TensorRT keeps the first logger that it is given and ignores every other one: with a logger for each engine
+    an error would be told to one that nobody reads, or that is gone.
+    """
 
     # TensorRT takes nothing but a subclass.
     class Log(trt.ILogger):  # type: ignore[misc]
@@ -99,9 +105,10 @@ def plain_errors(log: Any, doing: str) -> Iterator[None]:
     """Turn whatever TensorRT raises into an `EngineError`.
 
     Args:
-        log: What `make_log` returned.
+        log: What `shared_log` returned. It forgets what was said before.
         doing: What TensorRT is asked for, to follow "TensorRT cannot".
     """
+    log.errors.clear()
     try:
         yield
     except KenpinError:

@@ -5,7 +5,8 @@
 Speed with and without half precision and torch.compile, how busy the GPU is, and whether these hold: a resumed
 run has the same loss curve, CPU and GPU compute the same loss, half precision stays finite, a GPU with little
 memory takes the batch in parts, several GPUs train one run. Where pycuda is installed, gpu_device_checks.py
-adds copies, kernel, mapped memory and CUDA graphs. Pictures are drawn; nothing is read or sent.
+adds copies, kernel, mapped memory and CUDA graphs, and gpu_engine_checks.py the engine. Pictures are drawn;
+nothing is read or sent.
 `--dry-run-on-cpu` walks the same ways in small on a machine without a GPU: it proves the script, not a GPU.
 """
 
@@ -164,7 +165,8 @@ def run_checks(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> li
         )
     pictures = drawn(max(plan.batches), plan.size)
     findings = []
-    checks = (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several, device_parts)
+    training = (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several)
+    checks = (*training, device_parts, engine_parts)
     for check in checks:
         name = check.__name__.replace("_", " ")
         tell(f"checking: {name}")
@@ -414,11 +416,21 @@ def trains_on_several(plan: Plan, pictures: Tensor) -> list[Finding]:
 
 
 def device_parts(plan: Plan, _: Tensor) -> list[Finding]:
-    """What a station does on its device, in a process of its own, with a driver of its own in a dry run."""
+    """What a station does on its device, with a driver of its own in a dry run."""
     if find_spec("pycuda") is None:
         told = "not tried: pycuda is not installed; scripts/install_pycuda.sh builds it"
         return [Finding("a station's device", {"told": told})]
-    command = [sys.executable, str(Path(__file__).with_name("gpu_device_checks.py"))]
+    return ask(plan, "gpu_device_checks.py")
+
+
+def engine_parts(plan: Plan, _: Tensor) -> list[Finding]:
+    """A station's way from pictures to a running engine."""
+    return ask(plan, "gpu_engine_checks.py")
+
+
+def ask(plan: Plan, script: str) -> list[Finding]:
+    """What another script finds, in a process of its own: what breaks there breaks nothing here."""
+    command = [sys.executable, str(Path(__file__).with_name(script))]
     dry = ["--dry-run-on-cpu"] if plan.device == "cpu" else []
     done = subprocess.run([*command, *dry], capture_output=True, text=True, check=False)
     if not done.stdout:

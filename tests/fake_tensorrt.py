@@ -69,6 +69,13 @@ class FakeTensorrt(types.ModuleType):
         self.enqueue = _enqueue
         self.networks: list[int] = []
         self.configs: list[Any] = []
+        self.first_logger: Any = None
+
+    def take_logger(self, logger: Any) -> Any:
+        """The first one that was ever given: TensorRT ignores all others."""
+        assert logger._ready
+        self.first_logger = self.first_logger or logger
+        return self.first_logger
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self.api["module"]:
@@ -148,8 +155,7 @@ def _builder(trt: FakeTensorrt) -> type:
 
         def __init__(self, logger: Any) -> None:
             _needs_device()
-            assert logger._ready
-            self._logger = logger
+            self._logger = trt.take_logger(logger)
 
         def create_network(self, flags: int) -> Any:
             trt.networks.append(flags)
@@ -324,8 +330,7 @@ def _runtime(trt: FakeTensorrt) -> type:
 
         def __init__(self, logger: Any) -> None:
             _needs_device()
-            assert logger._ready
-            self._logger = logger
+            self._logger = trt.take_logger(logger)
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
             trt.loads += 1

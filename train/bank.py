@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 # Places that a coreset is chosen from, at most.
 CANDIDATES = 30_000
+# Closer than 1 % of the spread of each channel is the same place. The difference of two large sums has no more
+# digits than that, and the root would make its last ones large: another order of sums would be another map.
+SAME_PLACE = 0.01
 
 
 class MemoryBank(nn.Module):
@@ -52,10 +55,10 @@ class MemoryBank(nn.Module):
         self.squares.copy_((chosen**2).sum(1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Distances (N, h, w)."""
+        """Distances (N, h, w), at least `SAME_PLACE` of the spread."""
         places = self._standardise(features).flatten(2).transpose(1, 2)
         squared = (places**2).sum(2, keepdim=True) - 2 * places @ self.bank + self.squares
-        nearest = squared.amin(2).clamp(min=0).sqrt()
+        nearest = squared.amin(2).clamp(min=SAME_PLACE**2 * features.shape[1]).sqrt()
         return nearest.reshape(-1, features.shape[2], features.shape[3])
 
     def _places(self, features: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from kenpin.train.bank import MemoryBank
 from kenpin.train.coarse import LightStatistics, Pattern
+from kenpin.train.encoder import whole_mean
 from kenpin.train.moments import Moments
 
 LEVEL_NAMES = ("coarse", "mid", "fine")
@@ -148,7 +149,7 @@ class AnomalyHead(nn.Module):
 
     def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What the two coarse maps look at: light, and light relative to the picture's own."""
-        own = pictures.mean((1, 2, 3), keepdim=True)
+        own = whole_mean(pictures)
         return light(pictures, LIGHT_CELLS), light(0.5 * pictures / (own + DARK), self.pattern_cells)
 
     def standardise(self, raw: Tensor) -> None:

@@ -215,6 +215,18 @@ def test_what_tensorrt_says_when_it_gives_up_is_told(jetson: FakeJetson) -> None
         jetson.build()
 
 
+def test_a_second_build_tells_its_own_error(jetson: FakeJetson) -> None:
+    """TensorRT talks to the first logger of the process only."""
+    for said in ("first words", "second words"):
+        jetson.trt.fail_build = said
+        with pytest.raises(EngineError, match=f"cannot build the engine: {said}"):
+            jetson.build()
+    jetson.trt.fail_build = ""
+    with pytest.raises(EngineError) as caught:
+        jetson.build()
+    assert caught.value.what == "TensorRT cannot build the engine"
+
+
 def test_a_build_that_gives_up_without_a_word_is_an_error(jetson_6: FakeJetson) -> None:
     jetson_6.trt.fail_build = ""
     with pytest.raises(EngineError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from kenpin.errors import ExportError
 from kenpin.export.onnx_model import ENCODER, HALF_OPSET, MAX_MODEL_BYTES, check_model, strip_notes, to_onnx
-from kenpin.export.outputs import Fusion, run_onnx, run_torch
+from kenpin.export.outputs import Fusion, open_session, run_onnx, run_torch
 from kenpin.frame import Image
+from kenpin.train.encoder import normalise
 
 SIDE = 64
 
@@ -32,6 +34,27 @@ def test_graph(float_model: ModelProto) -> None:
 def test_frames_are_cast_first(float_model: ModelProto) -> None:
     readers = [node.op_type for node in float_model.graph.node if "frames" in node.input]
     assert readers == ["Cast"]
+
+
+def test_a_large_picture_is_normalised_as_exactly_as_a_small_one() -> None:
+    """ONNX Runtime adds the numbers of a mean in a row; over a whole picture that lost three digits."""
+    side = 512
+    with warnings.catch_warnings(action="ignore"):
+        example = (torch.zeros(1, 3, side, side),)
+        program = torch.onnx.export(Normalised(), example, dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    session = open_session(program.model_proto, Fusion.FULL)
+    picture = 0.5 + 0.4 * torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    (ours,) = session.run(None, {session.get_inputs()[0].name: picture.numpy()})
+    assert np.abs(ours - normalise(picture.double()).numpy()).max() < 2e-6
+
+
+class Normalised(nn.Module):
+    """The first step of every model."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, S, S) to the same, with zero mean and unit spread."""
+        return normalise(pictures)
 
 
 def test_same_scores_as_torch(float_model: ModelProto, model: nn.Module, pictures: Image) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import types
 from pathlib import Path
 
 import pytest
+import torch
 from onnx import ModelProto
 
+from kenpin.errors import EngineError
 from kenpin.export.audit import audit
+from kenpin.export.build_engine import BuildOrder, build_plan
 from kenpin.export.equalise import equalise
 from kenpin.export.fallback import Recipe
 from kenpin.export.half import to_half
@@ -63,3 +69,20 @@ def test_refuses_what_the_audit_refuses(int8_model: ModelProto) -> None:
     assert not built.parsed
     assert built.complaints
     assert built.engine_bytes == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
+def test_what_a_station_asks_of_tensorrt_exists_up_to_the_engine(
+    pair_model: ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVIDIA's own objects take every call of a build; only loading the engine needs a GPU."""
+    stand_in = types.ModuleType("tensorrt")
+    stand_in.__dict__.update(vars(importlib.import_module("tensorrt_rtx")), __version__="10.0.rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
+    heard: list[str] = []
+    model = pair_model.SerializeToString()
+    order = BuildOrder(model, 256, tmp_path / "cache", b"key", lambda phase, _: heard.append(phase))
+    with pytest.raises(EngineError, match=r"cannot load the engine that it has just built: .*CUDA driver"):
+        build_plan(order)
+    assert (tmp_path / "cache").exists()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from kenpin.train.bank import MemoryBank, k_centres
+from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder
 from kenpin.train.fit import choose_weights, fit_head
@@ -43,6 +45,16 @@ def test_bank_gives_the_distance_to_the_nearest_remembered_place() -> None:
     places = ((query.permute(0, 2, 3, 1) - mean) / std).reshape(-1, 6)
     expected = torch.cdist(places, bank.bank.T).amin(1).reshape(2, 4, 4)
     assert torch.allclose(bank(query), expected, atol=1e-3)
+
+
+def test_places_that_are_all_but_remembered_have_the_same_distance_in_float_and_double() -> None:
+    features = 8 * torch.rand(2, 64, 6, 6, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(64, 72)
+    bank.fit(features)
+    near = features * (1 + 1e-6)
+    exact = copy.deepcopy(bank).double()(near.double())
+    assert (bank(near) - exact).abs().max() < 1e-4
+    assert exact == pytest.approx(SAME_PLACE * 8)
 
 
 def test_a_bank_larger_than_the_places_remembers_every_place() -> None:
