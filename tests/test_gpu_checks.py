@@ -52,7 +52,11 @@ def test_without_a_gpu_it_says_so_and_what_to_do(checks: ModuleType) -> None:
     assert done.stdout == ""
 
 
-def test_a_dry_run_walks_every_way_and_writes_what_it_found(checks: ModuleType, tmp_path: Path) -> None:
+def test_a_dry_run_walks_every_way_and_writes_what_it_found(
+    checks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Has a test of its own, below, and takes longer than all the rest.
+    monkeypatch.setattr(checks, "engine_parts", lambda *_: [checks.Finding("engine", {})])
     done = CliRunner().invoke(checks.main, ["--dry-run-on-cpu", "--json", str(tmp_path / "found.json")])
     assert done.exit_code == 0, done.output
     told = json.loads((tmp_path / "found.json").read_text())
@@ -67,6 +71,7 @@ def test_a_dry_run_walks_every_way_and_writes_what_it_found(checks: ModuleType, 
         "bf16 stays finite": True,
         "out of memory: the batch goes in parts": True,
         "several GPUs train one run": None,
+        "engine": None,
     }
     found = {finding["check"]: finding["found"] for finding in told["findings"]}
     speed = found["speed, batch 6, fp32"]
@@ -112,6 +117,19 @@ def test_what_the_device_script_says_is_told(checks: ModuleType, pictures: torch
     else:
         with pytest.raises(RuntimeError, match="there is no NVIDIA driver"):
             checks.device_parts(checks.Plan(), pictures)
+
+
+def test_a_dry_run_of_the_engine_goes_an_installers_way(checks: ModuleType, pictures: torch.Tensor) -> None:
+    findings = {finding.check: finding for finding in checks.engine_parts(checks.TINY, pictures)}
+    assert {name: finding.holds for name, finding in findings.items()} == {
+        "a model for the engine": None,
+        "references in PyTorch": None,
+        "golden frames": True,
+        "speed of the engine": None,
+    }
+    assert findings["golden frames"].found["runtime"] == "onnxruntime"
+    assert findings["references in PyTorch"].found["encoder_fp32_ms"] > 0
+    assert findings["speed of the engine"].found["2 streams, per_s"] > 0
 
 
 def test_utilisation_is_sampled_while_something_runs(checks: ModuleType, tmp_path: Path) -> None:
