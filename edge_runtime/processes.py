@@ -15,6 +15,7 @@ from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import CAPTURE_S
+from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.station import DRAIN_S
 from kenpin.edge_runtime.supervisor import Supervisor
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
@@ -34,8 +35,11 @@ def run_processes(
         max_parts: Stop after this many parts.
 
     Raises:
+        ConfigError, SourceError: The source is no address, or a folder or file that is not there.
         Exit: A process did not come up; it has said why.
     """
+    for url in config.source.urls:
+        SourceUrl.parse(url).check_there()
     folder = StationFolder(config.station.state_dir)
     folder.create()
     folder.run.mkdir(parents=True, exist_ok=True)

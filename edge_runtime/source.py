@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl
@@ -31,6 +32,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "csi": ("fps", "height", "width"),
     "synthetic": ("defects", "height", "rate", "seed", "trigger", "width"),
 }
+_PATHS = {"folder": "picture folder", "video": "video", "replay": "recording"}
 _EXAMPLES = (
     "folder:DIR?rate=5&loop=1  video:FILE  usb:0?width=1280&height=720  rtsp://HOST/PATH  "
     "aravis:192.168.1.20?exposure_us=4000&trigger=line1  pylon:0  synthetic:board?rate=10&seed=1"
@@ -183,6 +185,17 @@ class SourceUrl:
         if not target:
             raise ConfigError(f"{scheme}: names nothing", where=url, cure=f"for example {_EXAMPLES}")
         return cls(url, scheme, target, options)
+
+    def check_there(self) -> None:
+        """Find a missing folder or file before any process is started for it.
+
+        Raises:
+            SourceError: It is not there.
+        """
+        if self.scheme in _PATHS and not Path(self.target).exists():
+            raise SourceError(
+                f"the {_PATHS[self.scheme]} does not exist", where=self.target, cure="check the path"
+            )
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
         """Read an option that is a number.

@@ -85,13 +85,19 @@ def test_run_without_a_bundle_says_why_once(workshop: Any) -> None:
     assert json.loads(done.stdout)["parts"]["NO_DECISION"] == 2
 
 
-@pytest.mark.parametrize("source", ["folder:/none", "video:/none.mp4", "synthetic:bord", "camera:0"])
+@pytest.mark.parametrize("source", ["video:/none.mp4", "synthetic:bord", "camera:0"])
 def test_a_wrong_source_is_said_without_a_traceback(workshop: Any, source: str) -> None:
     done = run("run", "--config", workshop.ready().toml(source))
     assert done.returncode in (1, 2)
     assert "\nerror: " in "\n" + done.stderr
     assert "cure:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_folder_is_found_before_any_process_is_started(workshop: Any) -> None:
+    done = run("run", "--config", workshop.ready().toml("folder:/none"))
+    assert done.stderr == "error: the picture folder does not exist\n  where: /none\n  cure:  check the path\n"
+    assert not read_vitals(workshop.folder.run)
 
 
 def test_a_camera_that_is_away_is_waited_for(workshop: Any, start: Any, wait_for: Any) -> None:
