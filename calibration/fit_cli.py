@@ -13,6 +13,7 @@ from kenpin.calibration import options
 from kenpin.calibration.book import calibration_lock, open_book
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.light import light_against_sign_off
 from kenpin.calibration.options import signer
 from kenpin.calibration.shown import Shown, active_bundle, score_shown
 from kenpin.calibration.tell import tell
@@ -64,6 +65,14 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
         scored, used = score_shown(shown, bundle, folder)
         record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
     tell(record, folder, as_json=as_json)
+    light = light_against_sign_off(folder)
+    if light is not None and light.is_other:
+        now, low, high = light.rounded.values()
+        click.echo(
+            f"warning: the station's newest part has light {now}, these good parts had {low} to {high}: the "
+            "station will judge no part until its light is theirs, or it is calibrated with parts of its own",
+            err=True,
+        )
 
 
 @click.command()

@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
-from kenpin.calibration.web.calibrate_light import Light, light_against_sign_off
+from kenpin.calibration.light import Light, light_against_sign_off
 from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
 from kenpin.calibration.web.calibrate_plot import step_of

@@ -13,11 +13,11 @@ from fastapi.responses import Response
 
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.light import light_against_sign_off
 from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.web import calibrate_change, calibrate_view_page
 from kenpin.calibration.web.calibrate_camera import Bar, CameraReader
 from kenpin.calibration.web.calibrate_fresh import FreshCount, count_fresh
-from kenpin.calibration.web.calibrate_light import light_against_sign_off
 from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
 from kenpin.calibration.web.calibrate_plot import draw_plot, step_of

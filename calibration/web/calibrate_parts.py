@@ -10,8 +10,8 @@ from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 
+from kenpin.calibration.light import Light, light_against_parts, newest_light
 from kenpin.calibration.scores import PictureScore
-from kenpin.calibration.web.calibrate_light import Light, light_against_parts, newest_light
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.record import Origin
