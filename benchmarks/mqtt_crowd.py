@@ -9,14 +9,11 @@ as they do not in a plant. It needs mosquitto.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import random
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,12 +21,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from benchmarks.mqtt_station import LINE, bad_part, publishing
-from benchmarks.rig import Broker
+from benchmarks.rig import Broker, Listener
 from kenpin.edge_runtime import publisher
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.publisher import Publisher
@@ -148,27 +145,15 @@ class Crowd:
         return [stands for pipe in self._pipes for stands in pipe.recv()]
 
 
-class Listener:
-    """mosquitto_sub at all stations: how long after each decision its event came, by station."""
+class Waits:
+    """How long after each decision its event came, by station."""
 
-    def __init__(self, port: int) -> None:
-        self.waits_ms: defaultdict[str, list[int]] = defaultdict(list)
-        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", f"{LINE}/+/event/#"]
-        self._process = subprocess.Popen([*command, "-F", "%p"], stdout=subprocess.PIPE, text=True)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self.ms: defaultdict[str, list[int]] = defaultdict(list)
 
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._thread.join()
-
-    def _read(self) -> None:
-        with self._process as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line)
-                self.waits_ms[event["station"]].append(now_ms() - event["ts_ms"])
+    def note(self, event: dict[str, Any]) -> None:
+        """An event has come."""
+        self.ms[event["station"]].append(now_ms() - event["ts_ms"])
 
 
 def crowd(root: Path, options: argparse.Namespace) -> None:
@@ -178,12 +163,13 @@ def crowd(root: Path, options: argparse.Namespace) -> None:
     parts = [range(n * each, (n + 1) * each) for n in range(options.processes)]
     shares = [Share(root, broker.port, part, options.every_s) for part in parts]
     broker.start()
-    with closing(Crowd(shares)) as stations, closing(Listener(broker.port)) as listener:
+    waits = Waits()
+    with closing(Crowd(shares)) as stations, closing(Listener(broker.port, f"{LINE}/+/event/#", waits.note)):
         never = [(0, 0)] * (each * options.processes)
         _row("all connected the first time", f"{stations.until(lambda stands: _are_back(stands, never)):.0f} s")
-        listener.waits_ms.clear()
+        waits.ms.clear()
         time.sleep(options.calm_s)
-        _tell_waits(dict(listener.waits_ms), len(never))
+        _tell_waits(dict(waits.ms), len(never))
         before = stations.stand()
         broker.kill()
         time.sleep(options.away_s)

@@ -8,12 +8,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.mqtt_station import TOPIC
-from benchmarks.rig import Broker
+from benchmarks.rig import Broker, Listener
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.errors import StoreError
 
@@ -49,29 +47,6 @@ class Found:
     offline_mb: tuple[float, float]
     drained_mb: float
     drained_s: float
-
-
-class Listener:
-    """mosquitto_sub, of whose messages only the numbers are kept."""
-
-    def __init__(self, port: int) -> None:
-        self.seqs: list[int] = []
-        command = ["mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-i", "scada", "-c"]
-        command += ["-x", "3600", "-q", "1", "-t", f"{TOPIC}/event/#", "-F", "%p"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._thread.join()
-
-    def _read(self) -> None:
-        with self._process as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.seqs.append(json.loads(line)["seq"])
 
 
 class Station:
@@ -133,13 +108,15 @@ def outage(root: Path, events: int, backlog_per_s: float) -> Found:
         _until(lambda: station.count() >= events)
         many_mb = station.rss_mb()
         broker.start()  # the station tries again after up to 45 s, long after the listener is there
-        with closing(Listener(broker.port)) as listener:
-            _until(lambda: bool(listener.seqs))
+        arrived: list[int] = []
+        lasting = ("-V", "5", "-i", "scada", "-c", "-x", "3600")
+        with closing(Listener(broker.port, f"{TOPIC}/event/#", lambda e: arrived.append(e["seq"]), lasting)):
+            _until(lambda: bool(arrived))
             started_s = time.monotonic()
             drained_mb = _until(lambda: station.count("acked_ms IS NULL") == 0, station.rss_mb)
             drained_s = time.monotonic() - started_s
             time.sleep(2)
-            seqs = list(listener.seqs)
+            seqs = list(arrived)
         committed = station.count()
     broker.kill()
     first = list(dict.fromkeys(seqs))

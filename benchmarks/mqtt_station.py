@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.rig import RECORD
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.announce import Identity
@@ -35,7 +36,6 @@ from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.store import Store
 from kenpin.events import Anomaly, Reply, now_ms
-from kenpin.record import Bound, CalibrationRecord
 
 LINE = "bench/line"
 STATION = "st1"
@@ -43,23 +43,6 @@ TOPIC = f"{LINE}/{STATION}"
 KEY = CommandKey("bench", b"0123456789abcdef0123456789abcdef")
 _SCORED = Scored(
     3.8502984046936035, (2.0388712882995605, 3.92034912109375, 3.3118605613708496), np.zeros((28, 28))
-)
-_RECORD = CalibrationRecord(
-    rev=1,
-    created_ms=0,
-    bundle_sha256="ab" * 32,
-    precision="int8",
-    t1=2.0,
-    t2=2.5,
-    method="benchmark",
-    good={"a.png": 1.0},
-    masters={},
-    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
-    caught=None,
-    by="benchmark",
-    why="benchmark",
-    software="0",
-    previous_sha256="",
 )
 
 
@@ -74,7 +57,7 @@ def bad_part(identity: Identity) -> tuple[Part, Anomaly]:
         decision=Decision(Verdict.NG, scored=_SCORED),
         infer_ms=5.3,
         model=Model("lamp-1", "ab" * 32, "int8"),
-        record=_RECORD,
+        record=RECORD,
         region=Region(104, 136, 80, 88, 5184),
         image_ref="2026/11/27/01a20aa8-00ef-7d36-ad7c-57848fcd2585.png",
     )

@@ -21,6 +21,7 @@ from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.trigger_input import send_trigger
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import SourceError
+from kenpin.record import Bound, CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 # In a test a process fails more often in a minute than in a year at a line: the restart budget would end it.
@@ -32,6 +33,24 @@ child._BACK_OFF_S = (0.05, 0.5)
 from kenpin.cli import main
 main()
 """
+# What a station may release parts by.
+RECORD = CalibrationRecord(
+    rev=1,
+    created_ms=0,
+    bundle_sha256="ab" * 32,
+    precision="int8",
+    t1=2.0,
+    t2=2.5,
+    method="benchmark",
+    good={"a.png": 1.0},
+    masters={},
+    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
+    caught=None,
+    by="benchmark",
+    why="benchmark",
+    software="0",
+    previous_sha256="",
+)
 TRIGGERED = 'url = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000'
 
 
@@ -78,6 +97,37 @@ class Broker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+class Listener:
+    """mosquitto_sub at events, which hands each one on.
+
+    Args:
+        port: Of the broker.
+        topic: What it subscribes to.
+        heard: Is called with each event, in a thread of the listener.
+        options: More of mosquitto_sub's.
+    """
+
+    def __init__(
+        self, port: int, topic: str, heard: Callable[[dict[str, Any]], object], options: Sequence[str] = ()
+    ) -> None:
+        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic, "-F", "%p"]
+        self._heard = heard
+        self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._thread.join()
+
+    def _read(self) -> None:
+        with self._process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self._heard(json.loads(line))
 
 
 class Subscriber:

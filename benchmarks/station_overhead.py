@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from benchmarks.flame import flame_svg, sampled
+from benchmarks.rig import RECORD
 from kenpin.config import EvidenceSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
@@ -40,7 +41,6 @@ from kenpin.precision import Precision
 from kenpin.preprocess import to_input
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
-from kenpin.record import Bound, CalibrationRecord
 from kenpin.sight import Sight
 from kenpin.synthetic import draw_part
 
@@ -81,25 +81,8 @@ def frames() -> list[Image]:
 
 def ready(images: list[Image]) -> Readiness:
     """A station that may release parts."""
-    record = CalibrationRecord(
-        rev=1,
-        created_ms=0,
-        bundle_sha256="0" * 64,
-        precision="int8",
-        t1=1.0,
-        t2=2.0,
-        method="",
-        good={},
-        masters={},
-        false_calls=Bound(seen=0, of=1, bound=1.0, confidence=0.95),
-        caught=None,
-        by="",
-        why="",
-        software="",
-        previous_sha256="",
-        quality=learn_limits([measure(image) for image in images]),
-    )
-    return Readiness(NoEngine(), Model("none", "0" * 64, "int8"), record)
+    record = RECORD.model_copy(update={"quality": learn_limits([measure(image) for image in images])})
+    return Readiness(NoEngine(), Model("none", RECORD.bundle_sha256, RECORD.precision), record)
 
 
 class Way:
