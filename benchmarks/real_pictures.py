@@ -1,6 +1,6 @@
 """Train, export and measure on folders of real pictures; prints the README's table.
 
-    python benchmarks/real_pictures.py DIR [DIR…] [--size 224] [--budget quick]
+    python benchmarks/real_pictures.py DIR [DIR…] [--size 160] [--budget quick]
 
 Each folder is MVTec style with good and defective test pictures. Test pictures take part in no choice.
 Beside each figure stands what mean brightness alone reaches on the same pictures.
@@ -43,7 +43,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--size", default="224")
+    parser.add_argument("--size", default="160")
     parser.add_argument("--budget", default="quick")
     parser.add_argument("--seed", default="0")
     options = parser.parse_args()

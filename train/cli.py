@@ -29,7 +29,7 @@ from kenpin.train.transfer import STAGE, Origin, load_origin
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
 BATCH = 24
 WIDTH = 32
-SIZE = 224
+SIZE = 160
 console = Console(stderr=True)
 
 
@@ -72,7 +72,7 @@ class _Source:
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @click.option(
-    "--size", type=int, show_default="224, or the origin's", help="Side of the model's input, pixels."
+    "--size", type=int, show_default="160, or the origin's", help="Side of the model's input, pixels."
 )
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -83,7 +83,7 @@ class _Source:
 @click.option("--view", type=click.Path(path_type=Path), help="What of each picture to look at: docs/view.md.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--cache-mb", type=click.IntRange(1), default=4096, show_default=True, help="Decoded pictures.")
 @click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
 @click.option("--log", type=click.Choice(KINDS), default="none", show_default=True, help="Log there, too.")

@@ -12,11 +12,11 @@ from kenpin.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 _FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
+def open_fabric(device: str, *, precision: str = "fp32") -> Fabric:
     """Device, precision and processes.
 
     Under torchrun (`torchrun --nproc-per-node=4 -m -- kenpin train …`) every process takes one device, and all
@@ -24,7 +24,8 @@ def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
 
     Args:
         device: auto, cpu or cuda.
-        precision: auto is bf16 on a GPU that has it, else fp32.
+        precision: Of the products. With the usual batch a large GPU waits for Python, and halves are slower
+            there (docs/gpu-checks.md).
 
     Raises:
         ConfigError: cuda is asked for and not there.
@@ -36,8 +37,6 @@ def open_fabric(device: str, *, precision: str = "auto") -> Fabric:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
     accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # Frozen layers and levels that use no discriminator leave parameters without a gradient.
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
