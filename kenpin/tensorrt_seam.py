@@ -122,7 +122,7 @@ def failure(log: Any, doing: str, *, error: str = "") -> EngineError:
     said = " ".join((log.errors[-1] if log.errors else error).split())[:400]
     return EngineError(
         f"TensorRT cannot {doing}" + (f": {said}" if said else ""),
-        cure="free memory on this station and try again; if it stays, report this sentence with the versions",
+        cure="if it speaks of memory, stop other programs and try again; else report it with the versions",
     )
 
 
