@@ -174,7 +174,7 @@ def _watch_acknowledgements(publisher: Publisher) -> dict[int, float]:
     def take(answer: Acked) -> None:
         sent = delivery._on_way.get(answer.mid)
         if sent is not None:
-            found[sent[0]] = time.perf_counter()
+            found[sent.seq] = time.perf_counter()
         usual(answer)
 
     delivery.take = take  # type: ignore[method-assign]
