@@ -2,7 +2,7 @@
 
     python benchmarks/engine_overhead.py [--run RUN] [--frames 300]
 
-Without --run a model with random weights of usual size (224 px) is made: speed does not depend on weights.
+Without --run a model with random weights is made (224 px): speed does not depend on weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
 from kenpin.train.run import RunFolder, git_commit, load_inspector
 
-USUAL_SIZE = 224
+SIZE = 224
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--frames", type=int, default=300)
     options = parser.parse_args()
-    side = RunFolder(options.run).config.size if options.run else USUAL_SIZE
+    side = RunFolder(options.run).config.size if options.run else SIZE
     model = to_onnx(
         load_inspector(options.run) if options.run else _random(side), side=side
     ).SerializeToString()
