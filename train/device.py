@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ def open_fabric(device: str, *, precision: str = "fp32") -> Fabric:
     from lightning_fabric import Fabric  # noqa: PLC0415
     from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
 
+    # Its advice on tensor cores and precision would stand in the middle of our progress.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available", cure="use --device cpu, or install the driver")
     accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"

@@ -43,6 +43,11 @@ SIMCLR = replace(COARSE, name="SimCLR", negatives="pictures")
 DISCRIMINATION = replace(FINE, name="discrimination", losses=(0.0, 0.0, 1.0))
 
 
+def test_the_library_below_does_not_talk_between_our_progress(caplog: pytest.LogCaptureFixture) -> None:
+    open_fabric("cpu", precision="bf16")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 @pytest.mark.slow
 def test_the_objective_on_two_processes_is_that_of_the_joined_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
