@@ -51,10 +51,11 @@ peers: $(DEV_READY)
 	$(PIP) -e '.[dev,aravis,pylon]'
 	$(PIP) --no-deps pysparkplug==0.6.1
 
-# Node-RED and a Sparkplug host of npm's packages against a station. Needs node >= 20 and npm, and takes two minutes.
+# Node-RED, and a Sparkplug host and a reader of CloudEvents of npm's packages, against a station. Needs
+# node >= 20 and npm, and takes two minutes.
 interop: $(DEV_READY)
-	npm install --no-save --omit=optional --no-audit --no-fund --prefix build/interop $(NODE_RED) sparkplug-payload@1.0.3 mqtt@5.16.0
-	NODE_PATH=$(CURDIR)/build/interop/node_modules $(BIN)/python -m pytest tests/interop/node_red.py tests/interop/sparkplug_npm.py
+	npm install --no-save --omit=optional --no-audit --no-fund --prefix build/interop $(NODE_RED) sparkplug-payload@1.0.3 cloudevents@10.0.0 mqtt@5.16.0
+	NODE_PATH=$(CURDIR)/build/interop/node_modules $(BIN)/python -m pytest tests/interop/node_red.py tests/interop/sparkplug_npm.py tests/interop/cloudevents_npm.py
 
 check-export: $(DEV_READY)
 	$(BIN)/python scripts/check_export.py $(ARGS)
