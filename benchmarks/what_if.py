@@ -24,7 +24,6 @@ from fastapi.testclient import TestClient
 
 from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.drift import read_drift
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.review import keep_answer, reviewed_parts
 from kenpin.calibration.stored import WEEK_MS
 from kenpin.calibration.web.app import create_app
@@ -32,6 +31,7 @@ from kenpin.calibration.what_if import Limits, known_parts, read_history, what_i
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.events import now_ms
+from kenpin.in_force import record_in_force
 from kenpin.record import Bound, CalibrationRecord, append_record
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key

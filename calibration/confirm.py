@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kenpin.calibration.book import open_book
+from kenpin.book import open_book
 from kenpin.calibration.fit import Basis, pictures_of
 from kenpin.calibration.scores import ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import CONFIDENCE, false_call_bound

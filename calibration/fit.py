@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kenpin.calibration.book import open_book
+from kenpin.book import open_book
 from kenpin.calibration.camera_settings import camera_settings
 from kenpin.calibration.scores import PictureScore, ScoreSet, best_of_parts, worst_of_parts
 from kenpin.calibration.threshold import Thresholds, caught_bound, choose_thresholds, false_call_bound

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kenpin.calibration.book import open_book
+from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import CalibrationError, SourceError

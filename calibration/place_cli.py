@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
+from kenpin.book import calibration_lock
 from kenpin.calibration import options
-from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.cost import Costs, cheapest, cheapest_if_escapes_cost, cost_curve
-from kenpin.calibration.light import light_against_sign_off
 from kenpin.calibration.options import signer
-from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.shown import active_bundle
 from kenpin.calibration.tell import tell
+from kenpin.edge_runtime.light import check_light
 from kenpin.errors import CalibrationError, DataError
+from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
 
@@ -52,7 +52,7 @@ def place(  # noqa: PLR0913 - one argument per option
     Nothing is known about a position chosen by eye until `kenpin calibrate confirm` has counted fresh parts.
     """
     folder = StationFolder(state)
-    _check_light(folder)
+    check_light(folder)
     with calibration_lock(folder):
         placed = Placement(t1=t1, t2=t2, looks=looks, by=signer(by), why=why)
         record = record_placed(folder, active_bundle(folder).name, placed)
@@ -90,18 +90,6 @@ def cost(  # noqa: PLR0913 - one argument per option
         points = {"now": now, "least": best, "escape_halved": halved, "escape_doubled": doubled}
         document = {name: asdict(point) for name, point in points.items()}
         click.echo(json.dumps({**document, "curve": [asdict(point) for point in curve]}))
-
-
-def _check_light(folder: StationFolder) -> None:
-    """As on the page: in another light a score says nothing about a part."""
-    light = light_against_sign_off(folder)
-    if light is not None and light.is_other:
-        now, low, high = light.rounded.values()
-        raise CalibrationError(
-            f"the newest part has light {now}, signed for {low} to {high}: no threshold can be moved",
-            where=folder.database,
-            cure="put the light right and let a good part run by; if it is meant, calibrate again",
-        )
 
 
 def _newest(folder: StationFolder) -> CalibrationRecord:

@@ -35,13 +35,13 @@ from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.command_seen import is_seen, note_seen
 from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.outbox import Outbox
-from kenpin.errors import KenpinError
+from kenpin.edge_runtime.remote_threshold import Reach, move_thresholds
+from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError
 from kenpin.events import Reply, now_ms
 from kenpin.hold import hold, let_go
 from kenpin.station_folder import StationFolder
 
 _ANSWERS_PER_S = 5
-_AT_THE_STATION = "thresholds are signed at the station: use its page, or kenpin calibrate set there"
 
 _log = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ class Order:
         folder: The station's folder.
         identity: Who answers.
         keys: File or folder of the keys that may sign.
-        remote_write: Whether actions that change verdicts are allowed.
+        reach: How far commands may move thresholds; `None` = no action that changes verdicts is allowed.
         send_again: Publishes stored events once more: the first one's number, and how many.
     """
 
     folder: StationFolder
     identity: Identity
     keys: Path
-    remote_write: bool
+    reach: Reach | None
     send_again: Callable[[int, int], None]
 
 
@@ -118,7 +118,7 @@ class Commander:
             clock_is_synchronised(),
             lambda cmd_id: is_seen(connection, cmd_id),
             self._allowance,
-            self._order.remote_write,
+            self._order.reach is not None,
             self.refusals,  # type: ignore[arg-type]  # its keys are reasons
         )
 
@@ -130,7 +130,7 @@ class Commander:
             untold = self._mirror.untold()
             with transaction(connection):
                 note_seen(connection, command, now_ms=now_ms())
-                rejected = self._do(command, connection)
+                rejected = self._do(accepted, connection)
                 self._mirror.tell(untold)
                 reason = "rejected" if rejected else ""
                 self._outbox.put(self._reply(command.action, command.cmd_id, reason, rejected))
@@ -139,12 +139,16 @@ class Commander:
             self.refusals["failed"] += 1
             self._refuse(_refused(command, "failed", str(error)))
             return
-        self.done += not rejected
+        if rejected:
+            self.refusals["rejected"] += 1
+        else:
+            self.done += 1
         if isinstance(command, Replay):
             self._order.send_again(command.since_seq, command.count)
 
-    def _do(self, command: Command, connection: sqlite3.Connection) -> str:
+    def _do(self, accepted: Accepted, connection: sqlite3.Connection) -> str:
         """Do it; why not, in words."""
+        command = accepted.command
         if isinstance(command, Ack | Shelve | Unshelve | Reset):
             minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
             return self._board.act(command.alarm, Action(command.action, command.actor, minutes))  # type: ignore[arg-type]
@@ -157,7 +161,7 @@ class Commander:
         elif isinstance(command, ActivateModel):
             return self._activate(command.bundle_sha256)
         elif isinstance(command, SetThreshold):
-            return _AT_THE_STATION
+            return self._move_thresholds(command, _signer(accepted))
         return ""
 
     def _pause(self, command: Pause) -> None:
@@ -170,6 +174,14 @@ class Commander:
         if not (self._order.folder.bundles / sha256).is_dir():
             return f"no bundle {sha256[:16]} is installed here"
         change_activation(self._order.folder, lambda was: was.wanting(sha256, "activate"))
+        return ""
+
+    def _move_thresholds(self, command: SetThreshold, by: str) -> str:
+        assert self._order.reach is not None  # else it was refused
+        try:
+            move_thresholds(self._order.folder, command, by, self._order.reach)
+        except (BundleError, CalibrationError, ConfigError) as error:
+            return str(error)
         return ""
 
     def _refuse(self, refused: Refused) -> None:
@@ -196,5 +208,8 @@ def _entry(accepted: Accepted) -> Entry:
     fields: Mapping[str, object] = command.model_dump(exclude=set(Command.model_fields))
     arguments = " ".join(f"{name}={value}" for name, value in fields.items() if name != "why")
     why = str(fields.get("why", ""))
-    who, what = f"{command.actor} (key {accepted.kid})", f"{command.action} {arguments}".strip()
-    return Entry("command", who, new=what, why=why)
+    return Entry("command", _signer(accepted), new=f"{command.action} {arguments}".strip(), why=why)
+
+
+def _signer(accepted: Accepted) -> str:
+    return f"{accepted.command.actor} (key {accepted.kid})"

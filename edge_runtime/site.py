@@ -16,6 +16,7 @@ from kenpin.edge_runtime.commander import Commander, Order
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.publisher import Publisher
+from kenpin.edge_runtime.remote_threshold import Reach
 from kenpin.edge_runtime.result_inbox import wake_publisher
 from kenpin.edge_runtime.source import FrameSource
 from kenpin.edge_runtime.sources import make_source
@@ -134,10 +135,9 @@ def make_publisher(config: StationConfig, identity: Identity, counters: Callable
     folder = StationFolder(config.station.state_dir)
     commander: Commander | None = None
     if config.commands.keys is not None:
-        remote_write = config.commands.remote_write
-        order = Order(
-            folder, identity, config.commands.keys, remote_write, lambda *which: _send_again(made, which)
-        )
+        reach = Reach(config.commands.threshold_step, two_persons=config.web.second_person)
+        allowed = reach if config.commands.remote_write else None
+        order = Order(folder, identity, config.commands.keys, allowed, lambda *which: _send_again(made, which))
         commander = Commander(order)
     topic, pace = config.station.topic, config.mqtt.backlog_per_s
     made = Publisher(

@@ -201,11 +201,14 @@ class CommandsSection(_Section):
     Attributes:
         keys: A `<name>.key` file, or a folder of them, whose holders may sign commands. Without it the station
             listens to nothing.
-        remote_write: Allow commands that change what is released: pause and activate_model.
+        remote_write: Allow commands that change what is released: set_threshold, pause and activate_model.
+        threshold_step: How far set_threshold may move T1 and T2 from where a person has set them, in standard
+            deviations of the good parts' scores.
     """
 
     keys: Path | None = None
     remote_write: bool = False
+    threshold_step: float = Field(default=1.0, ge=0)
 
 
 class SparkplugSection(_Section):

@@ -13,7 +13,6 @@ from fastapi.responses import RedirectResponse, Response
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
-from kenpin.calibration.light import Light, light_against_sign_off
 from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
 from kenpin.calibration.web.calibrate_plot import step_of
@@ -26,6 +25,7 @@ from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.edge_runtime.light import Light, light_against_sign_off
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import StoreError
 from kenpin.precision import Precision

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from kenpin.book import calibration_lock
 from kenpin.calibrating import read_calibrating
-from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.confirm import (
     WANTED_RATE,
     confidence_of_looks,

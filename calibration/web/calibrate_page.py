@@ -13,7 +13,6 @@ from fastapi.responses import Response
 
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
-from kenpin.calibration.light import light_against_sign_off
 from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.web import calibrate_change, calibrate_view_page
 from kenpin.calibration.web.calibrate_camera import Bar, CameraReader
@@ -31,6 +30,7 @@ from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
+from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
 from kenpin.masters import masters_due, read_masters

@@ -10,10 +10,10 @@ from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 
-from kenpin.calibration.light import Light, light_against_parts, newest_light
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.light import Light, light_against_parts, newest_light
 from kenpin.record import Origin
 
 MOST_LOTS = 9  # more is not asked for

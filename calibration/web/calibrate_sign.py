@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from kenpin.book import calibration_lock
 from kenpin.bundle import MANIFEST
-from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import add_master, make_master
-from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.scores import ScoreSet
 from kenpin.calibration.web.calibrate_limits import Assessment
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
@@ -19,6 +18,7 @@ from kenpin.calibration.web.signature import Signature
 from kenpin.errors import CalibrationError, DataError
 from kenpin.frame import read_picture
 from kenpin.masters import read_masters
+from kenpin.placed import Placement, record_placed
 from kenpin.quality import measure
 from kenpin.quality_limits import QualityLimits, learn_limits
 from kenpin.record import CalibrationRecord

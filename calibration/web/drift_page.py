@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.drift import Drift, read_drift
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.web.drift_plot import draw_level, draw_measure, draw_psi, draw_stopped
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.role import Role
@@ -19,6 +18,7 @@ from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.events import now_ms
+from kenpin.in_force import record_in_force
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kenpin.calibration.bench import waiting_parts
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.web.line_alarms import ACTIVE, LISTED, ShownAlarm, shown_alarms
 from kenpin.calibration.web.line_held import Held, why_held
@@ -19,6 +18,7 @@ from kenpin.calibration.web.review_tabs import LIMIT
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
+from kenpin.in_force import record_in_force
 from kenpin.masters import Check, masters_due, read_masters
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.bench import near_misses, waiting_parts
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
 from kenpin.calibration.web.page import page
@@ -20,6 +19,7 @@ from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.errors import ConfigError
+from kenpin.in_force import record_in_force
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
 

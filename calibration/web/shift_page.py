@@ -9,7 +9,6 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.masters_check import check_masters, steps
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
@@ -25,6 +24,7 @@ from kenpin.edge_runtime.database import explained
 from kenpin.errors import DataError
 from kenpin.events import now_ms
 from kenpin.frame import read_picture
+from kenpin.in_force import record_in_force
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
 

@@ -7,10 +7,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, showing_of, steps, suspects_of
 from kenpin.calibration.web.shift_run import ShiftRun, plan_of, shown_parts
 from kenpin.events import now_ms
+from kenpin.in_force import record_in_force
 from kenpin.masters import Master, Masters, Showing, masters_due, read_masters
 from kenpin.station_folder import StationFolder
 

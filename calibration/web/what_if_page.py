@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.bench import parts_of
-from kenpin.calibration.in_force import record_in_force
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.role import Role
@@ -18,6 +17,7 @@ from kenpin.calibration.web.visitor import site_of
 from kenpin.calibration.web.what_if_history import Histories
 from kenpin.calibration.web.what_if_plot import draw, scale_of
 from kenpin.calibration.what_if import Limits, known_parts, what_if
+from kenpin.in_force import record_in_force
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin import audit
-from kenpin.calibration.book import calibration_lock
+from kenpin.book import calibration_lock
 from kenpin.calibration.cli import calibrate
 from kenpin.calibration.threshold import false_call_bound
 from kenpin.edge_runtime.vitals import Vitals, write_vitals

@@ -12,12 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin import audit
-from kenpin.calibration.book import calibration_lock
+from kenpin.book import calibration_lock
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_check import PartWatch, Seen, Step, check_masters, steps
 from kenpin.calibration.masters_check import Result as Checked
 from kenpin.calibration.masters_cli import masters as masters_command
-from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
@@ -25,6 +24,7 @@ from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
 from kenpin.masters import masters_due, masters_file, read_masters
+from kenpin.placed import Placement, record_placed
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 

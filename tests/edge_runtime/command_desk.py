@@ -12,6 +12,7 @@ from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.command_key import load_key
 from kenpin.edge_runtime.commander import Commander, Order
 from kenpin.edge_runtime.database import open_database
+from kenpin.edge_runtime.remote_threshold import Reach
 from kenpin.edge_runtime.sign_command import Sender, make_command, sign_command
 from kenpin.edge_runtime.stored_body import fill_in
 from kenpin.events import now_ms
@@ -21,7 +22,9 @@ from kenpin.signing import PublicKey
 class Desk:
     """A commander, and somebody who holds its key."""
 
-    def __init__(self, workshop: Any, key: Path, *, remote_write: bool = False) -> None:
+    def __init__(
+        self, workshop: Any, key: Path, *, remote_write: bool = False, two_persons: bool = False
+    ) -> None:
         self.folder = workshop.folder
         self.folder.create()
         self.folder.run.mkdir(exist_ok=True)
@@ -29,7 +32,8 @@ class Desk:
             workshop.station_key.save(self.folder.key)
         open_database(self.folder.database).close()
         self.again: list[tuple[int, int]] = []
-        order = Order(self.folder, Identity("st1"), key, remote_write, lambda *which: self.again.append(which))
+        reach = Reach(1.0, two_persons=two_persons) if remote_write else None
+        order = Order(self.folder, Identity("st1"), key, reach, lambda *which: self.again.append(which))
         self.commander = Commander(order)
         self._key = load_key(key)
 

@@ -230,7 +230,7 @@ def commanded(port: int, state: Path) -> Iterator[Publisher]:
         folder,
         identity,
         key,
-        remote_write=False,
+        reach=None,
         send_again=lambda n, count: made.send_again(since=n, count=count),
     )
     broker = BrokerAddress("127.0.0.1", port, "sim-01")

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from kenpin.book import calibration_lock
 from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.bench import part_of
-from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.fit import Basis, record_fit
-from kenpin.calibration.placed import Placement, record_placed
 from kenpin.calibration.review import Label, keep_answer
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.web import calibrate_fresh
@@ -22,6 +21,7 @@ from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
+from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from kenpin.book import calibration_lock
 from kenpin.bundle import install_bundle, open_bundle
-from kenpin.calibration.book import calibration_lock
 from kenpin.calibration.web import calibrate_parts
 from kenpin.calibration.web.calibrate_camera import Measured, bars
 from kenpin.calibration.web.calibrate_limits import assess, nearest, suggest

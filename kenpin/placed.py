@@ -1,10 +1,10 @@
-"""Thresholds that a technician places by hand, as far as the masters permit; only fresh parts prove them."""
+"""Thresholds that are placed by hand, as far as the masters permit; only fresh parts prove them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kenpin.calibration.book import open_book
+from kenpin.book import open_book
 from kenpin.errors import CalibrationError, ConfigError
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
@@ -20,6 +20,7 @@ class Placement:
         looks: How often fresh parts will be looked at.
         by: Who signs.
         why: Reason in words; not empty.
+        method: How they were placed, in words.
     """
 
     t1: float
@@ -27,6 +28,7 @@ class Placement:
     looks: int
     by: str
     why: str
+    method: str = "placed by hand"
 
 
 def record_placed(folder: StationFolder, bundle_sha256: str, placed: Placement) -> CalibrationRecord:
@@ -57,7 +59,7 @@ def record_placed(folder: StationFolder, bundle_sha256: str, placed: Placement) 
             "state": "TRIAL",
             "t1": placed.t1,
             "t2": placed.t2,
-            "method": "placed by hand",
+            "method": placed.method,
             "false_calls": fitted.false_calls if placed.t1 >= fitted.t1 else None,
             "rank": 0,
             "looks": placed.looks,

@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kenpin.calibration.in_force import record_in_force
 from kenpin.edge_runtime.database import connect_to_read, explained
-from kenpin.errors import KenpinError
+from kenpin.errors import CalibrationError, KenpinError
+from kenpin.in_force import record_in_force
 from kenpin.quality_limits import light_limits
 from kenpin.station_folder import StationFolder
 
@@ -54,6 +54,22 @@ def light_against_sign_off(folder: StationFolder) -> Light | None:
     except KenpinError:
         return None  # what cannot be read is said where it is used
     return None if now is None else Light(now, *record.quality.light)
+
+
+def check_light(folder: StationFolder) -> None:
+    """Refuse to move a threshold where the newest part is lit otherwise than at the sign-off.
+
+    Raises:
+        CalibrationError: It is.
+    """
+    light = light_against_sign_off(folder)
+    if light is not None and light.is_other:
+        now, low, high = light.rounded.values()
+        raise CalibrationError(
+            f"the newest part has light {now}, signed for {low} to {high}: no threshold can be moved",
+            where=folder.database,
+            cure="put the light right and let a good part run by; if it is meant, calibrate again",
+        )
 
 
 def light_against_parts(now: float | None, good: Sequence[float]) -> Light | None:
