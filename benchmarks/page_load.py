@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,15 +36,16 @@ _MOST_KB = 60
 _FIRST_PAGES = 5
 _LOAD_MS = "performance.timing.loadEventEnd - performance.timing.navigationStart"
 _WARM_S = 5.0
+_BOOTSTRAP_ROUNDS = 1000
 _SOURCE = 'url = "synthetic:board?rate={rate}&defects=0&width=1920&height=1080"'
 
 
 @dataclass
 class Found:
-    """What was measured; a list has one value per round.
+    """What was measured; a list has one entry per round.
 
     Attributes:
-        quiet: p50 and p99 of exposure to verdict, ms, with nobody at the page.
+        quiet: Exposure to verdict of each part, ms, with nobody at the page.
         loaded: The same under load.
         rss_mb: Resident memory of the page: when started, and after each round.
         crowds: What became of the requests.
@@ -51,8 +53,8 @@ class Found:
         load: Load averages of the machine, before each arm.
     """
 
-    quiet: list[tuple[float, float]] = field(default_factory=list)
-    loaded: list[tuple[float, float]] = field(default_factory=list)
+    quiet: list[list[float]] = field(default_factory=list)
+    loaded: list[list[float]] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
     crowds: list[dict[str, float]] = field(default_factory=list)
     first: dict[str, Any] = field(default_factory=dict)
@@ -60,9 +62,9 @@ class Found:
 
 
 @click.command()
-@click.option("--rounds", default=5, help="So often each arm.")
+@click.option("--rounds", default=6, help="So often each arm.")
 @click.option("--seconds", default=20.0, help="Of each arm.")
-@click.option("--rate", default=5.0, help="Parts per second.")
+@click.option("--rate", default=10.0, help="Parts per second.")
 def main(rounds: int, seconds: float, rate: float) -> None:
     """Print one JSON document."""
     with tempfile.TemporaryDirectory(prefix="kenpin-page-") as root:
@@ -105,15 +107,31 @@ def measure(root: Path, *, rounds: int, seconds: float, rate: float) -> Found:
 
 
 def told(found: Found) -> dict[str, object]:
-    """Medians over the rounds, and the rounds."""
-    more = [100 * (b[1] / a[1] - 1) for a, b in zip(found.quiet, found.loaded, strict=True)]
-    middle = {
-        f"{arm}_ms_{name}": statistics.median(pair[k] for pair in pairs)
-        for arm, pairs in (("quiet", found.quiet), ("loaded", found.loaded))
-        for k, name in enumerate(("p50", "p99"))
-    }
-    all_found = {**middle, "p99_more_percent": statistics.median(more), "p99_more_percent_each": more}
-    return {**all_found, **vars(found)}
+    """p50 and p99 of all parts of each arm, of each round, and how much more p99 is with its 95 % interval."""
+    arms = {"quiet": found.quiet, "loaded": found.loaded}
+    middle = {f"{name}_ms": _percentiles(np.concatenate(rounds)) for name, rounds in arms.items()}
+    each = {f"{name}_ms_each": [_percentiles(parts) for parts in rounds] for name, rounds in arms.items()}
+    rest = {name: value for name, value in vars(found).items() if name not in arms}
+    return {**middle, "p99_more_percent": _p99_more(found), **each, **rest}
+
+
+def _percentiles(parts: Sequence[float]) -> dict[str, float]:
+    return {name: round(float(np.percentile(parts, share)), 2) for name, share in (("p50", 50), ("p99", 99))}
+
+
+def _p99_more(found: Found) -> dict[str, float]:
+    """The interval is by drawing parts anew (percentile bootstrap)."""
+    quiet, loaded = np.concatenate(found.quiet), np.concatenate(found.loaded)
+    rng = np.random.default_rng(0)
+
+    def more(a: Sequence[float], b: Sequence[float]) -> float:
+        return 100 * float(np.percentile(b, 99) / np.percentile(a, 99) - 1)
+
+    drawn = [
+        more(rng.choice(quiet, len(quiet)), rng.choice(loaded, len(loaded))) for _ in range(_BOOTSTRAP_ROUNDS)
+    ]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return {"value": round(more(quiet, loaded), 1), "low": round(low, 1), "high": round(high, 1)}
 
 
 def resident_mb(pid: int) -> float:
@@ -141,14 +159,13 @@ def first_page(url: str) -> dict[str, Any]:
     return {"ms": middle, "each": took_ms, "kb": sum(sizes.values()) / 1000, "bytes": sizes, "hosts": hosts}
 
 
-def _arm(folder: StationFolder, seconds: float) -> tuple[float, float]:
-    """p50 and p99 of exposure to verdict of the parts that come now, ms."""
+def _arm(folder: StationFolder, seconds: float) -> list[float]:
+    """Exposure to verdict of the parts that come now, ms."""
     with closing(connect_to_read(folder.database)) as connection:
         (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()
         time.sleep(seconds)
         rows = connection.execute("SELECT latency_ms FROM part WHERE seq > ? AND score IS NOT NULL", (last,))
-        p50, p99 = np.percentile([row[0] for row in rows], (50, 99))
-    return round(float(p50), 2), round(float(p99), 2)
+        return [row[0] for row in rows]
 
 
 def _crowd(port: int, seconds: float) -> subprocess.Popen[str]:

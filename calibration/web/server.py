@@ -14,7 +14,7 @@ from kenpin.config import WebSection
 from kenpin.errors import ConfigError
 
 _M_MMAP_THRESHOLD = -3
-_NICENESS = 10
+_M_ARENA_MAX = -8
 
 
 def serve(app: FastAPI, section: WebSection) -> None:
@@ -61,16 +61,21 @@ def serve(app: FastAPI, section: WebSection) -> None:
 def _give_memory_back() -> None:
     """Let glibc return the 19 MiB of each PIN check at once, from every thread: 20 to 60 MB less, measured.
 
-    By itself it raises the size from which it does so (mallopt(3), M_MMAP_THRESHOLD).
+    By itself it raises the size from which it does so (mallopt(3), M_MMAP_THRESHOLD), and gives each thread a
+    heap of its own that only grows (M_ARENA_MAX): 6 to 8 MB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _step_back() -> None:
-    """Give way to the station, also where no systemd weighs the two against each other."""
-    os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+    """Give way to the station at once whenever it wakes, as niceness alone does not (sched(7), SCHED_IDLE).
+
+    Also where no systemd weighs the two against each other.
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _listening(section: WebSection) -> socket.socket:

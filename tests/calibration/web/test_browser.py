@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -136,6 +137,10 @@ def smallest_target(page: Page) -> float:
     )
     assert len(sides) >= 6
     return float(min(sides))
+
+
+def test_the_page_gives_way_to_the_station(server: Server) -> None:
+    assert os.sched_getscheduler(server.process.pid) == os.SCHED_IDLE
 
 
 def test_every_page_fits_the_panel_in_every_language(page: Page, server: Server, folder: StationFolder) -> None:
