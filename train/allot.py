@@ -109,7 +109,7 @@ def score_quickly(model: Pretrained, known: Tensor, good: Tensor, pictures: Tens
     taps = model.encoder(normalise(images))
     head.fill(head.light_grids(images), taps[1], taps[2])
     images = good.float() / 255
-    head.standardise(head.raw_maps(images, model.encoder(normalise(images))))
+    head.standardise(head.raw_maps(images, model.encoder(normalise(images))).unbind(1))
     return score_learned(maps_of(model, head, pictures))
 
 

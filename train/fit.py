@@ -1,7 +1,8 @@
 """Fit the anomaly head: fill the banks, standardise the maps, weigh them.
 
 Only good pictures are used. The banks are filled from the pictures the encoder was trained on; spread and
-weights come from held-back good pictures and defects drawn on them.
+weights come from held-back good pictures and defects drawn on them. Nothing of the coarse level is trained, so
+it learns from all pictures, and its spread from all of them, too, by cross-fitting.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LIGHT_WEIGHT = 1.0
 # What the maps weigh before drawn defects are asked, in the order of MAPS: the four of the encoder repeat each
 # other.
 USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, 0.5, 0.25, 0.5, 0.25)
+# Parts into which known pictures are cut for cross-fitting; the held-back ones are as many as one of them.
+FOLDS = 4
 # The choice by drawn defects is believed by half, because real ones are others.
 TRUST = 0.5
 
@@ -46,13 +49,17 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     trained.eval()
     shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
     head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
-    head.fill(*_known(head, trained, pictures))
-    head.standardise(_raw_maps(head, trained, held_back))
+    known, held = _known(head, trained, pictures), _grids(head, held_back)
+    coarse = _cross_fitted(head, known[0], held)
+    head.fill(*known)
+    raw = _raw_maps(head, trained, held_back).unbind(1)
+    head.standardise([*(torch.cat(both) for both in zip(coarse, raw, strict=False)), *raw[len(coarse) :]])
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.copy_(choose_weights(good, bad).to(pictures.device))
     levels, fused = _units(head, good)
     head.level_scale.copy_(levels.reciprocal())
     head.fused_scale.copy_(fused.reciprocal())
+    head.fill_coarse(*(torch.cat(both) for both in zip(known[0], held, strict=True)))
     return head
 
 
@@ -78,13 +85,14 @@ def update_head(
     trained.eval()
     head = copy.deepcopy(head).eval()
     head.merge(*_known(head, trained, pictures))
-    head.restandardise(_raw_maps(head, trained, held_back))
-    share = len(held_back) / float(head.count)
+    head.restandardise(_raw_maps(head, trained, held_back).unbind(1))
+    share = len(held_back) / float(head.count[-1])
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.lerp_(choose_weights(good, bad).to(pictures.device), share)
     levels, fused = _units(head, good)
     head.level_scale.copy_(torch.lerp(head.level_scale.reciprocal(), levels, share).reciprocal())
     head.fused_scale.copy_(torch.lerp(head.fused_scale.reciprocal(), fused, share).reciprocal())
+    head.merge_coarse(*_grids(head, held_back))
     return head
 
 
@@ -116,15 +124,42 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     return torch.lerp(torch.tensor(USUAL_WEIGHTS), chosen, TRUST)
 
 
+def _cross_fitted(
+    head: AnomalyHead, grids: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Each map of the coarse level of known pictures (N, h, w), by a level that knows the others only.
+
+    Neighbours are left out together, as several pictures of one part are neighbours. What the head has of the
+    level is lost.
+
+    Args:
+        head: Its level is fitted.
+        grids: Light grids of the pictures.
+        held: The same of held-back pictures, which help each time.
+    """
+    folds = list(zip(*(g.tensor_split(min(FOLDS, len(g))) for g in grids), strict=True))
+    maps = []
+    for k, fold in enumerate(folds):
+        others = zip(*folds[:k], *folds[k + 1 :], held, strict=True)
+        head.fill_coarse(*(torch.cat(pictures) for pictures in others))
+        maps.append(head.coarse_maps(*fold))
+    light, pattern = torch.cat(maps).unbind(1)
+    return light, pattern
+
+
 def _known(
     head: AnomalyHead, trained: Pretrained, pictures: Tensor
 ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
     """What the head is filled from: light grids, and features at strides 8 and 16."""
     batches = torch.split(pictures, BATCH)
     taps = [_taps(trained, batch) for batch in batches]
-    grids = [head.light_grids(batch.float() / 255) for batch in batches]
-    both = (torch.cat([g[0] for g in grids]), torch.cat([g[1] for g in grids]))
-    return both, torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps])
+    return _grids(head, pictures), torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps])
+
+
+def _grids(head: AnomalyHead, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The two light grids of pictures, BGR uint8 (N, 3, S, S)."""
+    grids = [head.light_grids(batch.float() / 255) for batch in torch.split(pictures, BATCH)]
+    return torch.cat([grid for grid, _ in grids]), torch.cat([relative for _, relative in grids])
 
 
 def _raw_maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:

@@ -10,14 +10,15 @@ Six maps, two per level:
             defect16: the discriminator trained on synthetic defects
     fine    bank8, defect8: the same at stride 8
 
-Each map is standardised on held-back good pictures, which did not fill the banks, and at each place for
-itself (PaDiM, Defard et al. 2020, has that idea for features): edges and prints vary more than plain
-surface. A score of 1 is what the worst place of one good part in ten reaches.
+Each map is standardised on good pictures that it does not know, and at each place for itself (PaDiM, Defard et
+al. 2020, has that idea for features): edges and prints vary more than plain surface. A score of 1 is what the
+worst place of one good part in ten reaches.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +93,7 @@ class AnomalyHead(nn.Module):
         self.discriminators = discriminators
         self.pattern_cells = shape.pattern_cells
         # These four do not score; `restandardise` needs them.
-        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("count", torch.zeros(len(MAPS), 1, 1))
         self.register_buffer("mean", torch.zeros(len(MAPS), self.map_side, self.map_side))
         self.register_buffer("variance", torch.ones(len(MAPS), self.map_side, self.map_side))
         self.register_buffer("unit", torch.ones(len(MAPS)))
@@ -135,40 +136,51 @@ class AnomalyHead(nn.Module):
             stride8: Their features (N, C, h, w).
             stride16: The same at stride 16.
         """
-        self.light.fit(grids[0])
-        self.pattern.fit(grids[1])
+        self.fill_coarse(*grids)
         self.bank8.fit(smooth(stride8))
         self.bank16.fit(smooth(stride16))
 
+    def fill_coarse(self, grid: Tensor, relative: Tensor) -> None:
+        """Learn the coarse level anew, from what `light_grids` gives of good pictures."""
+        self.light.fit(grid)
+        self.pattern.fit(relative)
+
     def merge(self, grids: tuple[Tensor, Tensor], stride8: Tensor, stride16: Tensor) -> None:
         """Learn from further good pictures what else is usual; the arguments are those of `fill`."""
-        self.light.merge(grids[0])
-        self.pattern.merge(grids[1])
+        self.merge_coarse(*grids)
         self.bank8.merge(smooth(stride8))
         self.bank16.merge(smooth(stride16))
+
+    def merge_coarse(self, grid: Tensor, relative: Tensor) -> None:
+        """Learn at the coarse level from what `light_grids` gives of further good pictures."""
+        self.light.merge(grid)
+        self.pattern.merge(relative)
 
     def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What the two coarse maps look at: light, and light relative to the picture's own."""
         own = whole_mean(pictures)
         return light(pictures, LIGHT_CELLS), light(0.5 * pictures / (own + DARK), self.pattern_cells)
 
-    def standardise(self, raw: Tensor) -> None:
-        """Set offset and scale from the raw maps (N, 6, h, w) of held-back good pictures.
+    def standardise(self, raw: Sequence[Tensor]) -> None:
+        """Set offset and scale, such that each map has zero mean and unit spread at each place.
 
-        Zero mean and unit spread at each place, then the worst place of one good part in ten becomes 1.
+        Then the worst place of one good part in ten becomes 1.
+
+        Args:
+            raw: Each map of good pictures that it does not know, (N, h, w); N may differ.
         """
-        self._set_usual(Moments.of(raw))
+        self._set_usual(_moments(raw))
         self._set_unit(self._unit_of(raw))
 
-    def restandardise(self, raw: Tensor) -> None:
-        """Set offset and scale from further held-back good pictures and what is kept of the first."""
-        self._set_usual(self.usual.joined(Moments.of(raw)))
-        share = len(raw) / self.count
+    def restandardise(self, raw: Sequence[Tensor]) -> None:
+        """Set offset and scale from further good pictures and what is kept of the first."""
+        self._set_usual(self.usual.joined(_moments(raw)))
+        share = raw[0].new_tensor([len(maps) for maps in raw]) / self.count.flatten()
         self._set_unit(torch.lerp(self.unit, self._unit_of(raw), share))
 
     @property
     def usual(self) -> Moments:
-        """What is known of the raw maps of held-back good pictures."""
+        """What is known of the raw maps of good pictures."""
         return Moments(self.count.clone(), self.mean.clone(), self.variance.clone())
 
     def _set_usual(self, usual: Moments) -> None:
@@ -184,9 +196,10 @@ class AnomalyHead(nn.Module):
         self.offset.copy_(trust * mean + (1 - trust) * everywhere)
         self.scale.copy_((trust * variance + (1 - trust) * common + 1e-12).rsqrt())
 
-    def _unit_of(self, raw: Tensor) -> Tensor:
+    def _unit_of(self, raw: Sequence[Tensor]) -> Tensor:
         """What the worst place of one good part in ten reaches on each map, (6,)."""
-        return robust_maximum((raw - self.offset) * self.scale).quantile(UNIT_QUANTILE, 0).clamp(min=0.1)
+        worst = [robust_maximum((raw[k] - self.offset[k]) * self.scale[k]) for k in range(len(MAPS))]
+        return torch.stack([scores.quantile(UNIT_QUANTILE) for scores in worst]).clamp(min=0.1)
 
     def _set_unit(self, unit: Tensor) -> None:
         self.unit.copy_(unit)
@@ -194,20 +207,29 @@ class AnomalyHead(nn.Module):
 
     def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The six maps (N, 6, S/4, S/4), each in its own unit."""
-        grid, relative = self.light_grids(pictures)
-        raw = [
-            self.light(grid),
-            self.pattern(relative),
+        learned = [
             self.bank16(smooth(taps[2])),
             self.discriminators[1](taps[2])[:, 0],
             self.bank8(smooth(taps[1])),
             self.discriminators[0](taps[1])[:, 0],
         ]
-        return torch.cat([self._resize(m) for m in raw], 1)
+        coarse = self.coarse_maps(*self.light_grids(pictures))
+        return torch.cat([coarse, *(self._resize(m) for m in learned)], 1)
+
+    def coarse_maps(self, grid: Tensor, relative: Tensor) -> Tensor:
+        """The two raw maps of the coarse level (N, 2, S/4, S/4), from what `light_grids` gives."""
+        return torch.cat([self._resize(self.light(grid)), self._resize(self.pattern(relative))], 1)
 
     def _resize(self, raw: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)
         return smooth(functional.interpolate(raw[:, None], size=size, mode="bilinear", align_corners=False))
+
+
+def _moments(raw: Sequence[Tensor]) -> Moments:
+    """Moments of maps (N, h, w) that may be of different pictures, as (C, h, w)."""
+    each = [Moments.of(maps[:, None]) for maps in raw]
+    count = torch.stack([m.count for m in each]).view(-1, 1, 1)
+    return Moments(count, torch.cat([m.mean for m in each]), torch.cat([m.variance for m in each]))
 
 
 def by_level(maps: Tensor) -> Tensor:

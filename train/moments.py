@@ -13,7 +13,7 @@ class Moments:
     """What is kept of pictures when they are gone.
 
     Attributes:
-        count: Number of pictures, ().
+        count: Number of pictures, () or for each channel, (C, 1, 1).
         mean: At each place, (C, h, w).
         variance: At each place, biased, (C, h, w).
     """

@@ -23,6 +23,7 @@ class Recipe:
         importance: How strongly pictures with a high loss are preferred early; 0 is uniform.
         growth: Resolution of the first fifth, relative to the rest.
         freeze_from: Share of the compute after which the stem and the first stage are frozen; 1 is never.
+        left_out: Level whose maps the complete head does without; empty is none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Recipe:
     importance: float = 0.5
     growth: float = 0.75
     freeze_from: float = 0.7
+    left_out: str = ""
 
 
 HIERARCHICAL = Recipe("hierarchical")
@@ -64,11 +66,11 @@ REFERENCES = (
     replace(HIERARCHICAL, name="mixed, not staged", start=0, allot=False),
 )
 
-# The hierarchy with one thing taken away.
+# The hierarchy with one thing taken away. A level is its training and its maps.
 ABLATIONS = (
-    replace(HIERARCHICAL, name="without coarse", levels=(MID, FINE), mix=(0.5, 0.5)),
-    replace(HIERARCHICAL, name="without mid", levels=(COARSE, FINE), mix=(0.5, 0.5)),
-    replace(HIERARCHICAL, name="without fine", levels=(COARSE, MID), mix=(0.5, 0.5)),
+    replace(HIERARCHICAL, name="without coarse", levels=(MID, FINE), mix=(0.5, 0.5), left_out="coarse"),
+    replace(HIERARCHICAL, name="without mid", levels=(COARSE, FINE), mix=(0.5, 0.5), left_out="mid"),
+    replace(HIERARCHICAL, name="without fine", levels=(COARSE, MID), mix=(0.5, 0.5), left_out="fine"),
     replace(
         HIERARCHICAL,
         name="one temperature",

@@ -1,7 +1,8 @@
 """One trial of a recipe on a set: train, and measure on the way and at the end.
 
 Two figures are taken. `learned` is from what pretraining gave alone, memory banks and discriminators with fixed
-weights, because that is what recipes differ in. `complete` is from the whole head, as a station would run it.
+weights, because that is what recipes differ in. `complete` is from the whole head, as a station would run it,
+less the level that the recipe leaves out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from kenpin.train.allot import Gauge, maps_of, score_learned, score_quickly
 from kenpin.train.bench_set import BenchSet
 from kenpin.train.device import open_fabric
 from kenpin.train.fit import fit_head
-from kenpin.train.head import robust_maximum
+from kenpin.train.head import LEVEL_NAMES, by_level, robust_maximum
 from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
+from kenpin.train.recipe import Recipe
 from kenpin.train.training import Allotment, Schedule, StepLog, Training
 
 # Shares of the compute at which the curve is measured; the end is always measured.
@@ -95,7 +97,8 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     watch.finish()
     head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
     maps = maps_of(training.model, head, data.test)
-    fused = (maps * head.weight.view(1, -1, 1, 1)).sum(1).cpu()
+    levels = by_level(maps * head.weight.view(1, -1, 1, 1))
+    fused = levels[:, _kept(schedule.recipe)].sum(1).cpu()
     return Trial(
         data.name,
         schedule.recipe.name if schedule.steps else RANDOM,
@@ -107,6 +110,11 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         *data.pixel_figures(fused.numpy()),
         training.allotment,
     )
+
+
+def _kept(recipe: Recipe) -> list[int]:
+    """Numbers of the levels whose maps count."""
+    return [k for k, name in enumerate(LEVEL_NAMES) if name != recipe.left_out]
 
 
 class _Watch:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from kenpin.errors import ConfigError
 from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
+from kenpin.train.fit import fit_head
+from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
+from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
 from kenpin.train.trial import RANDOM, Setting, run_trial
 
@@ -65,6 +69,24 @@ def test_a_trial_measures_on_the_way_without_changing_what_is_learned(cap: Bench
     assert seconds[-1] == watched.seconds
     assert all(0 <= value <= 1 for _, value in watched.curve)
     assert 0 < watched.aupro_05 <= watched.aupro_30 <= 1
+
+
+@pytest.mark.parametrize("level", ["coarse", "mid", "fine"])
+def test_a_level_that_is_left_out_has_no_say(
+    cap: BenchSet, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """Neither its training nor its maps: whatever these weigh, the scores stay."""
+    setting = Setting(Schedule(3, 8, 0, RECIPES[f"without {level}"]))
+    plain = run_trial(cap, setting)
+    own = slice(2 * LEVEL_NAMES.index(level), 2 * LEVEL_NAMES.index(level) + 2)
+
+    def fit_heavily(*given: Any, **named: Any) -> AnomalyHead:
+        head = fit_head(*given, **named)
+        head.weight[own] = 100.0
+        return head
+
+    monkeypatch.setattr("kenpin.train.trial.fit_head", fit_heavily)
+    assert np.array_equal(run_trial(cap, setting).complete, plain.complete)
 
 
 def test_random_weights_take_no_training(cap: BenchSet) -> None:

@@ -123,7 +123,7 @@ def test_maps_are_standardised_at_each_place_as_far_as_there_are_pictures() -> N
     lively[:, :8] = 10
     for count, most in ((400, 3.0), (3, 12.0)):
         raw = torch.randn(count, len(MAPS), 16, 16) * lively + lively
-        head.standardise(raw)
+        head.standardise(raw.unbind(1))
         fresh = (torch.randn(400, len(MAPS), 16, 16) * lively + lively - head.offset) * head.scale
         left, right = fresh[..., 1:6].std(), fresh[..., 10:15].std()
         assert left / right < most
