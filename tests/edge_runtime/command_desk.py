@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class Desk:
 
     def take(self, action: str, body: bytes, *, retained: bool = False) -> None:
         self.commander.take(f"cmd/{action}", body, retained=retained)
+
+    def publish(self, port: int, action: str, **arguments: str) -> None:
+        """Send a command to the broker, for a station that runs."""
+        to = ["-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", f"plant/line/st1/cmd/{action}"]
+        subprocess.run(["mosquitto_pub", *to, "-s"], input=self.sign(action, **arguments), check=True)
 
     def replies(self) -> list[dict[str, Any]]:
         with closing(sqlite3.connect(self.folder.database)) as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -207,26 +206,13 @@ def test_over_a_real_broker(
     config = workshop.config(f"folder:{workshop.pictures(250, 10)}?rate=5&loop=1")
     commands = config.commands.model_copy(update={"keys": key})
     config = config.model_copy(update={"commands": commands})
-    sent: list[bytes] = []
+    sent: list[str] = []
 
     def on_part(_part: Any) -> None:
         status = subscriber.payloads("status")
         if not sent and status and status[-1]["online"]:
-            sent.append(desk.sign("snapshot"))
-            topic = "plant/line/st1/cmd/snapshot"
-            command = [
-                "mosquitto_pub",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(mosquitto.port),
-                "-t",
-                topic,
-                "-s",
-                "-q",
-                "1",
-            ]
-            subprocess.run(command, input=sent[0], check=True)
+            sent.append("snapshot")
+            desk.publish(mosquitto.port, "snapshot")
 
     with Station(config, on_part=on_part) as station:
         station.run(max_parts=200, stopping=lambda: bool(subscriber.payloads("reply/snapshot")))

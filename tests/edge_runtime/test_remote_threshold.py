@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import statistics
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,39 @@ def test_while_somebody_calibrates_a_command_waits_for_another_time(desk: Desk) 
 def test_off_unless_the_station_allows_it(desk: Desk, workshop: Any, key: Path) -> None:
     assert move(Desk(workshop, key), 99.0)["reason"] == "not_allowed"
     assert len(station_records(desk.folder)) == 1
+
+
+def test_over_a_real_broker(  # noqa: PLR0917 - one argument per fixture
+    workshop: Any,
+    key: Path,
+    desk: Desk,
+    mosquitto: Any,
+    make_subscriber: Callable[[int], Any],
+    wait_for: Callable[..., None],
+) -> None:
+    """The parts after the answer are judged by the new record, and SCADA is told who moved what."""
+    workshop.port = mosquitto.port
+    subscriber = make_subscriber(mosquitto.port)
+    config = workshop.config(f"folder:{workshop.pictures(98)}?rate=5&loop=1", results="all")
+    commands = config.commands.model_copy(update={"keys": key, "remote_write": True})
+    sent: list[str] = []
+
+    def on_part(_part: Any) -> None:
+        status = subscriber.payloads("status")
+        if not sent and status and status[-1]["online"]:
+            sent.append("set_threshold")
+            desk.publish(mosquitto.port, "set_threshold", t1="97.5", t2=str(T2), why="new material")
+
+    def verdicts() -> list[tuple[str, int]]:
+        return [(r["verdict"], r["threshold_rev"]) for r in subscriber.payloads("event/result")]
+
+    with Station(config.model_copy(update={"commands": commands}), on_part=on_part) as station:
+        station.run(max_parts=200, stopping=lambda: ("REVIEW", 2) in verdicts())
+    assert subscriber.payloads("reply/set_threshold")[0]["ok"]
+    assert set(verdicts()) == {("OK", 1), ("REVIEW", 2)}
+    wait_for(lambda: len(subscriber.payloads("event/audit")) > 1, "the audit")
+    ordered, done = subscriber.payloads("event/audit")[:2]
+    assert (ordered["kind"], ordered["new"]) == ("command", "set_threshold t1=97.5 t2=120.0")
+    assert (done["kind"], done["actor"], done["reason"]) == ("threshold", "Sato (key ops1)", "new material")
+    assert "T1 100" in done["old"]
+    assert "T1 97.5" in done["new"]
