@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from onnx import TensorProto, helper
 
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.config import StationConfig
+from kenpin.edge_runtime import commander
 from kenpin.record import Bound, CalibrationRecord, append_record, head
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -391,3 +393,18 @@ def grey_png_fixture() -> Callable[..., bytes]:
 @pytest.fixture(name="brightness_model")
 def brightness_model_fixture() -> Callable[..., bytes]:
     return brightness_model
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A key that may sign commands."""
+    path = tmp_path / "ops1.key"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    return path
+
+
+@pytest.fixture
+def synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that commands can be checked against: that of a test machine may not be."""
+    monkeypatch.setattr(commander, "clock_is_synchronised", lambda: True)

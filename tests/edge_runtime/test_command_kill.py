@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import sqlite3
@@ -19,7 +18,6 @@ from typing import Any
 import pytest
 
 from kenpin.audit import Entry, append, audit_file
-from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
@@ -29,23 +27,12 @@ from kenpin.ledger import lines_of
 from kenpin.record import station_records
 from tests.edge_runtime.command_desk import Desk
 
+pytestmark = pytest.mark.usefixtures("synchronised")
+
 # Calls that change what is on the disk, of SQLite and of files. A process is killed just before one of them.
 TOUCHES = {"execute", "write", "flush", "fsync", "truncate", "replace", "unlink"}
 MOST_STEPS = 200
 MOVED = 95.0
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commander, "clock_is_synchronised", lambda: True)  # that of a test machine may not be
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "ops1.key"
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
-    return path
 
 
 def killed_at(step: int, act: Callable[[], None]) -> bool:

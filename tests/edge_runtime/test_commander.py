@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,18 +24,7 @@ from kenpin.errors import StoreError
 from kenpin.hold import read_hold
 from tests.edge_runtime.command_desk import Desk
 
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commander, "clock_is_synchronised", lambda: True)  # that of a test machine may not be
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "ops1.key"
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
-    return path
+pytestmark = pytest.mark.usefixtures("synchronised")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import statistics
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import pytest
 
 from kenpin.audit import read_audit
 from kenpin.book import calibration_lock
-from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.station import Station
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord, Fresh, station_records
@@ -22,22 +20,11 @@ from kenpin.signing import PublicKey
 from tests.calibration.inspected import LIMITS, Made, inspect
 from tests.edge_runtime.command_desk import Desk
 
+pytestmark = pytest.mark.usefixtures("synchronised")
+
 GOOD = {f"{k}.png": 90.0 + k for k in range(10)}
 STEP = statistics.stdev(GOOD.values())  # 3.03: the tests' stations allow one standard deviation
 T1, T2 = 100.0, 120.0
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commander, "clock_is_synchronised", lambda: True)  # that of a test machine may not be
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "ops1.key"
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
-    return path
 
 
 @pytest.fixture
