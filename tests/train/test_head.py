@@ -9,7 +9,7 @@ import torch
 from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder
-from kenpin.train.fit import choose_weights, fit_head
+from kenpin.train.fit import _cross_fitted, choose_weights, fit_head
 from kenpin.train.head import (
     DARK,
     MAPS,
@@ -160,6 +160,28 @@ def test_weights_prefer_the_map_that_separates() -> None:
     assert weights["bank16"] < 0.65
     assert weights["light"] == 1.0
     assert max(weights["defect16"], weights["defect8"]) <= 0.5
+
+
+def test_the_coarse_level_is_standardised_on_pictures_that_it_does_not_know() -> None:
+    torch.manual_seed(0)
+    head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
+    grids, held = (head.light_grids(torch.rand(count, 3, 64, 64)) for count in (12, 3))
+    found = torch.stack(_cross_fitted(head, grids, held), 1)
+    assert found.shape == (12, 2, 16, 16)
+    for first in (0, 3, 6, 9):  # four folds of neighbours
+        own = slice(first, first + 3)
+        others = [torch.cat([g[:first], g[first + 3 :], h]) for g, h in zip(grids, held, strict=True)]
+        head.fill_coarse(*others)
+        assert torch.allclose(found[own], head.coarse_maps(*(g[own] for g in grids)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_coarse_level_knows_every_picture_in_the_end() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 255, (20, 3, 64, 64), dtype=torch.uint8)
+    head = fit_head(Pretrained(8), pictures[:15], pictures[15:], seed=0)
+    assert (head.light.count, head.pattern.statistics.count) == (20, 20)
+    assert head.count.flatten().tolist() == [20, 20, 5, 5, 5, 5]
 
 
 @pytest.fixture(scope="module")
