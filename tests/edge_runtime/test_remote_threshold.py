@@ -13,6 +13,12 @@ import pytest
 
 from kenpin.audit import read_audit
 from kenpin.book import calibration_lock
+from kenpin.config import CommandsSection, WebSection
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.commander import Commander
+from kenpin.edge_runtime.counters import Counters
+from kenpin.edge_runtime.remote_threshold import Reach
+from kenpin.edge_runtime.site import make_publisher
 from kenpin.edge_runtime.station import Station
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord, Fresh, station_records
@@ -113,6 +119,20 @@ def test_no_known_bad_part_is_let_through(desk: Desk, workshop: Any) -> None:
 def test_where_two_persons_sign_a_command_is_not_enough(workshop: Any, key: Path, desk: Desk) -> None:
     strict = Desk(workshop, key, remote_write=True, two_persons=True)
     assert "a second person" in move(strict, T1)["message"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_configuration_says_how_far_a_command_may_go(
+    workshop: Any, key: Path, desk: Desk, *, allowed: bool
+) -> None:
+    config = workshop.config("synthetic:board", url="mqtt://127.0.0.1")
+    wanted = {
+        "commands": CommandsSection(keys=key, remote_write=allowed, threshold_step=0.5),
+        "web": WebSection(second_person=True),
+    }
+    publisher = make_publisher(config.model_copy(update=wanted), Identity("st1"), Counters().snapshot)
+    assert isinstance(publisher.listener, Commander)
+    assert publisher.listener._order.reach == (Reach(0.5, two_persons=True) if allowed else None)
 
 
 def test_a_station_without_calibration_has_nothing_to_move(workshop: Any, key: Path) -> None:
