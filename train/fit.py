@@ -24,9 +24,11 @@ BATCH = 32
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
 LIGHT_WEIGHT = 1.0
+# The maps of mid count half: they find what those of fine find, and outline it coarsely.
+MID = 0.5
 # What the maps weigh before drawn defects are asked, in the order of MAPS: the four of the encoder repeat each
 # other.
-USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, 0.5, 0.25, 0.5, 0.25)
+USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, MID * 0.5, MID * 0.25, 0.5, 0.25)
 # Parts into which known pictures are cut for cross-fitting; the held-back ones are as many as one of them.
 FOLDS = 4
 # The choice by drawn defects is believed by half, because real ones are others.
@@ -116,7 +118,7 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     tried: list[tuple[float, tuple[float, ...]]] = []
     some, any_half = (0.5, 1.0), (0.0, 0.5)
     for pattern, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
-        weight = (LIGHT_WEIGHT, pattern, bank16, defect16, bank8, defect8)
+        weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8)
         fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
