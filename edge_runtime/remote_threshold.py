@@ -59,10 +59,10 @@ def move_thresholds(folder: StationFolder, command: SetThreshold, by: str, reach
 
 
 def _set_by_a_person(book: Book, bundle_sha256: str) -> CalibrationRecord:
-    """The newest record that was signed at the station: fresh parts are, whoever placed what they confirm."""
+    """The newest record with thresholds from the station; that fresh parts confirmed others changes nothing."""
     book.newest(bundle_sha256)
     signed = (r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256)
-    return next(r for r in signed if r.method != _BY_COMMAND or r.fresh)
+    return next(r for r in signed if r.method != _BY_COMMAND)
 
 
 def _check_reach(signed: CalibrationRecord, command: SetThreshold, step: float) -> None:

@@ -21,7 +21,7 @@ from kenpin.edge_runtime.remote_threshold import Reach
 from kenpin.edge_runtime.site import make_publisher
 from kenpin.edge_runtime.station import Station
 from kenpin.placed import Placement, record_placed
-from kenpin.record import CalibrationRecord, Fresh, station_records
+from kenpin.record import CalibrationRecord, Fresh, append_record, head, station_records
 from kenpin.signing import PublicKey
 from tests.calibration.inspected import LIMITS, Made, inspect
 from tests.edge_runtime.command_desk import Desk
@@ -94,11 +94,17 @@ def test_many_small_steps_lead_no_further(desk: Desk) -> None:
     assert move(desk, T1 - 1.2 * STEP)["ok"]
 
 
-def test_thresholds_that_fresh_parts_have_confirmed_are_a_persons(desk: Desk, workshop: Any) -> None:
-    fresh = Fresh(of_rev=1, parts=9, stopped=0, looks=1, scores={}, at_most=0.01)
-    moved = {"good": GOOD, "t1": T1 - STEP, "t2": T2, "method": "placed by command", "rank": 0, "looks": 1}
-    workshop.calibrate(workshop.bundle(), rev=2, fresh=fresh, **moved)
-    assert move(desk, T1 - 2 * STEP)["ok"]
+def test_thresholds_that_fresh_parts_have_confirmed_are_still_those_of_a_command(
+    desk: Desk, workshop: Any
+) -> None:
+    fresh = Fresh(of_rev=2, parts=9, stopped=0, looks=1, scores={}, at_most=0.01)
+    assert move(desk, T1 - STEP)["ok"]
+    confirmed = newest(desk).model_copy(
+        update={"rev": 3, "fresh": fresh, "previous_sha256": head(desk.folder.records)}
+    )
+    append_record(desk.folder.records, confirmed, workshop.station_key)
+    assert not move(desk, T1 - 1.5 * STEP)["ok"]
+    assert move(desk, T1)["ok"]
 
 
 def test_in_another_light_none_is_moved(desk: Desk, workshop: Any) -> None:
