@@ -47,7 +47,7 @@ def warnings_about(record: CalibrationRecord) -> list[str]:
     """What weakens the record, one sentence each."""
     found = [*_origin(record)]
     if record.false_calls is None:
-        found.append("placed by hand: no bound of false calls until fresh parts prove one")
+        found.append(f"{record.method}: no bound of false calls until fresh parts prove one")
     elif record.false_calls.of < _ENOUGH_GOOD_PARTS:
         found.append(f"only {record.false_calls.of} good parts; show at least {_ENOUGH_GOOD_PARTS}")
     if record.caught is None:
