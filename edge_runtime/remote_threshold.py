@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kenpin.book import Book, calibration_lock, open_book
 from kenpin.edge_runtime.command_action import SetThreshold
@@ -60,9 +60,8 @@ def move_thresholds(folder: StationFolder, command: SetThreshold, by: str, reach
 
 def _set_by_a_person(book: Book, bundle_sha256: str) -> CalibrationRecord:
     """The newest record with thresholds from the station; that fresh parts confirmed others changes nothing."""
-    book.newest(bundle_sha256)
-    signed = (r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256)
-    return next(r for r in signed if r.method != _BY_COMMAND)
+    by_persons = tuple(record for record in book.records if record.method != _BY_COMMAND)
+    return replace(book, records=by_persons).newest(bundle_sha256)
 
 
 def _check_reach(signed: CalibrationRecord, command: SetThreshold, step: float) -> None:
