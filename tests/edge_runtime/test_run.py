@@ -260,7 +260,7 @@ def test_no_event_is_lost_or_invented_over_twenty_kills(
     wrong = database.execute("SELECT count(*) FROM part WHERE released AND verdict <> 'OK'").fetchone()
     database.close()
     wait_for(lambda: len(scada.first_seqs()) >= len(committed), "every event")
-    assert len(committed) >= 20  # a busy machine has fewer in that time
+    assert len(committed) > 40
     assert owed == paid  # one event for each part that owes one, and no other
     # After each restart live events go before those that waited.
     assert sorted(scada.first_seqs()) == committed == list(range(1, len(committed) + 1))
