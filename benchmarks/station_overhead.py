@@ -37,6 +37,7 @@ from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.store import Store
 from kenpin.frame import Frame, Image, read_picture
+from kenpin.heap import keep_freed_memory
 from kenpin.precision import Precision
 from kenpin.preprocess import to_input
 from kenpin.quality import measure
@@ -132,6 +133,7 @@ class Way:
 
 def main() -> None:
     """Print the table; draw the flame graph where a file is named."""
+    keep_freed_memory()
     images = frames()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kenpin.book import calibration_lock
+from kenpin.book import calibration_lock, open_book
 from kenpin.calibration import options
 from kenpin.calibration.cost import Costs, cheapest, cheapest_if_escapes_cost, cost_curve
 from kenpin.calibration.options import signer
@@ -55,7 +55,7 @@ def place(  # noqa: PLR0913 - one argument per option
     check_light(folder)
     with calibration_lock(folder):
         placed = Placement(t1=t1, t2=t2, looks=looks, by=signer(by), why=why)
-        record = record_placed(folder, active_bundle(folder).name, placed)
+        record = record_placed(open_book(folder), active_bundle(folder).name, placed)
     tell(record, folder, as_json=as_json)
 
 

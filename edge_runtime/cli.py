@@ -25,6 +25,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.supervisor import end_with_parent
 from kenpin.errors import ConfigError
+from kenpin.heap import keep_freed_memory
 from kenpin.station_folder import StationFolder
 
 _PAGE = 500
@@ -87,6 +88,7 @@ def _refuse_alone(config: StationConfig) -> None:
 
 
 def _run_here(config: StationConfig, max_parts: int | None) -> Report:
+    keep_freed_memory()
     with Station(config, on_part=_tell) as station:
 
         def stop(number: int, _frame: object) -> None:

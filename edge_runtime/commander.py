@@ -127,10 +127,11 @@ class Commander:
         command = accepted.command
         try:
             append(self._order.folder, _entry(accepted))
+            rejected = self._do_before(accepted)
             untold = self._mirror.untold()
             with transaction(connection):
                 note_seen(connection, command, now_ms=now_ms())
-                rejected = self._do(accepted, connection)
+                rejected = rejected or self._do(command, connection)
                 self._mirror.tell(untold)
                 reason = "rejected" if rejected else ""
                 self._outbox.put(self._reply(command.action, command.cmd_id, reason, rejected))
@@ -146,9 +147,16 @@ class Commander:
         if isinstance(command, Replay):
             self._order.send_again(command.since_seq, command.count)
 
-    def _do(self, accepted: Accepted, connection: sqlite3.Connection) -> str:
-        """Do it; why not, in words."""
+    def _do_before(self, accepted: Accepted) -> str:
+        """Do what takes its time, as parts wait for the database during a transaction; why not, in words.
+
+        All calibration records are read and verified before thresholds move.
+        """
         command = accepted.command
+        return self._move_thresholds(command, _signer(accepted)) if isinstance(command, SetThreshold) else ""
+
+    def _do(self, command: Command, connection: sqlite3.Connection) -> str:
+        """Do the others; why not, in words."""
         if isinstance(command, Ack | Shelve | Unshelve | Reset):
             minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
             return self._board.act(command.alarm, Action(command.action, command.actor, minutes))  # type: ignore[arg-type]
@@ -160,8 +168,6 @@ class Commander:
             self._pause(command)
         elif isinstance(command, ActivateModel):
             return self._activate(command.bundle_sha256)
-        elif isinstance(command, SetThreshold):
-            return self._move_thresholds(command, _signer(accepted))
         return ""
 
     def _pause(self, command: Pause) -> None:

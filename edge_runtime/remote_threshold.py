@@ -52,10 +52,10 @@ def move_thresholds(folder: StationFolder, command: SetThreshold, by: str, reach
         )
     check_light(folder)
     with calibration_lock(folder):
-        bundle = folder.installed().name
-        _check_reach(_set_by_a_person(open_book(folder), bundle), command, reach.step)
+        book, bundle = open_book(folder), folder.installed().name
+        _check_reach(_set_by_a_person(book, bundle), command, reach.step)
         placed = Placement(command.t1, command.t2, looks=1, by=by, why=command.why, method=_BY_COMMAND)
-        record_placed(folder, bundle, placed)
+        record_placed(book, bundle, placed)
 
 
 def _set_by_a_person(book: Book, bundle_sha256: str) -> CalibrationRecord:

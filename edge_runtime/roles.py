@@ -27,6 +27,7 @@ from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
+from kenpin.heap import keep_freed_memory
 from kenpin.station_folder import StationFolder
 
 # Vitals come every second; a process that has told nothing for so long is not there.
@@ -79,12 +80,14 @@ def run_role(
 
 def inspect(config: StationConfig, *, max_parts: int | None, on_part: Callable[[Part], None] | None) -> None:
     """Decide on parts until the source ends or SIGTERM."""
+    keep_freed_memory()
     with stop_signals() as stopping, Station(config, site=in_own_processes(), on_part=on_part) as station:
         station.run(max_parts=max_parts, stopping=stopping)
 
 
 def capture(config: StationConfig, index: int) -> None:
     """Read one camera until SIGTERM."""
+    keep_freed_memory()
     folder = StationFolder(config.station.state_dir)
     source = make_source(config.source.urls[index])
     # Of a camera that runs freely only the newest picture counts; behind every triggered one is a part.

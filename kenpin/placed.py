@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kenpin.book import open_book
+from kenpin.book import Book
 from kenpin.errors import CalibrationError, ConfigError
 from kenpin.record import CalibrationRecord
-from kenpin.station_folder import StationFolder
 
 
 @dataclass(frozen=True)
@@ -31,25 +30,23 @@ class Placement:
     method: str = "placed by hand"
 
 
-def record_placed(folder: StationFolder, bundle_sha256: str, placed: Placement) -> CalibrationRecord:
+def record_placed(book: Book, bundle_sha256: str, placed: Placement) -> CalibrationRecord:
     """Append a record with thresholds placed by hand. The caller holds `calibration_lock`.
 
     A position that was chosen in view of the scores has no bound; only one at or above the fitted T1 keeps the
     bound of that, as it stops fewer good parts.
 
     Args:
-        folder: The station's folder.
+        book: The station's records.
         bundle_sha256: The bundle that they are for; it must have been calibrated.
         placed: Where they shall stand, and who says so.
 
     Raises:
         ConfigError: The thresholds are in the wrong order or no numbers, or the reason is missing.
-        CalibrationError: A master would pass, the bundle was never calibrated, the records do not verify, or
-            nothing can be written.
+        CalibrationError: A master would pass, the bundle was never calibrated, or nothing can be written.
         StoreError: The audit cannot be written.
     """
     _check(placed)
-    book = open_book(folder)
     before = book.newest(bundle_sha256)
     _check_masters(before, placed.t1)
     fitted = next(r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256 and _is_fit(r))

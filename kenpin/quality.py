@@ -22,7 +22,6 @@ _SMALL = 160  # longest side of the small picture for the position, in pixels
 _SEARCH = 0.15  # of each side that the part may move and still be found
 
 Small = NDArray[np.uint8]
-_Levels = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _rows(height: int) -> slice:
 def _grey(image: Image, offset: int) -> Small:
     """The rows that are looked at, or those so many below them, in grey."""
     rows = _rows(image.shape[0])
-    taken = np.ascontiguousarray(image[rows.start + offset : rows.stop + offset : rows.step])
+    taken = image[rows.start + offset : rows.stop + offset : rows.step]
     return np.asarray(cv2.cvtColor(taken, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
@@ -110,16 +109,14 @@ def _detail(image: Image, middle: Small) -> float:
     """Mean squared second difference, across and down; the smaller one, as motion blurs in one direction."""
     if image.shape[0] <= 2 * _NEAR or image.shape[1] <= 2 * _NEAR:
         return 0.0
-    above, here, below = (grey.astype(np.int16) for grey in (_grey(image, -_NEAR), middle, _grey(image, _NEAR)))
-    down = _second_difference(above, here, below)
-    across = _second_difference(here[:, : -2 * _NEAR], here[:, _NEAR:-_NEAR], here[:, 2 * _NEAR :])
+    down = _second_difference(_grey(image, -_NEAR), middle, _grey(image, _NEAR))
+    across = _second_difference(middle[:, : -2 * _NEAR], middle[:, _NEAR:-_NEAR], middle[:, 2 * _NEAR :])
     return min(down, across)
 
 
-def _second_difference(before: _Levels, here: _Levels, after: _Levels) -> float:
-    bent = here + here
-    bent -= before
-    bent -= after
+def _second_difference(before: Small, here: Small, after: Small) -> float:
+    bent = np.subtract(here, before, dtype=np.int16)
+    bent += np.subtract(here, after, dtype=np.int16)
     return float(cv2.norm(bent, cv2.NORM_L2SQR)) / bent.size
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.book import calibration_lock
+from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import MANIFEST
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import add_master, make_master
@@ -60,7 +60,7 @@ def sign(
         record = record_fit(folder, scores, Basis(start.bundle_sha256, precision, signed.by, why))
         if (record.t1, record.t2) != (placed.t1, placed.t2):
             placement = Placement(placed.t1, placed.t2, looks=1, by=signed.by, why=why)
-            record = record_placed(folder, start.bundle_sha256, placement)
+            record = record_placed(open_book(folder), start.bundle_sha256, placement)
     return record
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin import audit
-from kenpin.book import calibration_lock
+from kenpin.book import calibration_lock, open_book
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_check import PartWatch, Seen, Step, check_masters, steps
 from kenpin.calibration.masters_check import Result as Checked
@@ -44,7 +44,7 @@ def calibrated(station: StationFolder) -> StationFolder:
     bundle = station.installed().name
     with calibration_lock(station):
         record_fit(station, ScoreSet(good), Basis(bundle, "int8", "Aiko", ""))
-        record_placed(station, bundle, Placement(T1, T2, 1, "Aiko", "by test"))
+        record_placed(open_book(station), bundle, Placement(T1, T2, 1, "Aiko", "by test"))
     return station
 
 
@@ -202,7 +202,7 @@ def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Cal
     assert masters_due(two, now_ms()) == "masters were never shown: M-1"
     show(two)
     with calibration_lock(two):
-        record_placed(two, two.installed().name, Placement(T1, T2 + 1, 1, "Aiko", "by test"))
+        record_placed(open_book(two), two.installed().name, Placement(T1, T2 + 1, 1, "Aiko", "by test"))
     assert "thresholds were changed" in masters_due(two, now_ms())
     (two.bundles / ("c" * 64)).mkdir()
     two.activate(two.bundles / ("c" * 64))

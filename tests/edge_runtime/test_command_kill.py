@@ -123,10 +123,11 @@ def test_killed_at_every_step(workshop: Any, key: Path, deed: Deed) -> None:
         message = deed.sign(desk)
         was_killed = killed_at(step, partial(desk.take, deed.action, message))
 
-        has_record, told = len(list(lines_of(audit_file(desk.folder)))) >= 2, topics(desk)
+        rows, told = list(lines_of(audit_file(desk.folder))), topics(desk)
+        has_record = len(rows) >= 2
         done = deed.is_done(desk)
         seen.add((has_record, done, answer in told))
-        assert told in ([], [("event/audit", 1), ("event/audit", 2), answer])
+        assert told in ([], [*(("event/audit", row.number) for row in rows), answer])
         assert has_record or not (done or told)
         if not was_killed:
             break

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kenpin.audit import read_audit
-from kenpin.book import calibration_lock
+from kenpin.book import calibration_lock, open_book
 from kenpin.config import CommandsSection, WebSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.commander import Commander
@@ -89,7 +89,9 @@ def test_many_small_steps_lead_no_further(desk: Desk) -> None:
     assert newest(desk).t1 == T1 - 0.6 * STEP
     with calibration_lock(desk.folder):  # a person sets it there, and so gives a new place to go from
         record_placed(
-            desk.folder, newest(desk).bundle_sha256, Placement(T1 - 0.6 * STEP, T2, 1, "Aiko", "seen")
+            open_book(desk.folder),
+            newest(desk).bundle_sha256,
+            Placement(T1 - 0.6 * STEP, T2, 1, "Aiko", "seen"),
         )
     assert move(desk, T1 - 1.2 * STEP)["ok"]
 

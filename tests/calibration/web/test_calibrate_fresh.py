@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from kenpin.book import calibration_lock
+from kenpin.book import calibration_lock, open_book
 from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.bench import part_of
 from kenpin.calibration.fit import Basis, record_fit
@@ -173,7 +173,7 @@ def test_by_hand_fresh_parts_alone_are_looked_at_once(
 ) -> None:
     with calibration_lock(station):
         placement = Placement(record.t1 - 0.5, record.t2, looks=1, by="sato", why="closer")
-        placed = record_placed(station, record.bundle_sha256, placement)
+        placed = record_placed(open_book(station), record.bundle_sha256, placement)
     judge(placed, ["OK"] * (298 - stopped) + ["NG"] * stopped)
     for seq in range(1299 - stopped, 1299):
         answer(seq, "good")
