@@ -35,6 +35,7 @@ class Payload(BaseModel):
     """Fields that every payload has.
 
     Attributes:
+        schema_: Kind and version of the payload.
         id: Unique, ordered by time (UUID version 7); subscribers drop what they have seen.
         seq: Number of the event, per station, never reused, so that a gap shows; 0 in what is no event.
         ts_ms: UTC of the exposure or of the condition, milliseconds since 1970.
@@ -80,13 +81,25 @@ class Judged(Payload):
     """What is said of a judged part, as anomaly and as result.
 
     Attributes:
+        camera: Which camera; of a part with several views that of the worst one, which decides.
+        part_id: What the trigger called it, or the station's own number for it.
+        batch: Not set yet.
+        recipe: Not set yet; `model_id` tells products apart.
+        model_id: Name of the bundle.
+        model_sha256: First 16 digits of its SHA-256; all of them are in `meta`.
+        threshold_rev: Revision of the calibration record.
         score: The part's anomaly score; raw, comparable with `threshold` only.
         threshold: The limit that it was held against: T1, and for NG T2.
         margin: score - threshold.
-        threshold_rev: Revision of the calibration record.
-        severity: 1 to 1000, the scale of OPC UA.
+        score_coarse: The same for deviations of the whole part; the worst place of one good part in ten
+            reaches 1.
+        score_mid: For middle-sized ones, in the same unit.
+        score_fine: For small ones, in the same unit.
+        defect_class: Always empty: kinds of defects are not told apart.
+        severity: 1 to 1000, the scale of OPC UA: 500 at T2, 1000 at twice its distance from a good part.
         infer_ms: Time the engine took.
         capture_to_publish_ms: From exposure to the hand-over to the broker.
+        image_sha256: Always empty: the picture is written after the event, and its hash is in the store.
         image_ref: Relative path of the evidence picture, empty if none was kept.
         ng_rate_window: Share of NG among the last 100 decided parts.
     """
@@ -117,10 +130,16 @@ class Anomaly(Judged):
     """A part that did not pass: NG or REVIEW.
 
     Attributes:
+        engine_precision: What the engine calculates in.
+        verdict: NG from T2 on, REVIEW between T1 and T2.
         level: The level with the highest score relative to the others of good parts.
         roi_x_px: Left edge of the anomaly in the frame; the box covers the hottest region.
+        roi_y_px: Its upper edge.
+        roi_w_px: Its width.
+        roi_h_px: Its height.
         area_px: Area of the hottest region in frame pixels.
         area_mm2: 0 while `mm_calibrated` is false.
+        mm_calibrated: Always false: the size of a pixel is not known yet.
     """
 
     topic: ClassVar[str] = "event/anomaly"
@@ -146,6 +165,10 @@ class PartResult(Judged):
 
     Attributes:
         trigger_id: Number of its trigger; -1 where nobody counts them.
+        engine_precision: What the engine calculates in; empty where there is none.
+        verdict: Only OK releases the part. MISSED: there was no picture of it; NO_DECISION: it could not be
+            judged.
+        level: The level with the highest score relative to the others of good parts.
         reason: Why there is none of OK, REVIEW and NG, in words; empty for those.
         cause: The reason as one word of a fixed list.
     """
@@ -163,7 +186,23 @@ class PartResult(Judged):
 
 
 class CameraLast(Payload):
-    """The last part that a camera decided, for a tile on a screen; retained, at most once a second."""
+    """The last part that a camera decided, for a tile on a screen; retained, at most once a second.
+
+    Attributes:
+        camera: Which camera.
+        part_id: What the trigger called the part, or the station's own number for it.
+        model_id: Name of the bundle.
+        threshold_rev: Revision of the calibration record.
+        verdict: Only OK releases the part. MISSED: there was no picture of it; NO_DECISION: it could not be
+            judged.
+        reason: Why there is none of OK, REVIEW and NG, in words; empty for those.
+        score: The part's anomaly score; raw, comparable with `threshold` only.
+        threshold: The limit that it was held against: T1, and for NG T2.
+        margin: score - threshold.
+        severity: 1 to 1000, the scale of OPC UA: 500 at T2, 1000 at twice its distance from a good part.
+        infer_ms: Time the engine took.
+        image_ref: Relative path of the evidence picture, empty if none was kept.
+    """
 
     topic: ClassVar[str] = "camera/{camera}/last"
     title: ClassVar[str] = "camera_last"
@@ -187,10 +226,29 @@ class AlarmFields(Payload):
     """How an alarm stands, in the shape of ISA-18.2.
 
     Attributes:
+        alarm: Its key, from a fixed list (`alarm_keys` in `meta`).
+        state: State of ISA-18.2. RTN_UNACK: it went away before anybody acknowledged it; LATCH_...: it went
+            away and waits for a reset.
+        active: The condition holds now, shelved or not.
+        acked: Nothing waits for an acknowledgement.
+        latched: The condition is over; the alarm waits for a reset.
+        shelved: Silenced by somebody, until `shelved_until_ms`.
+        suppressed: Silenced by design.
+        out_of_service: Taken out of service for maintenance.
         priority: 0 diagnostic, 1 low, 2 medium, 3 high, 4 critical: the numbers of Ignition.
         severity: 1 to 1000, the scale of OPC UA.
+        value: The latest measure of the condition.
+        limit: From this value on it is raised.
+        deadband: It is over below `limit` - `deadband`.
+        unit: Of these three.
         raised_ms: UTC, milliseconds since 1970; 0 = never, as in the other times.
+        acked_ms: When it was last acknowledged.
+        cleared_ms: When the condition was last over.
+        shelved_until_ms: When it comes back from the shelf; 0 = it is not there.
+        acked_by: Who acknowledged it.
         occurrence: How often it was raised.
+        chattering: It comes and goes: it was raised three times within a minute.
+        message: What is wrong.
         operator_action: What to do about it.
     """
 
@@ -247,6 +305,10 @@ class AlarmSummary(Payload):
     """How many alarms stand; retained.
 
     Attributes:
+        active_count: Their conditions hold now; without those that were set aside.
+        unacked_count: They wait for an acknowledgement.
+        shelved_count: They are silenced for a time.
+        highest_priority: Of those that stand, 0 to 4; 0 as well where none does.
         flood: More than ten were raised in ten minutes: look for the one behind them.
     """
 
@@ -322,10 +384,13 @@ class Status(Payload):
     """Whether the station lives; retained, and the same topic is its last will.
 
     Attributes:
+        online: False in the last will and after a clean stop.
+        state: RUNNING and DEGRADED judge parts; DEGRADED: something is wrong, and `reason` says what.
         reason: Why it is not RUNNING; `lwt` in the last will, `shutdown` after a clean stop.
         connected_ms: UTC of the connection. The last will is fixed then and can carry no later time.
         insecure: True where the configuration allows a connection that others can read or forge (`[mqtt]
             insecure`).
+        sw_version: Of kenpin.
     """
 
     topic: ClassVar[str] = "status"
@@ -344,10 +409,19 @@ class Meta(Payload):
     """What the station is made of; retained, told at the start and when it changes. Empty = not there.
 
     Attributes:
+        sw_version: Of kenpin.
+        git_version: Commit of kenpin.
+        jetpack: Version of NVIDIA's system.
+        tensorrt: Version of TensorRT.
+        engine_sha256: Of the engine that was built of the bundle here.
+        engine_precision: What the engine calculates in.
+        model_id: Name of the bundle.
         model_sha256: Of the whole bundle, which the events give the first 16 digits of.
         signature_key_id: The key that signed the bundle.
+        threshold_rev: Revision of the calibration record; 0 = not calibrated.
         dataset_sha256: Of the list of pictures that the model was trained on.
-        camera_ids: Joined by commas, as lists are not for all readers; also `alarm_keys`.
+        camera_ids: Joined by commas, as lists are not for all readers.
+        alarm_keys: The same way: all alarms that there can be.
         schema_rev: Goes up when a payload changes.
         outbox_max_bytes: Room for events that wait.
         outbox_min_free_bytes: What the outbox leaves free on the disk.
@@ -378,7 +452,32 @@ class Meta(Payload):
 
 
 class Kpi(Payload):
-    """Counters and times since the start of the station, every ten seconds."""
+    """Counters and times since the start of the station, every ten seconds.
+
+    Attributes:
+        parts_total: All parts, whatever became of them.
+        ok_total: Parts judged OK.
+        review_total: Parts judged REVIEW.
+        ng_total: Parts judged NG.
+        missed_total: Parts of which there was no picture.
+        no_decision_total: Parts that could not be judged.
+        ng_rate: Share of NG among OK, REVIEW and NG.
+        fps: Parts per second since the last kpi.
+        infer_ms_p50: Median of the time the engine took, of the last parts.
+        infer_ms_p99: Its 99th percentile.
+        latency_ms_p99: 99th percentile of the time from exposure to verdict.
+        gpu_temp_c: Highest temperature of the machine; 0 = not known.
+        power_w: Always 0: nothing measures it yet.
+        score_psi: How far the scores have moved from the calibration's (population stability index); 0 = not
+            known.
+        outbox_depth: Events that wait for the broker.
+        outbox_bytes: Room that all stored events take.
+        outbox_oldest_s: Age of the oldest one that waits.
+        outbox_dropped_total: Events thrown away unsent, ever, as the room was used up; told by `event/audit`.
+        broker_rejected_total: Times that the broker refused an event; it is sent again.
+        no_subscriber_total: Events that nobody subscribes to (only MQTT 5 brokers tell).
+        reconnects_total: Connections to the broker after the first one.
+    """
 
     topic: ClassVar[str] = "kpi"
     title: ClassVar[str] = "kpi"

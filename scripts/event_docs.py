@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,30 @@ def documents() -> dict[Path, str]:
 def schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a payload."""
     made = model.model_json_schema(by_alias=True, mode="serialization")
-    for field in made["properties"].values():
+    made["description"] = summary(model)
+    told = meanings(model)
+    for name, field in made["properties"].items():
         field.pop("title", None)  # the name once more
+        if name in told:
+            field["description"] = told[name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def summary(model: type[BaseModel]) -> str:
+    """What a payload is, from its docstring."""
+    return " ".join((model.__doc__ or "").split("Attributes:")[0].split())
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstrings of a model and of those it is made of say of the fields, by key of the JSON."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        attributes = (base.__doc__ or "").partition("Attributes:\n")[2]
+        for entry in re.split(r"\n(?=\s{0,8}\w+: )", attributes):
+            name, colon, text = entry.strip().partition(": ")
+            if colon and name in model.model_fields:
+                found[model.model_fields[name].alias or name] = " ".join(text.split())
+    return found
 
 
 def asyncapi() -> dict[str, Any]:

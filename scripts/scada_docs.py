@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from event_docs import meanings, summary
 from pydantic.fields import FieldInfo
 
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
@@ -77,7 +78,7 @@ def fields() -> str:
     parts.append(_field_table(Payload, list(Payload.model_fields)))
     for model in PAYLOADS:
         own = [name for name in model.model_fields if name not in Payload.model_fields]
-        parts.append(f"## `{_shown(model)}`\n\n{_summary(model)}\n")
+        parts.append(f"## `{_shown(model)}`\n\n{summary(model)}\n")
         parts.append(_field_table(model, own))
     return "\n".join(parts)
 
@@ -133,36 +134,21 @@ def _topic(model: type[Payload]) -> tuple[str, ...]:
     is_retained = "yes" if model in RETAINED else "no"
     expires = f"{model.expiry_s} s" if model.expiry_s else ""
     schema = model.model_fields["schema_"].default
-    return f"`{_shown(model)}`", "0" if model is Kpi else "1", is_retained, expires, schema, _summary(model)
+    return f"`{_shown(model)}`", "0" if model is Kpi else "1", is_retained, expires, schema, summary(model)
 
 
 def _shown(model: type[Payload]) -> str:
     return re.sub(r"\{(\w+)\}", r"<\1>", model.topic)
 
 
-def _summary(model: type[Payload]) -> str:
-    return " ".join((model.__doc__ or "").split("\n\n")[0].split())
-
-
 def _field_table(model: type[Payload], names: list[str]) -> str:
-    told = _told(model)
+    told = meanings(model)
+    keys = {name: _key(model, name) for name in names}
     rows = [
-        (f"`{_key(model, name)}`", _kind(model.model_fields[name]), _unit(name), told.get(name, ""))
-        for name in names
+        (f"`{key}`", _kind(model.model_fields[name]), _unit(name), told.get(key, ""))
+        for name, key in keys.items()
     ]
     return _table(("field", "type", "unit", "meaning"), rows)
-
-
-def _told(model: type[Payload]) -> dict[str, str]:
-    """What the docstrings of a model and of those it is made of say of the fields."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        attributes = (base.__doc__ or "").partition("Attributes:\n")[2]
-        for entry in re.split(r"\n(?=\s{0,8}\w+: )", attributes):
-            name, colon, text = entry.strip().partition(": ")
-            if colon and name in model.model_fields:
-                found[name] = " ".join(text.split())
-    return found
 
 
 def _key(model: type[Payload], name: str) -> str:
@@ -223,7 +209,7 @@ def _tag(model: type[Payload], name: str, path: str) -> dict[str, Any]:
         "dataType": IGNITION.get(kind, "String"),
         "sourceTagPath": {"bindType": "parameter", "binding": f"{{source}}/{path}/{key}"},
     }
-    told = {"engUnit": _unit(name), "documentation": _told(model).get(name, "")}
+    told = {"engUnit": _unit(name), "documentation": meanings(model).get(key, "")}
     return {**tag, **{key: text for key, text in told.items() if text}}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_KEYWORDS = {"type", "const", "enum", "default", "minimum", "maximum", "pattern", "anyOf", "description"}
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 
@@ -22,7 +23,7 @@ def misfits(body: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
 
 
 def _misfits(value: Any, rule: Mapping[str, Any]) -> Iterable[str]:
-    assert rule.keys() <= {"type", "const", "enum", "default", "minimum", "maximum", "pattern", "anyOf"}, rule
+    assert rule.keys() <= _KEYWORDS, rule
     if "anyOf" in rule:
         if all(list(_misfits(value, one)) for one in rule["anyOf"]):
             yield f"is not allowed: {value}"

@@ -270,3 +270,9 @@ def test_the_documented_example_is_an_event() -> None:
     example = page.split("```json\n")[1].split("```")[0]
     event = Anomaly.model_validate_json(example)
     assert list(json.loads(example)) == list(json.loads(event.to_json()))
+
+
+@pytest.mark.parametrize("model", PAYLOADS, ids=lambda model: model.title)
+def test_every_field_says_what_it_means(model: type[Payload]) -> None:
+    schema = json.loads((DOCS / f"schemas/{model.title}.schema.json").read_text())
+    assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
