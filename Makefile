@@ -97,7 +97,7 @@ bench-gate: $(DEV_READY)
 # that is far too fast, power cuts; then faults of disk and clock, a camera that is unplugged, overload, a million frames.
 SOAK := KENPIN_KILLS=$(or $(KILLS),1000) KENPIN_CYCLES=200 KENPIN_OVERLOAD_S=600 KENPIN_CUTS=5000
 soak: $(DEV_READY)
-	$(SOAK) $(BIN)/python -m pytest tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py tests/edge_runtime/test_power_cut.py
+	$(SOAK) $(BIN)/python -m pytest --log-cli-level=INFO tests/edge_runtime/test_unattended.py tests/edge_runtime/test_capture.py tests/edge_runtime/test_power_cut.py
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.camera_cycles
 	$(BIN)/python -m benchmarks.overload

@@ -137,7 +137,7 @@ def sample(rig: Rig) -> Iterator[Sample]:
 
 
 def _watch(rig: Rig, *, frames: int, by_s: float) -> Iterator[Sample]:
-    while _done(rig) < frames and time.monotonic() < by_s:
+    while parts_done(rig) < frames and time.monotonic() < by_s:
         yield from sample(rig)
         time.sleep(min(_EVERY_S, max(0.1, by_s - time.monotonic())))
     yield from sample(rig)
@@ -148,7 +148,8 @@ def _is_connected(rig: Rig) -> bool:
     return publisher is not None and publisher.numbers["broker_connections_total"] > 0
 
 
-def _done(rig: Rig) -> int:
+def parts_done(rig: Rig) -> int:
+    """How many parts the station has answered."""
     with contextlib.closing(connect_to_read(rig.folder.database)) as store:
         return int(store.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
 

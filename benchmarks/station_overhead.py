@@ -2,7 +2,8 @@
 
 1080p pictures of a folder come through the ring of a capture process, and are judged by an engine that only
 brings them to its size, so that what is left is checking, gate, preprocessing, decision, commit and output.
-Each stage alone, and all that the station's process does.
+Each stage alone, and all that the station's process does; then a real station at the same pictures as fast as
+it goes: what its processes take for each.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.flame import flame_svg, sampled
-from benchmarks.rig import RECORD
+from benchmarks.rig import RECORD, Rig
+from benchmarks.soak import parts_done
 from kenpin.config import EvidenceSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
@@ -44,10 +47,13 @@ from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.sight import Sight
 from kenpin.synthetic import draw_part
+from tests.edge_runtime.conftest import Workshop
 
 _FRAMES = 40
 _ROUNDS = 10
 _SIDE = 224
+_WARM_S, _RUN_S = 8.0, 20.0
+_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 
 Done = TypeVar("Done")
 
@@ -103,7 +109,7 @@ class Way:
 
     def read(self, number: int) -> Image:
         """The capture process reads a picture."""
-        return read_picture(self._root / f"{number % _FRAMES:03d}.bmp")
+        return read_picture(self._root / f"pictures/{number % _FRAMES:03d}.bmp")
 
     def hand_over(self, image: Image) -> None:
         """And writes it into the ring."""
@@ -137,12 +143,15 @@ def main() -> None:
     images = frames()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        pictures = root / "pictures"
+        pictures.mkdir()
         for number, image in enumerate(images):
-            cv2.imwrite(str(root / f"{number:03d}.bmp"), image)
+            cv2.imwrite(str(pictures / f"{number:03d}.bmp"), image)
         with closing(Way(root, images)) as way:
             _print(_measure(way))
             if sys.argv[1:]:
                 Path(sys.argv[1]).write_text(_flame(way), encoding="utf-8")
+        _print_processes(root, pictures)
 
 
 def _measure(way: Way) -> dict[str, list[float]]:
@@ -181,6 +190,34 @@ def _flame(way: Way) -> str:
             way.hand_over(way.read(number))
             _station(way, number)
     return flame_svg(found, "Processor time of a station for a 1080p frame, without the engine")
+
+
+def _print_processes(root: Path, pictures: Path) -> None:
+    """A real station with the model of the tests, an engine that takes next to nothing."""
+    workshop = Workshop(root)
+    workshop.calibrate(workshop.install(), t1=300.0, t2=310.0)
+    source = f'url = "folder:{pictures}?loop=1"'
+    rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=1, source=source)
+    with closing(rig):
+        rig.start()
+        time.sleep(_WARM_S)
+        before, first = _taken(rig), parts_done(rig)
+        time.sleep(_RUN_S)
+        after, parts = _taken(rig), parts_done(rig) - first
+        rig.end()
+    print(f"\na station at these pictures: {parts / _RUN_S:.0f} parts per second; for each of them")
+    for role, taken in after.items():
+        cpu_ms, pages = (taken - before[role]) / parts
+        print(f"{role}: {cpu_ms:.1f} ms of processor, {pages:.1f} new pages")
+
+
+def _taken(rig: Rig) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of processor and new pages so far, by process (proc_pid_stat(5))."""
+    taken = {}
+    for role in ("station", "capture-0"):
+        fields = Path(f"/proc/{rig.pid(role)}/stat").read_text().rpartition(")")[2].split()
+        taken[role] = np.array([(int(fields[11]) + int(fields[12])) * _TICK_MS, int(fields[7])])
+    return taken
 
 
 def _print(times: dict[str, list[float]]) -> None:
