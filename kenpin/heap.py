@@ -19,7 +19,7 @@ _MB = 1 << 20
 def keep_freed_memory() -> None:
     """For a process that handles one picture after the other: up to 256 MiB stay for the next one.
 
-    That is a picture of 20 million pixels four times. No array is mapped for itself, as those of 32 MiB and more
+    That is a picture of 20 million pixels four times. No array is mapped for itself, as those from 32 MiB on
     would be whatever the threshold.
     """
     _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 256 * _MB})
