@@ -10,6 +10,7 @@ from kenpin.record import CalibrationRecord
 
 _ENOUGH_GOOD_PARTS = 50
 _LISTED = 8
+_WIDE = 4.0  # highest over lowest light: half and double the middle are within
 
 
 def describe(record: CalibrationRecord) -> list[str]:
@@ -52,7 +53,7 @@ def warnings_about(record: CalibrationRecord) -> list[str]:
         found.append(f"only {record.false_calls.of} good parts; show at least {_ENOUGH_GOOD_PARTS}")
     if record.caught is None:
         found.append("no masters: nothing is known about how many bad parts are caught")
-    return found + _several_pictures(record) + _overlap(record)
+    return found + _light(record) + _several_pictures(record) + _overlap(record)
 
 
 def more_parts_needed(record: CalibrationRecord) -> int:
@@ -74,6 +75,15 @@ def _origin(record: CalibrationRecord) -> list[str]:
     return [
         f"all good parts are from {shown}: what they prove holds for those only; show two lots or times of day"
     ]
+
+
+def _light(record: CalibrationRecord) -> list[str]:
+    """Limits are as wide as the good pictures differ; those of two lamps, or of a collection, see nothing."""
+    low, high = record.quality.light if record.quality else (1.0, 1.0)
+    if high < _WIDE * low:
+        return []
+    allowed = f"the light of the good pictures differs so much that {low:.0f} to {high:.0f} is allowed"
+    return [f"{allowed}: half or double the light is not noticed; calibrate with pictures of one light"]
 
 
 def _several_pictures(record: CalibrationRecord) -> list[str]:

@@ -42,7 +42,7 @@ class QualityLimits(BaseModel):
     Attributes:
         pictures: Number of good pictures that they were learned from.
         size: Height and width of a frame; `None` where the pictures had different ones.
-        light: Lowest and highest mean of green.
+        light: Lowest and highest mean grey, 0 to 255.
         clipped: Highest share of white pixels.
         focus: Lowest focus.
         reference: The small picture of a usual good part, PNG in base64; empty where parts have no place.

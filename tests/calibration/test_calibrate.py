@@ -85,7 +85,8 @@ def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
     assert max(record.good_levels["07.png"]) == 17.0
     document = json.loads(result.stdout)
     assert document["in_force"] is True
-    assert document["warnings"] == []
+    (warning,) = document["warnings"]  # these good pictures are grey from 10 to 59
+    assert "half or double the light is not noticed" in warning
     assert document["more_good_parts_for_10_per_1000"] == 249
     assert document["record"]["t1"] == record.t1
 
@@ -103,6 +104,17 @@ def test_what_a_running_station_says_of_its_cameras_is_signed(
     running, stopped = records_of(station)
     assert running.cameras == {"aravis-1": {"exposure_us": 4000.0, "trigger": "line1"}}
     assert stopped.cameras == {}
+
+
+@pytest.mark.parametrize(("darkest", "is_warned"), [(100, False), (30, True)])
+def test_good_pictures_of_two_lights_are_warned_of(
+    fit: Fit, tmp_path: Path, write_grey: WriteGrey, *, darkest: int, is_warned: bool
+) -> None:
+    for k in range(50):
+        write_grey(tmp_path / "two" / f"{k}.png", (darkest if k % 2 else 100) + k)
+    result = fit("--good", tmp_path / "two")
+    assert result.exit_code == 0, result.output
+    assert ("half or double the light is not noticed" in result.stderr) is is_warned
 
 
 def test_without_masters(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
@@ -169,7 +181,7 @@ def test_parts_of_one_lot_or_one_time_are_warned_of(
         rows = [[f"{k:02}.png", f"part{k}", lots[k % len(lots)].strip()] for k in range(50)]
         write_scores(good / "manifest.csv", rows, columns="file,group,lot")
     result = fit("--good", good, "--masters", masters, "--json")
-    warnings = json.loads(result.stdout)["warnings"]
+    warnings = [w for w in json.loads(result.stdout)["warnings"] if "light" not in w]
     assert [says in w for w in warnings] == ([True] if says else [])
     (record,) = records_of(station)
     assert record.origin is not None
