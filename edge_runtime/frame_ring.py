@@ -143,7 +143,7 @@ class RingReader:
 
 def _checksum(image: Image) -> int:
     checksum = 0
-    for row in image[::_EVERY]:
+    for row in image.reshape(len(image), -1)[::_EVERY]:
         checksum = zlib.crc32(row, checksum)
     return checksum
 
