@@ -43,12 +43,18 @@ USER_PROPERTIES = {
 }
 
 
-def main() -> int:
-    """Write or check the files; 1 where one is not up to date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def write_or_check(made: dict[Path, str], description: str | None) -> int:
+    """Write the files, or check them with `--check`; 1 where one is not up to date.
+
+    Args:
+        made: What stands in each of them.
+        description: What `--help` says.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    made = documents()
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         print(f"{'not up to date' if check else 'written'}: {path}", file=sys.stderr)  # noqa: T201
@@ -165,4 +171,4 @@ def _command() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(documents(), __doc__))

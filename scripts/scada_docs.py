@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -15,14 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from event_docs import meanings, summary
+from event_docs import RETAINED, meanings, summary, write_or_check
 from pydantic.fields import FieldInfo
 
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
-from kenpin.events import PAYLOADS, Alarm, AlarmSummary, CameraLast, Kpi, Meta, Payload, Status
+from kenpin.events import PAYLOADS, Alarm, AlarmSummary, Kpi, Meta, Payload, Status
 
 DOCS = Path(__file__).parent.parent / "docs/scada"
-RETAINED = (Status, Meta, Alarm, AlarmSummary, CameraLast)
 MADE = "<!-- Written by scripts/scada_docs.py; not to be edited by hand. -->\n\n"
 MOMENTS = ("ts_ms", "raised_ms", "acked_ms", "cleared_ms", "shelved_until_ms", "connected_ms")
 UNITS = {"ms": "ms", "s": "s", "px": "px", "mm2": "mm2", "c": "degC", "w": "W", "bytes": "B", "fps": "1/s"}
@@ -31,20 +29,6 @@ PRIORITIES = ("Diagnostic", "Low", "Medium", "High", "Critical")
 # Int8 has eight bytes in Ignition.
 IGNITION = {"string": "String", "whole number": "Int8", "number": "Float8", "true or false": "Boolean"}
 TYPES: dict[Any, str] = {str: "string", int: "whole number", float: "number", bool: "true or false"}
-
-
-def main() -> int:
-    """Write or check the files; 1 where one is not up to date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    check = parser.parse_args().check
-    made = documents()
-    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    for path in stale:
-        print(f"{'not up to date' if check else 'written'}: {path}", file=sys.stderr)  # noqa: T201
-        if not check:
-            path.write_text(made[path])
-    return 1 if check and stale else 0
 
 
 def documents() -> dict[Path, str]:
@@ -231,4 +215,4 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(documents(), __doc__))
