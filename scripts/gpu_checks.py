@@ -33,6 +33,7 @@ import click
 import cv2
 import numpy as np
 import torch
+from gpu_finding import Finding
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -92,21 +93,6 @@ class Plan:
 
 # A CPU has no fp16, and compiling for it takes longer than all else.
 TINY = Plan("cpu", 64, (6,), ("fp32", "bf16"), False, ("bf16",), steps=4, width=8)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table.
-
-    Attributes:
-        check: What was checked.
-        found: What was seen, by name; numbers with their unit in the name.
-        holds: Whether it is as it should be; None where that is not a question or could not be tried.
-    """
-
-    check: str
-    found: dict[str, float | str | None]
-    holds: bool | None = None
 
 
 class Utilisation:

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 
 import click
 import numpy as np
+from gpu_finding import Finding
 
 from kenpin.edge_runtime.device import Device, Stream
 from kenpin.edge_runtime.frame_kernel import FrameKernel
@@ -65,15 +66,6 @@ class Plan:
 
 
 TINY = Plan((90, 160), 32, 3, ((64, 64), (20, 90), (20, 20)), fast=False)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table, as in gpu_checks.py."""
-
-    check: str
-    found: dict[str, float | str | None]
-    holds: bool | None = None
 
 
 class Bench:

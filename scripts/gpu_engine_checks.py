@@ -29,6 +29,7 @@ import click
 import cv2
 import numpy as np
 import torch
+from gpu_finding import Finding
 from torch import Tensor, nn
 
 from kenpin.bundle import open_bundle
@@ -71,15 +72,6 @@ class Plan:
 
 
 TINY = Plan("cpu", 64, 2, 10, "160x90", (2,))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table, as in gpu_checks.py."""
-
-    check: str
-    found: dict[str, float | str | None]
-    holds: bool | None = None
 
 
 class Workplace:

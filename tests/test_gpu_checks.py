@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
+import gpu_checks as checks
 import pytest
 import torch
 from click.testing import CliRunner
@@ -23,27 +22,15 @@ DEVICE = {
     "preprocess 160 x 90 to 32": None,
     "CUDA graph": True,
 }
-SCRIPT = Path(__file__).parents[1] / "scripts/gpu_checks.py"
 
 
 @pytest.fixture(scope="module")
-def checks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_checks", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_checks"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def pictures(checks: ModuleType) -> torch.Tensor:
+def pictures() -> torch.Tensor:
     return checks.drawn(6, 64)  # type: ignore[no-any-return]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_and_what_to_do(checks: ModuleType) -> None:
+def test_without_a_gpu_it_says_so_and_what_to_do() -> None:
     done = CliRunner().invoke(checks.main, [])
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
@@ -53,7 +40,7 @@ def test_without_a_gpu_it_says_so_and_what_to_do(checks: ModuleType) -> None:
 
 
 def test_a_dry_run_walks_every_way_and_writes_what_it_found(
-    checks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Has a test of its own, below, and takes longer than all the rest.
     monkeypatch.setattr(checks, "engine_parts", lambda *_: [checks.Finding("engine", {})])
@@ -80,9 +67,7 @@ def test_a_dry_run_walks_every_way_and_writes_what_it_found(
     assert found["out of memory: the batch goes in parts"]["parts"] == 2
 
 
-def test_a_resumed_run_that_differs_is_found(
-    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_that_differs_is_found(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     load = checks.RunFolder.load_training
 
     def forgets_the_moments(folder: object, training: Training) -> None:
@@ -94,7 +79,7 @@ def test_a_resumed_run_that_differs_is_found(
 
 
 def test_a_device_that_computes_otherwise_is_found(
-    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = checks.fixed_losses("cpu", checks.TINY, pictures)
     answers = iter([right, [1.01 * loss for loss in right]])
@@ -102,15 +87,13 @@ def test_a_device_that_computes_otherwise_is_found(
     assert [finding.holds for finding in checks.agrees_with_cpu(checks.TINY, pictures)] == [False]
 
 
-def test_a_batch_that_is_not_halved_is_found(
-    checks: ModuleType, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_is_not_halved_is_found(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "play_little_memory", lambda _: None)
     assert [finding.holds for finding in checks.halves(checks.TINY, pictures)] == [False]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_the_device_script_says_is_told(checks: ModuleType, pictures: torch.Tensor) -> None:
+def test_what_the_device_script_says_is_told(pictures: torch.Tensor) -> None:
     if find_spec("pycuda") is None:
         (finding,) = checks.device_parts(checks.TINY, pictures)
         assert "scripts/install_pycuda.sh" in finding.found["told"]
@@ -119,7 +102,7 @@ def test_what_the_device_script_says_is_told(checks: ModuleType, pictures: torch
             checks.device_parts(checks.Plan(), pictures)
 
 
-def test_a_dry_run_of_the_engine_goes_an_installers_way(checks: ModuleType, pictures: torch.Tensor) -> None:
+def test_a_dry_run_of_the_engine_goes_an_installers_way(pictures: torch.Tensor) -> None:
     findings = {finding.check: finding for finding in checks.engine_parts(checks.TINY, pictures)}
     assert {name: finding.holds for name, finding in findings.items()} == {
         "a model for the engine": None,
@@ -132,7 +115,7 @@ def test_a_dry_run_of_the_engine_goes_an_installers_way(checks: ModuleType, pict
     assert findings["speed of the engine"].found["2 streams, per_s"] > 0
 
 
-def test_utilisation_is_sampled_while_something_runs(checks: ModuleType, tmp_path: Path) -> None:
+def test_utilisation_is_sampled_while_something_runs(tmp_path: Path) -> None:
     with checks.Utilisation((sys.executable, "-c", "print('37, 1024')")) as utilisation:
         while not utilisation.samples:
             pass
@@ -143,13 +126,13 @@ def test_utilisation_is_sampled_while_something_runs(checks: ModuleType, tmp_pat
         assert unknown.found == {"busy_percent": None, "used_mib": None}
 
 
-def test_many_pictures_are_all_different(checks: ModuleType) -> None:
+def test_many_pictures_are_all_different() -> None:
     many = checks.drawn(14, 32, kinds=3)
     assert many.shape == (14, 3, 32, 32)
     assert len({picture.numpy().tobytes() for picture in many}) == 14
 
 
-def test_torchrun_takes_no_option_of_the_training_for_its_own(checks: ModuleType, tmp_path: Path) -> None:
+def test_torchrun_takes_no_option_of_the_training_for_its_own(tmp_path: Path) -> None:
     command = checks.launch(checks.TINY, tmp_path, processes=2)
     assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
     given = parse_args(command[3:])

@@ -17,7 +17,7 @@ needs_pycuda = pytest.mark.skipif(
 
 # Runs the script after a line that breaks something.
 BROKEN = """
-import sys; sys.argv = ["it", "--dry-run-on-cpu"]
+import sys; sys.argv = ["it", "--dry-run-on-cpu"]; sys.path.insert(0, {folder!r})
 import runpy
 import numpy as np
 from kenpin.edge_runtime import cuda_graph, device, frame_kernel
@@ -62,7 +62,7 @@ def test_a_dry_run_walks_every_way() -> None:
     ids=["no copies", "no kernel", "no graphs"],
 )
 def test_what_does_not_hold_is_found_and_the_rest_goes_on(line: str, fails: list[str] | None) -> None:
-    code, holds = run("-c", BROKEN.format(line=line, script=str(SCRIPT)))
+    code, holds = run("-c", BROKEN.format(line=line, folder=str(SCRIPT.parent), script=str(SCRIPT)))
     assert code == 1
     assert len(holds) == 5
     failed = [check for check, held in holds.items() if held is False]
