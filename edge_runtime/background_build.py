@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.build_log import last_step
+from kenpin.build_log import end_for_it, last_step
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 
 _NICENESS, _NICEST = 10, 19
+_FIRST_TO_END = "1000"
 _END_S = 5.0
 _LOOK_S = 2.0
+_BUILD_BY_HAND = "build it with kenpin build-engine; if memory was short, with less --workspace-mb"
 _log = logging.getLogger(__name__)
+
+
+def _ended_by(code: int) -> str:
+    """How a process ended, in words: a negative code is a signal."""
+    return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with code {code}"
 
 
 class BackgroundBuild:
@@ -29,6 +37,7 @@ class BackgroundBuild:
         precision: Which of the bundle's models.
         trusted: Files of the keys whose bundles may run.
         bundle: Folder of an installed bundle; default: the active one.
+        workspace_mb: Most memory for a layer's scratch.
 
     Attributes:
         told: How it goes, for a person; changes a few times in a build.
@@ -40,10 +49,12 @@ class BackgroundBuild:
         precision: Precision,
         trusted: Sequence[Path],
         bundle: Path | None = None,
+        workspace_mb: int = 1024,
     ) -> None:
         command = [sys.executable, "-m", "kenpin", "build-engine", "--state", str(folder.root)]
         command += ["--bundle", str(bundle)] if bundle is not None else []
-        command += ["--precision", precision, *(word for key in trusted for word in ("--trust", str(key)))]
+        command += ["--precision", precision, "--workspace-mb", str(workspace_mb)]
+        command += [*(word for key in trusted for word in ("--trust", str(key)))]
         self.told = "the engine is being built"
         self._folder = folder
         self._ended_by_us = False
@@ -51,9 +62,11 @@ class BackgroundBuild:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         # The line comes first. Threads that the process starts from here on inherit this.
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             nice = min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
             os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
+            # Where memory runs out, the kernel ends the build and not the line.
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(_FIRST_TO_END)
         _log.info("Building the %s engine in the background.", precision)
         self._watcher = threading.Thread(target=self._watch, name="engine build", daemon=True)
         self._watcher.start()
@@ -79,6 +92,9 @@ class BackgroundBuild:
             last = " ".join(said.split())[-600:]
             self.told = "the engine was not built"
             _log.warning("The engine was not built (exit code %d): %s", self._process.returncode, last)
+            end_for_it(self._folder, "FAILED", f"{_ended_by(self._process.returncode)}; {_BUILD_BY_HAND}")
+        else:
+            end_for_it(self._folder, "INTERRUPTED", "the station ended")
 
     def _follow(self) -> str:
         """Wait for the end and tell how it goes meanwhile; returns what the process said."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from kenpin.bundle import open_bundle
 from kenpin.edge_runtime.background_build import BackgroundBuild
@@ -15,7 +17,7 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.source import Settings
 from kenpin.errors import KenpinError
-from kenpin.frame import decode_picture
+from kenpin.frame import Image, decode_picture
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
@@ -32,12 +34,14 @@ class Proof:
         trusted: Files of the keys whose bundles may run.
         limit_ms: The engine may not take longer for a frame, as its verdicts would come too late.
         cameras: Tells how each camera is set now, by its name.
+        workspace_mb: Most memory for a layer's scratch while its engine is built.
     """
 
     folder: StationFolder
     trusted: Sequence[Path]
     limit_ms: float
     cameras: Callable[[], Mapping[str, Settings]] = dict
+    workspace_mb: int = 1024
 
     def keys(self) -> list[PublicKey]:
         """The keys themselves.
@@ -54,18 +58,22 @@ class Candidate:
     Args:
         sha256: The installed bundle.
         proof: What it is held to.
+        sizes: Height and width of the frames that the line has shown so far; it may grow meanwhile.
 
     Attributes:
         sha256: The same.
-        ready: What was found; its `fault` says why the bundle cannot follow. `None` until it is done.
+        ready: What was found; its `fault` says what a part could not be judged for. `None` until it is done.
+        unfit: Why its engine may not run, in words; empty where it may, calibrated or not.
     """
 
-    def __init__(self, sha256: str, proof: Proof) -> None:
+    def __init__(self, sha256: str, proof: Proof, sizes: Collection[tuple[int, int]] = ()) -> None:
         self.sha256 = sha256
         self.ready: Readiness | None = None
+        self.unfit = ""
         self._proof = proof
+        self._sizes = sizes
         self._build: BackgroundBuild | None = None
-        self._is_closed = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="candidate", daemon=True)
         self._thread.start()
 
@@ -76,7 +84,7 @@ class Candidate:
 
     def close(self) -> None:
         """Give back what it holds. Not to be called once its engine is in use."""
-        self._is_closed = True
+        self._closed.set()
         if self._build is not None:
             self._build.close()
         self._thread.join()
@@ -88,41 +96,44 @@ class Candidate:
             ready = self._load()
         except Exception as error:
             _log.exception("The bundle %s could not be loaded.", self.sha256[:16])
-            ready = Readiness(fault=f"internal error: {type(error).__name__}: {error}")
+            self.unfit = f"internal error: {type(error).__name__}: {error}"
+            ready = Readiness(fault=self.unfit)
         self.ready = ready
 
     def _load(self) -> Readiness:
         ready = self._check()
-        if ready.build is not None and not self._is_closed:
+        if ready.build is not None and not self._closed.is_set():
             if ready.engine is not None:
                 ready.engine.close()
             self._build = BackgroundBuild(
-                self._proof.folder, ready.build, self._proof.trusted, self._proof.folder.bundles / self.sha256
+                self._proof.folder,
+                ready.build,
+                self._proof.trusted,
+                self._proof.folder.bundles / self.sha256,
+                self._proof.workspace_mb,
             )
+            if self._closed.is_set():  # meanwhile; nobody else would end it
+                self._build.close()
             self._build.wait()
             ready = self._check()
-        if ready.engine is None or ready.fault:
-            return ready
-        fault = ready.note or self._test(ready.engine)
-        return replace(ready, fault=fault) if fault else ready
+        self.unfit = ready.fault if ready.engine is None else ready.note or self._test(ready.engine)
+        return ready
 
     def _check(self) -> Readiness:
         return check_readiness(self._proof.folder, self._proof.keys(), self.sha256)
 
     def _test(self, engine: Engine) -> str:
         """Why the engine may not run, in words. That it is the exported model was proven when it was loaded."""
-        bundle = open_bundle(self._proof.folder.bundles / self.sha256, self._proof.keys())
-        files = [golden.file for golden in bundle.manifest.golden]
-        frames = [decode_picture(bundle.files[name], where=name) for name in files]
+        frames = list(self._frames(engine))
         runs, times_ms = [], []
         for _ in range(_RUNS):
             scores = []
-            for frame in frames:
+            for what, frame in frames:
                 started_s = time.perf_counter()
                 try:
                     scores.append(engine.score(frame).score)
                 except KenpinError as error:
-                    return f"the engine fails on a golden frame: {error.what}"
+                    return f"the engine fails on {what}: {error.what}"
                 times_ms.append((time.perf_counter() - started_s) * 1000)
             runs.append(scores)
         if any(run != runs[0] for run in runs):
@@ -133,3 +144,12 @@ class Candidate:
             allowed = f"a verdict may take {self._proof.limit_ms:g} ms"
             return f"the engine takes {slowest:.0f} ms for a frame, {allowed}"
         return ""
+
+    def _frames(self, engine: Engine) -> Iterator[tuple[str, Image]]:
+        """Golden frames, which have the model's size, and black ones of the sizes that it will be shown."""
+        bundle = open_bundle(self._proof.folder.bundles / self.sha256, self._proof.keys())
+        for golden in bundle.manifest.golden:
+            yield "a golden frame", decode_picture(bundle.files[golden.file], where=golden.file)
+        roi = engine.sight.view.roi if engine.sight is not None else None
+        for height, width in [(roi.height, roi.width)] if roi is not None else tuple(self._sizes):
+            yield f"a frame of {width} x {height} pixels", np.zeros((height, width, 3), np.uint8)

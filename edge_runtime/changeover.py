@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kenpin.activation import Activation, Task, change_activation, read_activation
@@ -21,6 +22,7 @@ from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds, with_record
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.errors import KenpinError
+from kenpin.frame import Frame
 from kenpin.masters import masters_file
 from kenpin.quality_limits import Finding
 from kenpin.station_folder import StationFolder
@@ -30,6 +32,7 @@ STARTS = 3  # a bundle with which the station ends so often in its trial is give
 FAULTS = 3  # so is one with which so many parts got no decision
 _DUE_EVERY_S = 10.0
 _GATE = frozenset(Finding)
+_MOST_SIZES = 8  # of a station's cameras; a folder of pictures may have any number
 _BLAMED = ("engine", "score", "not_ready", "deadline")  # what the bundle answers for; a camera is not
 
 _log = logging.getLogger(__name__)
@@ -114,6 +117,7 @@ class Changeover:
         self._ready = ready  # apart from the note that somebody calibrates
         self._before: Readiness | None = None  # stays loaded in the trial: going back takes no time
         self._candidate: Candidate | None = None
+        self._sizes: set[tuple[int, int]] = set()  # of the frames so far
         self._seen: tuple[int, ...] = ()
         self._due_s = 0.0
         self._cameras = proof.cameras()
@@ -121,7 +125,7 @@ class Changeover:
         self._begin_trial()
         self.judge = self._judge()
         if ready.build is not None:
-            self._candidate = Candidate(activation.current, proof)
+            self._candidate = Candidate(activation.current, proof, self._sizes)
 
     def come_round(self) -> None:
         """Between two parts: do what is wanted and can be done at once."""
@@ -134,6 +138,9 @@ class Changeover:
 
     def saw(self, shot: Shot, inspection: Inspection) -> None:
         """A part is settled."""
+        for view in shot.views:
+            if isinstance(view, Frame) and len(self._sizes) < _MOST_SIZES:
+                self._sizes.add((view.image.shape[0], view.image.shape[1]))
         if self.shadow is not None:
             self.shadow.offer(shot, inspection)
         if self._activation.state != "trial":
@@ -237,7 +244,7 @@ class Changeover:
         if self._candidate is not None and self._candidate.sha256 != (wanted or current):
             self._drop_candidate()
         if self._candidate is None and wanted:
-            self._candidate = Candidate(wanted, self._proof)
+            self._candidate = Candidate(wanted, self._proof, self._sizes)
 
     def _needs_other_engine(self) -> bool:
         """Whether there is none, or the technician has calibrated another model of the bundle that runs."""
@@ -249,24 +256,31 @@ class Changeover:
         return record.precision != model.precision
 
     def _use(self, candidate: Candidate, ready: Readiness) -> None:
+        refusal = candidate.unfit or ready.fault
         if candidate.sha256 == self._activation.current:
-            self._renew(ready)
-        elif ready.fault:
+            self._renew(candidate.unfit, ready)
+        elif refusal:
             self._drop_candidate()
-            self._activation = _change(self._proof.folder, lambda was: was.refused(ready.fault))
+            self._activation = _change(self._proof.folder, lambda was: was.refused(refusal))
         elif self._activation.task == "shadow" and self.shadow is None:
             self.shadow = Shadow(self._make_judge(ready), self._proof.folder.shadow)
         elif self._activation.task == "activate" and self._activation.state != "trial":
             self._take(candidate, ready)
 
-    def _renew(self, ready: Readiness) -> None:
+    def _renew(self, unfit: str, ready: Readiness) -> None:
         """The same bundle, by another engine: one that was built meanwhile, or of another precision."""
-        if ready.engine is None or ready.fault:
-            _log.warning("The engine stays as it is: %s", ready.fault)
+        if unfit or ready.engine is None:
+            _log.warning("The engine stays as it is: %s", unfit)
             self._drop_candidate()
+            if self._ready.engine is None:
+                self._ready = replace(self._ready, fault=unfit)
+            else:
+                self._ready = replace(self._ready, note=unfit)
+            self.judge = self._judge()
             return
         self._candidate = None
-        old, self._ready = self._ready, ready
+        # Thresholds may have been signed since it was loaded.
+        old, self._ready = self._ready, with_record(ready, self._proof.folder)
         self.judge = self._judge()
         _close(old)
         _log.warning("The %s engine on %s decides from here on.", ready.engine.precision, ready.engine.runtime)

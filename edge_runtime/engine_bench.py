@@ -17,14 +17,15 @@ import numpy as np
 
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
-from kenpin.edge_runtime.engine import Engine
+from kenpin.edge_runtime.engine import Engine, Scored
 from kenpin.edge_runtime.inspection import Desk, Judge
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.store import Store
-from kenpin.errors import KenpinError
-from kenpin.frame import Frame, Image
+from kenpin.errors import EngineError, KenpinError
+from kenpin.frame import Frame, Image, decode_picture
+from kenpin.sight import take
 
 WARM_UP = 5
 # Nothing is late here: how long it takes is the question.
@@ -63,22 +64,27 @@ def time_engine(ready: Readiness, *, camera: tuple[int, int], frames: int) -> li
         frames: How many frames each way takes, after a few to warm up.
 
     Raises:
-        EngineError: The engine does not run.
+        EngineError: The engine does not run, or a frame comes to no verdict of it.
     """
     engine = ready.engine
     assert engine is not None
-    small, large = random_frame(engine.input_size), random_frame(camera)
+    small, large = random_frame(engine.input_size), camera_frame(engine, camera)
     with tempfile.TemporaryDirectory() as scratch, closing(Store(Path(scratch) / "bench.db")) as store:
         identity = Identity("bench", test=True)
         judge = Judge(Desk(ready, Look(ready), identity, Counters(), timeout_ms=_NO_TIMEOUT_MS))
 
         def to_verdict() -> None:
             inspection = judge.inspect(Shot("bench", None, (Frame(large, "bench", "bench"),)))
+            decision = inspection.part.decision
+            if decision.scored is None:
+                raise EngineError(
+                    f"a frame was not scored: {decision.reason}", cure="give the camera's --camera"
+                )
             store.commit([(inspection.part, inspection.event)])
 
         ways: dict[str, Callable[[], object]] = {
             "engine alone": lambda: engine.score(small),
-            "with preprocessing": lambda: engine.score(large),
+            "with preprocessing": lambda: _score(engine, large),
             "frame to committed verdict": to_verdict,
         }
         return _in_turns(ways, frames)
@@ -106,7 +112,7 @@ def time_streams(engines: Sequence[Engine], *, camera: tuple[int, int], frames: 
     Raises:
         KenpinError: What one of the engines raised.
     """
-    streams = [_Stream(engine, random_frame(camera), frames) for engine in engines]
+    streams = [_Stream(engine, camera_frame(engine, camera), frames) for engine in engines]
     started = time.perf_counter()
     for stream in streams:
         stream.thread.start()
@@ -134,10 +140,29 @@ class _Stream:
         try:
             for _ in range(self._frames):
                 started = time.perf_counter()
-                self._engine.score(self._frame)
+                _score(self._engine, self._frame)
                 self.seconds.append(time.perf_counter() - started)
         except KenpinError as error:
             self.error = error
+
+
+def _score(engine: Engine, frame: Image) -> Scored:
+    """What a station does with a frame, apart from looking at its quality."""
+    return engine.score(take(frame, engine.sight).image)
+
+
+def camera_frame(engine: Engine, size: tuple[int, int]) -> Image:
+    """A frame as the engine's camera gives it, BGR uint8 (H, W, 3).
+
+    Args:
+        engine: The engine.
+        size: Height and width of the camera's frames.
+    """
+    sight = engine.sight
+    # Where a view looks for the part, noise would not be scored.
+    if sight is not None and sight.view.needs_reference:
+        return decode_picture(sight.reference, where="the view's reference picture")
+    return random_frame(size)
 
 
 def random_frame(size: tuple[int, int]) -> Image:

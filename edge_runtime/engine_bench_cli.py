@@ -32,7 +32,9 @@ _SAME = ("runtime", "precision", "input_size", "camera")
 @click.command()
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
-@click.option("--camera", default="1920x1080", show_default=True, help="Width x height of the camera's frames.")
+@click.option(
+    "--camera", help="Width x height of the camera's frames. Default: those of the view, or 1920x1080."
+)
 @click.option("--frames", type=click.IntRange(10), default=200, show_default=True, help="Frames of each way.")
 @click.option("--streams", type=click.IntRange(1, 16), multiple=True, default=(2,), help="Cameras at a time.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Keep the figures as JSON.")
@@ -43,7 +45,7 @@ def engine(*, state: Path, trust: tuple[Path, ...], as_json: bool, **given: Any)
 
     Nothing of the station is changed. Stop the station first, or each makes the other slower.
     """
-    folder, camera = StationFolder(state), _size(given["camera"])
+    folder = StationFolder(state)
     before = _read(given["against"]) if given["against"] else None
     machine = {"before": read_state()}
     ready = check_readiness(folder, trusted_keys(trust))
@@ -54,6 +56,7 @@ def engine(*, state: Path, trust: tuple[Path, ...], as_json: bool, **given: Any)
             cure="bring the station to run first; kenpin verify-engine says what its engine is",
         )
     with closing(ready.engine):
+        camera = _camera(given["camera"], ready.engine)
         document = _described(ready, ready.engine, camera)
         if before is not None:
             _check_same(before, document, where=given["against"])
@@ -83,6 +86,21 @@ def _described(ready: Readiness, engine: Engine, camera: tuple[int, int]) -> dic
         "input_size": list(engine.input_size),
         "camera": list(camera),
     }
+
+
+def _camera(text: str | None, engine: Engine) -> tuple[int, int]:
+    """Height and width of the camera's frames."""
+    view = engine.sight.view if engine.sight is not None else None
+    if view is None:
+        return _size(text or "1920x1080")
+    width, height = view.frame_size
+    if text is not None and _size(text) != (height, width):
+        raise ConfigError(
+            f"--camera {text} is not what the bundle's view was drawn for",
+            where=f"{width}x{height}",
+            cure="leave --camera out",
+        )
+    return height, width
 
 
 def _size(text: str) -> tuple[int, int]:

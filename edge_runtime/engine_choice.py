@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     # pycuda is on a Jetson only.
     from kenpin.edge_runtime.device import Device
 
+# A build that takes the machine down with it must not do so at every start.
+_ATTEMPTS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +87,8 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
         device = _open_device()
     except EngineError as error:
         _log.warning("TensorRT is installed, but ONNX Runtime runs: %s; %s", error.what, error.cure)
-        return Choice(_twin(bundle, precision))
+        # A station that has built an engine had a GPU: that it is gone is not as usual.
+        return Choice(_twin(bundle, precision), _in_one_line(error) if folder.engine_key.exists() else "")
     found = _tensorrt_engine(folder, bundle, precision, device)
     if not isinstance(found, _Refusal):
         return Choice(found)
@@ -130,7 +133,12 @@ def _tensorrt_engine(
             refusal = refusal or _missing(folder, target, error)
             continue
         try:
-            return _proven(TrtEngine(plan, candidate, device, sight_of(bundle)), bundle)
+            engine = TrtEngine(plan, candidate, device, sight_of(bundle))
+        except EngineError as error:
+            # The driver may be another one than when it was built, which the version of TensorRT does not tell.
+            return _missing(folder, target, error)
+        try:
+            return _proven(engine, bundle)
         except (EngineError, DataError) as error:
             return _Refusal(_in_one_line(error))
     assert refusal is not None
@@ -149,8 +157,12 @@ def _proven(engine: Engine, bundle: Bundle) -> Engine:
 def _missing(folder: StationFolder, target: Target, error: EngineError) -> _Refusal:
     """No engine that fits: build one, unless the last try to build just this one failed."""
     last = last_step(folder)
-    if last is not None and last.key == target.key and last.state == "FAILED":
-        return _Refusal(f"{_in_one_line(error)}; the last build failed: {last.reason}")
+    if last is not None and last.key == target.key:
+        if last.state == "FAILED":
+            return _Refusal(f"{_in_one_line(error)}; the last build failed: {last.reason}")
+        if last.state == "BUILDING" and last.attempt >= _ATTEMPTS:
+            cut_off = f"{last.attempt} builds in a row were cut off, as by a loss of power or of memory"
+            return _Refusal(f"{_in_one_line(error)}; {cut_off}")
     return _Refusal(_in_one_line(error), target.precision)
 
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     # pycuda is on a Jetson only.
     from kenpin.edge_runtime.device import Device
 
+# Beside the model's own: one for each camera that a station may have.
+MOST_SIZES = 8
+
 
 def target_of(bundle: Bundle, precision: Precision, device: Device) -> Target:
     """What an engine for this bundle must have been built for, here and now.
@@ -48,8 +51,8 @@ def target_of(bundle: Bundle, precision: Precision, device: Device) -> Target:
 class TrtEngine:
     """A TensorRT engine with a batch of one. One thread at a time may use it.
 
-    Frames of the model's size go to the engine as they are. The first frame of another size fixes the camera's
-    size, and the GPU brings its frames to the model's size.
+    Frames of the model's size go to the engine as they are; the GPU brings those of other sizes to it. Each
+    size keeps its memory, so there may only be so many: a station's cameras.
 
     Args:
         plan: The engine. It is native code: only what `unseal_engine` returned, or what was built just now.
@@ -94,12 +97,12 @@ class TrtEngine:
         """Score one camera frame.
 
         Args:
-            image: BGR uint8, shape (H, W, 3), of the model's or the camera's size.
+            image: BGR uint8, shape (H, W, 3), of the model's or a camera's size.
 
         Raises:
             DataError: The frame is not BGR uint8 (H, W, 3).
-            EngineError: The camera changed its size, the engine does not run, or gives a number that is not
-                finite.
+            EngineError: There are frames of too many sizes, the engine does not run, or gives a number that is
+                not finite.
             DeviceLost: The GPU cannot be used any more by this process.
         """
         check_frame(image)
@@ -162,21 +165,18 @@ class TrtEngine:
             if not self._context.set_tensor_address(name, buffer.pointer):
                 raise failure(self._log, f"use the memory for {name}")
         self._intake = Intake(device, self._stream, self._input, self.input_size, self._enqueue)
-        self._model_lane = Lane(self._intake, self.input_size)
-        self._camera_lane: Lane | None = None
+        self._lanes = {self.input_size: Lane(self._intake, self.input_size)}
 
     def _lane(self, height: int, width: int) -> Lane:
-        if (height, width) == self.input_size:
-            return self._model_lane
-        if self._camera_lane is None:
-            self._camera_lane = Lane(self._intake, (height, width))
-        if self._camera_lane.size != (height, width):
-            rows, columns = self._camera_lane.size
-            raise EngineError(
-                f"the frame has {width} x {height} pixels, the frames before had {columns} x {rows}",
-                cure="set the camera back; after a change on purpose restart the station and calibrate",
-            )
-        return self._camera_lane
+        size = (height, width)
+        if size not in self._lanes:
+            if len(self._lanes) > MOST_SIZES:
+                raise EngineError(
+                    f"the frame has {width} x {height} pixels, and {MOST_SIZES} other sizes came before",
+                    cure="let each camera keep its size; after a change on purpose restart the station",
+                )
+            self._lanes[size] = Lane(self._intake, size)
+        return self._lanes[size]
 
     def _launch(self, lane: Lane) -> None:
         try:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kenpin.errors import EngineError
+
 if TYPE_CHECKING:
     # These import pycuda, which is on a Jetson only.
     from kenpin.edge_runtime.cuda_graph import Graph
@@ -42,22 +44,28 @@ class Lane:
         size: Height and width of its frames.
 
     Attributes:
-        size: Height and width of its frames.
         frame: Where a frame is put before `launch`.
     """
 
     def __init__(self, intake: Intake, size: tuple[int, int]) -> None:
-        self.size = size
         self._intake = intake
-        self.frame = intake.device.pinned((*size, 3), np.uint8)
         self._graph: Graph | None = None
         self._launches = 0
         self._kernel: FrameKernel | None = None
         self._source: Buffer | None = None
-        if size != intake.input_size:
-            self._kernel = _kernel(intake, size)
+        self.frame = intake.device.pinned((*size, 3), np.uint8)
+        if size == intake.input_size:
+            return
+        try:
             # An integrated GPU reads the frame where it is.
             self._source = None if self.frame.pointer else intake.device.buffer(self.frame.array.nbytes)
+            self._kernel = _kernel(intake, size)
+        except EngineError:
+            # The next frame tries again: what is kept here each time would use up the memory.
+            self.frame.free()
+            if self._source is not None:
+                self._source.free()
+            raise
 
     def launch(self) -> None:
         """Enqueue the frame that is in `frame`.

@@ -17,8 +17,8 @@ class QualityGate:
 
     Args:
         limits: Learned at the sign-off; `None` = only what holds for every camera is checked.
-        live: Whether the same content again and again means that the camera has frozen. Files may repeat,
-            and so may a compressed stream.
+        live: Whether it is a camera: one keeps its size, and the same content again and again means that it
+            has frozen. Files may differ and repeat, and so may a compressed stream.
 
     Attributes:
         found: How often each finding was made.
@@ -31,6 +31,7 @@ class QualityGate:
         self._limits = limits
         self._reference = limits.reference_picture() if limits is not None else None
         self._live = live
+        self._size: tuple[int, int] | None = None
         self._content: int | None = None
         self._repeats = 0
 
@@ -52,8 +53,19 @@ class QualityGate:
         self._content = seen.content
         # Exposure first: black frames of a dead light are alike, too.
         finding = self._limits.check(seen, self._reference) if self._limits is not None else None
+        if finding is None:
+            finding = self._check_size(seen.size)
         if self._live and self._repeats >= FROZEN_AT and (finding is None or finding[0] is not Finding.BLACK):
             finding = Finding.FROZEN, f"frozen: the camera gave the same picture {self._repeats} times"
         if finding is not None:
             self.found[finding[0]] += 1
         return finding
+
+    def _check_size(self, size: tuple[int, int]) -> tuple[Finding, str] | None:
+        """A camera whose sign-off says nothing keeps the size that it came with."""
+        self._size = self._size or size
+        if not self._live or size == self._size:
+            return None
+        (rows, columns), (height, width) = self._size, size
+        what = f"the frame is {width} x {height} pixels, the frames before were {columns} x {rows}"
+        return Finding.WRONG_SIZE, what

@@ -116,7 +116,13 @@ class Station:
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)
             self._cameras = cameras
-            proof = Proof(folder, config.station.trusted_keys, config.decide.timeout_ms, self._settings)
+            proof = Proof(
+                folder,
+                config.station.trusted_keys,
+                config.decide.timeout_ms,
+                self._settings,
+                config.engine.workspace_mb,
+            )
             activation, ready = begin(proof)
             self._evidence = opened.enter_context(
                 contextlib.closing(Evidence(folder.images, config.evidence, asked=folder.run / "snapshot"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,8 +23,9 @@ class BuildStep(BaseModel):
 
     Attributes:
         ts_ms: UTC, milliseconds since 1970.
-        state: BUILDING until it has ended one way or the other.
+        state: BUILDING until it has ended one way or another; INTERRUPTED where somebody wanted that.
         key: Which engine: the name of its folder.
+        attempt: How many builds of this engine in a row have begun, with this one, of which none ended.
         phase: What TensorRT does, in its own words.
         share: How far this phase is, 0 to 1.
         reason: Why it failed, with the cure; empty otherwise.
@@ -32,8 +34,9 @@ class BuildStep(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ts_ms: int
-    state: Literal["BUILDING", "DONE", "FAILED"]
+    state: Literal["BUILDING", "DONE", "FAILED", "INTERRUPTED"]
     key: str
+    attempt: int = 1
     phase: str = ""
     share: float = 0.0
     reason: str = ""
@@ -54,7 +57,10 @@ class BuildLog:
         self._key = key
         self._lock = threading.Lock()
         self._next_s = 0.0
-        self._write(BuildStep(ts_ms=now_ms(), state="BUILDING", key=key), "w")
+        last = last_step(folder)
+        was_cut_off = last is not None and last.key == key and last.state == "BUILDING"
+        self._attempt = last.attempt + 1 if last is not None and was_cut_off else 1
+        self._write(self._step(), "w")
 
     def step(self, phase: str, share: float) -> None:
         """Note how far it is; at most one line per second is kept. Any thread may call it."""
@@ -62,22 +68,40 @@ class BuildLog:
             if time.monotonic() < self._next_s:
                 return
             self._next_s = time.monotonic() + _LEAST_S
-            self._write(
-                BuildStep(ts_ms=now_ms(), state="BUILDING", key=self._key, phase=phase, share=share), "a"
-            )
+            self._write(self._step(phase=phase, share=share), "a")
 
     def end(self, reason: str = "") -> None:
         """Note the end: done, or failed for this reason."""
-        state: Literal["DONE", "FAILED"] = "FAILED" if reason else "DONE"
-        self._write(BuildStep(ts_ms=now_ms(), state=state, key=self._key, reason=reason), "a")
+        self._write(self._step(state="FAILED" if reason else "DONE", reason=reason), "a")
+
+    def _step(self, **told: Any) -> BuildStep:
+        facts = {"ts_ms": now_ms(), "state": "BUILDING", "key": self._key, "attempt": self._attempt}
+        return BuildStep(**{**facts, **told})
 
     def _write(self, step: BuildStep, mode: Literal["a", "w"]) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open(mode, encoding="utf-8") as out:
-                out.write(canonical_json(step.model_dump(mode="json")).decode() + "\n")
-        except OSError:
-            pass
+            _write(self._path, step, mode)
+
+
+def end_for_it(folder: StationFolder, state: Literal["FAILED", "INTERRUPTED"], reason: str) -> None:
+    """Note the end of a build that could not do so itself; nothing where it did.
+
+    Args:
+        folder: The station's folder.
+        state: Whether it is to be tried again by itself: not after it failed.
+        reason: Why it ended.
+    """
+    last = last_step(folder)
+    if last is not None and last.state == "BUILDING":
+        ended = last.model_copy(update={"ts_ms": now_ms(), "state": state, "reason": reason})
+        with contextlib.suppress(OSError):
+            _write(log_path(folder), ended, "a")
+
+
+def _write(path: Path, step: BuildStep, mode: Literal["a", "w"]) -> None:
+    with path.open(mode, encoding="utf-8") as out:
+        out.write(canonical_json(step.model_dump(mode="json")).decode() + "\n")
 
 
 def log_path(folder: StationFolder) -> Path:

@@ -155,6 +155,17 @@ class DecideSection(_Section):
     timeout_ms: int = Field(default=1000, ge=1, le=600_000)
 
 
+class EngineSection(_Section):
+    """How an engine is built that the station lacks.
+
+    Attributes:
+        workspace_mb: Most memory for a layer's scratch, as `kenpin build-engine --workspace-mb`; a Jetson with
+            4 GB needs less.
+    """
+
+    workspace_mb: int = Field(default=1024, ge=16)
+
+
 class OutputSection(_Section):
     """How the line hears of a verdict.
 
@@ -319,6 +330,7 @@ class StationConfig(_Section):
     output: OutputSection = OutputSection()
     evidence: EvidenceSection = EvidenceSection()
     health: HealthSection = HealthSection()
+    engine: EngineSection = EngineSection()
     store: StoreSection = StoreSection()
     commands: CommandsSection = CommandsSection()
     sparkplug: SparkplugSection = SparkplugSection()

@@ -232,7 +232,10 @@ def beside_bare(work: Workplace, precision: Precision, name: str) -> Finding:
 
 def golden_frames(work: Workplace) -> Finding:
     """`kenpin verify-engine`."""
-    said, _ = work.kenpin("verify-engine", *work.place, "--json")
+    try:
+        said, _ = work.kenpin("verify-engine", *work.place, "--json")
+    except RuntimeError as error:
+        return Finding("golden frames", {"told": str(error)}, holds=False)
     report = json.loads(said)["report"]
     worst = max(abs(frame["score"] - frame["expected"]) for frame in report["frames"])
     names = ("runtime", "precision", "note")

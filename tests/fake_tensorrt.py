@@ -16,6 +16,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod, WeakSet
 
 import numpy as np
 import onnx
@@ -55,6 +56,8 @@ class FakeTensorrt(types.ModuleType):
         enqueue: Puts work on the stream of this handle, and says whether it could.
         networks: Flags of the networks that were made.
         configs: Of the builds.
+        alive: Runtimes, engines and contexts that nobody has let go of.
+        misused: What was let go of while no device was current.
     """
 
     def __init__(self, version: str) -> None:
@@ -70,6 +73,8 @@ class FakeTensorrt(types.ModuleType):
         self.networks: list[int] = []
         self.configs: list[Any] = []
         self.first_logger: Any = None
+        self.alive = WeakSet[Any]()
+        self.misused: list[str] = []
 
     def take_logger(self, logger: Any) -> Any:
         """The first one that was ever given: TensorRT ignores all others."""
@@ -118,6 +123,17 @@ class Guarded:
         if name not in self._trt.api[self._api_name]:
             version = self._trt.__version__
             raise AttributeError(f"{self._api_name} of TensorRT {version} has no attribute {name!r}")
+
+
+class OnDevice(Guarded):
+    """Has memory of the device, which must be current when that is given back."""
+
+    def _born(self) -> None:
+        self._trt.alive.add(self)
+
+    def __del__(self) -> None:
+        if not fake_device.is_current():
+            self._trt.misused.append(self._api_name)
 
 
 def _logger(trt: FakeTensorrt) -> type:
@@ -310,6 +326,9 @@ def _parser(trt: FakeTensorrt) -> type:
                 self._network._take(parsed, model)
             return not self._errors
 
+        def __del__(self) -> None:
+            self._network._model = b"gone with the parser"
+
         num_errors = property(lambda self: len(self._errors))
 
         def get_error(self, index: int) -> ParserError:
@@ -325,11 +344,12 @@ def _zero_point(model: onnx.ModelProto, node: Any) -> bool:
 
 
 def _runtime(trt: FakeTensorrt) -> type:
-    class Runtime(Guarded):
+    class Runtime(OnDevice):
         _api_name, _trt = "Runtime", trt
 
         def __init__(self, logger: Any) -> None:
             _needs_device()
+            self._born()
             self._logger = trt.take_logger(logger)
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
@@ -345,11 +365,12 @@ def _runtime(trt: FakeTensorrt) -> type:
     return Runtime
 
 
-class Engine(Guarded):
+class Engine(OnDevice):
     _api_name = "ICudaEngine"
 
     def __init__(self, trt: FakeTensorrt, model: bytes) -> None:
         self._trt, self._model = trt, model
+        self._born()
         parsed = onnx.ModelProto.FromString(model)
         self._inputs = {value.name for value in parsed.graph.input}
         values = [*parsed.graph.input, *parsed.graph.output]
@@ -398,11 +419,12 @@ class Inspector(Guarded):
         return json.dumps({"Layers": layers, "I/O Tensors" if new else "Bindings": []})
 
 
-class Context(Guarded):
+class Context(OnDevice):
     _api_name = "IExecutionContext"
 
     def __init__(self, trt: FakeTensorrt, engine: Engine) -> None:
         self._trt, self._engine = trt, engine
+        self._born()
         self._addresses: dict[str, int] = {}
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -417,7 +439,15 @@ class Context(Guarded):
     def execute_async_v3(self, stream: int) -> bool:
         if self._addresses.keys() != self._engine._tensors.keys():
             return False
-        return self._trt.enqueue(stream, self._run)
+        # What is enqueued or recorded does not keep the context.
+        run = WeakMethod(self._run)
+
+        def work() -> None:
+            alive = run()
+            assert alive is not None, "the context is gone"
+            alive()
+
+        return self._trt.enqueue(stream, work)
 
     def _run(self) -> None:
         frames = self._host("frames", np.uint8)

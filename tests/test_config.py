@@ -30,6 +30,9 @@ ca_file = "/etc/kenpin/ca.pem"
 
 [decide]
 timeout_ms = 250
+
+[engine]
+workspace_mb = 256
 """
 
 
@@ -53,6 +56,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert loaded.station.trusted_keys == (Path("/etc/kenpin/a.pub"),)
     assert loaded.source.url == "folder:/pictures?rate=5"
     assert loaded.decide.timeout_ms == 250
+    assert loaded.engine.workspace_mb == 256
 
 
 def test_only_a_source_is_needed(tmp_path: Path) -> None:
@@ -140,7 +144,7 @@ def test_schema_is_json_with_every_section() -> None:
     result = CliRunner().invoke(config, ["schema"])
     schema = json.loads(result.stdout)
     sections = {"station", "source", "mqtt", "decide", "output", "evidence", "health"}
-    sections |= {"store", "commands", "sparkplug", "web", "homeassistant"}
+    sections |= {"engine", "store", "commands", "sparkplug", "web", "homeassistant"}
     assert set(schema["properties"]) == sections
     assert schema["additionalProperties"] is False
 

@@ -20,6 +20,11 @@ STREAMS: WeakValueDictionary[int, Stream] = WeakValueDictionary()
 opened: list[Device] = []
 
 
+def is_current() -> bool:
+    """Whether a device that is open is current."""
+    return any(device._depth > 0 for device in opened)
+
+
 class Device:
     """As `kenpin.edge_runtime.device.Device`, with knobs for tests.
 

@@ -235,7 +235,7 @@ def test_one_that_is_too_slow_is_refused(
     candidate = changeover.Candidate(new.sha256, Proof(workshop.folder, [workshop.public_key], limit_ms=1e-6))
     wait_for(lambda: candidate.ready is not None, "the candidate")
     assert candidate.ready is not None
-    assert "a verdict may take 1e-06 ms" in candidate.ready.fault
+    assert "a verdict may take 1e-06 ms" in candidate.unfit
     candidate.close()
 
 

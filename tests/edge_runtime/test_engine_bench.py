@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from kenpin.edge_runtime.engine_bench import Times, time_streams
 from kenpin.edge_runtime.engine_bench_cli import engine
+from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.errors import ConfigError, EngineError
 from kenpin.machine_state import read_state
+from kenpin.quality_limits import Finding
 from tests.edge_runtime.conftest import Workshop
+from tests.edge_runtime.test_view_at_station import REFERENCE, VIEW
 
 
 @pytest.fixture
@@ -58,6 +61,21 @@ def test_figures_are_kept_and_compared(station: Workshop, tmp_path: Path) -> Non
         bench(station, "--camera", "32x24", "--against", kept)
 
 
+def test_with_a_view_the_camera_is_that_of_the_view(workshop: Workshop) -> None:
+    workshop.calibrate(workshop.install(workshop.bundle(reference=REFERENCE, view=VIEW)))
+    arguments = ["--state", workshop.folder.root, "--trust", workshop.public_key, "--frames", 10, "--json"]
+    done = CliRunner().invoke(engine, [str(a) for a in arguments], catch_exceptions=False)
+    assert json.loads(done.stdout)["camera"] == [120, 160]
+    with pytest.raises(ConfigError, match="is not what the bundle's view was drawn for"):
+        bench(workshop, "--camera", "1920x1080")
+
+
+def test_a_frame_that_is_not_scored_is_no_measure(station: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QualityGate, "check", lambda *_: (Finding.BLACK, "black picture"))
+    with pytest.raises(EngineError, match="a frame was not scored: black picture"):
+        bench(station)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"runtime": 1}'])
 def test_figures_that_are_none_are_refused(station: Workshop, tmp_path: Path, content: str) -> None:
     (tmp_path / "kept.json").write_text(content)
@@ -87,6 +105,8 @@ def test_times_are_those_of_the_frames() -> None:
 
 class Sleeper:
     """An engine that only waits, or that fails."""
+
+    sight = None
 
     def __init__(self, error: EngineError | None = None) -> None:
         self._error = error

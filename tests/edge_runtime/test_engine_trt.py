@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kenpin.build_log import BuildLog
+from kenpin.build_log import BuildLog, last_step
 from kenpin.bundle import Bundle, canonical_json, open_bundle
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.edge_runtime.engine_ort import OrtEngine
-from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
+from kenpin.edge_runtime.engine_trt import MOST_SIZES, TrtEngine, target_of
 from kenpin.edge_runtime.golden_check import TRT_MARGIN, check_golden
 from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.edge_runtime.station import Station
@@ -29,6 +29,7 @@ from kenpin.errors import DataError, DeviceLost, EngineError
 from kenpin.record import append_record
 from kenpin.signing import PublicKey, verify
 from kenpin.view import Box, View
+from tests.edge_runtime import fake_device
 from tests.edge_runtime.conftest import SIZE, brightness_model
 from tests.fake_jetson import FakeJetson, make_jetson
 from tests.fake_tensorrt import VERSIONS
@@ -63,6 +64,13 @@ def open_engine(jetson: FakeJetson) -> TrtEngine:
 
 def choose(jetson: FakeJetson, precision: Any = "int8") -> Choice:
     return choose_engine(jetson.workshop.folder, bundle_of(jetson), precision)
+
+
+def assert_all_is_given_back(jetson: FakeJetson) -> None:
+    """TensorRT lets go of its memory while its device is there and current."""
+    assert not jetson.trt.alive
+    assert jetson.trt.misused == []
+    assert fake_device.opened == []
 
 
 def random_frames(count: int, shape: tuple[int, ...]) -> list[Any]:
@@ -100,6 +108,7 @@ def test_no_memory_is_taken_per_frame(jetson: FakeJetson, graphs: bool) -> None:
             engine.score(frame)
         assert (engine.device.live, engine.device.allocations) == before
     assert engine.device.live == 0
+    assert_all_is_given_back(jetson)
 
 
 def test_a_view_that_is_not_contiguous_is_scored_as_it_looks(jetson_6: FakeJetson) -> None:
@@ -128,12 +137,42 @@ def test_any_thread_may_score(jetson_6: FakeJetson) -> None:
     assert scores == [90]
 
 
-def test_a_camera_that_changes_its_size_is_refused(jetson: FakeJetson) -> None:
+def test_cameras_of_several_sizes_have_their_memory_each(jetson: FakeJetson) -> None:
+    twin = OrtEngine(brightness_model(), "int8")
+    frames = random_frames(1, CAMERA) + random_frames(1, (48, 60, 3))
     with open_engine(jetson) as engine:
-        engine.score(np.zeros(CAMERA, np.uint8))
-        with pytest.raises(EngineError, match="has 60 x 48 pixels, the frames before had 80 x 48") as caught:
+        for frame in frames * 3:
+            assert engine.score(frame).score == pytest.approx(twin.score(frame).score)
+        # The first frame of each size is enqueued step by step.
+        assert engine.device.launches == 4
+
+
+def test_the_memory_for_frames_of_ever_new_sizes_is_bounded(jetson_6: FakeJetson) -> None:
+    with open_engine(jetson_6) as engine:
+        for columns in range(1, 1 + MOST_SIZES):
+            engine.score(np.zeros((48, columns, 3), np.uint8))
+        live = engine.device.live
+        with pytest.raises(EngineError, match="has 60 x 48 pixels, and 8 other sizes came before") as caught:
             engine.score(np.zeros((48, 60, 3), np.uint8))
-        assert "set the camera back" in caught.value.cure
+        assert "let each camera keep its size" in caught.value.cure
+        assert engine.device.live == live
+        assert engine.score(np.full((48, 8, 3), 7, np.uint8)).score == 7
+
+
+@pytest.mark.parametrize("refused", ["kernel", "buffer"])
+def test_a_frame_that_finds_no_room_leaves_nothing_behind(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("the GPU refused", cure="wait")
+
+    with open_engine(jetson_6) as engine:
+        live = engine.device.live
+        with monkeypatch.context() as patched:
+            patched.setattr(jetson_6.device, refused, refuse)
+            with pytest.raises(EngineError, match="the GPU refused"):
+                engine.score(np.zeros(CAMERA, np.uint8))
+            assert engine.device.live == live
         assert engine.score(np.full(CAMERA, 7, np.uint8)).score == 7
 
 
@@ -164,6 +203,18 @@ def test_an_engine_that_tensorrt_does_not_load_is_refused(jetson: FakeJetson) ->
     with pytest.raises(EngineError, match="cannot load the engine: Serialization assertion"):
         TrtEngine(b"from another version", "int8", device)
     device.close()
+
+
+def test_an_engine_that_finds_no_room_is_let_go_of(jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("no memory", cure="stop other programs")
+
+    plan, device = jetson.plan.read_bytes(), jetson.device()
+    monkeypatch.setattr(jetson.device, "pinned", refuse)
+    with pytest.raises(EngineError, match="no memory"):
+        TrtEngine(plan, "int8", device)
+    device.close()
+    assert_all_is_given_back(jetson)
 
 
 @pytest.mark.parametrize("name", ["execute_async_v3", "set_tensor_address"])
@@ -270,6 +321,7 @@ def test_an_engine_that_scores_otherwise_does_not_run(jetson: FakeJetson) -> Non
     assert choice.loaded().runtime == "onnxruntime"
     assert "scores a known frame 40.05 instead of 40" in choice.note
     assert choice.build is None
+    assert_all_is_given_back(jetson)
 
 
 def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> None:
@@ -280,11 +332,53 @@ def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> No
     assert check_golden(twin, bundle).tolerance == bundle.manifest.golden_tolerance
 
 
-def test_where_no_gpu_answers_nothing_changes(jetson_6: FakeJetson, caplog: Any) -> None:
-    jetson_6.device.missing = EngineError("there is no NVIDIA driver", cure="install JetPack")
-    choice = choose(jetson_6)
+def test_where_no_gpu_answers_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    jetson.device.missing = EngineError("there is no NVIDIA driver", cure="install JetPack")
+    choice = choose(jetson)
     assert (choice.loaded().runtime, choice.note, choice.build) == ("onnxruntime", "", None)
     assert "there is no NVIDIA driver; install JetPack" in caplog.text
+
+
+def test_a_gpu_that_answers_no_more_is_told(jetson_6: FakeJetson) -> None:
+    jetson_6.device.missing = EngineError("the driver does not start", cure="restart the machine")
+    choice = choose(jetson_6)
+    assert (choice.loaded().runtime, choice.build) == ("onnxruntime", None)
+    assert choice.note == "the driver does not start; restart the machine"
+
+
+def test_a_sealed_engine_that_tensorrt_does_not_load_is_built_again(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(TrtEngine, "_load", refuse_to_load)
+        choice = choose(jetson_6)
+    assert choice.loaded().runtime == "onnxruntime"
+    assert choice.note.startswith("TensorRT cannot load the engine: magicTag")
+    assert choice.build == "int8"
+    assert_all_is_given_back(jetson_6)
+
+
+def refuse_to_load(*_: object) -> None:
+    raise EngineError("TensorRT cannot load the engine: magicTag == MAGIC failed")
+
+
+def test_builds_that_take_the_machine_down_are_given_up(jetson_6: FakeJetson) -> None:
+    folder, key = jetson_6.workshop.folder, jetson_6.passport.target.key
+    cut_plan(jetson_6)
+    for attempt in (1, 2, 3):
+        assert choose(jetson_6).build == "int8"
+        BuildLog(folder, key)  # and nothing after it: the power fails
+        step = last_step(folder)
+        assert step is not None
+        assert step.attempt == attempt
+    choice = choose(jetson_6)
+    assert choice.build is None
+    assert "3 builds in a row were cut off" in choice.note
+    assert jetson_6.build().exit_code == 0
+    assert choose(jetson_6).loaded().runtime == "tensorrt"
 
 
 def test_where_no_tensorrt_is_installed_nothing_changes(
@@ -405,7 +499,8 @@ def test_a_station_on_onnx_runtime_says_so_and_builds_in_the_background(
     assert [verdict for verdict, _ in verdicts(jetson_6)] == ["OK"]
     wait_for(lambda: len(started) == 2, "the end of the build")
     folder = workshop.folder
-    assert started == [(folder, "int8", (workshop.public_key,), folder.installed()), ("closed",)]
+    arguments = (folder, "int8", (workshop.public_key,), folder.installed(), 1024)
+    assert started == [arguments, ("closed",)]
     assert "ONNX Runtime runs instead of TensorRT: the engine was built for TensorRT 10.3.0" in caplog.text
 
 
@@ -508,6 +603,27 @@ def test_a_build_is_ended_with_the_station(jetson_6: FakeJetson, endless_build: 
     assert caplog.text == ""
 
 
+def test_how_a_build_ended_that_could_not_say_so_is_kept(
+    jetson_6: FakeJetson, endless_build: None, caplog: Any
+) -> None:
+    folder, key = jetson_6.workshop.folder, jetson_6.passport.target.key
+    cut_plan(jetson_6)
+    build = BackgroundBuild(folder, "int8", ())
+    assert Path(f"/proc/{build._process.pid}/oom_score_adj").read_text().strip() == "1000"
+    BuildLog(folder, key)
+    build.close()
+    assert choose(jetson_6).build == "int8"
+    assert jetson_6.build_steps()[-1]["state"] == "INTERRUPTED"
+
+    build = BackgroundBuild(folder, "int8", ())
+    BuildLog(folder, key)
+    build._process.send_signal(signal.SIGSEGV)
+    build.wait()
+    choice = choose(jetson_6)
+    assert choice.build is None
+    assert "the last build failed: it was ended by SIGSEGV; build it with kenpin build-engine" in choice.note
+
+
 def verify_engine(jetson: FakeJetson, *words: object) -> Any:
     workshop = jetson.workshop
     workshop.folder.key.unlink(missing_ok=True)
@@ -537,11 +653,13 @@ def test_verify_engine_signs_what_the_engine_scored(jetson: FakeJetson, tmp_path
     assert "passed: lamp-1.0, int8 on tensorrt, 1 golden frames, the worst off by 0.02" in result.stderr
 
 
-def test_verify_engine_says_that_and_why_onnx_runtime_runs(jetson_6: FakeJetson) -> None:
+def test_verify_engine_does_not_pass_where_onnx_runtime_stands_in(jetson_6: FakeJetson, tmp_path: Path) -> None:
     jetson_6.trt.noise = 1.0
-    result = verify_engine(jetson_6, "--json")
-    report = json.loads(result.stdout)["report"]
-    assert (report["passed"], report["runtime"]) == (True, "onnxruntime")
+    out = tmp_path / "report.json"
+    with pytest.raises(EngineError, match="did not pass"):
+        verify_engine(jetson_6, "--out", out)
+    report = json.loads(out.read_text())
+    assert (report["passed"], report["runtime"]) == (False, "onnxruntime")
     assert "scores a known frame 41 instead of 40" in report["note"]
 
 
@@ -553,8 +671,9 @@ def test_verify_engine_takes_the_calibration_of_the_active_bundle_though_another
     workshop.calibrate(bundle_of(jetson_6), precision="fp32")
     other = workshop.record(bundle_of(jetson_6), rev=2, bundle_sha256="b" * 64)
     append_record(workshop.folder.records, other, workshop.station_key)
+    assert jetson_6.build("--precision", "fp32").exit_code == 0
     report = json.loads(verify_engine(jetson_6, "--json").stdout)["report"]
-    assert (report["passed"], report["precision"]) == (True, "fp32")
+    assert (report["passed"], report["precision"], report["runtime"]) == (True, "fp32", "tensorrt")
 
 
 def test_verify_engine_reports_a_failure_and_fails(jetson_6: FakeJetson, tmp_path: Path) -> None:

@@ -83,6 +83,17 @@ def test_the_third_time_the_same_picture_means_frozen() -> None:
     assert gate.found[Finding.FROZEN] == 2
 
 
+def test_a_camera_without_limits_keeps_its_size() -> None:
+    gate = QualityGate(None, live=True)
+    small, large = (np.random.default_rng(k).integers(0, 256, (8, 8 + k, 3), np.uint8) for k in (0, 1))
+    assert gate.check(small) is None
+    assert gate.check(large) == (Finding.WRONG_SIZE, "the frame is 9 x 8 pixels, the frames before were 8 x 8")
+    assert gate.check(small) is None
+    files = QualityGate(None, live=False)
+    assert files.check(small) is None
+    assert files.check(large) is None
+
+
 def test_files_may_repeat() -> None:
     (image,) = parts("cap", 1)
     gate = QualityGate(None, live=False)
