@@ -33,6 +33,7 @@ class Device:
     Attributes:
         name: What NVIDIA calls it.
         compute_capability: Such as (8, 7) for Orin.
+        multiprocessors: How many it has: 8 on an Orin NX, 16 on an AGX Orin.
         integrated: Whether it shares its memory with the processor, as on a Jetson.
         driver_version: Such as 12060 for a driver of CUDA 12.6.
         total_bytes: Its memory.
@@ -56,6 +57,7 @@ class Device:
             raw = session.cuda.Device(index)
             self.name: str = raw.name()
             self.compute_capability: tuple[int, int] = raw.compute_capability()
+            self.multiprocessors: int = raw.get_attribute(attribute.MULTIPROCESSOR_COUNT)
             self.integrated = bool(raw.get_attribute(attribute.INTEGRATED))
             self.total_bytes: int = raw.total_memory()
             session.context = raw.retain_primary_context()

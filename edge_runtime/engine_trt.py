@@ -45,7 +45,7 @@ def target_of(bundle: Bundle, precision: Precision, device: Device) -> Target:
     """
     version = str(load_tensorrt().__version__)
     capability = "{}.{}".format(*device.compute_capability)
-    return Target(bundle.sha256, precision, version, device.name, capability)
+    return Target(bundle.sha256, precision, version, device.name, capability, device.multiprocessors)
 
 
 class TrtEngine:

@@ -163,6 +163,7 @@ def _passport(wish: _Wish, device: Device, target: Target, built: Built) -> Pass
         l4t=l4t_release(),
         gpu=target.gpu,
         compute_capability=target.compute_capability,
+        multiprocessors=target.multiprocessors,
         built_ms=now_ms(),
         build_s=built.build_s,
         layers=built.layers,

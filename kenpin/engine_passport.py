@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +26,7 @@ class Target:
         tensorrt: Version of TensorRT.
         gpu: Name of the GPU.
         compute_capability: Of the GPU, like 8.7.
+        multiprocessors: Of the GPU; modules of one family differ in it, and have one name on a Jetson.
     """
 
     bundle_sha256: str
@@ -33,6 +34,7 @@ class Target:
     tensorrt: str
     gpu: str
     compute_capability: str
+    multiprocessors: int
 
     @property
     def key(self) -> str:
@@ -67,6 +69,7 @@ class Passport(_Strict):
         l4t: Release of Jetson Linux; empty elsewhere.
         gpu: Name of the GPU.
         compute_capability: Of the GPU, like 8.7.
+        multiprocessors: Of the GPU.
         built_ms: UTC, milliseconds since 1970.
         build_s: How long the build took.
         layers: Which layers really run in INT8.
@@ -85,6 +88,7 @@ class Passport(_Strict):
     l4t: str
     gpu: str
     compute_capability: str
+    multiprocessors: int
     built_ms: int
     build_s: float
     layers: Layers
@@ -95,7 +99,7 @@ class Passport(_Strict):
     @property
     def target(self) -> Target:
         """What the engine was built for."""
-        return Target(self.bundle_sha256, self.precision, self.tensorrt, self.gpu, self.compute_capability)
+        return Target(**{field.name: getattr(self, field.name) for field in fields(Target)})
 
 
 def differences(built: Target, wanted: Target) -> str:
@@ -106,6 +110,7 @@ def differences(built: Target, wanted: Target) -> str:
         "tensorrt": "TensorRT",
         "gpu": "GPU",
         "compute_capability": "compute capability",
+        "multiprocessors": "multiprocessors",
     }
     other = [
         f"{words[name]} {str(had)[:16]}, not {str(getattr(wanted, name))[:16]}"

@@ -18,7 +18,7 @@ from kenpin.errors import EngineError
 from kenpin.station_folder import StationFolder
 
 PLAN = b"native code" * 100
-TARGET = Target("a" * 64, "int8", "10.3.0", "Orin", "8.7")
+TARGET = Target("a" * 64, "int8", "10.3.0", "Orin", "8.7", 8)
 
 
 def passport(plan: bytes = PLAN, target: Target = TARGET, **changes: Any) -> Passport:

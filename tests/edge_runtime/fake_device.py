@@ -36,6 +36,7 @@ class Device:
 
     name = "Orin"
     compute_capability = (8, 7)
+    multiprocessors = 8
     driver_version = 12060
     total_bytes = 8 << 30
     integrated = False

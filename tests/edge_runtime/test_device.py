@@ -36,6 +36,7 @@ def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str
 
 def test_says_what_it_is(device: Device) -> None:
     assert (device.name, device.compute_capability, device.driver_version) == ("Fake Orin", (8, 7), 12060)
+    assert device.multiprocessors == 8
     assert device.integrated is True
     assert device.total_bytes == 8 << 30
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_cuda: ctypes.CDLL
         return True
 
     jetson.trt.enqueue = enqueue
-    monkeypatch.setattr(fake_device, "opened", [object()])
+    monkeypatch.setattr(fake_device, "opened", [SimpleNamespace(_depth=1)])
     return built
 
 

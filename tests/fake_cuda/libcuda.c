@@ -220,7 +220,7 @@ int cuDeviceComputeCapability(int *major, int *minor, int device) { (void)device
 int cuDeviceTotalMem_v2(size_t *size, int device) { (void)device; return *size = (size_t)8 << 30, OK; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
     (void)device;
-    return *value = which == 18 ? integrated : 0, OK; // 18: integrated
+    return *value = which == 18 ? integrated : which == 16 ? 8 : 0, OK; // 18: integrated, 16: multiprocessors
 }
 int cuGetErrorString(int error, const char **text) {
     *text = error == INVALID_CONTEXT ? "invalid device context"
