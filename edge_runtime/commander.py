@@ -161,7 +161,8 @@ class Commander:
             minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
             return self._board.act(command.alarm, Action(command.action, command.actor, minutes))  # type: ignore[arg-type]
         if isinstance(command, ResendState):
-            connection.execute("UPDATE state SET ver = ver + (SELECT max(ver) FROM state)")
+            # All above the highest, in their order, and no further: what doubles soon outgrows an integer.
+            connection.execute("UPDATE state SET ver = ver + (SELECT max(ver) - min(ver) + 1 FROM state)")
         elif isinstance(command, Snapshot):
             (self._order.folder.run / "snapshot").touch()
         elif isinstance(command, Pause):

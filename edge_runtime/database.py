@@ -141,6 +141,11 @@ _MIGRATIONS = (
     CREATE INDEX part_image ON part (image_ref) WHERE image_ref <> '';
     CREATE INDEX part_picture ON part (seq) WHERE image_ref <> '';
     """,
+    """
+    -- Versions that outgrew an integer are all alike to "later than": in their order they count from 1 again.
+    INSERT OR REPLACE INTO state SELECT topic, body, row_number() OVER (ORDER BY ver, topic) FROM state
+        WHERE EXISTS (SELECT 1 FROM state WHERE typeof(ver) = 'real');
+    """,
 )
 
 

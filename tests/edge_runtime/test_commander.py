@@ -15,10 +15,12 @@ from kenpin.activation import read_activation
 from kenpin.bundle import install_bundle
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.alarm_board import AlarmBoard
+from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.evidence import Evidence
+from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.station import Station
 from kenpin.errors import StoreError
 from kenpin.hold import read_hold
@@ -111,6 +113,19 @@ def test_every_retained_topic_is_sent_again(desk: Desk, raised: sqlite3.Connecti
     assert desk.send("resend_state")["ok"]
     (lowest,) = raised.execute("SELECT min(ver) FROM state").fetchone()
     assert lowest > highest
+
+
+def test_after_many_times_a_changed_alarm_is_still_sent(desk: Desk, raised: sqlite3.Connection) -> None:
+    desk.commander._allowance = Allowance(10_000)
+    outbox = Outbox(raised)
+    topics = [value.topic for value in outbox.retained(after=0)]
+    for _ in range(100):
+        seen_to = max(value.version for value in outbox.retained(after=0))
+        assert desk.send("resend_state")["ok"]
+        assert [value.topic for value in outbox.retained(after=seen_to)] == topics
+    seen_to = max(value.version for value in outbox.retained(after=0))
+    assert desk.send("ack", alarm="engine_integrity")["ok"]
+    assert "alarm/engine_integrity" in [value.topic for value in outbox.retained(after=seen_to)]
 
 
 def test_the_next_picture_is_kept(desk: Desk, workshop: Any) -> None:

@@ -306,6 +306,34 @@ def test_a_database_of_the_version_before_keeps_its_events_and_numbers(tmp_path:
     shelf.connection.close()
 
 
+def test_versions_that_outgrew_an_integer_count_anew_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "station.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:5])
+        old = open_database(path)
+    old.executemany(
+        "INSERT INTO state VALUES (?, ?, ?)", [("b", "2", 2.0**70), ("a", "3", 2.0**71), ("c", "1", 7)]
+    )
+    assert old.execute("SELECT typeof(ver) FROM state WHERE topic = 'a'").fetchone() == ("real",)
+    old.close()
+    shelf = Shelf(path)
+    found = [(value.topic, value.body, value.version) for value in shelf.outbox.retained(after=0)]
+    assert found == [("c", "1", 1), ("b", "2", 2), ("a", "3", 3)]
+    shelf.connection.close()
+
+
+def test_versions_that_are_integers_stay(tmp_path: Path) -> None:
+    path = tmp_path / "station.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:5])
+        old = open_database(path)
+    old.execute("INSERT INTO state VALUES ('a', '1', 700)")
+    old.close()
+    shelf = Shelf(path)
+    assert [value.version for value in shelf.outbox.retained(after=0)] == [700]
+    shelf.connection.close()
+
+
 def test_reading_beside_the_station_cannot_write(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add(1)
     with closing(connect_to_read(shelf.path)) as reader:

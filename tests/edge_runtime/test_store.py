@@ -37,7 +37,7 @@ def test_the_file_is_what_the_design_says(path: Path) -> None:
     store = Store(path)
     pragmas = ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
     found = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert found == ["wal", 2, 1, 0x6B656E70, 5]
+    assert found == ["wal", 2, 1, 0x6B656E70, 6]
     store.close()
 
 
