@@ -23,7 +23,7 @@ class RetainedTopics:
         outbox: Where they are, through a connection of the calling thread.
         link: The connection to the broker.
         topic: Prefix of every topic.
-        refused_s: Pause after the broker refused one.
+        refused_s: Pause of a topic after the broker refused it.
     """
 
     def __init__(self, outbox: Outbox, link: Link, topic: str, *, refused_s: float) -> None:
@@ -36,10 +36,11 @@ class RetainedTopics:
 
     def begin(self) -> None:
         """A new connection knows nothing yet."""
-        self._pending: list[Retained] = []
+        self._pending: dict[str, Retained] = {}  # the newest value of each topic, next ones first
         self._seen_to = 0
         self._message: int | None = None
-        self._resume_s = 0.0
+        self._topic_sent = ""
+        self._resume_s: dict[str, float] = {}
 
     @property
     def is_waiting(self) -> bool:
@@ -49,7 +50,7 @@ class RetainedTopics:
     @property
     def is_told(self) -> bool:
         """Whether nothing is left to be sent now."""
-        return len(self._pending) <= self.is_waiting or time.monotonic() < self._resume_s
+        return len(self._due()) <= self.is_waiting
 
     @property
     def is_refused(self) -> bool:
@@ -61,10 +62,10 @@ class RetainedTopics:
         if answer.mid != self._message:
             return
         self._message = None
-        value = self._pending.pop(0)
+        value = self._pending.pop(self._topic_sent)
         if answer.code >= REFUSED:
-            self._pending.append(value)  # the others first: not all may be refused
-            self._resume_s = time.monotonic() + self._refused_s
+            self._pending[value.topic] = value  # behind the others: not all may be refused
+            self._resume_s[value.topic] = time.monotonic() + self._refused_s
             if not self._refused:
                 _log.warning("The broker refuses the topic %s (%s).", value.topic, answer.reason)
             self._refused.add(value.topic)
@@ -77,14 +78,22 @@ class RetainedTopics:
         Raises:
             StoreError: The outbox cannot be read.
         """
-        if self.is_waiting or time.monotonic() < self._resume_s:
+        if self.is_waiting:
             return
-        if not self._pending:
-            found = self._outbox.retained(after=self._seen_to)
-            self._pending = sorted(found, key=lambda value: value.topic != Meta.topic)
-            self._seen_to = max((value.version for value in found), default=self._seen_to)
-        if self._pending:
-            value = self._pending[0]
+        self._look()
+        if due := self._due():
+            self._topic_sent = due[0].topic
             self._message = self._link.publish(
-                f"{self._topic}/{value.topic}", value.body.encode(), qos=1, retain=True
+                f"{self._topic}/{self._topic_sent}", due[0].body.encode(), qos=1, retain=True
             )
+
+    def _look(self) -> None:
+        """Find what has changed. A refused topic must not keep the changes of the others from being seen."""
+        found = self._outbox.retained(after=self._seen_to)
+        self._seen_to = max((value.version for value in found), default=self._seen_to)
+        self._pending |= {v.topic: v for v in sorted(found, key=lambda v: v.topic != Meta.topic)}
+
+    def _due(self) -> list[Retained]:
+        """What may be sent now: a topic that was refused has its pause."""
+        now_s = time.monotonic()
+        return [v for v in self._pending.values() if now_s >= self._resume_s.get(v.topic, 0.0)]

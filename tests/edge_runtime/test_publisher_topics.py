@@ -268,6 +268,28 @@ def test_a_refused_topic_keeps_neither_the_others_nor_events_back(
     assert scada.payloads("meta") == []
 
 
+def test_what_changes_is_published_while_another_topic_is_refused(
+    line: PublishingLine, make_mosquitto: Any, make_subscriber: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    acl = tmp_path / "acl"
+    free = ("status", "alarm_summary", "kpi")
+    acl.write_text("".join(f"topic readwrite {PREFIX}/{t}\n" for t in free) + "topic readwrite ready\n")
+    broker = make_mosquitto(f"acl_file {acl}")
+    broker.start()
+    scada = make_subscriber(broker.port)
+    for state in (meta(), summary(0)):
+        line.store.change(lambda _, outbox, state=state: outbox.set_state(state))  # type: ignore[misc]
+    publisher = line.publish(broker.port)
+    wait_for(lambda: publisher.is_denied and scada.payloads("alarm_summary"), "the first answers")
+    for active in (1, 2, 3):
+        line.store.change(lambda _, outbox, active=active: outbox.set_state(summary(active)))  # type: ignore[misc]
+        publisher.wake()
+        wait_for(
+            lambda active=active: scada.payloads("alarm_summary")[-1]["active_count"] == active, "the change"
+        )
+    assert publisher.is_denied
+
+
 def test_every_new_connection_gets_what_is_retained(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:

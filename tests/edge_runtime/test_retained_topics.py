@@ -1,0 +1,113 @@
+"""Retained topics at a broker that refuses one of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kenpin.edge_runtime.database import open_database, transaction
+from kenpin.edge_runtime.link_signal import Acked
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.retained_topics import RetainedTopics
+
+REFUSED_S = 0.2
+
+
+class PickyBroker:
+    """Notes what is published at it, and refuses some topics."""
+
+    def __init__(self) -> None:
+        self.refuses = {"P/b"}
+        self.came: list[tuple[str, str]] = []
+
+    def publish(self, topic: str, body: bytes, *, qos: int, retain: bool) -> int:
+        assert (qos, retain) == (1, True)
+        self.came.append((topic.removeprefix("P/"), body.decode()))
+        return len(self.came)
+
+    def answer(self) -> Acked:
+        return Acked(len(self.came), 0x87 if f"P/{self.came[-1][0]}" in self.refuses else 0, "Not authorized")
+
+
+class Teller:
+    """Retained topics, and who changes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = open_database(path)
+        self.outbox = Outbox(self.connection)
+        self.broker = PickyBroker()
+        link: Any = self.broker
+        self.topics = RetainedTopics(self.outbox, link, "P", refused_s=REFUSED_S)
+
+    def set(self, topic: str, body: str) -> None:
+        with transaction(self.connection):
+            self.connection.execute(
+                "INSERT INTO state SELECT ?, ?, coalesce(max(ver), 0) + 1 FROM state WHERE true "
+                "ON CONFLICT (topic) DO UPDATE SET body = excluded.body, ver = excluded.ver",
+                (topic, body),
+            )
+
+    def come_round(self, times: int = 9) -> list[tuple[str, str]]:
+        """What came to the broker in so many rounds."""
+        before = len(self.broker.came)
+        for _ in range(times):
+            self.topics.send()
+            if self.topics.is_waiting:
+                self.topics.take(self.broker.answer())
+        return self.broker.came[before:]
+
+
+@pytest.fixture
+def teller(tmp_path: Path) -> Iterator[Teller]:
+    made = Teller(tmp_path / "station.db")
+    with closing(made.connection):
+        yield made
+
+
+def test_a_refused_topic_pauses_and_the_changes_of_others_do_not(teller: Teller) -> None:
+    for topic in "abc":
+        teller.set(topic, "1")
+    assert teller.come_round() == [("a", "1"), ("b", "1"), ("c", "1")]
+    assert teller.topics.is_refused
+    assert teller.topics.is_told  # for now
+    teller.set("a", "2")
+    assert teller.come_round() == [("a", "2")]
+    time.sleep(REFUSED_S)
+    assert not teller.topics.is_told
+    assert teller.come_round() == [("b", "1")]
+
+
+def test_of_a_refused_topic_the_newest_value_is_tried(teller: Teller) -> None:
+    teller.set("b", "1")
+    teller.come_round()
+    for body in "23":
+        teller.set("b", body)
+        assert teller.come_round() == []  # it has its pause
+    teller.broker.refuses.clear()
+    time.sleep(REFUSED_S)
+    assert teller.come_round() == [("b", "3")]
+    assert not teller.topics.is_refused
+    assert teller.topics.is_told
+
+
+def test_a_refused_topic_goes_behind_the_others(teller: Teller) -> None:
+    teller.broker.refuses = {"P/a", "P/b"}
+    for topic in "abc":
+        teller.set(topic, "1")
+    teller.come_round()
+    time.sleep(REFUSED_S)
+    teller.set("d", "1")
+    assert teller.come_round() == [("a", "1"), ("b", "1"), ("d", "1")]
+
+
+def test_meta_comes_first_on_every_connection(teller: Teller) -> None:
+    for topic in ("a", "meta"):
+        teller.set(topic, "1")
+    for _ in range(2):
+        assert teller.come_round() == [("meta", "1"), ("a", "1")]
+        teller.topics.begin()
