@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from kenpin.edge_runtime.database import transaction
+from kenpin.edge_runtime.database import explained, transaction
 from kenpin.events import now_ms
 
 _BITE_ROWS = 500
@@ -24,24 +24,35 @@ class Retention:
     def __init__(self, connection: sqlite3.Connection, *, keep_days: int) -> None:
         self._connection = connection
         self._keep_ms = keep_days * _DAY_MS
+        self._passed = 0  # number of the last part that was looked at
         self._due_s = 0.0
 
     def come_round(self) -> None:
-        """Remove a bite, or wait an hour where nothing is old.
+        """Look at a bite and remove what is old in it; after the newest part wait an hour and begin again.
 
         Raises:
-            StoreError: It cannot be written; it is tried again with the next call.
+            StoreError: It cannot be read or written; it is tried again with the next call.
         """
         if time.monotonic() < self._due_s:
             return
-        # The oldest ones only: the clock may have been wrong for some, but numbers rise with time.
-        oldest = f"SELECT seq, ts_ms FROM part ORDER BY seq LIMIT {_BITE_ROWS}"  # noqa: S608 our own text
-        told = "SELECT 1 FROM outbox WHERE part_seq = old.seq"
+        # On from the last bite, whatever became of it: parts that must stay, as their events wait or as a wrong
+        # clock gave them a date to come, do not keep those behind them. Reading holds nobody up.
+        bite = f"SELECT seq, ts_ms FROM part WHERE seq > ? ORDER BY seq LIMIT {_BITE_ROWS}"  # noqa: S608 our own text
+        with explained("the station's database"):
+            seen = self._connection.execute(bite, (self._passed,)).fetchall()
+        oldest_ms = now_ms() - self._keep_ms
+        self._remove([(seq,) for seq, ts_ms in seen if ts_ms < oldest_ms])
+        if len(seen) == _BITE_ROWS:
+            self._passed = seen[-1][0]
+        else:
+            self._passed, self._due_s = 0, time.monotonic() + _EVERY_S
+
+    def _remove(self, seqs: list[tuple[int]]) -> None:
+        if not seqs:
+            return
+        told = "SELECT 1 FROM outbox WHERE part_seq = part.seq"
         with transaction(self._connection):
-            removed = self._connection.execute(
-                f"DELETE FROM part WHERE seq IN (SELECT seq FROM ({oldest}) AS old "  # noqa: S608 our own text
-                f"WHERE ts_ms < ? AND NOT EXISTS ({told}))",
-                (now_ms() - self._keep_ms,),
-            ).rowcount
-        if removed < _BITE_ROWS:
-            self._due_s = time.monotonic() + _EVERY_S
+            self._connection.executemany(
+                f"DELETE FROM part WHERE seq = ? AND NOT EXISTS ({told})",  # noqa: S608 our own text
+                seqs,
+            )

@@ -65,6 +65,42 @@ def test_it_goes_bite_by_bite(connection: sqlite3.Connection, monkeypatch: pytes
     assert left == [7, 5, 4, 4, 4]
 
 
+@pytest.mark.parametrize("stuck", ["its event waits", "a date to come"])
+def test_what_must_stay_does_not_keep_what_is_behind_it(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, stuck: str
+) -> None:
+    monkeypatch.setattr(retention, "_BITE_ROWS", 2)
+    connection.execute("DELETE FROM outbox")
+    age(connection, up_to=8, days=11)
+    if stuck == "its event waits":
+        event = (
+            "INSERT INTO outbox (part_seq, created_ms, prio, topic, body, bytes) VALUES (?, 1, 1, 't', '{}', 9)"
+        )
+        connection.executemany(event, [(seq,) for seq in range(1, 6)])
+    else:
+        age(connection, up_to=5, days=-1000)
+    keeper = Retention(connection, keep_days=10)
+    for _ in range(5):
+        keeper.come_round()
+    assert seqs(connection) == [1, 2, 3, 4, 5, 9]
+
+
+def test_an_hour_later_it_begins_again(connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = [1000.0]
+    monkeypatch.setattr(retention.time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr(retention, "_BITE_ROWS", 4)
+    connection.execute("DELETE FROM outbox")
+    keeper = Retention(connection, keep_days=10)
+    for _ in range(3):  # to the newest part
+        keeper.come_round()
+    age(connection, up_to=2, days=11)
+    keeper.come_round()
+    assert len(seqs(connection)) == 9
+    clock_s[0] += retention._EVERY_S
+    keeper.come_round()
+    assert seqs(connection) == [3, 4, 5, 6, 7, 8, 9]
+
+
 def test_numbers_are_never_used_again(connection: sqlite3.Connection, workshop: Any, tmp_path: Path) -> None:
     connection.execute("DELETE FROM outbox")
     age(connection, up_to=9, days=11)
