@@ -187,10 +187,36 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def require_current(path: Path) -> None:
+    """Make sure that the station has prepared the database, for a process that only uses it.
+
+    Raises:
+        StoreError: There is none, it is of another version, or it cannot be read.
+    """
+    with explained(path), contextlib.closing(connect_to_read(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != len(_MIGRATIONS):
+        raise StoreError(
+            "the station has not prepared the database for this version of kenpin",
+            where=path,
+            cure="start the station's process; it does so by itself",
+        )
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Which file has the name now; `None` while none can be found."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the station's database, make it, or replace a damaged one.
 
-    A damaged file is moved aside, said so, and a fresh one started whose numbers jump.
+    A damaged file is moved aside, said so, and a fresh one started whose numbers jump. Only who holds the
+    station's lock may call this: others would go on writing into the file that was moved.
 
     Raises:
         StoreError: It cannot be opened, or was made by another program or a newer kenpin.
@@ -198,9 +224,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     with explained(path):
         try:
             return _prepare(path)
-        except sqlite3.OperationalError:
-            raise  # a full disk or a missing permission, not damage
         except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
             _move_aside(path, str(error))
             _write_lease(path, max(_read_lease(path), SEQ_JUMP))
         return _prepare(path)
@@ -226,16 +252,21 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     Raises:
         StoreError: The disk is full, broken or read-only; nothing was written.
     """
-    with explained("the station's database"):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself when the disk is full.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    with explained("the station's database"), _at_once(connection):
+        yield
+
+
+@contextlib.contextmanager
+def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself when the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def lease_numbers(path: Path, seq: int) -> int:
@@ -264,14 +295,29 @@ def _prepare(path: Path) -> sqlite3.Connection:
         if finding != "ok":
             raise sqlite3.DatabaseError(finding)
     connection = connect(path)
-    _migrate(connection, path)
+    try:
+        while _migrate(connection, path):
+            pass
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is bad, and not the disk full, a permission missing or a script wrong.
+
+    SQLITE_CORRUPT and SQLITE_NOTADB are the class itself, all others that happen to a file one of its heirs;
+    their codes come with Python 3.11 only.
+    """
+    return type(error) is sqlite3.DatabaseError
+
+
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    # The tables first: the owner is written with them, and another process may do so right now.
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (owner,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and owner != APPLICATION_ID:
         raise StoreError(
             "the database belongs to another program", where=path, cure="give another state folder"
@@ -280,16 +326,32 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError("the database was written by a newer kenpin", where=path, cure="update kenpin here")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    # A lease without a database: it was moved aside, or somebody removed it. Its numbers stay used.
-    used = _read_lease(path)
-    numbers = f"INSERT INTO sqlite_sequence (name, seq) VALUES ('part', {used}), ('outbox', {used});"  # noqa: S608 a number
-    for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {script} {numbers if number == 1 else ''}"
-            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
-        )
+def _migrate(connection: sqlite3.Connection, path: Path) -> bool:
+    """Run the next script; whether there was one. Asked under the lock, as another process may be at it too."""
+    with _at_once(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version >= len(_MIGRATIONS):
+            return False
+        for statement in _statements(_MIGRATIONS[version]):
+            connection.execute(statement)
+        if version == 0:
+            # A lease without a database: it was moved aside, or somebody removed it. Its numbers stay used.
+            used = _read_lease(path)
+            sql = "INSERT INTO sqlite_sequence (name, seq) VALUES ('part', ?), ('outbox', ?)"
+            connection.execute(sql, (used, used))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+    return True
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one, as `executescript` would end the transaction. Each begins on a line of its own."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _move_aside(path: Path, why: str) -> None:

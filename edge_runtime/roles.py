@@ -14,7 +14,7 @@ from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.capture import Capture
 from kenpin.edge_runtime.commander import Commander
 from kenpin.edge_runtime.counters import Snapshot
-from kenpin.edge_runtime.database import open_database
+from kenpin.edge_runtime.database import file_id, require_current
 from kenpin.edge_runtime.health import serve_health
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
@@ -37,6 +37,8 @@ _ROUND_S = 0.2
 _STORE_S = 1.0
 _PUBLISH_S = 10.0
 CAPTURE_S = 5.0  # silence of a capture process after which it is killed
+
+_File = tuple[int, int] | None
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ def capture(config: StationConfig, index: int) -> None:
 
 
 def publish(config: StationConfig) -> None:
-    """Bring the station's events and its state to the broker until SIGTERM.
+    """Bring the station's events and its state to the broker until SIGTERM, or until there is a new database.
 
     Raises:
         ConfigError: The broker's address or a file of it cannot be used.
@@ -107,14 +109,14 @@ def publish(config: StationConfig) -> None:
     folder.create()
     with stop_signals() as stopping, closing(ResultInbox(folder.run)) as inbox:
         identity = _identity(config, folder, stopping)
-        publisher = _when_disk_works(
+        publisher, opened = _when_disk_works(
             lambda: make_publisher(config, identity, lambda: _snapshot(folder)), folder, stopping
         )
         sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
         watch = Watch({"publish": _PUBLISH_S})
         pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch))
         publisher.start()
-        while not stopping():
+        while not stopping() and not _has_moved(folder, opened):
             for result in inbox.receive(_ROUND_S):
                 publisher.tell_result(result)
             publisher.wake()
@@ -162,13 +164,19 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 def _when_disk_works(
     make: Callable[[], Publisher], folder: StationFolder, stopping: Callable[[], bool]
-) -> Publisher:
-    """The publisher; a full disk is waited for, as whoever fails again and again is left alone for minutes."""
+) -> tuple[Publisher, _File]:
+    """The publisher, and the file that it opened.
+
+    A full disk is waited for, and the station where it has not prepared its database, as whoever fails again
+    and again is left alone for minutes.
+    """
     told = ""
     while True:
         try:
-            open_database(folder.database).close()  # made here, where the station never came so far
-            return make()
+            # Not opened as the station does: only who holds its lock may move a damaged file aside.
+            require_current(folder.database)
+            opened = file_id(folder.database)
+            return make(), opened
         except StoreError as error:
             if stopping():
                 raise
@@ -176,6 +184,15 @@ def _when_disk_works(
                 _log.warning("The publisher waits for the database: %s", error)
             told = error.what
             time.sleep(_STORE_S)
+
+
+def _has_moved(folder: StationFolder, opened: _File) -> bool:
+    """Whether the station has begun a new database: the next start of this process finds what it writes."""
+    now = file_id(folder.database)
+    if now is None or now == opened:
+        return False
+    _log.warning("The station has begun a new database; the publisher starts again with that one.")
+    return True
 
 
 def _identity(config: StationConfig, folder: StationFolder, stopping: Callable[[], bool]) -> Identity:

@@ -18,6 +18,7 @@ from benchmarks.fault_shim import FaultShim
 from benchmarks.faults import Dose, live_through
 from benchmarks.rig import Rig
 from benchmarks.soak import Sample, Soak, soak
+from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.vitals import read_vitals
 from tests.edge_runtime.conftest import Workshop
 
@@ -34,6 +35,7 @@ def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
     workshop: Workshop, tmp_path: Path, wait_for: Any
 ) -> None:
     workshop.ready()
+    open_database(workshop.folder.database).close()
     rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=1)
     shim = FaultShim(tmp_path / "shim", workshop.folder.root)
     shim.set(broken=errno.ENOSPC)

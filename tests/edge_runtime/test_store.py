@@ -3,8 +3,11 @@ from __future__ import annotations
 import resource
 import signal
 import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,3 +166,58 @@ def test_what_became_of_an_ok_is_written_with_the_next_commit(path: Path) -> Non
     found = rows(path, "SELECT verdict, released, reason, cause FROM part ORDER BY seq")
     assert found[:2] == [("OK", 1, "test", ""), ("NO_DECISION", 0, "output failed", "output")]
     store.close()
+
+
+@pytest.mark.parametrize("kind", [sqlite3.IntegrityError, sqlite3.OperationalError, sqlite3.DataError])
+def test_what_is_no_damage_moves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[sqlite3.Error]
+) -> None:
+    Store(path).close()
+
+    def fail(*_arguments: object) -> bool:
+        raise kind("not the file's fault")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(database, "_migrate", fail)
+        with pytest.raises(StoreError, match="not the file's fault"):
+            Store(path)
+    assert list(path.parent.glob("*.corrupt-*")) == []
+    Store(path).close()
+
+
+class Overtaken:
+    """A connection of a process that another one overtakes, which prepares the file meanwhile.
+
+    It comes before a lock is taken, or after the first thing that is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = database.connect(path)
+        self._is_overtaken = False
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> Any:
+        if sql.startswith("BEGIN"):
+            self._overtake()
+        rows = self._connection.execute(sql, values).fetchall()
+        if not self._connection.in_transaction:
+            self._overtake()
+        return SimpleNamespace(fetchone=lambda: rows[0], fetchall=lambda: rows)
+
+    def _overtake(self) -> None:
+        if not self._is_overtaken:
+            self._is_overtaken = True
+            database.open_database(self._path).close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize("step", [database._migrate, database._check_owner])
+def test_two_processes_may_prepare_the_same_new_file(path: Path, step: Callable[..., Any]) -> None:
+    overtaken = Overtaken(path)
+    with closing(overtaken):
+        assert not step(overtaken, path)  # nothing is left to be done, nothing is wrong
+        assert overtaken.execute("PRAGMA user_version").fetchone() == (6,)
+    Store(path).close()
+    assert list(path.parent.glob("*.corrupt-*")) == []
