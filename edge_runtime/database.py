@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from kenpin.errors import StoreError
 from kenpin.events import now_ms
+from kenpin.synced_file import replace_synced
 
 APPLICATION_ID = 0x6B656E70  # "kenp"
 # A fresh database after damage starts its numbers this far on: no number is ever given twice.
@@ -382,9 +382,4 @@ def _read_lease(path: Path) -> int:
 
 
 def _write_lease(path: Path, seq: int) -> None:
-    pending = _lease_file(path).with_suffix(".seq.new")
-    with pending.open("w") as out:
-        out.write(f"{seq}\n")
-        out.flush()
-        os.fsync(out.fileno())
-    pending.replace(_lease_file(path))
+    replace_synced(_lease_file(path), f"{seq}\n".encode())

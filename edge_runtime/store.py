@@ -54,6 +54,7 @@ class Store:
             self._write_notes()
             seqs = [self._write(part, event) for part, event in entries]
             self._tell(zip(seqs, (part for part, _ in entries), strict=True))
+            self._renew_lease()
         self._notes.clear()
         self._withheld.clear()
         self._newest_parts = dict(zip(seqs, (part for part, _ in entries), strict=True)) or self._newest_parts
@@ -70,6 +71,7 @@ class Store:
         """
         with transaction(self._connection):
             step(self._connection, self._outbox)
+            self._renew_lease()
 
     def flush(self) -> None:
         """Write what waits for the next commit.
@@ -149,9 +151,13 @@ class Store:
         seq = self._insert(part)
         if event is not None:
             self._outbox.append(event.topic, event.to_json().decode(), part_seq=seq)
-        if seq >= self._next_lease:
-            self._next_lease = lease_numbers(self.path, seq)
         return seq
+
+    def _renew_lease(self) -> None:
+        """Before the numbers are on disk: of parts and of events, which may be far more."""
+        newest = self._newest()
+        if newest >= self._next_lease:
+            self._next_lease = lease_numbers(self.path, newest)
 
     def _newest(self) -> int:
         (seq,) = self._connection.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from kenpin.edge_runtime import database
+from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import SEQ_JUMP
 from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import StoreError
+from tests.edge_runtime.publishing_line import FakeEvent
 
 
 def part(part_id: str = "p", verdict: Verdict = Verdict.NO_DECISION) -> Part:
@@ -68,6 +71,28 @@ def test_numbers_are_not_used_again_when_the_file_is_lost(path: Path) -> None:
     path.unlink()
     store = Store(path)
     assert last < store.commit([(part(), None)])[0] <= last + SEQ_JUMP
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["with parts", "of alarms"])
+def test_numbers_of_events_are_not_used_again_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Events may be far more than parts."""
+    monkeypatch.setattr(database, "SEQ_JUMP", 20)
+    store = Store(path, news=PartNews(Identity("st"), "all"))
+    for _ in range(30):
+        if how == "with parts":
+            event: Any = FakeEvent()
+            store.commit([(part(), event)])
+        else:
+            store.change(lambda _, outbox: outbox.append("event/alarm", "{}") and None)
+    used = store._outbox.newest()
+    store.close()
+    path.unlink()
+    store = Store(path, news=PartNews(Identity("st"), "all"))
+    store.commit([(part(), None)])
+    assert store._outbox.newest() > used
     store.close()
 
 
