@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ from typing import Any
 from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, StoreError
 from kenpin.events import now_ms
+from kenpin.line_file import append_line, ending, whole_lines
 from kenpin.signing import PublicKey, SecretKey, verify
-from kenpin.synced_file import sync_folder
-
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,7 @@ def append_row(path: Path, said: Mapping[str, Any], key: SecretKey) -> Head:
         row |= {"torn_bytes": torn, "previous_sha256": newest.sha256}
         signature = key.sign(canonical_json(row), comment=f"{path.stem} row {row['seq']}")
         line = canonical_json({"row": row, "signature": signature})
-        with path.open("ab") as out:
-            out.truncate(out.tell() - torn)
-            out.write(line + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        if not newest.seq:
-            sync_folder(path.parent)
+        append_line(path, line)
         return Head(row["seq"], hashlib.sha256(line).hexdigest(), row["ts_ms"])
 
 
@@ -111,7 +102,7 @@ def lines_of(path: Path, *, after: Line | None = None) -> Iterator[Line]:
         after: A line that was read before: only those behind it. A year of rows takes a second to read.
     """
     previous, number, end = (after.sha256, after.number, after.end) if after is not None else ("", 0, 0)
-    for text in _whole_lines(path, end):
+    for text in whole_lines(path, start=end):
         number, end = number + 1, end + len(text) + 1
         row, signature = _parse(text)
         fault = ""
@@ -157,18 +148,6 @@ def torn_bytes(path: Path) -> int:
     return _ending(path)[1]
 
 
-def _whole_lines(path: Path, start: int) -> Iterator[bytes]:
-    """One by one, without their ends: who wants the first only reads no more."""
-    if not path.exists():
-        return
-    with path.open("rb") as content:
-        content.seek(start)
-        for text in content:
-            if not text.endswith(b"\n"):
-                return  # being written
-            yield text[:-1]
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -190,20 +169,14 @@ def _damaged(path: Path, number: int, why: str) -> StoreError:
 
 
 def _ending(path: Path) -> tuple[Head, int]:
-    """The newest row, and the size of an unfinished one behind it. Only the end of the file is read."""
-    size = path.stat().st_size if path.exists() else 0
-    tail = b""
-    while len(tail) < size and tail.count(b"\n") < 2:
-        with path.open("rb") as content:
-            content.seek(max(size - len(tail) - _BLOCK, 0))
-            tail = content.read()
-    *whole, torn = tail.split(b"\n") if tail else [b""]
-    if not whole:
-        return Head(), len(torn)
-    row, _ = _parse(whole[-1])
+    """The newest row, and the size of an unfinished one behind it."""
+    newest, torn = ending(path)
+    if newest is None:
+        return Head(), torn
+    row, _ = _parse(newest)
     if not row:
         raise _damaged(path, path.read_bytes().count(b"\n"), "is damaged")
-    return Head(row["seq"], hashlib.sha256(whole[-1]).hexdigest(), row["ts_ms"]), len(torn)
+    return Head(row["seq"], hashlib.sha256(newest).hexdigest(), row["ts_ms"]), torn
 
 
 def _parse(text: bytes) -> tuple[dict[str, Any], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, CalibrationError
+from kenpin.line_file import append_line, ending, whole_lines
 from kenpin.precision import Precision
 from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
@@ -162,25 +162,27 @@ def _body(record: CalibrationRecord) -> dict[str, object]:
 
 
 def append_record(path: Path, record: CalibrationRecord, key: SecretKey) -> None:
-    """Sign a record and append it; the line is on disk when this returns.
+    """Sign a record and append it; it is on disk when this returns. Only one process may do so at a time.
+
+    A record that a full disk or a power cut left unfinished was never in force: it is taken off.
 
     Args:
         path: The file of records.
         record: Its `previous_sha256` must be `head(path)`.
         key: The station's key.
+
+    Raises:
+        OSError: It cannot be written; the records before are as they were.
     """
     body = _body(record)
     signature = key.sign(canonical_json(body), comment=f"calibration rev {record.rev}")
-    with path.open("ab") as out:
-        out.write(canonical_json({"record": body, "signature": signature}) + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
+    append_line(path, canonical_json({"record": body, "signature": signature}))
 
 
 def head(path: Path) -> str:
     """SHA-256 of the last line, or an empty string: what the next record must name as its predecessor."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
+    newest, _ = ending(path)
+    return "" if newest is None else hashlib.sha256(newest).hexdigest()
 
 
 def newest_for(records: Sequence[CalibrationRecord], bundle_sha256: str) -> CalibrationRecord | None:
@@ -206,7 +208,7 @@ def station_records(folder: StationFolder) -> list[CalibrationRecord]:
 
 
 def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
-    """Read and verify all records, oldest first.
+    """Read and verify all records, oldest first; not an unfinished one at the end.
 
     Args:
         path: The file of records; a missing one holds none.
@@ -217,7 +219,7 @@ def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
     """
     records: list[CalibrationRecord] = []
     previous = ""
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         where = f"{path}, line {number}"
         try:
             parsed = _Line.model_validate_json(line)

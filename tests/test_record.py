@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,49 @@ def test_every_byte_counts(four: Path) -> None:
         except CalibrationError:
             refused += 1
     assert refused > 100
+
+
+def append_on_a_full_disk(path: Path, *, room: int) -> None:
+    """The fifth record, of which only so many bytes find room."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, usual[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            append_record(path, record(5, head(path), why="not finished"), KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("room", [0, 1, 300])
+def test_a_record_that_found_no_room_costs_none_that_was_there(four: Path, room: int) -> None:
+    before = four.read_bytes()
+    append_on_a_full_disk(four, room=room)
+    assert len(four.read_bytes()) == len(before) + room
+    assert [r.rev for r in load_records(four, KEY.public)] == [1, 2, 3, 4]
+    append_record(four, record(5, head(four), why="finished"), KEY)
+    assert [r.why for r in load_records(four, KEY.public)] == ["", "", "", "", "finished"]
+    assert four.read_bytes().startswith(before)
+
+
+def test_wherever_the_last_line_was_torn_the_ones_before_stay_and_the_next_one_follows(four: Path) -> None:
+    whole = four.read_bytes()
+    start = whole[:-1].rfind(b"\n") + 1
+    for end in {*range(start, len(whole), 53), len(whole) - 1}:
+        four.write_bytes(whole[:end])
+        assert [r.rev for r in load_records(four, KEY.public)] == [1, 2, 3]
+        append_record(four, record(4, head(four), why="again"), KEY)
+        assert [r.why for r in load_records(four, KEY.public)] == ["", "", "", "again"]
+
+
+def test_the_very_first_record_may_be_torn(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.jsonl"
+    path.write_bytes(b'{"record":')
+    assert load_records(path, KEY.public) == []
+    assert head(path) == ""
+    append_record(path, record(1, head(path)), KEY)
+    assert [r.rev for r in load_records(path, KEY.public)] == [1]
 
 
 def test_a_stranger_cannot_append(four: Path) -> None:
