@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,30 @@ def test_killed_at_every_step_it_is_the_old_one_or_the_new_one(tmp_path: Path) -
         pytest.fail("it never came to its end")
     assert number > 20
     assert seen == {old.sha256, new.sha256}
+
+
+def test_a_change_waits_for_the_one_before_it(folder: StationFolder) -> None:
+    """The station and the command line change it at the same time: neither loses what the other did."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slowly(now: Activation) -> Activation:
+        inside.set()
+        assert go_on.wait(30)
+        return now.wanting("a" * 64, "shadow")
+
+    first = threading.Thread(target=change_activation, args=(folder, slowly))
+    second = threading.Thread(target=change_activation, args=(folder, Activation.started))
+    first.start()
+    assert inside.wait(30)
+    second.start()
+    second.join(0.5)
+    has_waited = second.is_alive()
+    go_on.set()
+    first.join()
+    second.join()
+    assert has_waited
+    after = read_activation(folder)
+    assert (after.candidate, after.starts) == ("a" * 64, 1)
 
 
 def test_a_damaged_file_is_answered_by_the_link(folder: StationFolder, tmp_path: Path) -> None:

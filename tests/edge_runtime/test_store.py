@@ -146,6 +146,18 @@ def test_noting_a_picture_does_not_read_all_parts(path: Path) -> None:
     store.close()
 
 
+def test_a_note_is_written_once(path: Path) -> None:
+    store = Store(path)
+    store.commit([(replace(part(), image_ref="day/1.png"), None)])
+    store.note_image("day/1.png", "a" * 64)
+    store.commit([])
+    store._connection.execute("UPDATE part SET image_sha256 = 'changed since'")
+    for _ in range(2):
+        store.commit([(part(), None)])
+    store.close()
+    assert rows(path, "SELECT image_sha256 FROM part WHERE seq = 1") == [("changed since",)]
+
+
 def test_a_newer_database_is_left_alone(path: Path) -> None:
     Store(path).close()
     connection = sqlite3.connect(path)
