@@ -64,16 +64,6 @@ def plan_of(masters: Masters) -> str:
     return " ".join(f"{m.id}:{m.expected}:{m.picture_sha256}" for _, m in sorted(masters.registered.items()))
 
 
-def newest_seq(database: Path) -> int:
-    """Number of the newest part; 0 = none.
-
-    Raises:
-        StoreError: The database cannot be read.
-    """
-    with closing(connect_to_read(database)) as connection, explained(database):
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
-
-
 def shown_parts(database: Path, run: ShiftRun, *, limit: int) -> Sequence[Seen]:
     """The parts that were shown so far, in their order.
 
