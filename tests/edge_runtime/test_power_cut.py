@@ -33,7 +33,7 @@ def live_until_cut(
     """Commit parts until the power is cut; the disk, and how many commits were acknowledged."""
     disk = Disk(10**9)
     connection = Connection(disk, synchronous=synchronous)
-    for script in database._MIGRATIONS:
+    for script in database.MIGRATIONS:
         connection.execute(f"BEGIN IMMEDIATE; {script} COMMIT;")
     connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('part', 0), ('outbox', 0)")
     monkeypatch.setattr(store, "open_database", lambda _path: connection)

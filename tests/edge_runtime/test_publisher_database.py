@@ -97,7 +97,7 @@ def test_it_waits_for_the_station_and_begins_again_with_a_new_database(
 def test_an_older_database_is_not_used_until_the_station_has_brought_it_on(tmp_path: Path) -> None:
     path = tmp_path / "station.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:4])
+        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:4])
         open_database(path).close()
     with pytest.raises(StoreError, match="has not prepared"):
         require_current(path)

@@ -120,7 +120,7 @@ def test_the_database_of_an_older_kenpin_is_kept_and_takes_light_and_focus(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
-        older.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:3])
+        older.setattr(database, "MIGRATIONS", database.MIGRATIONS[:3])
         connection = database.open_database(path)
     columns = (
         "part_id, camera, session_id, verdict, reason, image_ref, ts_ms, captured_mono_ns, decided_mono_ns"

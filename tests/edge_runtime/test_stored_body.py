@@ -87,7 +87,7 @@ def test_events_of_the_version_before_are_published_as_they_were(tmp_path: Path)
     path = tmp_path / "station.db"
     body = bad_part(Identity("st-01"))[1].to_json().decode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:3])
+        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:3])
         with closing(open_database(path)) as old:
             row = "INSERT INTO outbox (created_ms, prio, topic, body, bytes) VALUES (5, 1, ?, ?, 990)"
             old.execute(row, ("event/anomaly", body))
@@ -103,7 +103,7 @@ def test_events_of_the_version_before_are_published_as_they_were(tmp_path: Path)
 def test_the_version_before_does_not_open_a_file_with_shortened_events(tmp_path: Path) -> None:
     open_database(tmp_path / "station.db").close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:3])
+        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:3])
         with pytest.raises(StoreError, match="newer kenpin"):
             open_database(tmp_path / "station.db")
 
