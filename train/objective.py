@@ -35,7 +35,7 @@ class Task:
     Args:
         level: Its negatives, temperatures and weights.
         scene: What the level sees.
-        importance: Weight of each picture, mean 1, (N,).
+        importance: Weight of each picture, mean 1 over many batches, (N,).
     """
 
     def __init__(self, level: Level, scene: Scene, importance: Tensor) -> None:
