@@ -24,7 +24,8 @@ from kenpin.preprocess import to_input
 from kenpin.sight import Sight, read_sight, sight_of, take
 from kenpin.signing import SecretKey
 from kenpin.train.cli import evaluate, train
-from kenpin.train.data import Roles, check_views, load_masks, read_image
+from kenpin.train.data import load_masks, read_image
+from kenpin.train.intake import check_pictures, check_teachers
 from kenpin.train.report_cli import pictures_of
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.view import Align, Box, View, read_view
@@ -280,11 +281,11 @@ def test_pictures_that_do_not_fit_are_refused_before_a_training(tmp_path: Path) 
     for name, frame in frames.items():
         (tmp_path / f"{name}.png").write_bytes(png(frame))
     a, b, c = (Picture(tmp_path / f"{name}.png", GOOD, name, None, sight) for name in frames)
-    check_views(Roles((a,), (), ()))
+    check_pictures([a])
     with pytest.raises(
         DataError, match="2 do not fit the view, the first because the part lies elsewhere"
     ) as refused:
-        check_views(Roles((a, b), (c,), ()))
+        check_pictures([a, b, c])
     assert refused.value.where == f"{b.path}, {c.path}"
 
 
@@ -294,9 +295,9 @@ def test_a_defect_that_the_view_hides_does_not_teach(tmp_path: Path) -> None:
     mask[:10, :10] = 255
     (tmp_path / "mask.png").write_bytes(png(mask))
     hidden = Picture(tmp_path / "a.png", "dent", "1", tmp_path / "mask.png", sight_with(ignore=(LABEL,)))
-    check_views(Roles((), (), (hidden,)))
+    check_pictures([hidden])
     with pytest.raises(DataError, match="outside of the view"):
-        check_views(Roles((), (), (), (hidden,)))
+        check_teachers([hidden])
 
 
 def test_a_set_of_pictures_is_looked_at_through_a_view() -> None:

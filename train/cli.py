@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from rich.table import Table
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
 from kenpin.sight import Sight, read_sight
-from kenpin.train.data import Roles, assign_roles, check_masks, check_views
+from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import measure
 from kenpin.train.init import width_of
-from kenpin.train.learn import Means, learn, update
+from kenpin.train.intake import check_masks, check_pictures, check_teachers
+from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder, git_commit
 from kenpin.train.tracking import KINDS, open_tracker
@@ -103,10 +105,11 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     origin, seed = _origin(given), given["seed"]
     sight = _sight(given, origin)
     found = source.read(seed=seed).through(sight)
+    _check_with_bar((*found.train, *found.test))
     roles = assign_roles(found, where=source.root, seed=seed, teach=given["teach"])
     roles = origin.unseen(roles) if origin else roles
-    check_views(roles)
     check_masks((*roles.test, *roles.teach))
+    check_teachers(roles.teach)
     config = _config(source.root, roles, given, origin)
     config = config.model_copy(update={"view": sight.view if sight else None})
     fabric = open_fabric(given["device"], precision=given["precision"])
@@ -233,6 +236,12 @@ def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | No
         origin=origin.name if origin else "",
         commit=git_commit(),
     )
+
+
+def _check_with_bar(pictures: Sequence[Picture]) -> None:
+    with progress_bar(console) as progress:
+        bar = progress.add_task("read the pictures", total=len(pictures))
+        check_pictures(pictures, advance=lambda: progress.advance(bar))
 
 
 def _product(root: Path) -> str:

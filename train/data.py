@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kenpin.errors import DataError, OutOfView
+from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
 from kenpin.pictures import GOOD, MANIFEST, Picture, PictureSet, sha256_of, split_groups
 from kenpin.preprocess import to_input
@@ -23,7 +23,6 @@ Bools = NDArray[np.bool_]
 MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
 ROLES = ("fit", "held_back", "test", "teach")
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -169,52 +168,8 @@ def load_masks(pictures: Sequence[Picture], *, side: int) -> Bools:
     masks = np.zeros((len(pictures), side, side), np.bool_)
     for number, picture in enumerate(pictures):
         if picture.mask is not None:
-            masks[number] = shrink_mask(_read_mask(picture.mask, of=picture), side=side)
+            masks[number] = shrink_mask(read_mask(picture.mask, of=picture), side=side)
     return masks
-
-
-def check_masks(pictures: Iterable[Picture]) -> None:
-    """Refuse masks that do not fit, before a training rather than after it.
-
-    Raises:
-        DataError: A mask or its picture cannot be read, or they differ in size.
-    """
-    for picture in pictures:
-        if picture.mask is not None:
-            _read_mask(picture.mask, of=picture)
-
-
-def check_views(roles: Roles) -> None:
-    """Refuse pictures that do not show what their view wants, before a training rather than in it.
-
-    Raises:
-        DataError: Some do not, or a bad part that shall teach has its defect where nobody looks.
-    """
-    refused: list[OutOfView] = []
-    for picture in (*roles.fit, *roles.held_back, *roles.teach, *roles.test):
-        if picture.sight is not None:
-            try:
-                picture.sight.take(read_picture(picture.path), where=picture.path)
-            except OutOfView as error:
-                refused.append(error)
-    if refused:
-        first = refused[0]
-        raise DataError(
-            f"of the pictures {len(refused)} do not fit the view, the first because {first.what}",
-            where=", ".join(error.where for error in refused[:_MOST_NAMED]),
-            cure=first.cure,
-        )
-    for picture in roles.teach:
-        if (
-            picture.sight is not None
-            and picture.mask is not None
-            and not _read_mask(picture.mask, of=picture).any()
-        ):
-            raise DataError(
-                "a bad part that shall teach has its defect outside of the view",
-                where=picture.path,
-                cure="leave it out: all that the view shows of it is good",
-            )
 
 
 def shrink_mask(mask: Image, *, side: int) -> Bools:
@@ -223,7 +178,12 @@ def shrink_mask(mask: Image, *, side: int) -> Bools:
     return np.asarray(share >= min(64, max(1, int(share.max()))))
 
 
-def _read_mask(path: Path, *, of: Picture) -> Image:
+def read_mask(path: Path, *, of: Picture) -> Image:
+    """Read the mask of a picture, as its view shows it: (h, w, 3), non-zero = defect.
+
+    Raises:
+        DataError: The mask or its picture cannot be read, or they differ in size.
+    """
     mask, image = read_picture(path), read_picture(of.path)
     if mask.shape != image.shape:
         sizes = [f"{width} x {height}" for height, width, _ in (mask.shape, image.shape)]

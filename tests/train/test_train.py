@@ -117,6 +117,22 @@ def test_a_mask_that_does_not_fit_is_refused_before_anything_is_trained(parts: P
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_that_cannot_be_read_are_all_named_before_anything_is_trained(
+    parts: Path, tmp_path: Path
+) -> None:
+    """They would be read after the training only, and the run knows their hashes by then."""
+    copy = shutil.copytree(parts, tmp_path / "parts")
+    broken = [copy / "test/good/003.png", next((copy / "test").glob("[!g]*")) / "005.png"]
+    broken[0].write_bytes(b"no picture")
+    broken[1].unlink()
+    broken[1].symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="2 cannot be used, the first because") as refused:
+        cli.main(["train", "--data", str(copy), "--run", str(tmp_path / "run")], standalone_mode=False)
+    assert all(str(path) in refused.value.where for path in broken)
+    assert refused.value.cure
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], parts: Path) -> None:
     done = kenpin("train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 30)
     assert done.returncode == 2

@@ -1,0 +1,84 @@
+"""What is refused before a training rather than after it: every picture and mask is looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from kenpin.errors import DataError, OutOfView
+from kenpin.frame import read_picture
+from kenpin.pictures import Picture
+from kenpin.sight import take
+from kenpin.train.data import read_mask
+from kenpin.train.picture_cache import THREADS
+
+_MOST_NAMED = 5
+
+
+def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None) -> None:
+    """Refuse pictures that cannot be read, or that do not show what their view wants.
+
+    A test picture is used after the training only, and by then data.json names it for good.
+
+    Args:
+        pictures: Of every role.
+        advance: Called after each picture.
+
+    Raises:
+        DataError: Some cannot be used; the first ones are named.
+    """
+    refused: list[DataError] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for error in pool.map(_refusal, pictures):
+            advance()
+            refused += [error] if error else []
+    unreadable = [error for error in refused if not isinstance(error, OutOfView)]
+    _refuse(unreadable, "cannot be used")
+    _refuse(refused, "do not fit the view")
+
+
+def check_masks(pictures: Iterable[Picture]) -> None:
+    """Refuse masks that do not fit.
+
+    Raises:
+        DataError: A mask or its picture cannot be read, or they differ in size.
+    """
+    for picture in pictures:
+        if picture.mask is not None:
+            read_mask(picture.mask, of=picture)
+
+
+def check_teachers(pictures: Iterable[Picture]) -> None:
+    """Refuse bad parts that shall teach and have their defect where nobody looks.
+
+    Raises:
+        DataError: One has.
+    """
+    for picture in pictures:
+        if picture.sight is None or picture.mask is None:
+            continue
+        if not read_mask(picture.mask, of=picture).any():
+            raise DataError(
+                "a bad part that shall teach has its defect outside of the view",
+                where=picture.path,
+                cure="leave it out: all that the view shows of it is good",
+            )
+
+
+def _refusal(picture: Picture) -> DataError | None:
+    try:
+        take(read_picture(picture.path), picture.sight, where=picture.path)
+    except DataError as error:
+        return error
+    return None
+
+
+def _refuse(errors: Sequence[DataError], what: str) -> None:
+    if errors:
+        first, more = errors[0], len(errors) - _MOST_NAMED
+        named = ", ".join(error.where for error in errors[:_MOST_NAMED])
+        raise DataError(
+            f"of the pictures {len(errors)} {what}, the first because {first.what}",
+            where=f"{named} and {more} more" if more > 0 else named,
+            cure=first.cure,
+        )
