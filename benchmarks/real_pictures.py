@@ -22,6 +22,7 @@ import numpy as np
 from kenpin.frame import read_picture
 from kenpin.machine_state import processor
 from kenpin.pictures import GOOD, read_data
+from kenpin.train.card import interval_of
 from kenpin.train.metrics import auroc
 from kenpin.train.run import git_commit
 
@@ -79,9 +80,9 @@ def row(folder: Path, options: argparse.Namespace) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def interval(figure: dict[str, float], *, digits: int = 3) -> str:
+def interval(figure: dict[str, float | None], *, digits: int = 3) -> str:
     """Value and interval as text."""
-    return f"{figure['value']:.{digits}f} ({figure['low']:.{digits}f} .. {figure['high']:.{digits}f})"
+    return f"{figure['value']:.{digits}f} ({interval_of(figure, f'.{digits}f')})"
 
 
 def brightness(folder: Path) -> float:

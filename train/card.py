@@ -23,6 +23,7 @@ FIGURES = (
     ("aupro_30", "AUPRO 30 %: how much of each defect the map covers, at up to 30 % false pixels", ".3f"),
     ("aupro_05", "AUPRO 5 %: the same at up to 5 % false pixels", ".3f"),
 )
+TOO_FEW = "too few parts to tell"
 ROLES = {
     "fit": "to learn from (good parts)",
     "held_back": "good parts held back to set the scale of the score",
@@ -77,9 +78,17 @@ def figure_of(figures: Mapping[str, Any], key: str, form: str) -> tuple[str, str
         return "", ""
     ends = found if isinstance(found, dict) else figures.get(f"{key}_interval", {})
     value = found["value"] if isinstance(found, dict) else found
-    low, high = ends.get("low", math.nan), ends.get("high", math.nan)
-    interval = f"{low:{form}} to {high:{form}}" if math.isfinite(low) and math.isfinite(high) else ""
-    return f"{value:{form}}", interval
+    return f"{value:{form}}", interval_of(ends, form)
+
+
+def interval_of(ends: Mapping[str, Any], form: str) -> str:
+    """An interval as text, with words where there are too few parts to tell; empty where there is none."""
+    if "low" not in ends:
+        return ""
+    low, high = ends["low"], ends["high"]
+    # Logs of before have NaN where others have null.
+    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+    return f"{low:{form}} to {high:{form}}" if known else TOO_FEW
 
 
 def fingerprint(hashes: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
 from kenpin.sight import Sight, read_sight
+from kenpin.train.card import interval_of
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import measure
@@ -258,7 +259,7 @@ def _show(figures: dict[str, Any], model: str) -> None:
     table.add_column("95 % interval", justify="right")
     for name, value in figures.items():
         if isinstance(value, dict) and "low" in value:
-            table.add_row(name, f"{value['value']:.3f}", f"{value['low']:.3f} .. {value['high']:.3f}")
+            table.add_row(name, f"{value['value']:.3f}", interval_of(value, ".3f"))
         elif not isinstance(value, dict):
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     console.print(table)

@@ -13,18 +13,10 @@ import numpy as np
 import torch
 
 from kenpin.pictures import GOOD, Picture
+from kenpin.train.bounds import LEAST_PARTS, auroc_interval, parts_of, rate_interval
 from kenpin.train.data import load_masks, load_pictures
 from kenpin.train.inspector import Inspector
-from kenpin.train.metrics import (
-    Bools,
-    Floats,
-    Interval,
-    aupro,
-    auroc,
-    bootstrap,
-    escapes_at,
-    false_calls_at,
-)
+from kenpin.train.metrics import Bools, Floats, Interval, aupro, auroc, escapes_at, false_calls_at
 from kenpin.train.pixels import pixel_intervals
 
 BATCH = 16
@@ -94,7 +86,8 @@ def measure(scores: Scores) -> dict[str, Any]:
         `pictures`, `good`, `bad`, `ms_per_image`; with both classes `image_auroc`,
         `escapes_at_10_per_1000`, `false_calls_at_95`, `false_calls_at_99` (each value, low, high) and
         `auroc_of` each defect and level; with masks `pixel_auroc`, `aupro_30`, `aupro_05` as plain numbers
-        and each again with its interval, `pixel_auroc_interval` and so on.
+        and each again with its interval, `pixel_auroc_interval` and so on. The ends of an interval are None
+        where there are too few parts to tell.
     """
     bad = scores.bad
     figures: dict[str, Any] = {
@@ -104,16 +97,22 @@ def measure(scores: Scores) -> dict[str, Any]:
         "ms_per_image": round(scores.ms_per_picture, 2),
     }
     if bad.any() and not bad.all():
-        for name, figure in (
-            ("image_auroc", auroc),
-            ("escapes_at_10_per_1000", escapes_at),
-            ("false_calls_at_95", partial(false_calls_at, caught=0.95)),
-            ("false_calls_at_99", partial(false_calls_at, caught=0.99)),
+        figures["image_auroc"] = _as_dict(auroc_interval(scores.score, bad, groups=scores.groups))
+        for name, figure, counted in (
+            ("escapes_at_10_per_1000", escapes_at, bad),
+            ("false_calls_at_95", partial(false_calls_at, caught=0.95), ~bad),
+            ("false_calls_at_99", partial(false_calls_at, caught=0.99), ~bad),
         ):
-            figures[name] = asdict(bootstrap(figure, scores.score, bad, groups=scores.groups))
+            interval = rate_interval(figure, scores.score, bad, groups=scores.groups, counted=counted)
+            figures[name] = _as_dict(interval)
         figures["auroc_of"] = _parts(scores)
         figures |= _pixel_figures(scores)
     return figures
+
+
+def _as_dict(interval: Interval) -> dict[str, float | None]:
+    """As JSON has it, which knows no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(interval).items()}
 
 
 def _parts(scores: Scores) -> dict[str, float]:
@@ -144,6 +143,8 @@ def _pixel_figures(scores: Scores) -> dict[str, Any]:
     figures: dict[str, Any] = {name: value for name, value in every.items() if math.isfinite(value)}
     groups = [group for group, counted in zip(scores.groups, known, strict=True) if counted]
     if figures:
-        for name, (low, high) in pixel_intervals(maps, masks, groups=groups).items():
-            figures[f"{name}_interval"] = asdict(Interval(figures[name], low, high))
+        few = parts_of(groups, np.asarray(masks.any((1, 2)))) < LEAST_PARTS
+        for name, ends in pixel_intervals(maps, masks, groups=groups).items():
+            low, high = (math.nan, math.nan) if few else ends
+            figures[f"{name}_interval"] = _as_dict(Interval(figures[name], low, high))
     return figures

@@ -92,6 +92,17 @@ def test_what_cannot_be_known_is_missing(scores: Scores) -> None:
     assert not {"pixel_auroc", "aupro_30", "pixel_auroc_interval"} & set(measure(blind))
 
 
+def test_too_few_parts_have_figures_and_no_intervals(scores: Scores) -> None:
+    """One bad part with a mask, in two pictures, and the good ones."""
+    few = Scores(scores.pictures[:42], scores.score[:42], scores.levels[:42], scores.maps[:42], 1.0)
+    figures = measure(few)
+    for name in ("image_auroc", "false_calls_at_95", "pixel_auroc_interval", "aupro_30_interval"):
+        assert figures[name]["value"] is not None
+        assert figures[name]["low"] is figures[name]["high"] is None
+    assert figures["escapes_at_10_per_1000"]["high"] > 900
+    json.dumps(figures, allow_nan=False)
+
+
 def test_pictures_are_scored_in_order_over_the_edge_of_a_batch(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).permutation(BATCH + 3) * 10
     pictures = [

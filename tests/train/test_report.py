@@ -286,7 +286,10 @@ def test_smoothing_is_a_running_mean_that_is_shorter_at_the_ends() -> None:
 
 def test_a_figure_is_text_or_nothing() -> None:
     figures = {"a": {"value": 0.5, "low": float("nan"), "high": float("nan")}, "b": 0.25}
-    assert figure_of(figures, "a", ".3f") == ("0.500", "")
+    assert figure_of(figures, "a", ".3f") == ("0.500", "too few parts to tell")
+    unknown = {"a": {"value": 0.5, "low": None, "high": None}}
+    assert figure_of(unknown, "a", ".3f") == ("0.500", "too few parts to tell")
+    assert figure_of(figures, "b", ".3f") == ("0.250", "")
     assert figure_of(figures | {"b_interval": {"low": 0.2, "high": 0.3}}, "b", ".3f") == (
         "0.250",
         "0.200 to 0.300",
