@@ -40,17 +40,26 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures for training (good parts only) and for testing."""
+    """Pictures for training (good parts only) and for testing.
+
+    Attributes:
+        train: Good parts to learn from.
+        test: Other parts, good and bad.
+        copies: How many are copies: another picture has the same content. They have one group with it.
+        left_out: Test pictures left out because a part to learn from has a copy of them, or of their part.
+    """
 
     train: tuple[Picture, ...]
     test: tuple[Picture, ...]
+    copies: int = 0
+    left_out: int = 0
 
     def through(self, sight: Sight | None) -> PictureSet:
         """The same pictures, looked at through a view."""
         train, test = (
             tuple(replace(picture, sight=sight) for picture in part) for part in (self.train, self.test)
         )
-        return PictureSet(train, test)
+        return replace(self, train=train, test=test)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -161,6 +170,45 @@ def split_groups(
     return [p for p in pictures if p.group not in second], [p for p in pictures if p.group in second]
 
 
+def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
+    """Give pictures of equal content one group: the same picture under two names is the same part.
+
+    Returns:
+        The pictures in the given order, and how many of them are copies of another one.
+    """
+    contents = _contents([p.path for p in pictures])
+    joined: dict[str, str] = {}
+
+    def group_of(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    first: dict[str, str] = {}
+    for picture, content in zip(pictures, contents, strict=True):
+        names = {group_of(picture.group), group_of(first.setdefault(content, picture.group))}
+        if len(names) == 2:
+            joined[max(names)] = min(names)
+    return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)
+
+
+def _contents(paths: Sequence[Path]) -> list[str]:
+    """A name for what each file holds: its SHA-256 where another file is as long, else its own path.
+
+    A file that cannot be read has its path, too: reading the picture names it.
+    """
+
+    def content(path: Path, size: int) -> str:
+        try:
+            return sha256_of(path) if counts[size] > 1 else str(path)
+        except OSError:
+            return str(path)
+
+    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
+    counts = Counter(sizes)
+    return [content(path, size) for path, size in zip(paths, sizes, strict=True)]
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -201,11 +249,16 @@ def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
             where=folder / MANIFEST,
             cure="move all pictures of a group to one side; results would be too good otherwise",
         )
-    return PictureSet(tuple(train), tuple(test))
+    joined, copies = join_copies(train + test)
+    known = {p.group for p in joined[: len(train)]}
+    kept = tuple(p for p in joined[len(train) :] if p.group not in known)
+    return PictureSet(tuple(joined[: len(train)]), kept, copies, len(test) - len(kept))
 
 
 def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet:
     """Hold a fifth of the good groups back, and every good picture of a part that also has bad ones."""
+    joined, copies = join_copies(good + bad)
+    good, bad = joined[: len(good)], joined[len(good) :]
     tied = {p.group for p in bad}
     free = [p for p in good if p.group not in tied]
     if not free:
@@ -216,7 +269,7 @@ def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet
         )
     train, _ = split_groups(free, 0.2, seed=seed)
     kept = {p.path for p in train}
-    return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad))
+    return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad), copies)
 
 
 def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:

@@ -11,8 +11,10 @@ from kenpin.errors import DataError
 from kenpin.pictures import (
     Picture,
     PictureSet,
+    join_copies,
     list_pictures,
     read_data,
+    read_folder,
     read_good_bad,
     sha256_of,
     split_groups,
@@ -217,6 +219,55 @@ def test_no_group_is_ever_split(numbers: list[int], share: float, seed: int) -> 
         assert part
         largest = max(numbers.count(n) for n in numbers)
         assert len(part) <= share * len(pictures) + largest
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_under_other_names_are_on_one_side(tmp_path: Path, seed: int) -> None:
+    _fill(tmp_path, *_names("good", 12))
+    for number in range(6):
+        (tmp_path / f"good/copy{number}.png").write_text(f"good/{number:03}.png")
+    parts = read_data(tmp_path, seed=seed)
+    sides = [{p.path.read_text() for p in side} for side in (parts.train, parts.test)]
+    assert not sides[0] & sides[1]
+    assert parts.test
+    assert parts.copies == parts.through(None).copies == 6
+    assert _is_whole(parts)
+
+
+def test_a_good_picture_that_is_also_there_as_a_bad_one_is_not_learned_from(tmp_path: Path) -> None:
+    _fill(tmp_path / "a", *_names("good", 10))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.png").write_text("good/004.png")
+    parts = read_good_bad(tmp_path / "a", tmp_path / "b")
+    assert "004.png" not in {p.path.name for p in parts.train}
+
+
+def test_copies_join_the_groups_of_a_manifest_over_any_number_of_steps(tmp_path: Path) -> None:
+    names = _names("good", 10)
+    _fill(tmp_path, *names)
+    _manifest(tmp_path, dict(zip(names[:6], "ABCABC", strict=True)))
+    for number, content in ((0, "x"), (1, "x"), (4, "y"), (5, "y")):  # A like B, B like C
+        (tmp_path / names[number]).write_text(content)
+    joined, copies = join_copies(read_folder(tmp_path, label="good"))
+    assert [p.group for p in joined[:6]] == ["A"] * 6
+    assert len({p.group for p in joined[6:]}) == 4
+    assert copies == 2
+
+
+def test_a_test_picture_that_is_also_learned_from_is_left_out(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/good", 3), *_names("test/hole", 2))
+    (tmp_path / "test/good/001.png").write_text("train/good/003.png")
+    parts = read_data(tmp_path)
+    assert [p.path.name for p in parts.test] == ["000.png", "002.png", "000.png", "001.png"]
+    assert (parts.copies, parts.left_out) == (1, 1)
+    assert len(parts.train) == 6
+
+
+def test_a_broken_link_is_no_copy(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 10))
+    for name in ("a", "b"):
+        (tmp_path / f"good/{name}.png").symlink_to(tmp_path / "gone")
+    assert read_data(tmp_path).copies == 0
 
 
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     sight = _sight(given, origin)
     found = source.read(seed=seed).through(sight)
     _check_with_bar((*found.train, *found.test))
-    roles = assign_roles(found, where=source.root, seed=seed, teach=given["teach"])
-    roles = origin.unseen(roles) if origin else roles
+    new = origin.unseen(found) if origin else found
+    _tell_copies(found, new)
+    roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"])
     check_masks((*roles.test, *roles.teach))
     check_teachers(roles.teach)
     config = _config(source.root, roles, given, origin)
@@ -243,6 +244,19 @@ def _check_with_bar(pictures: Sequence[Picture]) -> None:
     with progress_bar(console) as progress:
         bar = progress.add_task("read the pictures", total=len(pictures))
         check_pictures(pictures, advance=lambda: progress.advance(bar))
+
+
+def _tell_copies(found: PictureSet, new: PictureSet) -> None:
+    """Say what was left out or kept together because it is there twice."""
+    known, tested = len(found.train) - len(new.train), len(found.test) - len(new.test)
+    for count, what in (
+        (found.copies, "have the content of another one: kept together with it, as one part"),
+        (found.left_out, "of the test are left out: the same pictures or parts are learned from"),
+        (known, "of good parts are left out: the model knows them already"),
+        (tested, "of the test are left out: the model learned from them before"),
+    ):
+        if count:
+            console.print(f"{count} pictures {what}", soft_wrap=True)
 
 
 def _product(root: Path) -> str:

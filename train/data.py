@@ -80,6 +80,7 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
             where=where,
             cure=f"give at least {MIN_PICTURES}, better 100 or more, of different good parts",
         )
+    _refuse_copies(pictures.train, where=where)
     fit, held_back = split_groups(pictures.train, HELD_BACK_SHARE, seed=seed)
     if not held_back:
         raise DataError(
@@ -87,7 +88,6 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
             where=where,
             cure="give pictures of several parts, or correct the column group in manifest.csv",
         )
-    _refuse_copies(pictures.train, where=where)
     roles = Roles(tuple(fit), tuple(held_back), pictures.test)
     return _with_teachers(roles, teach, where=where, seed=seed) if teach else roles
 

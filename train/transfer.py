@@ -16,9 +16,8 @@ from torch import Tensor
 from kenpin.bundle import TRAINED, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.errors import ConfigError
-from kenpin.pictures import sha256_of
+from kenpin.pictures import PictureSet, sha256_of
 from kenpin.sight import Sight, sight_of
-from kenpin.train.data import Roles
 from kenpin.train.fit import update_head
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.model import Pretrained
@@ -59,10 +58,17 @@ class Origin:
         """Side of the input that the head was fitted for, pixels."""
         return self.inspector.head.side
 
-    def unseen(self, roles: Roles) -> Roles:
-        """Without the test pictures that it learned from."""
-        test = tuple(p for p in roles.test if sha256_of(p.path) not in self.learned_from)
-        return replace(roles, test=test)
+    def unseen(self, pictures: PictureSet) -> PictureSet:
+        """Without the test pictures that it learned from; of the same parts, without those to learn, too.
+
+        Remembered a second time, a picture would count twice, and held back it would set the scale by what is
+        known already.
+        """
+        test = tuple(p for p in pictures.test if sha256_of(p.path) not in self.learned_from)
+        if not self.same_parts:
+            return replace(pictures, test=test)
+        train = tuple(p for p in pictures.train if sha256_of(p.path) not in self.learned_from)
+        return replace(pictures, train=train, test=test)
 
     def manifest(self) -> dict[str, list[str]]:
         """What the data manifest of a run has to tell about it."""

@@ -14,11 +14,10 @@ from click.testing import CliRunner, Result
 
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
 from kenpin.errors import BundleError, ConfigError, DataError, TrainError
-from kenpin.pictures import GOOD, Picture, sha256_of
+from kenpin.pictures import GOOD, Picture, PictureSet, sha256_of
 from kenpin.signing import SecretKey
 from kenpin.synthetic import draw_part
 from kenpin.train.cli import evaluate, train
-from kenpin.train.data import Roles
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.lines import read_lines, read_stream
@@ -170,8 +169,27 @@ def test_pictures_that_the_origin_learned_from_do_not_measure(run: Path, tmp_pat
     paths = sorted((caps(tmp_path, 3) / GOOD).iterdir())
     pictures = tuple(Picture(path, GOOD, path.stem) for path in paths)
     origin = Origin("o", load_inspector(run), frozenset({sha256_of(paths[1])}), same_parts=False)
-    kept = origin.unseen(Roles((), (), pictures))
+    kept = origin.unseen(PictureSet(pictures, pictures))
     assert [p.group for p in kept.test] == ["00", "02"]
+    assert kept.train == pictures
+
+
+def test_an_update_learns_only_what_it_does_not_know(run: Path, tmp_path: Path) -> None:
+    """The folder of the first training, grown since: known pictures would count twice, and set the scale."""
+    folder = caps(tmp_path / "caps", 14)
+    assert kenpin_train("--data", folder, "--run", tmp_path / "a", "--size", 64, "--steps", 2).exit_code == 0
+    known = learned_from(RunFolder(tmp_path / "a").data)
+    with pytest.raises(DataError, match="too few to learn from"):
+        kenpin_train("--data", folder, "--run", tmp_path / "b", "--update", tmp_path / "a")
+    for index in range(20, 30):
+        image = draw_part("cap", seed=1, index=index, defect_share=0).image
+        assert cv2.imwrite(str(folder / GOOD / f"{index:02}.png"), image)
+    done = kenpin_train("--data", folder, "--run", tmp_path / "b", "--update", tmp_path / "a")
+    assert done.exit_code == 0
+    assert "of good parts are left out: the model knows them already" in done.stderr
+    rows = RunFolder(tmp_path / "b").data["pictures"]
+    assert {row["role"] for row in rows} >= {"fit", "held_back"}
+    assert not known & {row["sha256"] for row in rows}
 
 
 def test_a_run_from_a_bundle_trains_a_share_and_tells_where_it_comes_from(
@@ -213,11 +231,11 @@ def test_what_cannot_go_together_is_refused(
 
 
 def test_two_lines_are_told_apart_by_the_names_of_their_pictures(tmp_path: Path) -> None:
-    for folder in ("train/good", "test/good", "test/bad"):
-        for name in ("a0", "a1", "b0", "b1", "b2"):
+    for seed, folder in enumerate(("train/good", "test/good", "test/bad")):
+        for index, name in enumerate(("a0", "a1", "b0", "b1", "b2")):
             path = tmp_path / folder / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            image = draw_part("cap", seed=1, index=len(name), defect_share=0).image[::8, ::8]
+            image = draw_part("cap", seed=seed, index=index, defect_share=0).image[::8, ::8]
             assert cv2.imwrite(str(path), image)
     first, second = read_lines(tmp_path, "a", side=64)
     assert [len(s.fit) + len(s.held_back) for s in (first, second)] == [2, 3]
