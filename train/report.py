@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from kenpin.errors import TrainError
 from kenpin.train.card import facts, figure_rows
 from kenpin.train.evaluate import Scores
 from kenpin.train.gallery import mean_maps, shelves
@@ -44,6 +45,9 @@ def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figu
         held_back: Scores of held-back good pictures.
         test: Scores of test pictures, where there are some.
         figures: What `measure` said of them.
+
+    Raises:
+        TrainError: The disk is full.
     """
     labelled = test is not None and bool(test.bad.any()) and not bool(test.bad.all())
     limit = limit_of(test) if test is not None and labelled else USUAL_LIMIT
@@ -63,7 +67,27 @@ def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figu
         allotment=last_allotment(folder.metrics()),
         studies=read_studies(folder.root),
     )
-    (folder.root / "report.html").write_text(html, encoding="utf-8")
+    path = folder.root / "report.html"
+    try:
+        write_page(path, html)
+    except OSError as error:
+        raise TrainError(
+            f"cannot write: {error.strerror}", where=path, cure="free disk space, then: kenpin report RUN"
+        ) from None
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page; the old one stays until the new one is complete.
+
+    File names that are not UTF-8, as from a foreign archive, are shown with their odd bytes as numbers.
+    """
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def limit_of(test: Scores) -> float:

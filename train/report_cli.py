@@ -16,7 +16,7 @@ from kenpin.train.compare import OTHER_PICTURES, as_document, as_page, as_table,
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.inspector import Inspector
 from kenpin.train.learn import progress_bar
-from kenpin.train.report import write_report
+from kenpin.train.report import write_page, write_report
 from kenpin.train.run import RunFolder, load_inspector
 
 COMPARE = "compare"
@@ -120,7 +120,7 @@ def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        write_page(path, text)
     except OSError as error:
         raise ConfigError(
             f"cannot write: {error.strerror}", where=path, cure="give --out a file in a folder that exists"

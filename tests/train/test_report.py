@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_names_from_outside_are_text_not_markup(parts: Path, tmp_path: Path) -> 
     (folder.root / "ablation.json").write_text(json.dumps({"title": "<script>alert(1)</script>"}))
     call(folder.root)
     assert "<script" not in (folder.root / "report.html").read_text()
+
+
+def test_a_file_name_in_another_encoding_does_not_stop_the_report(tmp_path: Path) -> None:
+    """Shift-JIS names, as a zip file from Windows leaves them."""
+    for index in range(10):
+        image = draw_part("cap", seed=1, index=index, defect_share=0).image
+        name = os.fsdecode("良品".encode("shift_jis")) + f"{index}.png"
+        write(tmp_path / f"{index}.png", image)
+        (tmp_path / f"{index}.png").rename(tmp_path / name)
+    folder = untrained_run(tmp_path / "run", tmp_path, good_only=True)
+    call(folder.root)
+    assert "\\udc97" in (folder.root / "report.html").read_text(encoding="utf-8")
+    assert not list(folder.root.glob("*.part"))
 
 
 def test_a_run_of_good_parts_only_gives_no_figure(parts: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kenpin.errors import TrainError
+from kenpin.train.report import write_page
 from kenpin.train.run import RunFolder
 from kenpin.train.training import Training
 
@@ -43,3 +44,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_to_do(tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     folder.load_training(training)
     assert training.step == 5
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", "old")
+    with full_disk(1000), pytest.raises(OSError, match="File too large"):
+        write_page(tmp_path / "report.html", "x" * 2000)
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
