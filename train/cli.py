@@ -33,6 +33,8 @@ BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
 BATCH = 24
 WIDTH = 32
 SIZE = 160
+# Every draw depends on the seed times a large number, which has to fit into 64 bits.
+MOST_SEED = 2**32 - 1
 console = Console(stderr=True)
 
 
@@ -78,7 +80,7 @@ class _Source:
     "--size", type=int, show_default="160, or the origin's", help="Side of the model's input, pixels."
 )
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")
 @click.option("--from", "similar", type=click.Path(path_type=Path), help="Run or bundle of similar parts.")
 @click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 # Added to a picture's spread (0..1 scale), so that the noise of an empty picture is not blown up.
 LEAST_CONTRAST = 0.02
+# Channels of the first layer; ImageNet's resnet18 has 64.
+LEAST_WIDTH, MOST_WIDTH = 8, 64
 
 
 def normalise(pictures: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from kenpin.errors import ConfigError
-from kenpin.train.encoder import Encoder
+from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH, Encoder
 
 FIRST = "conv1.weight"
 # What wrappers put before every name: DataParallel, Lightning and most self-supervised trainers.
@@ -49,12 +49,19 @@ def width_of(path: Path) -> int:
     """Width of the encoder that the weights of a file fit: the output channels of its first convolution.
 
     Raises:
-        ConfigError: The file is missing or no weights file, or has no such convolution.
+        ConfigError: The file is missing or no weights file, has no such convolution, or one that is too wide or
+            too narrow for an encoder.
     """
     state = _read(path)
     _check_names(state, [FIRST], where=path)
     width = len(state[FIRST]) if state[FIRST].ndim else 0
     _check_shape(FIRST, state[FIRST], expected=(width, 3, 7, 7), where=path)
+    if not LEAST_WIDTH <= width <= MOST_WIDTH:
+        raise ConfigError(
+            f"the initial weights are of a resnet18 of width {width}",
+            where=path,
+            cure=f"give one of a width from {LEAST_WIDTH} to {MOST_WIDTH}; ImageNet's is 64",
+        )
     return width
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from kenpin import __version__
 from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
+from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.training import Allotment, Training
 from kenpin.view import REFERENCE, View
@@ -55,7 +56,7 @@ class RunConfig(BaseModel):
     product: str
     data: str
     size: int = Field(ge=64, le=1024, multiple_of=16)
-    width: int = Field(ge=8, le=64)
+    width: int = Field(ge=LEAST_WIDTH, le=MOST_WIDTH)
     steps: int = Field(ge=0)
     batch: int = Field(ge=2)
     seed: int

@@ -185,6 +185,14 @@ def test_weights_of_another_width_are_refused_with_both_shapes(tmp_path: Path) -
     assert width_of(path) == 16
 
 
+@pytest.mark.parametrize("width", [4, 128])
+def test_a_width_that_no_encoder_has_is_refused(tmp_path: Path, width: int) -> None:
+    torch.save({"conv1.weight": torch.zeros(width, 3, 7, 7)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=f"width {width}") as refused:
+        width_of(tmp_path / "w.pth")
+    assert "64" in refused.value.cure
+
+
 @pytest.mark.parametrize("shape", [(8, 1, 7, 7), (8, 3, 3, 3), (8,), ()])
 def test_a_first_layer_for_other_pictures_has_no_width(tmp_path: Path, shape: tuple[int, ...]) -> None:
     torch.save({"conv1.weight": torch.zeros(shape)}, tmp_path / "w.pth")

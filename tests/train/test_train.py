@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -224,6 +225,14 @@ def test_bad_input_is_answered_with_what_where_and_the_cure(
     assert refused.value.exit_code == 2
     assert refused.value.cure
     assert not RunFolder(tmp_path / "run").finished
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 20261128124500])
+def test_a_seed_that_does_not_fit_is_refused_at_once(parts: Path, tmp_path: Path, seed: int) -> None:
+    arguments = ["train", "--data", str(parts), "--run", str(tmp_path / "run"), "--seed", str(seed)]
+    with pytest.raises(click.BadParameter, match="not in the range"):
+        cli.main(arguments, standalone_mode=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixed_sizes_and_channels_train(tmp_path: Path) -> None:
