@@ -128,9 +128,10 @@ class _Record:
     def __init__(self, folder: RunFolder, training: Training, means: Means, progress: Progress) -> None:
         self._folder, self._training, self._means, self._progress = folder, training, means, progress
         self._bar = progress.add_task("pretrain", total=1.0)
-        self._spent = sum(m["seconds"] for m in folder.metrics())
+        before = folder.metrics()
+        self._spent = sum(line.get("seconds", 0.0) for line in before)
         self._saved = time.monotonic()
-        self._told = training.allotment is not None
+        self._told = any("allotment" in line for line in before)
 
     def step(self, log: StepLog) -> None:
         self._spent += log.seconds

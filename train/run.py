@@ -15,6 +15,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
+from kenpin.train.journal import append, cannot_write, read_journal, rewrite
 from kenpin.train.training import Allotment, Training
 from kenpin.view import REFERENCE, View
 
@@ -154,14 +156,16 @@ class RunFolder:
         return _read_json(self.root / "data.json")
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        with (self.root / "metrics.jsonl").open("a") as out:
-            out.write(json.dumps(dict(entry), allow_nan=False) + "\n")
+        """Append one line to metrics.jsonl.
+
+        Raises:
+            TrainError: It cannot be written.
+        """
+        append(self.root / "metrics.jsonl", entry)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
-        path = self.root / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_journal(self.root / "metrics.jsonl")
 
     def save_training(self, training: Training) -> None:
         """Write the checkpoint; the old one stays until the new one is complete."""
@@ -205,9 +209,9 @@ class RunFolder:
             training.allotment = Allotment(**progress["allotment"])
         # Checkpoints of before do not have it.
         training.scaling = progress.get("scaling", {})
-        kept = [m for m in self.metrics() if m.get("step", training.step + 1) <= training.step]
-        text = "".join(json.dumps(m) + "\n" for m in kept)
-        (self.root / "metrics.jsonl").write_text(text)
+        # Lines without a step, as the allotment's, belong to the steps before them.
+        kept = takewhile(lambda line: line.get("step", 0) <= training.step, self.metrics())
+        rewrite(self.root / "metrics.jsonl", kept)
 
     def save_model(self, inspector: Inspector) -> None:
         """Write the finished model."""
@@ -280,9 +284,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise TrainError(
-            f"cannot write: {error}", where=path, cure="free disk space, then go on with --resume"
-        ) from None
+        raise cannot_write(path, error) from None
 
 
 def _bytes(path: Path) -> bytes:

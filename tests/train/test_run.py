@@ -1,4 +1,4 @@
-"""The run folder when the disk is full."""
+"""The run folder when the disk is full or the power was cut."""
 
 from __future__ import annotations
 
@@ -52,3 +52,60 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         write_page(tmp_path / "report.html", "x" * 2000)
     assert (tmp_path / "report.html").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_while_a_step_is_logged_says_what_to_do_and_is_got_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in range(4):
+        folder.log({"step": step})
+    with full_disk(50), pytest.raises(TrainError, match="cannot write") as refused:
+        folder.log({"step": 4})
+    assert "--resume" in refused.value.cure
+    folder.log({"step": 9})
+    assert [line["step"] for line in folder.metrics()] == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 3, "lo', b"\0\0\0\0", b"{\xff", b'{"step": 3}'])
+def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path, torn: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n' + torn)
+    whole = [1, 2, 3] if torn.endswith(b"}") else [1, 2]
+    assert [line["step"] for line in folder.metrics()] == whole
+    folder.log({"step": 9})
+    assert [line["step"] for line in folder.metrics()] == [*whole, 9]
+
+
+def test_another_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(TrainError, match="is damaged") as refused:
+        RunFolder(tmp_path).metrics()
+    assert refused.value.where.endswith("line 2")
+
+
+def test_a_full_disk_at_the_start_of_a_resume_leaves_the_old_lines(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    training = Training.start(width=8, seed=0, device=torch.device("cpu"))
+    training.step = 20
+    folder.save_training(training)
+    for step in range(1, 31):
+        folder.log({"step": step})
+    with full_disk(100), pytest.raises(TrainError, match="cannot write"):
+        folder.load_training(training)
+    assert len(folder.metrics()) == 30
+    folder.load_training(training)
+    assert [line["step"] for line in folder.metrics()] == list(range(1, 21))
+
+
+@pytest.mark.parametrize(("step", "allotted"), [(2, False), (4, True), (5, True)])
+def test_the_allotment_stays_with_the_steps_before_it(tmp_path: Path, step: int, *, allotted: bool) -> None:
+    folder = RunFolder(tmp_path)
+    training = Training.start(width=8, seed=0, device=torch.device("cpu"))
+    training.step = step
+    folder.save_training(training)
+    lines: list[dict[str, object]] = [{"step": n} for n in range(1, 7)]
+    for line in [*lines[:4], {"allotment": {}}, *lines[4:]]:
+        folder.log(line)
+    folder.load_training(training)
+    kept = folder.metrics()
+    assert [line["step"] for line in kept if "step" in line] == list(range(1, step + 1))
+    assert ({"allotment": {}} in kept) == allotted

@@ -1,0 +1,118 @@
+"""One training with its run folder: when it is saved, when levels are probed, and what a resume keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+from rich.console import Console
+
+from kenpin.pictures import read_data
+from kenpin.synthetic import draw_part
+from kenpin.train.data import Roles, assign_roles
+from kenpin.train.device import open_fabric
+from kenpin.train.learn import Means, learn
+from kenpin.train.model import Pretrained
+from kenpin.train.report import last_allotment
+from kenpin.train.run import RunConfig, RunFolder
+from kenpin.train.training import Training
+
+SIDE = 64
+
+
+class FineGains:
+    """A gauge of the probe that costs nothing; the third level measured has gained."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.values = [0.6, 0.6, 0.6, 0.7]
+
+    def multiply_adds(self, _model: Pretrained) -> float:
+        return 0.0
+
+    def __call__(self, _model: Pretrained) -> float:
+        return self.values.pop(0)
+
+
+class Watcher:
+    """A tracker that does something at each step."""
+
+    def __init__(self, at_step: Callable[[int], None]) -> None:
+        self.at_step = at_step
+
+    def log(self, step: int, _values: dict[str, float]) -> None:
+        self.at_step(step)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Roles:
+    root = tmp_path_factory.mktemp("caps")
+    for index in range(14):
+        image = draw_part("cap", seed=1, index=index, defect_share=0).image[::4, ::4]
+        assert cv2.imwrite(str(root / f"{index:02}.png"), image)
+    return assign_roles(read_data(root), where=root, seed=0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, roles: Roles) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    config = RunConfig(product="cap", data="caps", size=SIDE, width=8, steps=40, batch=4, seed=0)
+    folder.create(config, roles.manifest(), resume=False)
+    return folder
+
+
+def go(folder: RunFolder, roles: Roles, at_step: Callable[[int], None] = lambda _: None) -> None:
+    fabric = open_fabric("cpu", precision="fp32")
+    means = Means(fabric, 2**24, False, Watcher(at_step), Console(quiet=True))
+    learn(folder, roles, means)
+
+
+def test_a_training_probes_its_levels_and_says_so(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    go(folder, roles)
+    allotment = last_allotment(folder.metrics())
+    assert allotment is not None
+    assert [level for level, _, _ in allotment.rows] == ["coarse", "mid", "fine"]
+    assert "+0.100" in allotment.rows[2]
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_never_within_the_probe(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe starts again from its beginning; a checkpoint within it would be of one level alone."""
+    saved: list[tuple[int, bool]] = []
+
+    def note(_folder: RunFolder, training: Training) -> None:
+        saved.append((training.step, training.probing))
+
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    monkeypatch.setattr("kenpin.train.learn.CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(RunFolder, "save_training", note)
+    go(folder, roles)
+    steps = [line["step"] for line in folder.metrics() if "step" in line]
+    assert not any(probing for _, probing in saved)
+    assert len(steps) / 2 < len({step for step, _ in saved}) < len(steps)
+
+
+def test_a_resume_keeps_the_allotment_once(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_step: int) -> None:
+        if last_allotment(folder.metrics()) and folder.metrics()[-1]["progress"] > 0.7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    monkeypatch.setattr("kenpin.train.learn.CHECKPOINT_EVERY_S", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        go(folder, roles, stop)
+    go(folder, roles)
+    lines = folder.metrics()
+    assert sum("allotment" in line for line in lines) == 1
+    steps = [line["step"] for line in lines if "step" in line]
+    assert steps == list(range(1, len(steps) + 1))
+    assert lines[-1]["device_seconds"] == pytest.approx(sum(line.get("seconds", 0) for line in lines), abs=0.01)
