@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,15 +49,20 @@ def read_picture(path: Path) -> Image:
     Raises:
         DataError: The file is missing, empty, cut short, too large or not a picture.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot read the picture: {error.strerror}",
-            where=path,
-            cure="check the path and its permissions",
-        ) from None
-    return decode_picture(data, where=path)
+    return decode_picture(_bytes_of(path), where=path)
+
+
+def read_mask(path: Path) -> Image:
+    """Read the mask of a picture as uint8 (H, W, 3): 255 where the file has anything above 0, else 0.
+
+    A mask may name kinds of defects by small numbers in 16 bit, of which the high byte is 0.
+
+    Raises:
+        DataError: As `read_picture`.
+    """
+    mask = _decode(_bytes_of(path), path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    marked = np.any(np.greater(mask, 0), axis=2)
+    return np.dstack([marked.astype(np.uint8) * 255] * 3)
 
 
 def decode_picture(data: bytes, *, where: object) -> Image:
@@ -69,13 +75,28 @@ def decode_picture(data: bytes, *, where: object) -> Image:
     Raises:
         DataError: The bytes are empty, cut short, too large or not a picture.
     """
+    return np.ascontiguousarray(_decode(data, where, cv2.IMREAD_COLOR), dtype=np.uint8)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the picture: {error.strerror}",
+            where=path,
+            cure="check the path and its permissions",
+        ) from None
+
+
+def _decode(data: bytes, where: object, flags: int) -> NDArray[Any]:
     replace = "replace the file with a complete PNG or JPEG, or remove it"
     if not data:
         raise DataError("the picture file is empty", where=where, cure=replace)
     if _is_cut_short(data):
         raise DataError("the picture file is cut short", where=where, cure=replace)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if "PIXELS" in str(error):
             raise DataError(
@@ -86,7 +107,7 @@ def decode_picture(data: bytes, *, where: object) -> Image:
         image = None
     if image is None:
         raise DataError("the file is not a picture that can be decoded", where=where, cure=replace)
-    return np.ascontiguousarray(image, dtype=np.uint8)
+    return image
 
 
 def _is_cut_short(data: bytes) -> bool:

@@ -278,8 +278,9 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
     truth = root / GROUND_TRUTH / folder.name
     if folder.name == GOOD or not truth.is_dir():
         return pictures
-    masks = {m.stem.removesuffix("_mask"): m for m in list_pictures(truth)}
-    return [replace(p, mask=masks.get(p.path.stem)) for p in pictures]
+    # With their subfolders: lots are often numbered alike.
+    masks = {m.relative_to(truth).with_name(m.stem.removesuffix("_mask")): m for m in list_pictures(truth)}
+    return [replace(p, mask=masks.get(p.path.relative_to(folder).with_name(p.path.stem))) for p in pictures]
 
 
 def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) -> list[Picture]:

@@ -126,6 +126,18 @@ def test_mvtec_folders_keep_their_own_split(tmp_path: Path) -> None:
     assert _is_whole(parts)
 
 
+def test_masks_of_lots_that_are_numbered_alike_are_told_apart(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 6), "test/pit/lot1/0.png", "test/pit/lot2/0.png", "test/pit/0.png")
+    _fill(tmp_path, "ground_truth/pit/lot2/0_mask.png", "ground_truth/pit/0_mask.png")
+    masks = {p.path.relative_to(tmp_path).as_posix(): p.mask for p in read_data(tmp_path).test}
+    truth = tmp_path / "ground_truth/pit"
+    assert masks == {
+        "test/pit/0.png": truth / "0_mask.png",
+        "test/pit/lot1/0.png": None,
+        "test/pit/lot2/0.png": truth / "lot2/0_mask.png",
+    }
+
+
 def test_mvtec_folders_without_a_test_part_hold_some_back(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("train/good", 10))
     parts = read_data(tmp_path)

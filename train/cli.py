@@ -112,7 +112,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     new = origin.unseen(found) if origin else found
     _tell_copies(found, new)
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"])
-    check_masks((*roles.test, *roles.teach))
+    _tell_empty(check_masks((*roles.test, *roles.teach)))
     check_teachers(roles.teach)
     config = _config(source.root, roles, given, origin)
     config = config.model_copy(update={"view": sight.view if sight else None})
@@ -259,6 +259,13 @@ def _tell_copies(found: PictureSet, new: PictureSet) -> None:
     ):
         if count:
             console.print(f"{count} pictures {what}", soft_wrap=True)
+
+
+def _tell_empty(pictures: Sequence[Picture]) -> None:
+    if pictures:
+        first = pictures[0].mask
+        told = f"{len(pictures)} masks mark nothing that is looked at, like {first}: as if there were none"
+        console.print(told, soft_wrap=True)
 
 
 def _product(root: Path) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kenpin import frame
 from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
 from kenpin.pictures import GOOD, MANIFEST, Picture, PictureSet, sha256_of, split_groups
@@ -22,6 +24,8 @@ Bools = NDArray[np.bool_]
 
 MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
+# Of 255.
+QUARTER = 64
 ROLES = ("fit", "held_back", "test", "teach")
 
 
@@ -173,9 +177,23 @@ def load_masks(pictures: Sequence[Picture], *, side: int) -> Bools:
 
 
 def shrink_mask(mask: Image, *, side: int) -> Bools:
-    """A mask (H, W, 3), non-zero = defect, as bool (side, side). A defect smaller than a cell remains."""
-    share = to_input((mask > 0).astype(np.uint8) * 255, height=side, width=side)[..., 0]
-    return np.asarray(share >= min(64, max(1, int(share.max()))))
+    """A mask (H, W, 3), non-zero = defect, as bool (side, side): cells of which a quarter is defect.
+
+    A defect that fills no cell so far keeps the cell, or cells, with the most of it.
+    """
+    area = np.asarray((mask > 0).any(2), np.uint8)
+    share = to_input(np.dstack([area * 255] * 3), height=side, width=side)[..., 0]
+    kept = (share >= QUARTER).ravel()
+    count, labels = cv2.connectedComponents(area, connectivity=8)
+    rows, columns = np.nonzero(area)
+    cell = rows * side // area.shape[0] * side + columns * side // area.shape[1]
+    pairs, pixels = np.unique(labels[rows, columns] * np.int64(side**2) + cell, return_counts=True)
+    defect, cells = np.divmod(pairs, side**2)
+    most, is_there = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+    np.maximum.at(most, defect, pixels)
+    np.logical_or.at(is_there, defect, kept[cells])
+    kept[cells[~is_there[defect] & (pixels == most[defect])]] = True
+    return kept.reshape(side, side)
 
 
 def read_mask(path: Path, *, of: Picture) -> Image:
@@ -184,7 +202,7 @@ def read_mask(path: Path, *, of: Picture) -> Image:
     Raises:
         DataError: The mask or its picture cannot be read, or they differ in size.
     """
-    mask, image = read_picture(path), read_picture(of.path)
+    mask, image = frame.read_mask(path), read_picture(of.path)
     if mask.shape != image.shape:
         sizes = [f"{width} x {height}" for height, width, _ in (mask.shape, image.shape)]
         raise DataError(

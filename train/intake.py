@@ -37,15 +37,14 @@ def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object]
     _refuse(refused, "do not fit the view")
 
 
-def check_masks(pictures: Iterable[Picture]) -> None:
-    """Refuse masks that do not fit.
+def check_masks(pictures: Iterable[Picture]) -> list[Picture]:
+    """Refuse masks that do not fit; returns the pictures whose mask marks nothing.
 
     Raises:
         DataError: A mask or its picture cannot be read, or they differ in size.
     """
-    for picture in pictures:
-        if picture.mask is not None:
-            read_mask(picture.mask, of=picture)
+    masked = [(picture, picture.mask) for picture in pictures if picture.mask is not None]
+    return [picture for picture, mask in masked if not read_mask(mask, of=picture).any()]
 
 
 def check_teachers(pictures: Iterable[Picture]) -> None:

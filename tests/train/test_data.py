@@ -10,7 +10,8 @@ import pytest
 
 from kenpin.errors import DataError
 from kenpin.pictures import GOOD, Picture, PictureSet
-from kenpin.train.data import assign_roles, load_masks
+from kenpin.train.data import assign_roles, load_masks, shrink_mask
+from kenpin.train.intake import check_masks
 
 
 def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
@@ -55,3 +56,35 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> No
     assert str(turned) in caught.value.where
     assert str(image) in caught.value.where
     assert "full size" in caught.value.cure
+
+
+def test_a_small_defect_beside_a_large_one_remains() -> None:
+    mask = np.zeros((256, 256, 3), np.uint8)
+    mask[0:64, 0:64] = 255
+    mask[200:203, 100:103] = 1
+    mask[135:137, 231:233] = 255
+    small = shrink_mask(mask, side=16)
+    assert small[:4, :4].all()
+    assert np.argwhere(small[4:]).tolist() == [[4, 14], [8, 6]]
+
+
+def test_a_defect_where_cells_meet_keeps_all_that_have_as_much_of_it() -> None:
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[15:17, 15:17] = 255
+    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert not shrink_mask(np.zeros_like(mask), side=4).any()
+
+
+def test_masks_that_number_the_defects_in_16_bit_are_read_and_empty_ones_are_told(tmp_path: Path) -> None:
+    image = write(tmp_path / "part.png", (64, 64, 3), 9)
+    labels = np.zeros((64, 64), np.uint16)
+    empty, numbered, clear = (tmp_path / f"{name}.png" for name in ("empty", "numbered", "clear"))
+    assert cv2.imwrite(str(empty), labels)
+    labels[:32] = 1
+    assert cv2.imwrite(str(numbered), labels)
+    opaque = np.zeros((64, 64, 4), np.uint8)
+    opaque[..., 3] = 255  # an alpha channel marks nothing
+    assert cv2.imwrite(str(clear), opaque)
+    pictures = [Picture(image, "pit", str(mask), mask) for mask in (numbered, empty, clear)]
+    assert load_masks(pictures, side=16)[0].sum() == 128
+    assert [picture.mask for picture in check_masks(pictures)] == [empty, clear]
