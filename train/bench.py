@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,11 +17,16 @@ import numpy as np
 import torch
 
 from kenpin.errors import ConfigError
+from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
 from kenpin.train.recipe import RECIPES
+from kenpin.train.run import git_commit
 from kenpin.train.training import Allotment, Schedule
 from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
+
+# Goes up when a result says or means something else than before.
+FORM = 2
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,16 @@ class Job:
 
     @property
     def file_name(self) -> str:
-        """Where its result is kept."""
+        """Where its result is kept: a/tiles and b/tiles have results of their own."""
         recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
-        return f"{Path(self.set_name).name}_{recipe}_{self.pictures or 'all'}_{self.seed}.json"
+        return f"{self._set}_{recipe}_{self.pictures or 'all'}_{self.seed}.json"
+
+    @property
+    def _set(self) -> str:
+        if self.set_name in PRODUCTS:
+            return self.set_name
+        path = Path(self.set_name).resolve()
+        return f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -84,14 +100,21 @@ class Bench:
         """Start the folder of results, or refuse one whose trials were run otherwise."""
         self.results.mkdir(parents=True, exist_ok=True)
         path = self.results / "setting.json"
-        setting = {"steps": self.steps, "side": self.side, "batch": self.batch, "device": self.device}
+        setting = {
+            "form": FORM,
+            "steps": self.steps,
+            "side": self.side,
+            "batch": self.batch,
+            "device": self.device,
+        }
         if not path.exists():
             path.write_text(json.dumps(setting))
         elif json.loads(path.read_text()) != setting:
             raise ConfigError(
                 f"the folder holds results of another setting: {path.read_text()}",
                 where=self.results,
-                cure="give another --results, or the same --steps, --size and --device",
+                cure="give another --results, or the same --steps, --size and --device; "
+                f"results without form {FORM} are of another kenpin and cannot be read",
             )
 
     def _one(self, job: Job) -> None:
@@ -115,12 +138,13 @@ def _one_thread() -> None:
 
 def _as_json(trial: Trial, data: BenchSet) -> dict[str, object]:
     found = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(trial).items()}
-    return {**found, "bad": data.bad.tolist(), "groups": list(data.groups)}
+    origin = {"commit": git_commit(), "date": f"{datetime.now(tz=timezone.utc):%Y-%m-%d}"}
+    return {**found, **origin, "bad": data.bad.tolist(), "groups": list(data.groups)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a job, as read back: the trial with the labels and groups of its test pictures."""
+    """Result of a job, as read back: the trial with labels and groups of its test pictures, and its origin."""
 
     job: Job
     seconds: float
@@ -133,6 +157,8 @@ class Outcome:
     aupro_30: float
     aupro_05: float
     allotment: Allotment | None = None
+    commit: str = ""
+    date: str = ""
 
     @classmethod
     def read(cls, path: Path, job: Job) -> Outcome:
@@ -150,6 +176,8 @@ class Outcome:
             found["aupro_30"],
             found["aupro_05"],
             Allotment(**found["allotment"]) if found["allotment"] else None,
+            found["commit"],
+            found["date"],
         )
 
 
@@ -242,11 +270,19 @@ def difference(arm: Arm, reference: Arm, *, which: str = "learned", rounds: int 
 
 def arms(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, int], Arm]:
     """Outcomes sorted by set, recipe and number of pictures."""
+    names = _short_names({outcome.job.set_name for outcome in outcomes})
     found: dict[tuple[str, str, int], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (Path(outcome.job.set_name).name, outcome.job.recipe, outcome.job.pictures)
+        key = (names[outcome.job.set_name], outcome.job.recipe, outcome.job.pictures)
         found.setdefault(key, []).append(outcome)
     return {key: Arm(several) for key, several in found.items()}
+
+
+def _short_names(sets: Iterable[str]) -> dict[str, str]:
+    """The last part of each path; the whole path where several end alike."""
+    found = {name: Path(name).name for name in sets}
+    several = Counter(found.values())
+    return {name: short if several[short] == 1 else name for name, short in found.items()}
 
 
 def jobs_of(

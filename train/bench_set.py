@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kenpin.errors import DataError
 from kenpin.pictures import GOOD, Picture, read_data, split_groups
 from kenpin.preprocess import to_input
 from kenpin.synthetic import PRODUCTS, draw_part
@@ -34,6 +35,7 @@ class BenchSet:
         bad: Which of them are defective, (T,).
         masks: Defect masks at a quarter of the side, (T, S/4, S/4); none for a set without masks.
         groups: Physical part of each test picture, (T,).
+        good_groups: Physical part of each picture of `fit` and then of `held_back`, (N + M,).
     """
 
     name: str
@@ -43,6 +45,7 @@ class BenchSet:
     bad: Bools
     masks: Bools | None
     groups: tuple[str, ...]
+    good_groups: tuple[str, ...]
 
     def pixel_figures(self, maps: Floats) -> tuple[float, float, float]:
         """Pixel AUROC, and AUPRO up to 30 and 5 %, of maps (T, S/4, S/4); NaN for a set without masks."""
@@ -60,11 +63,24 @@ class BenchSet:
         )
 
     def with_few(self, count: int, *, draw: int) -> BenchSet:
-        """The same set with only `count` good pictures to learn from, a fifth of them held back."""
+        """The same set with only `count` good pictures to learn from; a fifth of their parts is held back.
+
+        Raises:
+            DataError: All that are drawn show one part.
+        """
         every = torch.cat([self.fit, self.held_back])
-        order = torch.tensor(random.Random(draw).sample(range(len(every)), min(count, len(every))))
-        kept = max(2, round(HELD_BACK_SHARE * len(order)))
-        return replace(self, fit=every[order[kept:]], held_back=every[order[:kept]])
+        order = random.Random(draw).sample(range(len(every)), min(count, len(every)))
+        drawn = [Picture(Path(str(number)), GOOD, self.good_groups[number]) for number in order]
+        sides = split_groups(drawn, HELD_BACK_SHARE, seed=draw)
+        fit, kept = ([int(picture.path.name) for picture in side] for side in sides)
+        if not kept:
+            raise DataError(
+                f"the {len(drawn)} pictures that were drawn show one part",
+                where=self.name,
+                cure="measure with more pictures, or on a set of more parts",
+            )
+        groups = tuple(self.good_groups[number] for number in (*fit, *kept))
+        return replace(self, fit=every[fit], held_back=every[kept], good_groups=groups)
 
 
 def read_set(name: str, *, side: int) -> BenchSet:
@@ -101,6 +117,7 @@ def set_of(name: str, train: Sequence[Picture], test: Sequence[Picture], *, side
         np.array([p.label != GOOD for p in test]),
         masks if masks.any() else None,
         tuple(p.group for p in test),
+        tuple(p.group for p in (*fit, *held_back)),
     )
 
 
@@ -126,6 +143,7 @@ def _drawn(product: str, side: int) -> BenchSet:
         np.array([p.label != GOOD for p in parts]),
         np.stack(masks),
         tuple(str(i) for i in range(DRAWN_TEST)),
+        tuple(str(i) for i in range(len(good))),
     )
 
 

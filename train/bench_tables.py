@@ -44,7 +44,9 @@ def recipe_table(outcomes: Sequence[Outcome]) -> Study:
         "AUPRO 30 % / 5 %",
         "escapes per 1,000 at 10 false calls",
     ]
-    return study("Recipes at equal compute", columns, sorted(rows, key=lambda row: str(row[0])))
+    return study(
+        "Recipes at equal compute", columns, sorted(rows, key=lambda row: str(row[0])), measured=outcomes
+    )
 
 
 def headline_table(outcomes: Sequence[Outcome], references: Sequence[str]) -> Study:
@@ -66,7 +68,7 @@ def headline_table(outcomes: Sequence[Outcome], references: Sequence[str]) -> St
         "share of its seconds until its final AUROC",
         "points of AUROC ahead at equal compute",
     ]
-    return study("Hierarchical against flat, learned maps alone", columns, rows)
+    return study("Hierarchical against flat, learned maps alone", columns, rows, measured=outcomes)
 
 
 def ablation_table(outcomes: Sequence[Outcome], which: str) -> Study:
@@ -83,7 +85,8 @@ def ablation_table(outcomes: Sequence[Outcome], which: str) -> Study:
         rows.append([recipe, seconds, *(told(change, digits=1) for change in changes), mean])
     title = f"Ablation, image AUROC of the {which} {'maps alone' if which == 'learned' else 'head'}"
     notes = ["First row: AUROC. Other rows: points that change, with the 95 % interval over parts and seeds."]
-    return study(title, ["taken away", "CPU s", *sets, "mean"], rows, notes + _allotments(found))
+    columns = ["taken away", "CPU s", *sets, "mean"]
+    return study(title, columns, rows, notes + _allotments(found), measured=outcomes)
 
 
 def few_table(outcomes: Sequence[Outcome]) -> Study:
@@ -96,20 +99,41 @@ def few_table(outcomes: Sequence[Outcome]) -> Study:
         spread = f"{values.std(ddof=1):.3f}" if len(values) > 1 else "-"
         rows.append([name, str(pictures or "all"), f"{values.mean():.3f}", spread, f"{values.min():.3f}"])
     columns = ["set", "good pictures", "image AUROC, mean over draws", "standard deviation", "lowest"]
-    return study("Few pictures", columns, rows)
+    return study("Few pictures", columns, rows, measured=outcomes)
 
 
-def study(title: str, columns: list[str], rows: Sequence[list[str]], notes: Sequence[str] = ()) -> Study:
-    """A table with where and when it was measured."""
+def study(
+    title: str,
+    columns: list[str],
+    rows: Sequence[list[str]],
+    notes: Sequence[str] = (),
+    *,
+    measured: Sequence[Outcome] = (),
+) -> Study:
+    """A table with where and when it was measured.
+
+    Args:
+        title: Headline.
+        columns: Heads.
+        rows: Cells.
+        notes: Sentences below the table.
+        measured: Results that were kept: their commits and days count, not those of now.
+    """
+    today = f"{datetime.now(tz=timezone.utc):%Y-%m-%d}"
     return Study(
         title=title,
         machine=processor(),
-        commit=git_commit(),
-        date=f"{datetime.now(tz=timezone.utc):%Y-%m-%d}",
+        commit=_each([o.commit for o in measured]) if measured else git_commit(),
+        date=_each([o.date for o in measured]) if measured else today,
         columns=columns,
         rows=[list(row) for row in rows],
         notes=list(notes),
     )
+
+
+def _each(values: Sequence[str]) -> str:
+    """Every value that is there, once."""
+    return ", ".join(sorted({value for value in values if value}))
 
 
 def as_markdown(table: Study) -> str:

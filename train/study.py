@@ -17,8 +17,8 @@ class Study(BaseModel):
     Attributes:
         title: Headline.
         machine: What it was measured on.
-        commit: Commit of kenpin.
-        date: Day, YYYY-MM-DD.
+        commit: Commit of kenpin; all of them, with commas, where results of several were kept.
+        date: Day, YYYY-MM-DD, or several.
         columns: Heads.
         rows: Cells, as many as heads.
         notes: Sentences below the table.

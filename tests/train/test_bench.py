@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kenpin.cli import cli
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, DataError
 from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
@@ -22,6 +22,7 @@ from kenpin.train.fit import fit_head
 from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
 from kenpin.train.recipe import RECIPES
+from kenpin.train.run import git_commit
 from kenpin.train.training import Schedule
 from kenpin.train.trial import RANDOM, Setting, run_trial
 
@@ -38,6 +39,7 @@ def cap() -> BenchSet:
         bad=data.bad[chosen.numpy()],
         masks=None if data.masks is None else data.masks[chosen.numpy()],
         groups=tuple(data.groups[i] for i in chosen),
+        good_groups=tuple(str(n) for n in range(32)),
     )
 
 
@@ -54,6 +56,20 @@ def test_few_pictures_are_drawn_by_lot_and_a_fifth_is_held_back(cap: BenchSet) -
     assert not torch.equal(few.fit, other.fit)
     assert torch.equal(few.fit, cap.with_few(10, draw=0).fit)
     assert few.test is cap.test
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_few_pictures_of_one_part_are_on_one_side(cap: BenchSet, draw: int) -> None:
+    """Four pictures of each part, which differ by their place in the set."""
+    several = replace(cap, good_groups=tuple(str(n // 4) for n in range(32)))
+    few = several.with_few(16, draw=draw)
+    part_of = {p.numpy().tobytes(): n // 4 for n, p in enumerate(torch.cat([cap.fit, cap.held_back]))}
+    sides = [{part_of[p.numpy().tobytes()] for p in side} for side in (few.fit, few.held_back)]
+    assert not sides[0] & sides[1]
+    assert len(few.fit) + len(few.held_back) == len(few.good_groups) == 16
+    assert {str(part) for part in sides[1]} == set(few.good_groups[len(few.fit) :])
+    with pytest.raises(DataError, match="show one part"):
+        replace(cap, good_groups=("1",) * 32).with_few(8, draw=draw)
 
 
 def test_a_trial_measures_on_the_way_without_changing_what_is_learned(cap: BenchSet) -> None:
@@ -173,6 +189,27 @@ def test_jobs_go_seed_by_seed() -> None:
     assert len({j.file_name for j in jobs}) == 8
 
 
+def test_folders_of_one_name_have_results_and_rows_of_their_own(tmp_path: Path) -> None:
+    jobs = [Job(str(tmp_path / where / "tiles"), "hierarchical", 0) for where in ("a", "b")]
+    assert len({job.file_name for job in jobs}) == 2
+    assert jobs[0].file_name == Job(str(tmp_path / "b/../a/tiles"), "hierarchical", 0).file_name
+    assert Job("cap", "hierarchical", 0).file_name == "cap_hierarchical_all_0.json"
+    same = outcome("hierarchical", 0, 1.0)
+    every = [replace(same, job=job) for job in jobs]
+    assert {name for name, _, _ in arms(every)} == {job.set_name for job in jobs}
+    assert {name for name, _, _ in arms(every[:1])} == {"tiles"}
+
+
+def test_a_table_says_the_commits_that_its_results_are_of() -> None:
+    every = [
+        replace(outcome("hierarchical", seed, 1.0), commit=commit, date=f"2026-01-0{seed + 1}")
+        for seed, commit in enumerate(("abc", "def", "abc"))
+    ]
+    table = few_table(every)
+    assert table.commit == "abc, def"
+    assert table.date == "2026-01-01, 2026-01-02, 2026-01-03"
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of seconds in this process."""
@@ -227,8 +264,17 @@ def test_a_broken_off_benchmark_goes_on_and_other_settings_are_refused(tmp_path:
     bench.run(jobs[:1], workers=1, done=done.append)
     assert len(bench.run(jobs, workers=1, done=done.append)) == 2
     assert done == jobs
+    (found,) = bench.run(jobs[:1], workers=1, done=done.append)
+    assert (found.commit, len(found.date)) == (git_commit(), 10)
     with pytest.raises(ConfigError, match="another setting"):
         Bench(3, 64, tmp_path).run(jobs, workers=1, done=done.append)
+
+
+def test_results_of_an_older_form_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "setting.json").write_text('{"steps": 2, "side": 64, "batch": 24, "device": "cpu"}')
+    with pytest.raises(ConfigError, match="another setting") as refused:
+        Bench(2, 64, tmp_path).run([], workers=1, done=lambda _: None)
+    assert "another kenpin" in refused.value.cure
 
 
 @pytest.mark.slow
