@@ -105,6 +105,16 @@ def test_a_level_that_is_left_out_has_no_say(
     assert np.array_equal(run_trial(cap, setting).complete, plain.complete)
 
 
+def test_a_defect_without_a_mask_does_not_count_as_good_pixels(cap: BenchSet) -> None:
+    assert cap.masks is not None
+    maps = np.random.default_rng(0).normal(size=cap.masks.shape) + cap.masks
+    blind, without = np.flatnonzero(cap.bad)[0], np.arange(len(cap.bad)) != np.flatnonzero(cap.bad)[0]
+    masks = cap.masks.copy()
+    masks[blind] = False
+    kept = replace(cap, bad=cap.bad[without], masks=cap.masks[without])
+    assert replace(cap, masks=masks).pixel_figures(maps) == kept.pixel_figures(maps[without])
+
+
 def test_random_weights_take_no_training(cap: BenchSet) -> None:
     trial = run_trial(cap, Setting(Schedule(0, 8, 0)))
     assert trial.recipe == RANDOM

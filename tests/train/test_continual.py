@@ -77,6 +77,16 @@ def test_a_merged_bank_knows_old_and_new_places_by_the_old_measure() -> None:
     assert bank(new).max() < 0.05
 
 
+def test_a_bank_is_merged_from_no_more_places_than_a_coreset_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would be thinned out at random, and the old places with them."""
+    bank, offered = MemoryBank(4, 10), list[int]()
+    bank.fit(torch.randn(2, 4, 5, 5))
+    monkeypatch.setattr("kenpin.train.bank.CANDIDATES", 30)
+    monkeypatch.setattr(bank, "_remember", lambda places: offered.append(len(places)))
+    bank.merge(torch.randn(4, 4, 5, 5))
+    assert offered == [30]
+
+
 def test_standardising_again_counts_old_and_new_pictures_alike() -> None:
     torch.manual_seed(0)
     old, new = torch.randn(60, len(MAPS), 16, 16), 2 * torch.randn(20, len(MAPS), 16, 16) + 1

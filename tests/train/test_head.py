@@ -9,7 +9,7 @@ import torch
 from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder
-from kenpin.train.fit import _cross_fitted, choose_weights, fit_head
+from kenpin.train.fit import _cross_fitted, _units, choose_weights, fit_head
 from kenpin.train.head import (
     DARK,
     MAPS,
@@ -131,6 +131,15 @@ def test_maps_are_standardised_at_each_place_as_far_as_there_are_pictures() -> N
             assert robust_maximum(fresh).quantile(0.9) == pytest.approx(1, abs=0.1)
         else:
             assert left / right > 4
+
+
+def test_maps_that_never_vary_get_a_finite_unit() -> None:
+    head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
+    head.standardise(torch.zeros(12, len(MAPS), 16, 16).unbind(1))
+    assert torch.allclose(head.unit, torch.tensor(0.1))
+    assert head.scale.isfinite().all()
+    levels, fused = _units(head, torch.zeros(12, len(MAPS), 16, 16))
+    assert torch.allclose(torch.cat([levels, fused[None]]), torch.tensor(1e-3))
 
 
 def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:

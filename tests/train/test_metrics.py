@@ -54,6 +54,12 @@ def test_escapes_and_false_calls_at_an_operating_point() -> None:
     assert false_calls_at(scores, bad, caught=0.75) == pytest.approx(10.0)
 
 
+def test_a_share_of_few_bad_parts_is_rounded_to_more_caught() -> None:
+    scores, bad = np.array([*range(10), 5.5, 7.5, 9.5]), np.arange(13) >= 10
+    assert false_calls_at(scores, bad, caught=0.5) == 200.0  # two of three are caught, not one
+    assert false_calls_at(scores, bad, caught=0.95) == 400.0
+
+
 def test_aupro_of_a_perfect_map_is_one_and_counts_regions_not_pixels() -> None:
     masks = np.zeros((2, 20, 20), bool)
     masks[0, 2:4, 2:4] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from kenpin.errors import TrainError
 from kenpin.synthetic import draw_part
 from kenpin.train.allot import FLOOR, Gauge, allot, because
 from kenpin.train.levels import COARSE, LEVELS, Level
-from kenpin.train.model import Pretrained
+from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.objective import Task
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
@@ -286,6 +287,30 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_level(pictures: torch.Ten
         work.training.model.encoder.conv1.weight.fill_(float("nan"))
     with pytest.raises(TrainError, match="loss of level coarse is nan at step 0"):
         work.run()
+
+
+def test_the_batch_norms_end_with_clean_whole_pictures(pictures: torch.Tensor, fabric: Fabric) -> None:
+    work = trainer(pictures, fabric, Schedule(3, 6, 0))
+    work.run()
+    settled = copy.deepcopy(work.training.model.encoder)
+    settle_batch_norms(settled, pictures)
+    assert not work.training.model.encoder.training
+    found, wanted = work.training.model.encoder.state_dict(), settled.state_dict()
+    assert all(torch.allclose(found[name], wanted[name]) for name in wanted)
+
+
+def test_gradients_are_clipped(pictures: torch.Tensor, fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def note(_log: StepLog) -> None:
+        each = [p.grad.norm() for p in work.training.model.parameters() if p.grad is not None]
+        norms.append(float(torch.stack(each).norm()))
+
+    work, backward = trainer(pictures, fabric, Schedule(2, 6, 0), on_step=note), fabric.backward
+    monkeypatch.setattr(fabric, "backward", lambda loss: backward(1e4 * loss))
+    work.run()
+    assert norms
+    assert max(norms) == pytest.approx(5, rel=1e-3)
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kenpin.errors import TrainError
+from kenpin.errors import ConfigError, TrainError
 from kenpin.train.report import write_page
-from kenpin.train.run import RunFolder
+from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.training import Training
 
 
@@ -109,3 +109,15 @@ def test_the_allotment_stays_with_the_steps_before_it(tmp_path: Path, step: int,
     kept = folder.metrics()
     assert [line["step"] for line in kept if "step" in line] == list(range(1, step + 1))
     assert ({"allotment": {}} in kept) == allotted
+
+
+def test_a_resume_with_another_version_goes_on(tmp_path: Path) -> None:
+    """Commit and version say how it began; a fix of kenpin must not end a long training."""
+    folder = RunFolder(tmp_path / "run")
+    config = RunConfig(product="cap", data="caps", size=64, width=8, steps=4, batch=4, seed=0, commit="a")
+    folder.create(config, {"pictures": []}, resume=False)
+    later = config.model_copy(update={"commit": "b", "software": "9.9"})
+    folder.create(later, {"pictures": []}, resume=True)
+    assert folder.config == config
+    with pytest.raises(ConfigError, match="differs"):
+        folder.create(later.model_copy(update={"seed": 1}), {"pictures": []}, resume=True)
