@@ -13,6 +13,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import DataError, SourceError
@@ -30,6 +31,7 @@ from kenpin.frame import Frame
 from kenpin.preprocess import check_frame
 
 SLOTS = 8
+WAITING = 1024  # faults that wait for the station: as many as it may have triggers without an answer
 _REOPEN_S = 1.0
 _LOOP_S = 3.0  # a source that does not come back from `next` for so long hangs
 _STEP_S = 0.05
@@ -45,6 +47,7 @@ class CaptureCounts:
     faults: int = 0
     skipped: int = 0  # of a camera that runs freely: a newer one was taken
     ring_full: int = 0
+    unsent: int = 0  # faults that the station did not take
 
 
 class Capture:
@@ -70,6 +73,7 @@ class Capture:
         self._ring: RingWriter | None = None
         self._free: list[int] = []
         self._newest: Frame | None = None  # waits until the station has done with the frame before
+        self._unsent: deque[bytes] = deque()  # packets that go out before any picture
         self._is_open = False
         self._down = "not opened yet"
         self._beat_s = 0.0
@@ -124,31 +128,36 @@ class Capture:
         if (self._source.settings, self._trouble) != self._told:
             self._beat()  # what changed comes before the picture, and at once
         if item is Lull.END:
-            self._send(wire.pack("end"))
+            if self._flush():
+                self._send(wire.pack("end"))
             time.sleep(wire.BEAT_S)
         elif isinstance(item, Frame):
             self._hand_over(item, stopping)
         elif isinstance(item, Fault):
-            self._hand_over_fault(item)
+            self._hand_over_fault(item, stopping)
 
     def _hand_over(self, frame: Frame, stopping: Callable[[], bool]) -> None:
         try:
             check_frame(frame.image)
         except DataError as error:
-            self._hand_over_fault(_fault(frame, Verdict.NO_DECISION, error.what))
+            self._hand_over_fault(_fault(frame, Verdict.NO_DECISION, error.what), stopping)
             return
         self.counts.frames += 1
         while not self._put(frame):
             if not self._source.waits:
                 self.counts.ring_full += 1
                 reason = f"overrun: more than {SLOTS} frames were waiting for the station"
-                self._hand_over_fault(_fault(frame, Verdict.MISSED, reason))
+                self._hand_over_fault(_fault(frame, Verdict.MISSED, reason), stopping)
                 return
-            with self._lock:
-                self._lock.wait(wire.BEAT_S)
-            self._come_round()
+            self._wait(wire.BEAT_S)
             if stopping():
                 return
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the station, and show that this process lives."""
+        with self._lock:
+            self._lock.wait(seconds)
+        self._come_round()
 
     def _put(self, frame: Frame) -> bool:
         """Hand a frame over, or keep it where only the newest counts; whether there was room."""
@@ -165,7 +174,7 @@ class Capture:
 
     def _write(self, frame: Frame) -> bool:
         assert self._ring is not None
-        if not self._free:
+        if not self._free or not self._flush():
             return False
         slot = self._free.pop(0)
         self._ring.write(slot, frame.image)
@@ -174,9 +183,30 @@ class Capture:
         self._free.append(slot)
         return False
 
-    def _hand_over_fault(self, fault: Fault) -> None:
+    def _hand_over_fault(self, fault: Fault, stopping: Callable[[], bool]) -> None:
+        packet = wire.pack("fault", **wire.fault_content(fault))
+        if self._source.waits:
+            while not self._send(packet) and not stopping():
+                self._wait(_STEP_S)
+        else:
+            self._tell(packet)
         self.counts.faults += 1
-        self._send(wire.pack("fault", **wire.fault_content(fault)))
+
+    def _tell(self, packet: bytes) -> None:
+        """Send it behind what waits; where it cannot wait any more it is counted."""
+        with self._lock:
+            if self._link is None or len(self._unsent) >= WAITING:
+                self.counts.unsent += 1
+            else:
+                self._unsent.append(packet)
+                self._flush()
+
+    def _flush(self) -> bool:
+        """Send what waits, in its order; whether nothing waits any more."""
+        with self._lock:
+            while self._unsent and self._send(self._unsent[0]):
+                self._unsent.popleft()
+            return not self._unsent
 
     def _make_ring(self, frame: Frame) -> None:
         """A ring for frames of this size. The station keeps the old one as long as it reads in it."""
@@ -209,6 +239,7 @@ class Capture:
     def _come_round(self) -> None:
         self._pulse.watch.beat("source")
         self._pulse.tick()
+        self._flush()
         if time.monotonic() >= self._beat_s:
             self._beat()
 
@@ -251,10 +282,23 @@ class Capture:
         if content["kind"] == "release":
             self._release(content["slot"])
         elif content["kind"] == "trigger":
-            try:
-                self._source.trigger(wire.read_trigger(content))
-            except SourceError as error:
-                _log.warning("%s was not triggered: %s", self._source.camera, error.what)
+            self._trigger(wire.read_trigger(content))
+
+    def _trigger(self, trigger: Trigger) -> None:
+        why = self._down or self._ask(trigger)
+        if why:
+            self.counts.faults += 1
+            fault = trigger.missed(self._source.camera, f"the camera was not triggered: {why}")
+            self._tell(wire.pack("refused", **wire.fault_content(fault)))
+
+    def _ask(self, trigger: Trigger) -> str:
+        """Why the camera takes no picture of it; empty where it does."""
+        try:
+            self._source.trigger(trigger)
+        except SourceError as error:
+            _log.warning("%s was not triggered: %s", self._source.camera, error.what)
+            return error.what
+        return ""
 
     def _release(self, slot: int) -> None:
         with self._lock:
@@ -270,6 +314,8 @@ class Capture:
         if self._link is not None:
             self._link.close()
         self._link = None
+        self.counts.unsent += len(self._unsent)  # the station has counted its triggers as missed by itself
+        self._unsent.clear()
 
     def _close(self) -> None:
         self._closing = True
@@ -302,6 +348,7 @@ class Capture:
                 f"frame_faults_total{label}": counts.faults,
                 'dropped_total{stage="capture",reason="newer"}': counts.skipped,
                 'dropped_total{stage="capture",reason="overrun"}': counts.ring_full,
+                'dropped_total{stage="capture",reason="unsent"}': counts.unsent,
             },
         )
 

@@ -15,7 +15,9 @@ MAX_BYTES = 8192
 SILENCE_S = 1.0
 BEAT_S = 0.2
 
-Kind = Literal["ring", "frame", "fault", "beat", "end", "release", "trigger"]
+# A trigger is refused at once, while the camera may still work on those before it; all other answers come in
+# the order of the triggers.
+Kind = Literal["ring", "frame", "fault", "refused", "beat", "end", "release", "trigger"]
 
 
 def socket_name(index: int) -> str:

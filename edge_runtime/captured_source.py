@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -86,29 +87,41 @@ class CapturedSource:
 
     def trigger(self, trigger: Trigger) -> None:
         """Pass a trigger on; where the process is away, the part is missed at once."""
-        packet = wire.pack("trigger", **vars(trigger))
         with self._lock:
-            link = self._link
-            if link is not None and len(self._asked) < _TRIGGERS:
-                with contextlib.suppress(OSError):
-                    link.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                    self._asked[trigger.trigger_id] = trigger
-                    return
-            self._faults.append(self._missed(trigger))
+            why = self._pass_on(trigger)
+            if why:
+                self._faults.append(trigger.missed(self.camera, f"{self.camera} was not asked: {why}"))
 
     def close(self) -> None:
         """Let the process go."""
         self._lose("closed")
 
+    def _pass_on(self, trigger: Trigger) -> str:
+        """Why the process could not be told; empty where it was."""
+        if self._link is None:
+            return self.down_reason or "its process is away"
+        if len(self._asked) >= _TRIGGERS:
+            return f"{_TRIGGERS} triggers have no answer yet"
+        try:
+            packet = wire.pack("trigger", **vars(trigger))
+            self._link.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return "its process does not take triggers"
+        self._asked[trigger.trigger_id] = trigger
+        return ""
+
     def _unpack(self, packet: dict[str, Any]) -> Frame | Fault | None:
         kind = packet["kind"]
         if kind == "end":
             self._ended = True
-        if kind not in ("frame", "fault"):
+        if kind not in ("frame", "fault", "refused"):
+            return None
+        if kind != "refused" and self._passed_over(packet["trigger_id"]):
+            self._early.appendleft(packet)  # after the faults of those before it
             return None
         with self._lock:
             self._asked.pop(packet["trigger_id"], None)
-        if kind == "fault":
+        if kind != "frame":
             return wire.read_fault(packet)
         self._held = packet["slot"]
         image = self._ring.read(packet["slot"]) if self._ring is not None else None
@@ -124,6 +137,16 @@ class CapturedSource:
             packet["ts_ms"],
             packet["trigger_id"],
         )
+
+    def _passed_over(self, trigger_id: int | None) -> bool:
+        """Miss the parts of triggers before this one: their answer was lost. Whether there were any."""
+        with self._lock:
+            if trigger_id not in self._asked:
+                return False
+            before = list(takewhile(lambda number: number != trigger_id, self._asked))
+            why = f"{self.camera} gave no answer"
+            self._faults.extend(self._asked.pop(number).missed(self.camera, why) for number in before)
+            return bool(before)
 
     def _next_packet(self, deadline_s: float) -> dict[str, Any] | None:
         """One packet; `None` where none came in time or the process is away."""
@@ -185,7 +208,8 @@ class CapturedSource:
             if self._link is not None:
                 self._link.close()
             self._link = None
-            self._faults.extend(self._missed(trigger) for trigger in self._asked.values())
+            reason = f"{self.camera} was away: {why}"
+            self._faults.extend(trigger.missed(self.camera, reason) for trigger in self._asked.values())
             self._asked.clear()
         self._ring = None
         self._held = None
@@ -195,14 +219,3 @@ class CapturedSource:
             with contextlib.suppress(OSError):
                 self._link.send(wire.pack("release", slot=self._held), socket.MSG_NOSIGNAL)
         self._held = None
-
-    def _missed(self, trigger: Trigger) -> Fault:
-        return Fault(
-            trigger.part_id or f"{self.camera}-{trigger.trigger_id:06d}",
-            self.camera,
-            Verdict.MISSED,
-            f"{self.camera} was away: {self.down_reason}",
-            trigger.mono_ns,
-            trigger.ts_ms,
-            trigger.trigger_id,
-        )

@@ -78,6 +78,16 @@ class Trigger:
     mono_ns: int = field(default_factory=time.monotonic_ns)
     ts_ms: int = field(default_factory=now_ms)
 
+    def missed(self, camera: str, reason: str) -> Fault:
+        """The fault of its part, where a camera takes no picture of it.
+
+        Args:
+            camera: Name of the camera.
+            reason: Why, in words.
+        """
+        part_id = self.part_id or f"{camera}-{self.trigger_id:06d}"
+        return Fault(part_id, camera, Verdict.MISSED, reason, self.mono_ns, self.ts_ms, self.trigger_id)
+
 
 class Lull(Enum):
     """No part came."""
