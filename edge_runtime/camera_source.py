@@ -19,7 +19,9 @@ from kenpin.frame import Frame, Image
 _REOPEN_S = 1.0
 MANUAL = 1  # V4L2_EXPOSURE_MANUAL
 _EXPOSURE_US = 100  # the unit of V4L2_CID_EXPOSURE_ABSOLUTE, microseconds
-_OPEN_MS, _READ_MS = 5000, 1000  # longest time to open a network camera, and for one of its pictures
+# Longest time to open a network camera, and for one of its pictures. Neither comes near the silence after which
+# a capture process is killed (`CAPTURE_S`).
+_OPEN_MS, _READ_MS = 2500, 1000
 _CSI = (
     "nvarguscamerasrc sensor-id={sensor}"
     " ! video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1"

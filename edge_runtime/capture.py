@@ -75,6 +75,7 @@ class Capture:
         self._newest: Frame | None = None  # waits until the station has done with the frame before
         self._unsent: deque[bytes] = deque()  # packets that go out before any picture
         self._is_open = False
+        self._was_tried = False  # the station waits for the first attempt
         self._down = "not opened yet"
         self._beat_s = 0.0
         self._told: tuple[Settings, str] = (NO_SETTINGS, "")
@@ -96,10 +97,17 @@ class Capture:
                 if self._is_open:
                     self._read(stopping)
                 else:
-                    time.sleep(_REOPEN_S)
+                    self._pause(stopping)
                     self._open()
         finally:
             self._close()
+
+    def _pause(self, stopping: Callable[[], bool]) -> None:
+        """Leave a camera that does not open alone for a while, and show that this process lives."""
+        by_s = time.monotonic() + _REOPEN_S
+        while time.monotonic() < by_s and not stopping():
+            time.sleep(_STEP_S)
+            self._come_round()
 
     def _open(self) -> None:
         try:
@@ -110,8 +118,9 @@ class Capture:
             if self._down != error.what:
                 _log.warning("%s", error)
             self._down = error.what
+            self._was_tried = True
             return
-        self._is_open = True
+        self._is_open = self._was_tried = True
         self._down = ""
 
     def _read(self, stopping: Callable[[], bool]) -> None:
@@ -249,9 +258,18 @@ class Capture:
         settings, down = self._told = self._source.settings, self._trouble
         self._send(wire.pack("beat", down=down, settings=dict(settings)))
 
+    def _beat_while_down(self) -> None:
+        """Keep the true reason with the station while the camera's loop is busy opening it.
+
+        While the camera delivers, only its own loop may say so: one that hangs shall be noticed.
+        """
+        if self._trouble and self._was_tried and time.monotonic() >= self._beat_s:
+            self._beat()
+
     def _serve(self) -> None:
         """Take the station in and listen to it."""
         while not self._closing:
+            self._beat_while_down()
             ends = [self._listener] if self._link is None else [self._listener, self._link]
             for end in select.select(ends, [], [], wire.BEAT_S)[0]:
                 if end is self._listener:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +20,8 @@ from kenpin.edge_runtime import capture_wire, captured_source
 from kenpin.edge_runtime.capture import SLOTS, WAITING, Capture
 from kenpin.edge_runtime.captured_source import CapturedSource
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.pulse import Pulse
+from kenpin.edge_runtime.roles import CAPTURE_S
 from kenpin.edge_runtime.run_socket import connect_in
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Trigger
 from kenpin.edge_runtime.sources import make_source
@@ -277,3 +281,41 @@ def test_a_picture_of_a_line_waits_for_no_station(tmp_path: Path, joined: Any, w
             source.items.put(frame())
         wait_for(lambda: made.counts.frames == 3, "the pictures")
         assert made.counts.ring_full == 0
+
+
+@pytest.fixture
+def silent_peer() -> Iterator[int]:
+    """The port of a device that accepts every connection and says nothing."""
+    accepted: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for link in accepted:
+        link.close()
+
+
+def test_a_network_camera_that_is_silent_neither_looks_dead_nor_hides_why(
+    joined: Any, silent_peer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks: list[float] = []
+    tick = Pulse.tick
+    monkeypatch.setattr(Pulse, "tick", lambda self: (ticks.append(time.monotonic()), tick(self)))
+    with joined(make_source(f"rtsp://127.0.0.1:{silent_peer}/x")) as (made, station):
+        reasons = []
+        by_s = time.monotonic() + 8
+        while time.monotonic() < by_s:
+            station.next(time.monotonic() + 0.05)
+            reasons.append(station.down_reason)
+        assert set(reasons[5:]) == {"the camera does not open"}
+        assert max(later - early for early, later in pairwise(ticks)) < CAPTURE_S - 1.5
+        assert len(ticks) > 20
+        assert not made._is_open
