@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -24,6 +25,7 @@ from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
 _CAMERA = "camera/%/last"
+_CAMERA_UP = re.compile(r'camera_up\{camera="(.*)"\}')
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +67,14 @@ class SparkplugFeed:
         if time.monotonic() < self._due_s:
             return
         self._due_s = time.monotonic() + _EVERY_S
-        station = read_vitals(self._folder.run).get("station")
-        self._node.tell(node_values(station, state or ("STOPPED", "")))
+        found = read_vitals(self._folder.run)
+        self._node.tell(node_values(found.get("station"), state or ("STOPPED", "")))
+        down = cameras_down(found)
         for camera, last in self._cameras().items():
-            self._node.tell(camera_values(last), device=camera)
+            if camera in down:
+                self._node.lose(camera)
+            else:
+                self._node.tell(camera_values(last), device=camera)
         if not self._is_started:  # now, so that the first birth has all of it
             self._is_started = True
             self._node.start()
@@ -86,6 +92,21 @@ class SparkplugFeed:
         except StoreError:
             return {}
         return {str(last["camera"]): last for last in lasts}
+
+
+def cameras_down(found: Mapping[str, Vitals]) -> set[str]:
+    """Cameras that do not answer, as their processes say, or because their process says nothing any more.
+
+    Args:
+        found: What each process told last, by its role.
+    """
+    told = [
+        (name[1], bool(up) and vitals.is_alive)
+        for vitals in found.values()
+        for name, up in ((_CAMERA_UP.fullmatch(text), up) for text, up in vitals.numbers.items())
+        if name
+    ]
+    return {camera for camera, is_up in told if not is_up} - {camera for camera, is_up in told if is_up}
 
 
 def node_values(station: Vitals | None, state: tuple[State, str]) -> dict[str, Value]:

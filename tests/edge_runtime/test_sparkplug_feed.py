@@ -5,16 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
 from pysparkplug._protobuf import Payload
 
+from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.sparkplug_feed import camera_values, node_values
-from kenpin.edge_runtime.sparkplug_payload import DataType
-from kenpin.edge_runtime.vitals import Vitals
+from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed, camera_values, cameras_down, node_values
+from kenpin.edge_runtime.sparkplug_payload import DataType, Value
+from kenpin.edge_runtime.sparkplug_session import NODE, EdgeNode, Session
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
 
 
 def test_a_station_that_is_not_there_has_values_too() -> None:
@@ -35,6 +39,57 @@ def test_a_camera_shows_its_last_part() -> None:
     last = {"part_id": "7", "verdict": "NG", "score": 2.5, "threshold": 2.0, "ts_ms": 5}
     assert camera_values(last)["Verdict"] == (DataType.STRING, "NG")
     assert camera_values(last)["Time"] == (DataType.DATETIME, 5)
+
+
+class Heard:
+    """An edge node without a connection: notes what it would have sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self._session = Session(EdgeNode("plant", "st1"))
+
+    def start(self) -> None:
+        self._session.begin(0)
+        self.sent += [message.topic for message in self._session.birth(now_ms=1)]
+
+    def tell(self, values: Mapping[str, Value], *, device: str = NODE) -> None:
+        self.sent += [m.topic for m in self._session.tell(values, device=device, now_ms=1)]
+
+    def lose(self, device: str) -> None:
+        self.sent += [message.topic for message in self._session.lose(device, now_ms=1)]
+
+
+def capture_says(folder: Any, *, up: bool, age_s: float = 0.0) -> None:
+    ns = time.monotonic_ns() - int(age_s * 1e9)
+    numbers = {'camera_up{camera="cam"}': up, 'frames_total{camera="cam"}': 9}
+    write_vitals(folder.run, Vitals(role="capture-0", pid=1, written_ns=ns, numbers=numbers))
+
+
+def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(workshop: Any) -> None:
+    workshop.folder.create()
+    workshop.folder.run.mkdir(exist_ok=True)
+    with closing(open_database(workshop.folder.database)) as connection:
+        body = '{"camera": "cam", "part_id": "7", "verdict": "NG", "score": 2.5, "threshold": 2.0, "ts_ms": 5}'
+        connection.execute("INSERT INTO state VALUES ('camera/cam/last', ?, 1)", (body,))
+    node = Heard()
+    feed = SparkplugFeed(node, workshop.folder)  # type: ignore[arg-type]
+
+    def sent() -> list[str]:
+        feed._due_s = 0.0
+        node.sent.clear()
+        feed.come_round(("RUNNING", ""))
+        return [topic.removeprefix("spBv1.0/plant/") for topic in node.sent]
+
+    capture_says(workshop.folder, up=True)
+    assert sent() == ["NBIRTH/st1", "DBIRTH/st1/cam"]
+    capture_says(workshop.folder, up=False)
+    assert sent() == ["DDEATH/st1/cam"]
+    assert sent() == []
+    capture_says(workshop.folder, up=True)
+    assert sent() == ["DBIRTH/st1/cam"]
+    capture_says(workshop.folder, up=True, age_s=60)
+    assert sent() == ["DDEATH/st1/cam"]
+    assert cameras_down({}) == set()
 
 
 class Host:
