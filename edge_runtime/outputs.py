@@ -19,8 +19,11 @@ _log = logging.getLogger(__name__)
 class Outputs:
     """Tells all of them. A part is released only where every one of them could be told.
 
+    An OK that was told cannot be taken back, so what moves the line hears it last. Where two outputs move it, the
+    first of them may have heard an OK that the second one could not be told: connect a line to one.
+
     Args:
-        outputs: Those.
+        outputs: Those; what moves the line stands last.
         modbus: The PLC's triggers, where one of them is Modbus.
 
     Attributes:
@@ -55,7 +58,7 @@ class Outputs:
         """Tell all of them. What holds a part back is told to each one that can be told.
 
         Raises:
-            Exception: The first one that failed; no output that comes after it in the order has heard of an OK.
+            Exception: The first one that failed; no output that comes after it has heard of an OK.
         """
         for output in self._outputs:
             try:
@@ -87,21 +90,23 @@ def make_outputs(config: StationConfig, run: Path, more: Output | None = None) -
     Raises:
         ConfigError: One cannot be opened.
     """
-    outputs: list[Output] = [more] if more is not None else []
+    outputs: list[Output] = []
     triggers: TriggerInput | None = None
     section = config.output
-    if section.gpio:
-        from kenpin.edge_runtime.gpio_output import GpioOutput  # noqa: PLC0415 - an extra
-
-        outputs.append(GpioOutput(section.gpio))
+    if section.log is not None:
+        outputs.append(LogOutput(section.log))
+    if section.mqtt:
+        outputs.append(MqttOutput(run))
     if section.modbus:
         from kenpin.edge_runtime.modbus_output import ModbusOutput  # noqa: PLC0415 - an extra
 
         modbus = ModbusOutput(section.modbus)
         outputs.append(modbus)
         triggers = modbus.triggers
-    if section.mqtt:
-        outputs.append(MqttOutput(run))
-    if section.log is not None:
-        outputs.append(LogOutput(section.log))
+    if section.gpio:
+        from kenpin.edge_runtime.gpio_output import GpioOutput  # noqa: PLC0415 - an extra
+
+        outputs.append(GpioOutput(section.gpio))
+    if more is not None:
+        outputs.append(more)
     return Outputs(outputs, triggers)

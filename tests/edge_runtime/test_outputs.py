@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kenpin.config import OutputSection
 from kenpin.edge_runtime import gpio_lines, gpio_output, gpio_trigger
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.log_output import LogOutput
 from kenpin.edge_runtime.mqtt_output import MqttOutput
 from kenpin.edge_runtime.output import Result
-from kenpin.edge_runtime.outputs import Outputs
+from kenpin.edge_runtime.outputs import Outputs, make_outputs
 from kenpin.edge_runtime.result_inbox import ResultInbox, wake_publisher
 from kenpin.errors import ConfigError
 
@@ -182,3 +184,18 @@ def test_wrong_gpio_lines_are_said(requests: list[Request], lines: str) -> None:
 def test_a_chip_that_is_not_there_is_said(requests: list[Request]) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
         gpio_output.GpioOutput("gpiochip9/4,17,27,22")
+
+
+def test_what_moves_the_line_hears_of_an_ok_last(workshop: Any, requests: list[Request]) -> None:
+    """The log's disk is full: its part is no good part, and no wire may say that it is one."""
+    output = {"gpio": "gpiochip0/4,17,27,22", "log": "/dev/full"}
+    config = workshop.config("synthetic:board").model_copy(update={"output": OutputSection(**output)})
+    last = Told()
+    with closing(make_outputs(config, workshop.root, last)) as outputs:
+        with pytest.raises(OSError, match="No space left"):
+            outputs.result(OK)
+        assert requests[0].levels == []
+        assert last.results == []
+        outputs.result(NG)
+        assert requests[0].levels
+        assert last.results == [NG]
