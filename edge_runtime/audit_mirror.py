@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import accumulate
+from typing import Any, Literal
 
 from kenpin.audit import audit_file, checkpoint
 from kenpin.edge_runtime.announce import Identity
@@ -24,6 +26,11 @@ _KINDS: Mapping[str, Kind] = {
     "users": "user",
     "login": "security",
 }
+# Room for each text in an event, in bytes of its JSON, where a character of Japanese takes six: together with
+# the other fields always less than `kenpin.events.MAX_BYTES`, or a long row would hide those after it.
+_ROOM: Mapping[str, int] = {"what": 600, "by": 600, "old": 1800, "new": 1800, "why": 1800}
+_CUT = "..."
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999, which is the last one that can be told
 _MIRRORED = "audit_mirrored"
 _BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
 
@@ -78,7 +85,7 @@ class AuditMirror:
         path = audit_file(self._folder)
         first = next(lines_of(path), None)
         if first is not None:
-            self._follow(int(first.row.get("ts_ms", 0)))
+            self._follow(_ts_ms(first.row))
         told = self._told()
         found = []
         for line in lines_of(path, after=self._known):
@@ -129,15 +136,28 @@ class AuditMirror:
         self._connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     def _event(self, line: Line) -> Audit:
-        row = {name: str(line.row.get(name, "")) for name in ("what", "by", "old", "new", "why")}
+        row = {name: _cut(str(line.row.get(name, "")), room) for name, room in _ROOM.items()}
         return Audit(
-            **self._identity.common(int(line.row.get("ts_ms", 0))),
+            **self._identity.common(_ts_ms(line.row)),
             kind=_KINDS.get(row["what"], "config"),
             actor=row["by"] or "unknown",
             subject=row["what"] or "a damaged row",
             old=row["old"],
             new=row["new"],
-            reason=line.fault or row["why"],
+            reason=_cut(line.fault, _ROOM["why"]) or row["why"],
             entry=line.number,
             head_sha256=line.sha256,
         )
+
+
+def _cut(text: str, room: int) -> str:
+    """As much of a text as has room in an event; the row's hash still vouches for all of it."""
+    if len(json.dumps(text)) <= room:
+        return text
+    sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
+    return text[: sum(size <= room - len(_CUT) - 2 for size in sizes)] + _CUT
+
+
+def _ts_ms(row: Mapping[str, Any]) -> int:
+    """When a row was written, as it says; what cannot be a time is the nearest one."""
+    return min(max(int(row.get("ts_ms", 0)), 0), _LAST_MS)

@@ -19,8 +19,8 @@ _log = logging.getLogger(__name__)
 class Outputs:
     """Tells all of them. A part is released only where every one of them could be told.
 
-    An OK that was told cannot be taken back, so what moves the line hears it last. Where two outputs move it, the
-    first of them may have heard an OK that the second one could not be told: connect a line to one.
+    An OK that was told cannot be taken back, so what moves the line hears it last. Where two outputs move it,
+    the first of them may have heard an OK that the second one could not be told: connect a line to one.
 
     Args:
         outputs: Those; what moves the line stands last.

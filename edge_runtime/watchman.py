@@ -59,7 +59,7 @@ class Post:
 
 
 class Watchman:
-    """One thread. A store that does not work is said once and tried again; the line goes on.
+    """One thread. A duty that cannot be done is said once and tried again; the others and the line go on.
 
     Args:
         post: What it watches.
@@ -79,7 +79,14 @@ class Watchman:
         self._host_due_s = 0.0
         self._seq = 0
         self._equipment: Equipment | None = None
-        self._trouble = ""
+        self._trouble: dict[str, str] = {}
+        self._duties: Mapping[str, Callable[[], None]] = {
+            "The alarms cannot be kept": self._watch_alarms,
+            "The audit cannot be told": self._mirror.come_round,
+            "Old records cannot be removed": self._retention.come_round,
+            "What the station is made of cannot be told": self._tell_equipment,
+            "The publisher cannot be woken": self._wake_publisher,
+        }
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -104,19 +111,23 @@ class Watchman:
     def _run(self) -> None:
         while True:
             is_last = self._stop.wait(_EVERY_S)
-            try:
-                self._look()
-                self._trouble = ""
-            except (KenpinError, OSError) as error:
-                if str(error) != self._trouble:
-                    _log.warning("The alarms cannot be kept: %s", error)
-                self._trouble = str(error)
-            except Exception:
-                _log.exception("The watchman stumbled and goes on.")
+            for failure, duty in self._duties.items():
+                self._guarded(failure, duty)
             if is_last:
                 return
 
-    def _look(self) -> None:
+    def _guarded(self, failure: str, duty: Callable[[], None]) -> None:
+        """Do one thing of a round; where it fails, the next ones are done all the same."""
+        try:
+            duty()
+            self._trouble.pop(failure, None)
+        except Exception as error:
+            if self._trouble.get(failure) != repr(error):
+                self._trouble[failure] = repr(error)
+                is_known = isinstance(error, (KenpinError, OSError))
+                _log.warning("%s: %s", failure, error, exc_info=None if is_known else error)
+
+    def _watch_alarms(self) -> None:
         values = self._post.parts.values()
         values |= {key: [value] for key, value in self._post.conditions().items()}
         values |= {key: [value] for key, value in self._host_values().items()}
@@ -124,9 +135,8 @@ class Watchman:
         self._board.come_round({**values, "outbox_pressure": [pressure]})
         (psi,) = values["score_drift"]
         self._post.counters.note(score_psi=psi or 0.0, temperature_c=self._host.get("gpu_thermal", 0.0))
-        self._mirror.come_round()
-        self._retention.come_round()
-        self._tell_equipment()
+
+    def _wake_publisher(self) -> None:
         newest = self._outbox.newest()
         if newest != self._seq:
             self._seq = newest

@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kenpin.errors import KenpinError
+
 MAX_BYTES = 8192
 
 
@@ -66,9 +68,18 @@ class Payload(BaseModel):
     test: bool = False
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON in the order of the fields, at most 8 KiB."""
+        """UTF-8 JSON in the order of the fields, at most 8 KiB.
+
+        Raises:
+            KenpinError: It would be larger.
+        """
         body = json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"), allow_nan=False)
-        assert len(body) <= MAX_BYTES
+        if len(body) > MAX_BYTES:
+            raise KenpinError(
+                f"a message of {len(body)} bytes is too long to be sent",
+                where=self.topic,
+                cure=f"shorten its texts; {MAX_BYTES} bytes are the limit",
+            )
         return body.encode()
 
     @property

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kenpin.errors import KenpinError
 from kenpin.events import (
     MAX_BYTES,
     PAYLOADS,
@@ -235,6 +236,11 @@ def test_no_null_list_or_nan(value: object) -> None:
 
 def test_anomaly_is_small() -> None:
     assert len(Anomaly(**ANOMALY).to_json()) < MAX_BYTES / 4
+
+
+def test_what_is_too_long_to_be_sent_is_said() -> None:
+    with pytest.raises(KenpinError, match="too long to be sent"):
+        Anomaly(**{**ANOMALY, "part_id": "x" * MAX_BYTES}).to_json()
 
 
 @given(st.integers(0, 2**48 - 1))

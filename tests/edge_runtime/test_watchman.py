@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from kenpin.edge_runtime import watchman
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.counters import Counters
-from kenpin.edge_runtime.database import connect, open_database
+from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.station import Station
@@ -103,9 +104,25 @@ def test_what_stumbles_is_logged_and_the_next_round_comes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     post.conditions = None
-    wait_for(lambda: "stumbled" in caplog.text, "the log")
+    wait_for(lambda: "cannot be kept" in caplog.text, "the log")
+    assert "Traceback" in caplog.text  # nobody foresaw it
     post.conditions = {"engine_integrity": 1.0}
     wait_for(lambda: raised(folder) == ["engine_integrity"], "the alarm")
+
+
+def test_a_duty_that_fails_is_said_once_and_stops_no_other(
+    folder: StationFolder,
+    post: SimpleNamespace,
+    wait_for: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    post.conditions = None
+    wait_for(lambda: "cannot be kept" in caplog.text, "the log")
+    append(folder, Entry("bundle", "Abe", new="2.0"))
+    wait_for(lambda: events(folder, "event/audit"), "the audit")
+    wait_for(lambda: _states(folder), "meta")
+    time.sleep(0.2)
+    assert caplog.text.count("cannot be kept") == 1
 
 
 def test_the_machine_says_clock_and_disk(tmp_path: Path) -> None:
@@ -138,6 +155,32 @@ def test_each_row_of_the_audit_is_told_once(folder: StationFolder) -> None:
     ]
     newest = head(audit_file(folder))
     assert (told[-1]["head_sha256"], told[0]["reason"]) == (newest.sha256, "light changed")
+
+
+@pytest.mark.parametrize("character", ["a", "検", "\U0001f600", '"', "\\"])
+def test_a_row_of_any_length_is_told_and_hides_nothing(folder: StationFolder, character: str) -> None:
+    long = character * 9000
+    append(folder, Entry(long, long, long, long, long))
+    append(folder, Entry("users", "boss", new="mallory is admin"))
+    with closing(connect(folder.database)) as connection:
+        AuditMirror(folder, connection, Identity("s" * 64)).come_round()
+    first, second = events(folder, "event/audit")
+    assert first["new"].endswith(character + "...")
+    assert len(json.dumps(first["new"])) > 1700
+    assert second["new"] == "mallory is admin"
+
+
+@pytest.mark.parametrize("ts_ms", [10**30, -(10**30), "soon"])
+def test_a_row_with_a_time_that_is_none_hides_nothing(folder: StationFolder, ts_ms: Any) -> None:
+    append(folder, Entry("bundle", "Abe", new="2.0"))
+    path = audit_file(folder)
+    path.write_text(re.sub(r'"ts_ms":\d+', f'"ts_ms":{json.dumps(ts_ms)}', path.read_text()))
+    with closing(connect(folder.database)) as connection:
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        lines = mirror.untold()
+        with transaction(connection):
+            mirror.tell(lines)
+    assert [told["entry"] for told in events(folder, "event/audit")] == [1]
 
 
 def test_an_audit_that_was_moved_away_is_followed_by_the_new_one(folder: StationFolder) -> None:
