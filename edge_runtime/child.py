@@ -112,6 +112,11 @@ class Child:
         if self._process is not None:
             self._process.terminate()
 
+    def kill(self) -> None:
+        """End it at once. For a signal's handler: whoever waits for its end goes on doing so."""
+        if self._process is not None:
+            self._process.kill()
+
     def wait_for_end(self, by_s: float) -> None:
         """Wait until it has ended, or kill it when its time has run out.
 

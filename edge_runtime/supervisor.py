@@ -112,7 +112,7 @@ class Supervisor:
     def _stop(self) -> None:
         if self._stopping:  # whoever asks twice does not want to wait
             for child in self._children:
-                child.wait_for_end(0.0)
+                child.kill()
         self._stopping = True
 
     def _end(self) -> None:

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kenpin.edge_runtime import child as child_module
-from kenpin.edge_runtime.child import ChildSpec
+from kenpin.edge_runtime.child import Child, ChildSpec
 from kenpin.edge_runtime.supervisor import Supervisor
 from kenpin.edge_runtime.vitals import read_vitals
 
@@ -158,6 +159,53 @@ def test_a_gpu_that_is_lost_is_taken_again_at_once(tmp_path: Path, monkeypatch: 
     body = 'live(0.1)\nif len((root / "starts").read_text().split()) == 1: sys.exit(3)\nlive(0.5)'
     assert run(tmp_path, spec(tmp_path, "station", body)) == 0
     assert len(starts(tmp_path, "station")) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_asks_twice_does_not_wait(tmp_path: Path, wait_for: Any, number: signal.Signals) -> None:
+    deaf = "for n in (signal.SIGTERM, signal.SIGINT): signal.signal(n, signal.SIG_IGN)\nlive(60)\n"
+    roles = ("station", "publisher", "health")
+    supervisor = Supervisor([spec(tmp_path, role, deaf, stop_s=50.0) for role in roles], tmp_path)
+
+    def ask_twice() -> None:
+        wait_for(lambda: all(child.was_ready for child in supervisor._children), "the children", 30.0)
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)
+
+    asker = threading.Thread(target=ask_twice)
+    asker.start()
+    started_s = time.monotonic()
+    assert supervisor.run() == 0
+    asker.join()
+    assert time.monotonic() - started_s < 40
+    assert not any(alive(pid) for role in roles for pid in starts(tmp_path, role))
+
+
+def test_a_child_that_lived_long_is_started_again_as_quickly_as_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    child = Child(ChildSpec("station", (sys.executable, "-c", "")), "")
+
+    def pause_s(life_s: float) -> float:
+        """How long it is left alone after it has lived for so long."""
+        nonlocal now_s
+        while not child.start_if_due():
+            now_s += 0.01
+        assert child._process is not None
+        child._process.wait()
+        now_s += life_s
+        assert child.reap()
+        ended_s = now_s
+        while not child.start_if_due():
+            now_s += 0.01
+        child.wait_for_end(now_s + 60)
+        return now_s - ended_s
+
+    assert [pause_s(1.0) > least for least in (0.07, 0.15, 0.3)] == [True] * 3
+    assert pause_s(child_module.WINDOW_S + 1) < 0.15
 
 
 def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path, wait_for: Any) -> None:
