@@ -35,7 +35,6 @@ class CapturedSource:
     Attributes:
         down_reason: Why the camera delivers nothing, in words; empty while it does.
         settings: As the camera said them last; each change comes before the first picture with it.
-        torn: Pictures that were damaged on the way.
     """
 
     def __init__(self, run: Path, index: int, like: FrameSource) -> None:
@@ -45,7 +44,6 @@ class CapturedSource:
         self.live = like.live
         self.down_reason = "its process has not answered yet"
         self.settings: Settings = NO_SETTINGS
-        self.torn = 0
         self._run = run
         self._index = index
         self._link: socket.socket | None = None
@@ -127,7 +125,6 @@ class CapturedSource:
         image = self._ring.read(packet["slot"]) if self._ring is not None else None
         if image is not None:
             return wire.read_frame(packet, image)
-        self.torn += 1
         return Fault(
             packet["part_id"],
             packet["camera"],

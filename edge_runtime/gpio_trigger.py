@@ -24,6 +24,7 @@ class GpioTrigger:
     """
 
     def __init__(self, lines: str) -> None:
+        self.refused = 0
         chip, (line,) = parse_lines(lines, 1, where="[source] trigger", cure=_CURE)
         gpiod = load_gpiod()
         settings = gpiod.LineSettings(edge_detection=gpiod.line.Edge.RISING)

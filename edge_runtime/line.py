@@ -119,6 +119,16 @@ class Line:
         """Parts that wait for the station, as far as the station knows."""
         return len(self._due) + len(self._missed)
 
+    def numbers(self) -> dict[str, float]:
+        """What became of triggers that brought no part of their own, for others to count."""
+        refused = self._triggers.refused if self._triggers is not None else 0
+        return {
+            'dropped_total{stage="trigger",reason="overrun"}': self.overruns,
+            'dropped_total{stage="trigger",reason="refused"}': refused,
+            'dropped_total{stage="trigger",reason="repeated"}': self._gap.repeated,
+            "trigger_restarts_total": self._gap.restarts,
+        }
+
     @property
     def down(self) -> str:
         """Which cameras deliver nothing, and why, in words; empty while all do."""

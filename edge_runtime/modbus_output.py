@@ -71,6 +71,7 @@ class PlcTriggers:
     """Triggers of the PLC: each new number in its register is one."""
 
     def __init__(self) -> None:
+        self.refused = 0
         self._queue: queue.Queue[Trigger] = queue.Queue(_TRIGGERS)
         self._last: int | None = None
 

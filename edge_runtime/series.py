@@ -45,6 +45,7 @@ SERIES: Mapping[str, Series] = {
     "frame_faults_total": Series("counter", ("camera",), "Parts of which a camera had no usable frame."),
     "dropped_total": Series("counter", ("stage", "reason"), "What was dropped, and why."),
     "restarts_total": Series("counter", ("role",), "Times that a process was started again."),
+    "trigger_restarts_total": Series("counter", (), "Times that the line's counter of triggers was set anew."),
     "decision_seconds": Series("gauge", ("quantile",), "From the exposure to the verdict, last 10,000 parts."),
     "engine_seconds": Series("gauge", ("quantile",), "Time of the engine, last 10,000 parts."),
     "commit_seconds": Series("gauge", ("quantile",), "Time to bring a record to the disk, last 10,000 parts."),

@@ -84,8 +84,7 @@ class Settlement:
 
     def catch_up(self) -> None:
         """Write what waits; called when the line is idle."""
-        for image_ref, sha256 in self._evidence.written():
-            self._store.note_image(image_ref, sha256)
+        self._note_pictures()
         try:
             if self._owed:
                 self._write(list(self._owed))
@@ -131,6 +130,8 @@ class Settlement:
         self.forgotten += 1
 
     def _write(self, inspections: list[Inspection]) -> list[int]:
+        if not self.trouble:  # they belong to parts that have a record
+            self._note_pictures()  # a line need not be idle for long
         started_s = time.monotonic()
         seqs = self._store.commit([(i.part, i.event) for i in inspections])
         self._commits_s.append(time.monotonic() - started_s)
@@ -139,6 +140,10 @@ class Settlement:
         self._owed.clear()
         self.trouble = ""
         return seqs
+
+    def _note_pictures(self) -> None:
+        for image_ref, sha256 in self._evidence.written():
+            self._store.note_image(image_ref, sha256)
 
     def _tell(self, part: Part) -> str:
         """Tell the line; why that failed, in words."""

@@ -340,7 +340,7 @@ class Station:
                 'dropped_total{stage="evidence",reason="full"}': self._evidence.dropped,
                 **{f"findings_total{label}": n for label, n in self._changeover.judge.look.findings().items()},
                 "queue_depth": self._line.waiting,
-                'dropped_total{stage="trigger",reason="overrun"}': self._line.overruns,
+                **self._line.numbers(),
             },
             texts={
                 "reasons": json.dumps(now.reasons),

@@ -23,7 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class TriggerInput(Protocol):
-    """Delivers triggers, to one thread."""
+    """Delivers triggers, to one thread.
+
+    Attributes:
+        refused: What came and was no trigger, since the start.
+    """
+
+    refused: int
 
     def wait(self, deadline_s: float) -> Trigger | None:
         """Wait for the next trigger.

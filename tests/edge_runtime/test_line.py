@@ -10,6 +10,7 @@ import numpy as np
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.line import QUEUE, Line, Shot
+from kenpin.edge_runtime.series import SERIES
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.frame import Frame
 
@@ -52,6 +53,8 @@ class Camera:
 
 
 class Triggers:
+    refused = 3
+
     def __init__(self) -> None:
         self.queue: queue.Queue[Trigger] = queue.Queue()
 
@@ -136,6 +139,13 @@ def test_every_trigger_of_a_line_that_is_too_fast_gets_one_answer() -> None:
     assert [s.trigger_id for s in shots] == list(range(1, 51))
     missed = [s for s in shots if isinstance(s.views[0], Fault)]
     assert len(missed) == line.overruns == 50 - QUEUE
+    assert line.numbers() == {
+        'dropped_total{stage="trigger",reason="overrun"}': 50 - QUEUE,
+        'dropped_total{stage="trigger",reason="refused"}': 3,
+        'dropped_total{stage="trigger",reason="repeated"}': 0,
+        "trigger_restarts_total": 0,
+    }
+    assert {name.partition("{")[0] for name in line.numbers()} <= SERIES.keys()
     assert all(s.views[0].verdict is Verdict.MISSED for s in missed if isinstance(s.views[0], Fault))
 
 

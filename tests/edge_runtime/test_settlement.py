@@ -59,13 +59,18 @@ class Bench:
     def __init__(self, path: Path) -> None:
         self.disk, self.line = Disk(path), Line()
         self.late = ""
-        evidence = SimpleNamespace(offer=lambda *_: None, written=list)
+        self.pictures: list[tuple[str, str]] = []
+        evidence = SimpleNamespace(offer=lambda *_: None, written=self._written)
         self.settlement = Settlement(
             self.disk,  # type: ignore[arg-type]
             self.line,  # type: ignore[arg-type]
             evidence,  # type: ignore[arg-type]
             too_late=lambda _part: self.late,
         )
+
+    def _written(self) -> list[tuple[str, str]]:
+        pictures, self.pictures = self.pictures, []
+        return pictures
 
     def settle(self, part_id: str, verdict: Verdict, *, trigger_id: int | None = None) -> Verdict:
         record = SimpleNamespace(t1=2.0, t2=3.0, rev=1)
@@ -105,6 +110,16 @@ def test_a_bad_part_is_told_before_its_record_and_a_good_one_after(bench: Bench)
     bench.settle("a", Verdict.NG)
     bench.settle("b", Verdict.OK)
     assert order == ["NG", "commit", "commit", "OK"]
+
+
+def test_the_hash_of_a_picture_comes_to_its_part_though_the_line_is_never_idle(bench: Bench) -> None:
+    bench.settle("a", Verdict.NG)
+    connection = bench.disk.store._connection
+    connection.execute("UPDATE part SET image_ref = 'a.png'")
+    bench.pictures = [("a.png", "f" * 64)]
+    bench.settle("b", Verdict.OK)
+    sql = "SELECT image_sha256 FROM part WHERE part_id = 'a'"
+    assert connection.execute(sql).fetchone() == ("f" * 64,)
 
 
 def test_parts_of_a_full_disk_are_written_later_with_their_alerts_and_none_is_ok(bench: Bench) -> None:
