@@ -11,8 +11,6 @@ from kenpin.edge_runtime.pixel_format import PIXEL_FORMATS, Layout, code_of
 from kenpin.edge_runtime.source import Settings, SourceUrl
 from kenpin.errors import ConfigError, SourceError
 
-OPTIONS = ("exposure_us", "gain_db", "height", "pixel_format", "trigger", "width")
-
 # Names of the SFNC, then those that cameras had before it.
 _EXPOSURE = ("ExposureTime", "ExposureTimeAbs")
 _GAIN = ("Gain", "GainAbs")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.sparkplug_host import PrimaryHost
 from kenpin.edge_runtime.sparkplug_link import Down, Heard, LinkSignal, SparkplugLink, Subscribed, Timing, Up
 from kenpin.edge_runtime.sparkplug_payload import REBIRTH, Value, checked, decode_commands
@@ -84,7 +85,7 @@ class Sparkplug:
         self._is_stopping = False
         self._born_s = 0.0
         self._rebirth_s: float | None = None
-        self._said: set[str] = set()
+        self._once = Once()
         self._thread = threading.Thread(target=self._run, name="sparkplug", daemon=True)
 
     @property
@@ -176,7 +177,7 @@ class Sparkplug:
 
     def _begin(self, up: Up) -> None:
         """Subscribe; births follow when the broker has answered, so that no command for them is missed."""
-        self._said.discard("away")
+        self._once.forget("away")
         self._connection = up.connection
         self._session.begin(up.bd_seq)
         self._host.begin()
@@ -185,7 +186,7 @@ class Sparkplug:
 
     def _note_subscribed(self, subscribed: Subscribed) -> None:
         if subscribed.refused:
-            self._say_once(
+            self._once.say(
                 "refused",
                 f"The broker {self._broker} refuses {subscribed.refused} of the topics that {self._node} "
                 "listens to: allow it to read its NCMD, DCMD and STATE.",
@@ -193,7 +194,7 @@ class Sparkplug:
         self._is_subscribed = True
         self._birth()
         if not self._host.is_online:
-            self._say_once(
+            self._once.say(
                 "host", f"Sparkplug says nothing before the host {self._node.primary_host} is online."
             )
 
@@ -202,7 +203,7 @@ class Sparkplug:
         self._session.end()
         self._is_subscribed = False
         self._rebirth_s = None
-        self._say_once("away", f"No connection to {self._broker} for Sparkplug ({down.reason}).")
+        self._once.say("away", f"No connection to {self._broker} for Sparkplug ({down.reason}).")
 
     def _hear(self, heard: Heard) -> None:
         if heard.topic in self._host.topics:
@@ -259,11 +260,6 @@ class Sparkplug:
         self._link.leave(self._session.death(now_ms=_now_ms()))
         self._is_subscribed = False
         self._rebirth_s = None
-
-    def _say_once(self, key: str, text: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            _log.warning("%s", text)
 
 
 def _now_ms() -> int:
