@@ -19,7 +19,7 @@ from kenpin.calibration.web.users import Users
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, LIMITS, Made, a_day, add_masters, calibrate, inspect
 from tests.calibration.web.page_station import Server, raise_alarms, show_live
-from tests.calibration.web.test_browser import LANGUAGES, choose, log_in
+from tests.calibration.web.test_browser import LANGUAGES, choose, fits, log_in
 from tests.calibration.web.test_review_browser import smallest_target
 
 SIZES: list[Any] = [
@@ -77,7 +77,7 @@ def page(context: BrowserContext, server: Server) -> Page:
 
 
 def check(page: Page, *urls: str) -> None:
-    """Nothing is wider than its place, at any size and in any language."""
+    """Nothing is wider than its place, at any size and in any language; on the panel nothing is to scroll."""
     for language in LANGUAGES:
         page.set_viewport_size(SIZES[-1])
         choose(page, language)
@@ -87,6 +87,7 @@ def check(page: Page, *urls: str) -> None:
                 page.set_viewport_size(size)
                 assert page.evaluate(TOO_WIDE) == [], (url, language, size)
                 assert smallest_target(page) >= 48, (url, language, size)
+            assert fits(page), (url, language)
 
 
 def test_no_page_is_wider_than_the_screen(page: Page, server: Server) -> None:
@@ -104,7 +105,9 @@ def test_no_step_of_a_calibration_is_wider_than_the_screen(
 ) -> None:
     runs = Runs(folder.root / "page.db")
     runs.begin(Start("sato", BUNDLE, "int8", newest_seq(folder.database)))
-    good = inspect(folder, [Made(0.2 + 0.002 * k, cause="calibrating") for k in range(30)])
+    good = inspect(
+        folder, [Made(0.2 + 0.002 * k, cause="calibrating", light=60.0 + 60 * (k % 2)) for k in range(30)]
+    )
     steps: list[Step] = ["good", "masters", "limits", "sign"]
     for step in steps:
         runs.go(step, newest_seq=good[-1])
@@ -113,6 +116,7 @@ def test_no_step_of_a_calibration_is_wider_than_the_screen(
             for number, seq in enumerate(bad[:8], start=1):
                 runs.label(seq, Label("master", f"M-{number:02}-scratch", "scratch 0.3 mm"))
         check(page, f"{server.url}/calibrate")
+        assert page.locator("#light-wide").count() == (step in ("limits", "sign"))
     check(page, f"{server.url}/calibrate/look/{good[0]}")
     runs.end()
 

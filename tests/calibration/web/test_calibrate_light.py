@@ -1,0 +1,51 @@
+"""Good parts that were lit so differently that the gate would see no change of light: the page says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from kenpin.calibration.web.calibrate_parts import newest_seq
+from kenpin.calibration.web.calibrate_run import Runs, Start, Step
+from kenpin.calibration.web.words import load_words
+from kenpin.calibration.words import warnings_about
+from kenpin.quality_limits import light_limits
+from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import BUNDLE, LIMITS, Made, calibrate, inspect
+from tests.calibration.web.page_station import Visit
+
+STEADY = [118.0, 120.0, 122.0] * 10
+TWO_LAMPS = [60.0, 120.0] * 15
+
+
+def show(folder: StationFolder, light: Sequence[float], step: Step) -> dict[str, int]:
+    """A calibration with such good parts at that step; the limits of their light as people read them."""
+    first = newest_seq(folder.database) if folder.database.exists() else 0
+    seqs = inspect(folder, [Made(0.2 + 0.001 * k, cause="calibrating", light=x) for k, x in enumerate(light)])
+    runs = Runs(folder.root / "page.db")
+    runs.begin(Start("sato", BUNDLE, "int8", first))
+    runs.go(step, newest_seq=seqs[-1])
+    low, high = light_limits(light)
+    return {"low": round(low), "high": round(high)}
+
+
+@pytest.mark.parametrize("step", ["limits", "sign"])
+@pytest.mark.parametrize("language", ["en", "ja", "de"])
+def test_two_lights_are_said_where_thresholds_are_placed_and_signed(
+    visit: Callable[..., Visit], people: StationFolder, step: Step, language: str
+) -> None:
+    browser = visit(language=language)
+    limits = show(people, TWO_LAMPS, step)
+    assert load_words()[language]("light_wide", **limits) in browser.get("/calibrate").text
+
+
+@pytest.mark.parametrize("light", [STEADY, TWO_LAMPS, TWO_LAMPS[:5], [60.0, 80.0] * 15, [60.0, 85.0] * 15])
+def test_the_page_says_it_where_the_signed_record_would(
+    visit: Callable[..., Visit], people: StationFolder, light: list[float]
+) -> None:
+    browser = visit()
+    show(people, light, "limits")
+    quality = LIMITS.model_copy(update={"light": light_limits(light)}) if len(light) > 5 else None
+    said = any("light of the good pictures" in w for w in warnings_about(calibrate(people, quality=quality)))
+    assert ('id="light-wide"' in browser.get("/calibrate").text) == said
