@@ -10,7 +10,7 @@ from kenpin.record import CalibrationRecord
 
 _ENOUGH_GOOD_PARTS = 50
 _LISTED = 8
-_WIDE = 4.0  # highest over lowest light: half and double the middle are within
+WIDE_LIGHT = 4.0  # highest over lowest light: half and double the middle are within
 
 
 def describe(record: CalibrationRecord) -> list[str]:
@@ -80,7 +80,7 @@ def _origin(record: CalibrationRecord) -> list[str]:
 def _light(record: CalibrationRecord) -> list[str]:
     """Limits are as wide as the good pictures differ; those of two lamps, or of a collection, see nothing."""
     low, high = record.quality.light if record.quality else (1.0, 1.0)
-    if high < _WIDE * low:
+    if high < WIDE_LIGHT * low:
         return []
     allowed = f"the light of the good pictures differs so much that {low:.0f} to {high:.0f} is allowed"
     return [f"{allowed}: half or double the light is not noticed; calibrate with pictures of one light"]

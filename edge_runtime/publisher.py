@@ -87,6 +87,11 @@ class Publisher:
         return self._desk.listener
 
     @property
+    def dropped(self) -> int:
+        """Messages that came faster than they could be looked at."""
+        return self._link.dropped
+
+    @property
     def is_unstable(self) -> bool:
         """Whether the broker drops the connection again and again."""
         return bool(self._connection.trouble)

@@ -226,6 +226,7 @@ def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> 
             "no_subscriber_total": traffic.no_subscriber,
             "broker_connections_total": traffic.connections,
             "broker_unstable": publisher.is_unstable,
+            'dropped_total{stage="command",reason="flood"}': publisher.dropped,
             **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },

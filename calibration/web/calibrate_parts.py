@@ -12,6 +12,7 @@ from statistics import median, quantiles
 
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
+from kenpin.calibration.words import WIDE_LIGHT
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.edge_runtime.light import Light, light_against_parts, newest_light
 from kenpin.quality_limits import LEAST
@@ -21,7 +22,6 @@ MOST_LOTS = 9  # more is not asked for
 MOST_GOOD = 3000  # who shows more has forgotten to go on
 NEWEST = 8
 _ENOUGH_TO_DOUBT = 8
-_WIDE_LIGHT = 4.0  # highest over lowest, as `kenpin calibrate fit` warns
 _FAR_OUT = 3.0  # quartile distances above the upper quartile (Tukey, Exploratory Data Analysis, 1977)
 _COLUMNS = "seq, part_id, ts_ms, score, image_ref, image_sha256, score_coarse, score_mid, score_fine, light"
 _SCORED = "bundle_sha256 = ? AND cause = 'calibrating' AND score IS NOT NULL"
@@ -127,7 +127,7 @@ class Shown:
     def is_light_wide(self) -> bool:
         """Whether the good parts were lit so differently that half or double the light would be allowed."""
         light = self.light
-        return light is not None and len(self.good) >= LEAST and light.high >= _WIDE_LIGHT * light.low
+        return light is not None and len(self.good) >= LEAST and light.high >= WIDE_LIGHT * light.low
 
     @property
     def cycle_s(self) -> float:
