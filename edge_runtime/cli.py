@@ -17,6 +17,7 @@ from rich.table import Table
 from kenpin.config import StationConfig, load_config
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.event_line import event_line
+from kenpin.edge_runtime.folder_lock import sole_in_role
 from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.processes import run_processes
 from kenpin.edge_runtime.report import Report
@@ -64,7 +65,8 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
         config = config.model_copy(update={"source": source})
     if role is not None:
         end_with_parent()
-        run_role(role, config, max_parts=max_parts, on_part=_tell)
+        with sole_in_role(config.station.state_dir, role):
+            run_role(role, config, max_parts=max_parts, on_part=_tell)
         return
     if single_process:
         _refuse_alone(config)

@@ -1,34 +1,35 @@
-"""The lock of a station's folder: one station at a time."""
+"""The locks of a station's folder: one station at a time, and one process for each of its roles."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from kenpin.errors import ConfigError
 from kenpin.sole_use import sole_use
 
+_CURE = "stop it first, or give each station its own state_dir"
+
 
 @contextlib.contextmanager
-def sole_user(root: Path) -> Iterator[None]:
+def sole_user(root: Path, lock: str = "station.lock") -> Iterator[None]:
     """Hold a station's folder; the kernel lets go of it however the process ends.
 
     Args:
         root: The folder.
+        lock: Name of the lock in it.
 
     Raises:
         ConfigError: Another station runs on it, or it cannot be written.
     """
-    path = root / "station.lock"
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(sole_use(path))
+            held.enter_context(sole_use(root / lock))
         except BlockingIOError:
             raise ConfigError(
-                f"another station runs on this folder (process {path.read_text().strip() or 'unknown'})",
-                where=root,
-                cure="stop it first, or give each station its own state_dir",
+                f"another station runs on this folder (process {_holder(root / lock)})", where=root, cure=_CURE
             ) from None
         except OSError as error:
             raise ConfigError(
@@ -37,3 +38,49 @@ def sole_user(root: Path) -> Iterator[None]:
                 cure="give another state folder, or make it writable for this user",
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def sole_supervisor(root: Path) -> Iterator[None]:
+    """Hold a station's folder for a supervisor, whose children hold the other locks.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        ConfigError: Another station runs on it, with or without a supervisor, or it cannot be written.
+    """
+    with sole_user(root, "supervisor.lock"):
+        with sole_user(root):
+            pass  # a station that no supervisor started is found now, before it loses its sockets or broker
+        yield
+
+
+@contextlib.contextmanager
+def sole_in_role(root: Path, role: str) -> Iterator[None]:
+    """Hold a role that has a socket or a connection which another process would take away.
+
+    Args:
+        root: The station's folder.
+        role: `publisher`, `capture-0` …; what has a lock of its own or needs none is let through.
+
+    Raises:
+        ConfigError: Another process of the station has the role.
+    """
+    lock = root / f"{role}.lock"
+    with contextlib.ExitStack() as held:
+        if role == "publisher" or re.fullmatch(r"capture-\d+", role):
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                held.enter_context(sole_use(lock))
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{role} of this station runs already (process {_holder(lock)})", where=root, cure=_CURE
+                ) from None
+            except OSError:
+                pass  # a disk that cannot be written is no reason to take no pictures
+        yield
+
+
+def _holder(path: Path) -> str:
+    return path.read_text().strip() or "unknown"

@@ -12,6 +12,7 @@ from kenpin.config import StationConfig
 from kenpin.edge_runtime.child import ChildSpec
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.folder_lock import sole_supervisor
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import CAPTURE_S
@@ -35,7 +36,8 @@ def run_processes(
         max_parts: Stop after this many parts.
 
     Raises:
-        ConfigError, SourceError: The source is no address, or a folder or file that is not there.
+        ConfigError, SourceError: The source is no address, or a folder or file that is not there; or another
+            station runs on the folder.
         Exit: A process did not come up; it has said why.
     """
     for url in config.source.urls:
@@ -44,7 +46,8 @@ def run_processes(
     folder.create()
     folder.run.mkdir(parents=True, exist_ok=True)
     start_ms = now_ms()
-    code = Supervisor(_specs(config, config_path, source_url, max_parts), folder.run).run()
+    with sole_supervisor(folder.root):  # before any child touches a socket or the broker
+        code = Supervisor(_specs(config, config_path, source_url, max_parts), folder.run).run()
     if code:
         raise click.exceptions.Exit(code)
     return _report(folder, start_ms)

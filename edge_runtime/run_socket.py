@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ def bind_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
         kind: `SOCK_DGRAM` or `SOCK_SEQPACKET`.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be made, or another process has it.
     """
     run.mkdir(parents=True, exist_ok=True)
+    if _is_taken(run, name):
+        raise OSError(errno.EADDRINUSE, "another process has this socket", str(run / name))
     with suppress(FileNotFoundError):
         (run / name).unlink()
     made = socket.socket(socket.AF_UNIX, kind)
@@ -58,6 +61,16 @@ def send_in(run: Path, name: str, body: bytes) -> None:
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out, _short(run) as folder:
         out.sendto(body, f"{folder}/{name}")
+
+
+def _is_taken(run: Path, name: str) -> bool:
+    """Whether a process has a socket of this name.
+
+    Asked with a datagram socket: the kernel refuses it at a socket of another kind that somebody has, so that
+    no connection is made there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe, _short(run) as folder:
+        return probe.connect_ex(f"{folder}/{name}") in (0, errno.EPROTOTYPE)
 
 
 @contextmanager

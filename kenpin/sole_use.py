@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -13,16 +13,18 @@ from pathlib import Path
 def sole_use(path: Path) -> Iterator[None]:
     """Hold a lock file. The file stays; while it is held it tells the number of the process.
 
+    On a full disk it tells nothing, and locks all the same.
+
     Args:
         path: The lock file; its folder exists.
 
     Raises:
         BlockingIOError: Another process holds it.
-        OSError: It cannot be opened or written.
+        OSError: It cannot be opened.
     """
     with path.open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # a full disk must not stop a station from starting again
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         yield
