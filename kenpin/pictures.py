@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kenpin.errors import DataError
 from kenpin.frame import PICTURE_SUFFIXES
+from kenpin.good_folder import check_good_only
 from kenpin.sight import Sight
 
 GOOD = "good"
@@ -104,7 +105,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         raise DataError(
             f"the folder has subfolders ({', '.join(nested)}) but none is named {GOOD}",
             where=folder,
-            cure=f"name the folder of good parts {GOOD!r}, or use --good DIR, which takes all below it as good",
+            cure=f"name the folder of good parts {GOOD!r}, or give that one alone: --good {folder}/NAME",
         )
     return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
 
@@ -115,7 +116,7 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     A fifth of the good groups is held back for testing. `manifest.csv` is looked for in each folder.
 
     Raises:
-        DataError: A folder is missing or empty, or one lies in the other.
+        DataError: A folder is missing or empty, one lies in the other, or bad parts may lie among the good.
     """
     if bad is not None and good.resolve() in (bad.resolve(), *bad.resolve().parents):
         raise DataError(
@@ -123,7 +124,9 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
             where=bad,
             cure="put them side by side, or all below one folder and use --data",
         )
-    good_pictures = _label(list_pictures(good), GOOD, good, _read_groups(good))
+    found = list_pictures(good)
+    check_good_only(good, found)
+    good_pictures = _label(found, GOOD, good, _read_groups(good))
     bad_pictures: list[Picture] = []
     if bad is not None:
         groups = _read_groups(bad)
@@ -137,10 +140,16 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
     """All pictures below one folder, under one label.
 
     A `manifest.csv` in the folder, or in one of the two above it (`DATA/test/good`), is honoured.
+
+    Raises:
+        DataError: The folder is missing or empty, or bad parts may lie among those that shall be good.
     """
     here = folder.resolve()
     root = next((d for d in (here, *here.parents[:2]) if (d / MANIFEST).is_file()), here)
-    return _label(list_pictures(here), label, root, _read_groups(root))
+    found = list_pictures(here)
+    if label == GOOD:
+        check_good_only(here, found)
+    return _label(found, label, root, _read_groups(root))
 
 
 def split_groups(

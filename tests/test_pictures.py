@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -285,3 +286,64 @@ def test_a_broken_link_is_no_copy(tmp_path: Path) -> None:
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
     _fill(tmp_path, "a.png")
     assert sha256_of(tmp_path / "a.png") == hashlib.sha256(b"a.png").hexdigest()
+
+
+def _good_only(folder: Path) -> list[Picture]:
+    """What both readers of --good take; they are to agree."""
+    learned = read_good_bad(folder, None)
+    shown = read_folder(folder, label="good")
+    assert sorted(p.path for p in learned.train + learned.test) == sorted(p.path for p in shown)
+    return shown
+
+
+@pytest.mark.parametrize(
+    "subfolders",
+    [
+        ("good", "MT_Blowhole", "MT_Crack"),
+        ("Good",),
+        ("train/good", "test/good", "test/hole"),
+        ("test",),
+        ("left", "right"),
+        (".", "scratch"),
+        ("lot-1", "lot-2/scratch"),
+        ("defect1", "defect2"),
+        ("ng1", "ng2"),
+        ("傷1", "傷2"),
+    ],
+)
+def test_a_folder_of_good_parts_with_subfolders_of_other_things_is_refused(
+    tmp_path: Path, subfolders: tuple[str, ...]
+) -> None:
+    for subfolder in subfolders:
+        _fill(tmp_path, *_names(subfolder, 3))
+    readers: list[Callable[[], object]] = [
+        lambda: read_good_bad(tmp_path, None),
+        lambda: read_folder(tmp_path, label="good"),
+    ]
+    for reader in readers:
+        with pytest.raises(DataError) as caught:
+            reader()
+        assert all(part in caught.value.what for name in subfolders for part in name.split("/") if part != ".")
+        assert caught.value.where == str(tmp_path)
+        inner = {"good": "/good", "train/good": "/train/good"}.get(subfolders[0])
+        assert (f"--good {tmp_path}{inner};" if inner else "the one folder of good parts") in caught.value.cure
+    assert read_folder(tmp_path, label="master")
+
+
+@pytest.mark.parametrize(
+    "subfolders",
+    [
+        ("2026-11-03", "2026-11-04", "20261105T0600"),
+        ("lot-12", "lot-13/cam0", "Lot 14"),
+        ("part7", "part_8", "A-9", "SN0012"),
+        (".", "2"),
+        ("fresh",),
+        ("fresh/lot1",),
+    ],
+)
+def test_a_folder_of_good_parts_may_have_a_folder_for_each_lot_or_part(
+    tmp_path: Path, subfolders: tuple[str, ...]
+) -> None:
+    for subfolder in subfolders:
+        _fill(tmp_path, *_names(subfolder, 3))
+    assert len(_good_only(tmp_path)) == 3 * len(subfolders)
