@@ -98,7 +98,7 @@ def _prepare(out: Path) -> None:
 
 
 def _make_line(plan: Plan, journal: Journal, broker_url: str) -> Line:
-    """Make the pictures and the station's configuration."""
+    """Make the pictures, the signing key and the station's configuration."""
     with journal.step("pictures"):
         if plan.data:
             line = split_pictures(plan.data, plan.folders, parts=plan.parts)
@@ -109,11 +109,15 @@ def _make_line(plan: Plan, journal: Journal, broker_url: str) -> Line:
     topic, state, trusted, source, broker = (
         json.dumps(value, ensure_ascii=False) for value in (*values, line.source, broker_url)
     )
+    # Nobody asks the demo how it is, and a port that is taken would end it after the training.
     plan.config.write_text(
         f"# Written by kenpin demo.\n[station]\ntopic = {topic}\nstate_dir = {state}\n"
-        f"trusted_keys = [{trusted}]\n\n[source]\nurl = {source}\n\n[mqtt]\nurl = {broker}\n",
+        f"trusted_keys = [{trusted}]\n\n[source]\nurl = {source}\n\n[mqtt]\nurl = {broker}\n\n"
+        '[health]\nlisten = ""\n',
         encoding="utf-8",
     )
+    # Before the check, as that reads it, and before the long training.
+    journal.kenpin("make a signing key", "bundle", "keygen", "--out", plan.key)
     journal.kenpin("check the station's configuration", "config", "check", plan.config)
     return line
 
@@ -122,7 +126,6 @@ def _build(plan: Plan, journal: Journal) -> None:
     """What a workstation does: from pictures to a signed bundle."""
     pictures = ["--good", plan.folders.training, *_if_there("--bad", plan.folders.masters)]
     journal.kenpin("train", "train", *pictures, "--run", plan.run, *plan.training, "--json")
-    journal.kenpin("make a signing key", "bundle", "keygen", "--out", plan.key)
     label = ["--key", plan.key, "--product", plan.name, "--version", "1"]
     journal.kenpin("export", "export", plan.run, "--out", plan.bundle, *label, "--json")
 

@@ -20,11 +20,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kenpin.demo import demo
+from kenpin.config import load_config
+from kenpin.demo import _make_line, demo
 from kenpin.demo_data import Folders, draw_pictures, split_four, split_pictures
 from kenpin.demo_result import StoredPart, Times, compare
+from kenpin.demo_steps import Journal, Plan
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, list_pictures
+from kenpin.signing import PublicKey, SecretKey
 from kenpin.synthetic import draw_part
 
 SMALL = ["--steps", "4", "--size", "64", "--parts", "30"]
@@ -111,6 +114,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert isinstance(result.exception, ConfigError)
     assert "not the folder of an earlier demo" in str(result.exception)
     assert (tmp_path / "thesis.tex").read_text() == "words"
+
+
+def test_the_station_needs_no_port_and_what_can_be_made_before_the_training_is(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, None, "cap", 3, ())
+    _make_line(plan, Journal(), "mqtt://127.0.0.1:1883")
+    config = load_config(plan.config)
+    assert config.health.listen == ""
+    assert PublicKey.load(config.station.trusted_keys[0]) == SecretKey.load(plan.key).public
 
 
 def test_drawn_pictures_and_the_truth_of_the_line(tmp_path: Path) -> None:
