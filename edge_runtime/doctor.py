@@ -37,10 +37,12 @@ class Check:
     Attributes:
         name: What.
         look: Looks at it.
+        needs: Name of an earlier check without which this one would only repeat its failure; empty = none.
     """
 
     name: str
     look: Callable[[], Finding]
+    needs: str = ""
 
 
 def passed(name: str, words: str) -> Finding:
@@ -65,7 +67,14 @@ def examine(checks: Sequence[Check], *, limit_s: float = _LIMIT_S) -> list[Findi
         checks: What to look at.
         limit_s: Longest time for one of them, in seconds.
     """
-    return [_examine(check, limit_s) for check in checks]
+    findings: list[Finding] = []
+    for check in checks:
+        if any(f.name == check.needs and f.verdict == "FAIL" for f in findings):
+            cure = f"see to {check.needs} first"
+            findings.append(warned(check.name, f"not looked at, for want of {check.needs}", cure))
+        else:
+            findings.append(_examine(check, limit_s))
+    return findings
 
 
 def _examine(check: Check, limit_s: float) -> Finding:
@@ -83,7 +92,7 @@ def _look(check: Check) -> Finding:
     try:
         return check.look()
     except KenpinError as error:
-        return failed(check.name, error.what, error.cure)
+        return failed(check.name, f"{error.what}: {error.where}" if error.where else error.what, error.cure)
     except Exception as error:
         return failed(
             check.name,

@@ -33,6 +33,7 @@ _FRAME_S = 5.0
 _RUNS = 20
 _OLD_DAYS = 90
 _DAY_MS = 24 * 3600 * 1000
+_KEYS = "trusted keys"
 
 
 def station_checks(config: StationConfig) -> list[Check]:
@@ -46,15 +47,19 @@ def station_checks(config: StationConfig) -> list[Check]:
         Check("folder", lambda: _folder(folder)),
         Check("secrets", lambda: _secrets(config, folder)),
         Check("database", lambda: _database(folder)),
-        Check("bundle", lambda: _bundle(config, folder)),
-        Check("calibration", lambda: _calibration(config, folder)),
+        Check(_KEYS, lambda: _keys(config)),
+        Check("bundle", lambda: _bundle(config, folder), needs=_KEYS),
+        Check("calibration", lambda: _calibration(config, folder), needs=_KEYS),
     ]
     station = read_vitals(folder.run).get("station")
     if station is not None and station.is_alive:
         checks.append(Check("running station", lambda: _running(folder)))
     else:
-        checks.append(Check("engine", lambda: _engine(config, folder)))
-        checks += [Check(f"camera {url}", partial(_camera, config, folder, url)) for url in config.source.urls]
+        checks.append(Check("engine", lambda: _engine(config, folder), needs=_KEYS))
+        checks += [
+            Check(f"camera {url}", partial(_camera, config, folder, url), needs=_KEYS)
+            for url in config.source.urls
+        ]
     if config.mqtt.url:
         checks += broker_checks(config)
     return [*checks, Check("service", _service)]
@@ -97,6 +102,14 @@ def _database(folder: StationFolder) -> Finding:
 
 def _trusted(config: StationConfig) -> list[PublicKey]:
     return [PublicKey.load(path) for path in config.station.trusted_keys]
+
+
+def _keys(config: StationConfig) -> Finding:
+    names = [key.name for key in _trusted(config)]
+    if not names:
+        cure = "set trusted_keys in [station] to the .pub file that lies beside the signing key"
+        return failed(_KEYS, "none, so no bundle may run", cure)
+    return passed(_KEYS, ", ".join(names))
 
 
 def _bundle(config: StationConfig, folder: StationFolder) -> Finding:

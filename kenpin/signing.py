@@ -20,6 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kenpin.errors import BundleError, ConfigError
 
+_MAKE = "make one with: kenpin bundle keygen"
+# A new key would not have signed the bundles that are there.
+_TRUST = "correct trusted_keys or --trust, or copy the .pub file that lies beside the signing key"
+
 
 @dataclass(frozen=True)
 class PublicKey:
@@ -49,9 +53,9 @@ class PublicKey:
         Raises:
             ConfigError: The file is missing or not a public key.
         """
-        raw = _read_key_line(path, size=42)
+        raw = _read_key_line(path, size=42, cure=_TRUST)
         if raw[:2] != b"Ed":
-            raise ConfigError("the file is not a minisign public key", where=path, cure="give the .pub file")
+            raise ConfigError("the file is not a minisign public key", where=path, cure=_TRUST)
         return cls(raw[2:10], raw[10:])
 
 
@@ -104,17 +108,13 @@ class SecretKey:
         Raises:
             ConfigError: The file is missing, damaged, has a password or can be read by others.
         """
-        raw = _read_key_line(path, size=158)
+        raw = _read_key_line(path, size=158, cure=_MAKE)
         if path.stat().st_mode & 0o077:
             raise ConfigError("the secret key can be read by others", where=path, cure=f"chmod 600 {path}")
         if raw[:2] != b"Ed" or raw[4:6] != b"B2":
-            raise ConfigError(
-                "the file is not a minisign secret key", where=path, cure="make one with: kenpin bundle keygen"
-            )
+            raise ConfigError("the file is not a minisign secret key", where=path, cure=_MAKE)
         if raw[2:4] != b"\0\0":
-            raise ConfigError(
-                "the secret key has a password", where=path, cure="make one with: kenpin bundle keygen"
-            )
+            raise ConfigError("the secret key has a password", where=path, cure=_MAKE)
         key = cls(raw[54:62], raw[62:94])
         # The tool leaves the checksum of a key without password empty.
         expected = hashlib.blake2b(b"Ed" + raw[54:126], digest_size=32).digest()
@@ -199,20 +199,16 @@ def _write_new(path: Path, text: str, *, mode: int) -> None:
         raise ConfigError(what, where=path, cure="choose another name; no key is ever overwritten") from None
 
 
-def _read_key_line(path: Path, *, size: int) -> bytes:
+def _read_key_line(path: Path, *, size: int, cure: str) -> bytes:
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the key: {error.strerror}", where=path, cure="make one with: kenpin bundle keygen"
-        ) from None
+        raise ConfigError(f"cannot read the key: {error.strerror}", where=path, cure=cure) from None
     except UnicodeDecodeError:
         lines = []
     raw = _unb64(lines[1]) if len(lines) >= 2 else b""
     if len(raw) != size:
-        raise ConfigError(
-            "the file is not a minisign key", where=path, cure="make one with: kenpin bundle keygen"
-        )
+        raise ConfigError("the file is not a minisign key", where=path, cure=cure)
     return raw
 
 

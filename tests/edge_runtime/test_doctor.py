@@ -41,6 +41,7 @@ def test_a_station_that_is_well(workshop: Any) -> None:
         "folder": "PASS",
         "secrets": "PASS",
         "database": "PASS",
+        "trusted keys": "PASS",
         "bundle": "WARN",
         "calibration": "WARN",
         "engine": "PASS",
@@ -59,6 +60,19 @@ def test_without_bundle_and_calibration_each_line_has_its_cure(workshop: Any) ->
     found = findings(workshop)
     assert found["calibration"].verdict == "FAIL"
     assert found["calibration"].cure == "calibrate with: kenpin calibrate fit"
+
+
+def test_a_key_that_is_not_there_is_one_failure_with_its_file_and_its_cure(workshop: Any) -> None:
+    workshop.ready()
+    workshop.public_key.rename(workshop.root / "elsewhere.pub")
+    found = findings(workshop)
+    (failure,) = (f for f in found.values() if f.verdict == "FAIL")
+    assert failure.name == "trusted keys"
+    assert failure.words == f"cannot read the key: No such file or directory: {workshop.public_key}"
+    assert failure.cure.startswith("correct trusted_keys")
+    for name in ("bundle", "calibration", "engine", "camera"):
+        assert found[name].verdict == "WARN"
+        assert found[name].cure == "see to trusted keys first"
 
 
 def test_a_bundle_that_was_given_up_is_told(workshop: Any) -> None:
@@ -83,7 +97,10 @@ def test_masters_that_are_due_are_told(workshop: Any, monkeypatch: pytest.Monkey
 def test_a_camera_that_does_not_open(workshop: Any) -> None:
     workshop.ready()
     found = findings(workshop, "usb:93")
-    assert (found["camera"].verdict, found["camera"].words) == ("FAIL", "the camera does not open")
+    assert (found["camera"].verdict, found["camera"].words) == (
+        "FAIL",
+        "the camera does not open: /dev/video93",
+    )
     assert "check the cable" in found["camera"].cure
 
 
