@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from kenpin.config import StationConfig, load_config
+from kenpin.edge_runtime.sources import check_address
+from kenpin.signing import PublicKey
 
 
 @click.group()
@@ -18,11 +20,15 @@ def config() -> None:
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Read a station.toml and say what is wrong with it."""
+    """Read a station.toml and say what is wrong with it; nothing is opened but the keys that it trusts."""
     loaded = load_config(file)
+    for url in loaded.source.urls:
+        check_address(url)
+    for path in loaded.station.trusted_keys:
+        PublicKey.load(path)
     click.echo(f"{file}: correct", err=True)
     click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir}", err=True)
-    click.echo(f"  frames from {loaded.source.url}", err=True)
+    click.echo(f"  frames from {', '.join(loaded.source.urls)}", err=True)
     click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from kenpin.edge_runtime.aravis_source import aravis_source
 from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.folder_source import FolderSource
+from kenpin.edge_runtime.genicam_settings import Wish
 from kenpin.edge_runtime.pylon_source import pylon_source
 from kenpin.edge_runtime.replay_source import ReplaySource
 from kenpin.edge_runtime.source import FrameSource, SourceUrl
@@ -24,6 +25,8 @@ _MAKE: Mapping[str, Callable[[SourceUrl], FrameSource]] = {
     "pylon": pylon_source,
     "synthetic": SyntheticSource.from_url,
 }
+
+_GENICAM = ("aravis", "pylon")
 
 
 def make_source(url: str) -> FrameSource:
@@ -45,3 +48,16 @@ def make_source(url: str) -> FrameSource:
     """
     parsed = SourceUrl.parse(url)
     return _MAKE[parsed.scheme](parsed)
+
+
+def check_address(url: str) -> None:
+    """Read an address to its last option. Nothing is opened, and the packages of cameras may be missing here.
+
+    Raises:
+        ConfigError: The address is wrong.
+    """
+    parsed = SourceUrl.parse(url)
+    if parsed.scheme in _GENICAM:
+        Wish.from_url(parsed)
+    else:
+        _MAKE[parsed.scheme](parsed).close()

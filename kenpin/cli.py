@@ -63,7 +63,7 @@ _VERBS = {
         "Publish all that a station can say, without a camera.",
     ),
     "service": ("kenpin.edge_runtime.service_cli:service", "edge", "Run a station by systemd."),
-    "config": ("kenpin.config_cli:config", "edge", "Check a station's configuration."),
+    "config": ("kenpin.edge_runtime.config_cli:config", "edge", "Check a station's configuration."),
 }
 
 

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from kenpin.config import load_config
-from kenpin.config_cli import config
+from kenpin.edge_runtime.config_cli import config
 from kenpin.errors import ConfigError
+from kenpin.signing import SecretKey
 
 WHOLE = """
 # A station with everything set.
@@ -130,14 +131,60 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(tmp_path / "none.toml")
 
 
+def checked(tmp_path: Path, text: str) -> Result:
+    return CliRunner().invoke(config, ["check", str(write(tmp_path, text))])
+
+
 def test_check_says_what_it_found(tmp_path: Path) -> None:
-    result = CliRunner().invoke(config, ["check", str(write(tmp_path, WHOLE))])
-    assert result.exit_code == 0
+    (tmp_path / "a.pub").write_text(SecretKey.generate().public.dumps())
+    result = checked(tmp_path, WHOLE.replace("/etc/kenpin/a.pub", str(tmp_path / "a.pub")))
+    assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert "station cap-3" in result.stderr
-    wrong = CliRunner().invoke(config, ["check", str(write(tmp_path, "[sorce]"))])
+    wrong = checked(tmp_path, "[sorce]")
     assert isinstance(wrong.exception, ConfigError)
     assert wrong.exception.exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["url", "views"])
+@pytest.mark.parametrize(
+    ("address", "cure"),
+    [
+        ("ubs:0", "did you mean usb?"),
+        ("usb:0?exposure=4000", "did you mean exposure_us?"),
+        ("usb:0?exposure_us=bright", "give a number"),
+        ("folder:x?rat=5", "did you mean rate?"),
+        ("folder:x?rate=fast", "give a number"),
+        ("synthetic:bord", ""),
+        ("aravis:cam?trigger=on", "give off, software or line0 to line9"),
+        ("pylon:0?exposure_us=0", "give a number"),
+        ("rtsp:host", "write rtsp://"),
+    ],
+)
+def test_check_refuses_addresses_that_no_station_takes(
+    tmp_path: Path, key: str, address: str, cure: str
+) -> None:
+    text = (
+        f'[source]\nurl = "{address}"\n'
+        if key == "url"
+        else f'[source]\nurl = "usb:0"\nviews = ["{address}"]\n'
+    )
+    error = checked(tmp_path, text).exception
+    assert isinstance(error, ConfigError), error
+    assert cure in error.cure
+
+
+def test_check_opens_no_camera_and_needs_no_makers_package(tmp_path: Path) -> None:
+    result = checked(tmp_path, '[source]\nurl = "aravis:cam?trigger=off"\nviews = ["usb:93", "pylon:0"]\n')
+    assert result.exit_code == 0, result.output
+    assert "frames from aravis:cam?trigger=off, usb:93, pylon:0" in result.stderr
+
+
+def test_check_reads_the_keys_that_are_trusted(tmp_path: Path) -> None:
+    missing = checked(tmp_path, WHOLE.replace("/etc/kenpin/a.pub", str(tmp_path / "typo.pub"))).exception
+    assert isinstance(missing, ConfigError)
+    assert missing.where == str(tmp_path / "typo.pub")
+    assert "correct trusted_keys" in missing.cure
 
 
 def test_schema_is_json_with_every_section() -> None:
