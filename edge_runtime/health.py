@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -67,13 +70,22 @@ class Health:
 
     def dead(self) -> list[str]:
         """Processes without a sign of life, in words."""
+        return self._silent()[0]
+
+    def _silent(self) -> tuple[list[str], str]:
+        """Processes without a sign of life, and why those that are there cannot give one; each in words."""
         found = read_vitals(self._folder.run)
-        return [words for role in self._roles if (words := _silence(role, found.get(role)))]
+        silent = {role: words for role in self._roles if (words := _silence(role, found.get(role)))}
+        trouble = _cannot_tell(self._folder.run) if silent else ""
+        if trouble:  # whoever restarted them for this would stop a line that works
+            silent = {role: words for role, words in silent.items() if not _is_there(found.get(role))}
+        return list(silent.values()), trouble
 
     def not_ready(self) -> list[str]:
         """Why the station cannot release parts, in words; empty when it can."""
         found = read_vitals(self._folder.run)
-        reasons = self.dead()
+        reasons, trouble = self._silent()
+        reasons += [trouble] if trouble else []
         station, supervisor = found.get("station"), found.get("supervisor")
         if station is not None and not station.numbers.get("ready"):
             reasons.append(station.reason or f"the station is {station.state}")
@@ -181,6 +193,35 @@ def _silence(role: str, vitals: Vitals | None) -> str:
     if vitals.age_s >= STALE_S:
         return f"{role}: no sign of life for {vitals.age_s:.0f} s"
     return f"{role}: it has stopped" if vitals.state == "STOPPED" else ""
+
+
+def _cannot_tell(run: Path) -> str:
+    """Why processes cannot tell how they are, in words; empty where they can.
+
+    Args:
+        run: The station's `StationFolder.run`.
+    """
+    probe = run / ".health"
+    try:
+        probe.write_bytes(b"x")
+    except OSError as error:
+        what = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"fails ({error.strerror})"
+        return f"the disk of {run} {what}: processes cannot tell how they are"
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return ""
+
+
+def _is_there(vitals: Vitals | None) -> bool:
+    """Whether the process that told last exists and has not said that it stops."""
+    if vitals is None or vitals.state == "STOPPED":
+        return False
+    try:
+        os.kill(vitals.pid, 0)  # sends nothing
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def _vitals(watch: Watch) -> Vitals:

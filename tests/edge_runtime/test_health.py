@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +87,27 @@ def test_what_is_wrong_is_said_in_words(workshop: Any, served: int) -> None:
         "not calibrated",
         "capture-0: it was ended by SIGKILL",
     ]
+
+
+def test_with_a_full_disk_processes_that_are_there_are_not_called_dead(workshop: Any, served: int) -> None:
+    old_ns = time.monotonic_ns() - 60_000_000_000
+    with subprocess.Popen(["/bin/true"]) as ended:
+        pass
+    tell(workshop, "station", pid=os.getpid(), written_ns=old_ns)
+    tell(workshop, "capture-0", pid=os.getpid(), written_ns=old_ns)
+    run = workshop.folder.run
+    full = f"the disk of {run} is full: processes cannot tell how they are"
+
+    def reasons(path: str) -> list[str]:
+        (run / ".health").symlink_to("/dev/full")  # what is written there fails as on a full disk
+        found: list[str] = json.loads(get(served, path)[1])["reasons"]
+        return found
+
+    assert reasons("/livez") == []
+    assert reasons("/readyz") == [full]
+    tell(workshop, "capture-0", pid=ended.pid, written_ns=old_ns)
+    assert reasons("/livez") == ["capture-0: no sign of life for 60 s"]
+    assert reasons("/readyz") == ["capture-0: no sign of life for 60 s", full]
 
 
 def test_metrics_are_those_of_the_table(workshop: Any, config: StationConfig, served: int) -> None:
