@@ -446,6 +446,12 @@ def test_command_install(path: Path, public: str, tmp_path: Path) -> None:
     assert done.exit_code == 0
     sha256 = open_bundle(state / "active", TRUSTED).sha256
     assert f"cap 1, sha256 {sha256}" in done.stderr
+    assert "a running station takes it by itself" in done.stderr
+    write_bundle(tmp_path / "cap-2.kenpin", manifest={**MANIFEST_FIELDS, "version": "2"}, files=FILES, key=KEY)
+    command = ["install", str(tmp_path / "cap-2.kenpin"), "--state", str(state), "--trust", public]
+    done = CliRunner().invoke(bundle_command, command)
+    assert "installed and active: cap 2" in done.stderr
+    assert "a running station takes it at its next start" in done.stderr
     (tmp_path / "file").write_text("")
     command = ["install", str(path), "--state", str(tmp_path / "file"), "--trust", public]
     assert isinstance(CliRunner().invoke(bundle_command, command).exception, ConfigError)
