@@ -169,7 +169,9 @@ def record(source: FrameSource, root: Path, *, frames: int, taken: Callable[[], 
         sync_folder(root)
     except OSError as error:
         raise DataError(
-            f"the recording cannot be written: {error.strerror}", where=root, cure="make room there"
+            f"the recording cannot be written: {error.strerror}",
+            where=root,
+            cure="make room there, or let this user write",
         ) from None
     return count
 

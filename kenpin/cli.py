@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import sys
 from typing import NoReturn
@@ -90,6 +91,16 @@ def _package_error(error: ImportError, verb: str) -> ConfigError:
     return ConfigError(what, where=sys.prefix, cure=cure)
 
 
+def _file_error(error: OSError) -> ConfigError:
+    """Say what is wrong with the file or folder that a verb could not use."""
+    cure = "check the path"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cure = "make room there, or choose another place"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        cure = "let this user work there, or choose another place"
+    return ConfigError(f"a file cannot be used: {error.strerror}", where=error.filename, cure=cure)
+
+
 @click.group(
     cls=_Verbs,
     commands_at=_VERBS,
@@ -113,6 +124,12 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a place that somebody has chosen: its traceback is needed
+        failed = _file_error(error)
+        click.echo(f"error: {failed}", err=True)
+        sys.exit(failed.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)

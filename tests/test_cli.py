@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import kenpin
@@ -46,6 +48,43 @@ def _main(module: Path, body: str, *, above: str = "") -> int | str | None:
     with pytest.raises(SystemExit) as caught:
         cli.main()
     return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        ("ENOENT", "check the path"),
+        ("EACCES", "let this user work there"),
+        ("EROFS", "let this user work there"),
+        ("ENOSPC", "make room there"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_said_without_a_traceback(
+    verb: Path, capsys: pytest.CaptureFixture[str], number: str, cure: str
+) -> None:
+    body = f"raise OSError(errno.{number}, os.strerror(errno.{number}), '/runs/part')"
+    assert _main(verb, body, above="import errno, os") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: a file cannot be used: ")
+    assert "\n  where: /runs/part\n" in said
+    assert f"  cure:  {cure}" in said
+
+
+@pytest.mark.parametrize("bug", ["OSError('no file')", "ValueError('x')", "ConnectionResetError(104, 'reset')"])
+def test_what_is_about_no_file_keeps_its_traceback(verb: Path, bug: str) -> None:
+    verb.write_text(f"import click\n@click.command()\ndef probe():\n    raise {bug}\n")
+    with pytest.raises((OSError, ValueError)):
+        cli.main()
+
+
+def test_training_into_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    for k in range(12):
+        picture = np.full((64, 64, 3), 10 * k, np.uint8)
+        (tmp_path / f"{k}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    done = _kenpin("train", "--good", str(tmp_path), "--run", "/proc/none/run", "--steps", "1", "--size", "64")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "  where: /proc/none" in done.stderr
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
