@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -37,6 +37,8 @@ _MAX_WAITING = 1000  # signals; whoever floods the station's topics must not fil
 _UNSUPPORTED_VERSION = 0x84
 # Bad user name or password, not authorized, banned, bad authentication method: no new attempt will change it.
 _DENIED = (0x86, 0x87, 0x8A, 0x8C)
+_TAKEN_OVER = 0x8E
+_NO_REASON = 0x80
 _TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 
 _log = logging.getLogger(__name__)
@@ -244,11 +246,13 @@ class Link:
         reason = str(sys.exc_info()[1] or "no answer")
         self._signals.put(Down(reason, denied=_TLS_ALERT in reason))
 
-    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _props: Any
+    ) -> None:
         self.connection += 1
         is_doubtful = self._asked_s is not None and not self._alert
         self._signals.put(
-            Down(self._alert or str(code), version_doubtful=is_doubtful, denied=bool(self._alert))
+            Down(self._alert or _why(flags, code), version_doubtful=is_doubtful, denied=bool(self._alert))
         )
         self._asked_s = None
 
@@ -268,6 +272,15 @@ class Link:
             self.dropped += 1
         else:
             self._signals.put(Incoming(message.topic, bytes(message.payload), message.retain))
+
+
+def _why(flags: DisconnectFlags, code: ReasonCode) -> str:
+    """Why a connection ended, in words. Many brokers say nothing where a second client takes it away."""
+    if code.value == _TAKEN_OVER:
+        return "another client with this station's id has taken the connection"
+    if code.value == _NO_REASON and not flags.is_disconnect_packet_from_server:
+        return "it ended without a word, as when the broker ends or another client has this station's id"
+    return str(code)
 
 
 def _acknowledge_at_once(connected: Any) -> None:

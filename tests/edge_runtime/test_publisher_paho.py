@@ -23,7 +23,7 @@ from kenpin.config import MqttSection
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.link import Link, Terms, Will
-from kenpin.edge_runtime.link_signal import Down
+from kenpin.edge_runtime.link_signal import Down, Up
 from kenpin.edge_runtime.publisher import Timing
 from tests.edge_runtime.publishing_line import FAST, MuteBroker, PublishingLine
 
@@ -268,6 +268,30 @@ def test_paho_11a_two_clients_with_one_id_fight_for_ever_and_the_status_says_so(
     assert (told["state"], "copied disk" in told["reason"]) == ("DEGRADED", True)
     clone.stop(drain_s=0)
     clone.store.close()
+
+
+CONNACK, TAKEN_OVER = b"\x20\x03\0\0\0", b"\xe0\x02\x8e\0"
+
+
+@pytest.mark.parametrize(
+    ("last_words", "reason"),
+    [
+        (TAKEN_OVER, "another client with this station's id has taken"),
+        (b"", "or another client has this station's id"),
+    ],
+)
+def test_a_connection_that_another_client_takes_is_told_as_such_the_first_time(
+    last_words: bytes, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        link = make_link(broker.getsockname()[1], reconnect_s=(100.0, 100.0))
+        link.open(MQTTProtocolVersion.MQTTv5)
+        with broker.accept()[0] as connected:
+            connected.recv(4096)
+            connected.sendall(CONNACK + last_words)
+        assert isinstance(link._signals.get(timeout=10), Up)
+        assert reason in link._signals.get(timeout=10).reason
+        link.close()
 
 
 def test_paho_11b_its_pauses_have_no_chance_in_them_so_each_link_has_its_own(free_port: int) -> None:
