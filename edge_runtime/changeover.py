@@ -212,8 +212,8 @@ class Changeover:
         now = read_activation(folder)
         # What runs is this process's matter; the file may be behind, after a disk that took nothing.
         self._activation = self._activation.wanting(now.candidate, now.task)
-        if self._ready.engine is None:
-            self._activation = now  # there may be a first bundle now
+        if not self._in_production:
+            self._activation = now  # there may be a first bundle now, or another one in its place
         self._get(now.candidate, now.task)
 
     def _look_at_the_clock(self) -> None:
@@ -246,10 +246,16 @@ class Changeover:
         if self._candidate is None and wanted:
             self._candidate = Candidate(wanted, self._proof, self._sizes)
 
-    def _needs_other_engine(self) -> bool:
-        """Whether there is none, or the technician has calibrated another model of the bundle that runs."""
+    @property
+    def _in_production(self) -> bool:
+        """Whether there is an engine whose bundle somebody has calibrated, whatever is wrong with that now."""
         model, record = self._ready.model, self._ready.record
-        if model is None:
+        return model is not None and record is not None and record.bundle_sha256 == model.bundle_sha256
+
+    def _needs_other_engine(self) -> bool:
+        """Whether that of the active bundle is not loaded, or another model of it is calibrated."""
+        model, record = self._ready.model, self._ready.record
+        if model is None or model.bundle_sha256 != self._activation.current:
             return True
         if record is None or record.bundle_sha256 != model.bundle_sha256:
             return False

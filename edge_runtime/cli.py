@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from kenpin.edge_runtime.supervisor import end_with_parent
 from kenpin.errors import ConfigError
 from kenpin.heap import keep_freed_memory
 from kenpin.station_folder import StationFolder
+
+_log = logging.getLogger(__name__)
 
 _PAGE = 500
 _POLL_S = 0.2
@@ -66,7 +69,11 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     if role is not None:
         end_with_parent()
         with sole_in_role(config.station.state_dir, role):
-            run_role(role, config, max_parts=max_parts, on_part=_tell)
+            try:
+                run_role(role, config, max_parts=max_parts, on_part=_tell)
+            except OSError:
+                _log.exception("The %s process ends.", role)  # where, which the message does not say
+                raise
         return
     if single_process:
         _refuse_alone(config)

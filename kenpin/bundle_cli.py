@@ -31,10 +31,7 @@ _trust = click.option(
 _state = click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
-_FIRST = "  a running station takes it by itself; it releases parts once it is calibrated for this bundle"
-_INSTEAD = (
-    "  a running station takes it at its next start; it releases parts once it is calibrated for this bundle"
-)
+_TAKEN = "  a running station takes it by itself; it releases parts once it is calibrated for this bundle"
 _NEXT = """  the active bundle stays; next: kenpin calibrate fit --bundle FILE, kenpin bundle shadow to watch it
   beside the active one, kenpin bundle activate to change to it"""
 
@@ -114,11 +111,9 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
     if not waits:
         _note(folder, "active", _name(found))
         _change(folder, lambda was: was.running(found.sha256, found.manifest, on_trial=False))
-    # A running station that has another bundle's engine does not look for one that was not activated.
-    active = _INSTEAD if now.current not in ("", found.sha256) else _FIRST
     click.echo(
         f"installed{'' if waits else ' and active'}: {_name(found)}, signed by {found.signed_by}\n"
-        f"  in {installed}\n{_NEXT if waits else active}",
+        f"  in {installed}\n{_NEXT if waits else _TAKEN}",
         err=True,
     )
 

@@ -10,7 +10,10 @@ from kenpin.errors import DataError
 
 # Folders of data sets: beside or below them lie others, with bad parts or none.
 _SIDES = frozenset({"good", "ok", "bad", "ng", "defects", "ground_truth", "masters", "test", "train"})
-_LOTS = frozenset({"batch", "box", "cam", "camera", "day", "lot", "part", "shift", "sn", "tray"})
+_LOTS = frozenset(
+    {"batch", "box", "cam", "camera", "day", "lot", "part", "shift", "sn", "tray"}
+    | {"charge", "kamera", "los", "schicht", "tag", "teil", "ロット", "部品", "年", "月", "日"}
+)
 _SHOWN = 6
 
 

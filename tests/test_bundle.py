@@ -451,7 +451,7 @@ def test_command_install(path: Path, public: str, tmp_path: Path) -> None:
     command = ["install", str(tmp_path / "cap-2.kenpin"), "--state", str(state), "--trust", public]
     done = CliRunner().invoke(bundle_command, command)
     assert "installed and active: cap 2" in done.stderr
-    assert "a running station takes it at its next start" in done.stderr
+    assert "a running station takes it by itself" in done.stderr
     (tmp_path / "file").write_text("")
     command = ["install", str(path), "--state", str(tmp_path / "file"), "--trust", public]
     assert isinstance(CliRunner().invoke(bundle_command, command).exception, ConfigError)

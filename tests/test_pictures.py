@@ -251,12 +251,12 @@ def test_a_good_picture_that_is_also_there_as_a_bad_one_is_not_learned_from(tmp_
     _fill(tmp_path / "a", *_names("good", 10))
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x.png").write_text("good/004.png")
-    parts = read_good_bad(tmp_path / "a", tmp_path / "b")
+    parts = read_good_bad(tmp_path / "a/good", tmp_path / "b")
     assert "004.png" not in {p.path.name for p in parts.train}
 
 
 def test_copies_join_the_groups_of_a_manifest_over_any_number_of_steps(tmp_path: Path) -> None:
-    names = _names("good", 10)
+    names = [f"{number:03}.png" for number in range(10)]
     _fill(tmp_path, *names)
     _manifest(tmp_path, dict(zip(names[:6], "ABCABC", strict=True)))
     for number, content in ((0, "x"), (1, "x"), (4, "y"), (5, "y")):  # A like B, B like C
@@ -335,6 +335,7 @@ def test_a_folder_of_good_parts_with_subfolders_of_other_things_is_refused(
     [
         ("2026-11-03", "2026-11-04", "20261105T0600"),
         ("lot-12", "lot-13/cam0", "Lot 14"),
+        ("ロット12", "2026年11月3日", "Charge 7", "Teil_8"),
         ("part7", "part_8", "A-9", "SN0012"),
         (".", "2"),
         ("fresh",),

@@ -499,6 +499,29 @@ def test_the_first_bundle_is_taken_by_a_station_that_runs(workshop: Any, belt: B
     assert rows[-1]["verdict"] == "OK"
 
 
+def test_a_bundle_in_place_of_one_that_was_never_calibrated_is_taken_by_a_station_that_runs(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    workshop.install()
+    new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        if belt.number == 3:
+            install_bundle(new, workshop.folder.bundles)
+            change_activation(
+                workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=False)
+            )
+        is_taken = part.model is not None and part.model.bundle_sha256 == new.sha256
+        if is_taken and not workshop.folder.records.exists():
+            workshop.calibrate(new)
+        belt.is_over = part.decision.verdict is Verdict.OK
+
+    rows = run(workshop, belt, on_part)
+    assert "not calibrated" in rows[0]["reason"]
+    assert (rows[-1]["verdict"], rows[-1]["bundle_sha256"]) == ("OK", new.sha256)
+
+
 def audit(workshop: Any) -> list[tuple[str, str, str]]:
     rows = read_audit(workshop.folder, workshop.station_key.public)
     return [(row["old"], row["new"], row["why"]) for row in rows if row["what"] == "bundle"]
