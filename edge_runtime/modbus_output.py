@@ -166,10 +166,9 @@ class ModbusOutput:
         except (OSError, RuntimeError, ValueError) as error:
             self._failure = str(error)
         self._started.set()
-        if self._failure:
-            return
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._end())
+        if not self._failure:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._end())
         self._loop.close()
 
     async def _start(self) -> None:
