@@ -24,11 +24,6 @@ _BUILD_BY_HAND = "build it with kenpin build-engine; if memory was short, with l
 _log = logging.getLogger(__name__)
 
 
-def _ended_by(code: int) -> str:
-    """How a process ended, in words: a negative code is a signal."""
-    return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with code {code}"
-
-
 class BackgroundBuild:
     """One run of `kenpin build-engine`, which refuses to run beside another one. Its outcome is logged.
 
@@ -92,7 +87,9 @@ class BackgroundBuild:
             last = " ".join(said.split())[-600:]
             self.told = "the engine was not built"
             _log.warning("The engine was not built (exit code %d): %s", self._process.returncode, last)
-            end_for_it(self._folder, "FAILED", f"{_ended_by(self._process.returncode)}; {_BUILD_BY_HAND}")
+            if self._process.returncode < 0:  # a signal; whatever else ends it is in the log already
+                ended_by = signal.Signals(-self._process.returncode).name
+                end_for_it(self._folder, "FAILED", f"it was ended by {ended_by}; {_BUILD_BY_HAND}")
         else:
             end_for_it(self._folder, "INTERRUPTED", "the station ended")
 

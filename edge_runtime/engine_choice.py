@@ -18,7 +18,7 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.golden_check import prove
 from kenpin.engine_passport import Target
 from kenpin.engine_store import unseal_engine
-from kenpin.errors import DataError, EngineError
+from kenpin.errors import DataError, DeviceLost, EngineError
 from kenpin.precision import Precision, small_precision
 from kenpin.sight import sight_of
 from kenpin.station_folder import StationFolder
@@ -135,6 +135,8 @@ def _tensorrt_engine(
         try:
             engine = TrtEngine(plan, candidate, device, sight_of(bundle))
         except EngineError as error:
+            if isinstance(error, DeviceLost) or "memory" in error.what.lower():
+                return _Refusal(_in_one_line(error))
             # The driver may be another one than when it was built, which the version of TensorRT does not tell.
             return _missing(folder, target, error)
         try:

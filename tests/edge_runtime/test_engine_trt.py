@@ -28,6 +28,7 @@ from kenpin.engine_store import PASSPORT, unseal_engine
 from kenpin.errors import DataError, DeviceLost, EngineError
 from kenpin.record import append_record
 from kenpin.signing import PublicKey, verify
+from kenpin.sole_use import sole_use
 from kenpin.view import Box, View
 from tests.edge_runtime import fake_device
 from tests.edge_runtime.conftest import SIZE, brightness_model
@@ -349,20 +350,27 @@ def test_a_gpu_that_answers_no_more_is_told(jetson_6: FakeJetson) -> None:
     assert choice.note == "the driver does not start; restart the machine"
 
 
-def test_a_sealed_engine_that_tensorrt_does_not_load_is_built_again(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "build"),
+    [
+        (EngineError("TensorRT cannot load the engine: magicTag == MAGIC failed"), "int8"),
+        (EngineError("TensorRT cannot make room for the engine: Out of memory"), None),
+        (DeviceLost("the GPU is lost", cure="restart"), None),
+    ],
+)
+def test_a_sealed_engine_that_does_not_load_is_built_again_where_that_helps(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, error: EngineError, build: str | None
 ) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
     with monkeypatch.context() as patched:
-        patched.setattr(TrtEngine, "_load", refuse_to_load)
+        patched.setattr(TrtEngine, "_load", refuse)
         choice = choose(jetson_6)
     assert choice.loaded().runtime == "onnxruntime"
-    assert choice.note.startswith("TensorRT cannot load the engine: magicTag")
-    assert choice.build == "int8"
+    assert choice.note.startswith(error.what)
+    assert choice.build == build
     assert_all_is_given_back(jetson_6)
-
-
-def refuse_to_load(*_: object) -> None:
-    raise EngineError("TensorRT cannot load the engine: magicTag == MAGIC failed")
 
 
 def test_builds_that_take_the_machine_down_are_given_up(jetson_6: FakeJetson) -> None:
@@ -575,6 +583,18 @@ def test_the_outcome_of_a_build_that_failed_is_logged(
     wait_for(lambda: "The engine was not built (exit code 1)" in caplog.text, "the log", 60.0)
     build.close()
     assert "no fp16 model" in caplog.text
+
+
+def test_a_build_that_is_refused_says_nothing_in_the_log_of_the_other(
+    jetson_6: FakeJetson, fakes_for_children: None, caplog: Any
+) -> None:
+    folder = jetson_6.workshop.folder
+    with sole_use(folder.engines / "build.lock"):
+        BuildLog(folder, "other")
+        build = BackgroundBuild(folder, "int8", (jetson_6.workshop.public_key,))
+        build.wait()
+    assert "another engine is being built" in caplog.text
+    assert [step["state"] for step in jetson_6.build_steps()] == ["BUILDING"]
 
 
 @pytest.fixture
