@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.build_log import end_for_it, last_step
+from kenpin.config import WORKSPACE_MB
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 
@@ -44,12 +45,12 @@ class BackgroundBuild:
         precision: Precision,
         trusted: Sequence[Path],
         bundle: Path | None = None,
-        workspace_mb: int = 1024,
+        workspace_mb: int = WORKSPACE_MB,
     ) -> None:
         command = [sys.executable, "-m", "kenpin", "build-engine", "--state", str(folder.root)]
         command += ["--bundle", str(bundle)] if bundle is not None else []
         command += ["--precision", precision, "--workspace-mb", str(workspace_mb)]
-        command += [*(word for key in trusted for word in ("--trust", str(key)))]
+        command += [word for key in trusted for word in ("--trust", str(key))]
         self.told = "the engine is being built"
         self._folder = folder
         self._ended_by_us = False

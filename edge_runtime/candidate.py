@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kenpin.bundle import open_bundle
+from kenpin.config import WORKSPACE_MB
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
@@ -41,7 +42,7 @@ class Proof:
     trusted: Sequence[Path]
     limit_ms: float
     cameras: Callable[[], Mapping[str, Settings]] = dict
-    workspace_mb: int = 1024
+    workspace_mb: int = WORKSPACE_MB
 
     def keys(self) -> list[PublicKey]:
         """The keys themselves.

@@ -15,6 +15,7 @@ from pathlib import Path
 from kenpin.activation import Activation, Task, change_activation, read_activation
 from kenpin.audit import Entry, append
 from kenpin.bundle import open_bundle
+from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.candidate import Candidate, Proof
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
@@ -32,7 +33,6 @@ STARTS = 3  # a bundle with which the station ends so often in its trial is give
 FAULTS = 3  # so is one with which so many parts got no decision
 _DUE_EVERY_S = 10.0
 _GATE = frozenset(Finding)
-_MOST_SIZES = 8  # of a station's cameras; a folder of pictures may have any number
 _BLAMED = ("engine", "score", "not_ready", "deadline")  # what the bundle answers for; a camera is not
 
 _log = logging.getLogger(__name__)
@@ -139,7 +139,8 @@ class Changeover:
     def saw(self, shot: Shot, inspection: Inspection) -> None:
         """A part is settled."""
         for view in shot.views:
-            if isinstance(view, Frame) and len(self._sizes) < _MOST_SIZES:
+            # Cameras have one each; a folder of pictures may have any number.
+            if isinstance(view, Frame) and len(self._sizes) < MOST_CAMERAS:
                 self._sizes.add((view.image.shape[0], view.image.shape[1]))
         if self.shadow is not None:
             self.shadow.offer(shot, inspection)
@@ -212,7 +213,7 @@ class Changeover:
         now = read_activation(folder)
         # What runs is this process's matter; the file may be behind, after a disk that took nothing.
         self._activation = self._activation.wanting(now.candidate, now.task)
-        if not self._in_production:
+        if self._ready.calibrated is None:
             self._activation = now  # there may be a first bundle now, or another one in its place
         self._get(now.candidate, now.task)
 
@@ -246,20 +247,12 @@ class Changeover:
         if self._candidate is None and wanted:
             self._candidate = Candidate(wanted, self._proof, self._sizes)
 
-    @property
-    def _in_production(self) -> bool:
-        """Whether there is an engine whose bundle somebody has calibrated, whatever is wrong with that now."""
-        model, record = self._ready.model, self._ready.record
-        return model is not None and record is not None and record.bundle_sha256 == model.bundle_sha256
-
     def _needs_other_engine(self) -> bool:
         """Whether that of the active bundle is not loaded, or another model of it is calibrated."""
-        model, record = self._ready.model, self._ready.record
+        model, record = self._ready.model, self._ready.calibrated
         if model is None or model.bundle_sha256 != self._activation.current:
             return True
-        if record is None or record.bundle_sha256 != model.bundle_sha256:
-            return False
-        return record.precision != model.precision
+        return record is not None and record.precision != model.precision
 
     def _use(self, candidate: Candidate, ready: Readiness) -> None:
         refusal = candidate.unfit or ready.fault

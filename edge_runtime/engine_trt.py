@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kenpin.bundle import Bundle
+from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.engine import Runtime, Scored
 from kenpin.edge_runtime.lane import Intake, Lane
 from kenpin.engine_passport import Target
@@ -32,9 +33,6 @@ from kenpin.tensorrt_seam import (
 if TYPE_CHECKING:
     # pycuda is on a Jetson only.
     from kenpin.edge_runtime.device import Device
-
-# Beside the model's own: one for each camera that a station may have.
-MOST_SIZES = 8
 
 
 def target_of(bundle: Bundle, precision: Precision, device: Device) -> Target:
@@ -170,9 +168,9 @@ class TrtEngine:
     def _lane(self, height: int, width: int) -> Lane:
         size = (height, width)
         if size not in self._lanes:
-            if len(self._lanes) > MOST_SIZES:
+            if len(self._lanes) > MOST_CAMERAS:  # one is of the model's size
                 raise EngineError(
-                    f"the frame has {width} x {height} pixels, and {MOST_SIZES} other sizes came before",
+                    f"the frame has {width} x {height} pixels, and {MOST_CAMERAS} other sizes came before",
                     cure="let each camera keep its size; after a change on purpose restart the station",
                 )
             self._lanes[size] = Lane(self._intake, size)

@@ -225,15 +225,14 @@ class GenicamSource:
         self.down_reason = reason
         asked = self._triggers.answered()
         if asked is not None:
-            return self._fault(self._shot_for(asked.trigger), Verdict.MISSED, reason)
+            return asked.trigger.missed(self.camera, reason)
         if self._wish.trigger == "software":
             return None
         part_id = f"{self.camera}-{self._numbers.number:06d}-lost"
         return self._fault(_Shot(part_id, time.monotonic_ns(), now_ms(), None), Verdict.MISSED, reason)
 
     def _shot_for(self, trigger: Trigger) -> _Shot:
-        part_id = trigger.part_id or f"{self.camera}-{trigger.trigger_id:06d}"
-        return _Shot(part_id, trigger.mono_ns, trigger.ts_ms, trigger.trigger_id)
+        return _Shot(trigger.name_at(self.camera), trigger.mono_ns, trigger.ts_ms, trigger.trigger_id)
 
     def _shot_at(self, number: int, block: Block) -> _Shot:
         now_ns = time.monotonic_ns()

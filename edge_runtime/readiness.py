@@ -46,6 +46,12 @@ class Readiness:
     build: Precision | None = None
     cause: str = "not_ready"
 
+    @property
+    def calibrated(self) -> CalibrationRecord | None:
+        """The record, where it is of the bundle that the engine runs, whichever of its models."""
+        is_its_own = self.model and self.record and self.record.bundle_sha256 == self.model.bundle_sha256
+        return self.record if is_its_own else None
+
 
 def check_readiness(
     folder: StationFolder, trusted: Sequence[PublicKey], bundle_sha256: str | None = None

@@ -78,6 +78,10 @@ class Trigger:
     mono_ns: int = field(default_factory=time.monotonic_ns)
     ts_ms: int = field(default_factory=now_ms)
 
+    def name_at(self, camera: str) -> str:
+        """What its part is called: as somebody named it, else by camera and number."""
+        return self.part_id or f"{camera}-{self.trigger_id:06d}"
+
     def missed(self, camera: str, reason: str) -> Fault:
         """The fault of its part, where a camera takes no picture of it.
 
@@ -85,8 +89,9 @@ class Trigger:
             camera: Name of the camera.
             reason: Why, in words.
         """
-        part_id = self.part_id or f"{camera}-{self.trigger_id:06d}"
-        return Fault(part_id, camera, Verdict.MISSED, reason, self.mono_ns, self.ts_ms, self.trigger_id)
+        return Fault(
+            self.name_at(camera), camera, Verdict.MISSED, reason, self.mono_ns, self.ts_ms, self.trigger_id
+        )
 
 
 class Lull(Enum):

@@ -17,6 +17,7 @@ from kenpin import __version__
 from kenpin.build_log import BuildLog
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
+from kenpin.config import WORKSPACE_MB
 from kenpin.edge_runtime.device import Device
 from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
 from kenpin.edge_runtime.golden_check import GoldenCheck, prove
@@ -56,7 +57,7 @@ class _Wish:
 @click.option(
     "--workspace-mb",
     type=click.IntRange(min=16),
-    default=1024,
+    default=WORKSPACE_MB,
     show_default=True,
     help="Most memory for a layer's scratch.",
 )

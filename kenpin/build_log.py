@@ -57,9 +57,10 @@ class BuildLog:
         self._key = key
         self._lock = threading.Lock()
         self._next_s = 0.0
+        self._attempt = 1
         last = last_step(folder)
-        was_cut_off = last is not None and last.key == key and last.state == "BUILDING"
-        self._attempt = last.attempt + 1 if last is not None and was_cut_off else 1
+        if last is not None and (last.key, last.state) == (key, "BUILDING"):
+            self._attempt += last.attempt
         self._write(self._step(), "w")
 
     def step(self, phase: str, share: float) -> None:

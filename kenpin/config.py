@@ -20,6 +20,8 @@ else:
     import tomli as tomllib
 
 Results: TypeAlias = Literal["off", "ng_and_sample", "all"]
+MOST_CAMERAS = 8  # of a station
+WORKSPACE_MB = 1024  # for a layer's scratch while an engine is built
 _TOPIC_LEVEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -82,7 +84,7 @@ class SourceSection(_Section):
     """
 
     url: str
-    views: tuple[str, ...] = Field(default=(), max_length=7)
+    views: tuple[str, ...] = Field(default=(), max_length=MOST_CAMERAS - 1)
     trigger: str = Field(default="", pattern=r"^(|camera-line|software|modbus|mqtt:.+|gpio:.+/.+)$")
     wait_ms: int = Field(default=500, ge=1, le=60_000)
     counter_max: int = Field(default=0, ge=0)
@@ -163,7 +165,7 @@ class EngineSection(_Section):
             4 GB needs less.
     """
 
-    workspace_mb: int = Field(default=1024, ge=16)
+    workspace_mb: int = Field(default=WORKSPACE_MB, ge=16)
 
 
 class OutputSection(_Section):

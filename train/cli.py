@@ -112,8 +112,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     new = origin.unseen(found) if origin else found
     _tell_copies(found, new)
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"])
-    _tell_empty(check_masks((*roles.test, *roles.teach)))
-    check_teachers(roles.teach)
+    empty = check_masks((*roles.test, *roles.teach))
+    _tell_empty(empty)
+    check_teachers(picture for picture in roles.teach if picture in empty)
     config = _config(source.root, roles, given, origin)
     config = config.model_copy(update={"view": sight.view if sight else None})
     fabric = open_fabric(given["device"], precision=given["precision"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kenpin.errors import TrainError
+from kenpin.synced_file import replace_synced
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -53,12 +54,10 @@ def rewrite(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         TrainError: They cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
     try:
-        partial.write_text("".join(map(_line, entries)), encoding="utf-8")
-        partial.replace(path)
+        # Others of a group may go on with the run, as with a file that `append` makes.
+        replace_synced(path, "".join(map(_line, entries)).encode(), mode=0o666)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise cannot_write(path, error) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from kenpin.errors import TrainError
+from kenpin.synced_file import replace_synced
 from kenpin.train.card import facts, figure_rows
 from kenpin.train.evaluate import Scores
 from kenpin.train.gallery import mean_maps, shelves
@@ -81,13 +82,7 @@ def write_page(path: Path, html: str) -> None:
 
     File names that are not UTF-8, as from a foreign archive, are shown with their odd bytes as numbers.
     """
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    replace_synced(path, html.encode("utf-8", "backslashreplace"), mode=0o666)
 
 
 def limit_of(test: Scores) -> float:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from kenpin.calibration.masters_book import add_master, make_master
+from kenpin.calibration.web.users import Users
 from kenpin.edge_runtime.database import open_database
 from kenpin.events import now_ms
 from kenpin.quality_limits import QualityLimits
@@ -148,3 +151,15 @@ def a_day(folder: StationFolder, *, shift: float = 0.0) -> None:
         ages = [hour * HOUR_MS + (59 - k) * 60_000 for k in range(60)]
         made += [Made(float(s), age, has_picture=s >= 0.3) for s, age in zip(scores, ages, strict=True)]
     inspect(folder, made)
+
+
+def inspected(root: Path, users_file: Path) -> StationFolder:
+    """A station with people, a record, twelve masters and a day of parts."""
+    made = StationFolder(root)
+    made.create()
+    made.run.mkdir()
+    shutil.copy(users_file, Users(made).path)
+    calibrate(made, quality=LIMITS)
+    add_masters(made, [f"M-{k:02}-scratch" for k in range(1, 13)])
+    a_day(made, shift=0.06)
+    return made

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,8 +28,10 @@ from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Trigger
 from kenpin.edge_runtime.sources import make_source
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
+from tests.edge_runtime import test_capture
 
 Ends: TypeAlias = tuple[Capture, CapturedSource]
+take = partial(test_capture.take, within_s=30.0)
 MANY = 3000  # far more than what fits into the socket
 
 
@@ -101,18 +104,6 @@ def both_ends(source: Any, run: Path) -> Iterator[Ends]:
 def joined(tmp_path: Path) -> Callable[[Any], AbstractContextManager[Ends]]:
     (tmp_path / "run").mkdir()
     return lambda source: both_ends(source, tmp_path / "run")
-
-
-def take(station: CapturedSource, count: int, within_s: float = 30.0) -> list[Frame | Fault]:
-    found: list[Frame | Fault] = []
-    by_s = time.monotonic() + within_s
-    while len(found) < count and time.monotonic() < by_s:
-        item = station.next(time.monotonic() + 0.1)
-        if item is Lull.END:
-            break
-        if not isinstance(item, Lull):
-            found.append(item)
-    return found
 
 
 def test_each_unreadable_picture_of_a_folder_is_told(tmp_path: Path, joined: Any) -> None:

@@ -17,10 +17,11 @@ import pytest
 
 from kenpin.build_log import BuildLog, last_step
 from kenpin.bundle import Bundle, canonical_json, open_bundle
+from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.edge_runtime.engine_ort import OrtEngine
-from kenpin.edge_runtime.engine_trt import MOST_SIZES, TrtEngine, target_of
+from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
 from kenpin.edge_runtime.golden_check import TRT_MARGIN, check_golden
 from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.edge_runtime.station import Station
@@ -150,7 +151,7 @@ def test_cameras_of_several_sizes_have_their_memory_each(jetson: FakeJetson) -> 
 
 def test_the_memory_for_frames_of_ever_new_sizes_is_bounded(jetson_6: FakeJetson) -> None:
     with open_engine(jetson_6) as engine:
-        for columns in range(1, 1 + MOST_SIZES):
+        for columns in range(1, 1 + MOST_CAMERAS):
             engine.score(np.zeros((48, columns, 3), np.uint8))
         live = engine.device.live
         with pytest.raises(EngineError, match="has 60 x 48 pixels, and 8 other sizes came before") as caught:

@@ -280,11 +280,16 @@ def test_others_write_in_one_transaction_with_the_store(tmp_path: Path) -> None:
     store.close()
 
 
+def open_older(path: Path, *, version: int) -> sqlite3.Connection:
+    """A database as an older kenpin makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:version])
+        return open_database(path)
+
+
 def test_a_database_of_the_version_before_keeps_its_events_and_numbers(tmp_path: Path) -> None:
     path = tmp_path / "station.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:2])
-        old = open_database(path)
+    old = open_older(path, version=2)
     old.execute(
         "INSERT INTO part (part_id, camera, session_id, ts_ms, captured_mono_ns, decided_mono_ns, decided_ns, "
         "verdict, reason, latency_ms) VALUES ('p', 'c', 's', 0, 0, 0, 0, 'NG', '', 0)"
@@ -308,9 +313,7 @@ def test_a_database_of_the_version_before_keeps_its_events_and_numbers(tmp_path:
 
 def test_versions_that_outgrew_an_integer_count_anew_in_their_order(tmp_path: Path) -> None:
     path = tmp_path / "station.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:5])
-        old = open_database(path)
+    old = open_older(path, version=5)
     old.executemany(
         "INSERT INTO state VALUES (?, ?, ?)", [("b", "2", 2.0**70), ("a", "3", 2.0**71), ("c", "1", 7)]
     )
@@ -324,9 +327,7 @@ def test_versions_that_outgrew_an_integer_count_anew_in_their_order(tmp_path: Pa
 
 def test_versions_that_are_integers_stay(tmp_path: Path) -> None:
     path = tmp_path / "station.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:5])
-        old = open_database(path)
+    old = open_older(path, version=5)
     old.execute("INSERT INTO state VALUES ('a', '1', 700)")
     old.close()
     shelf = Shelf(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import keep_answer, reviewed_parts
-from kenpin.calibration.web.users import Users
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import LIMITS, Made, a_day, add_masters, calibrate, inspect
+from tests.calibration.inspected import Made, inspect, inspected
 from tests.calibration.web.page_station import PANEL, PIN, WAIT_MS, Server, show_live
 from tests.calibration.web.test_browser import LANGUAGES, choose, fits, log_in
 
@@ -24,13 +22,7 @@ SHOWN = Made(0.8, cause="calibrating"), Made(0.2, cause="calibrating")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> StationFolder:
     """One for all tests, as each page's process takes seconds."""
-    made = StationFolder(tmp_path_factory.mktemp("inspected"))
-    made.create()
-    made.run.mkdir()
-    shutil.copy(users_file, Users(made).path)
-    calibrate(made, quality=LIMITS)
-    add_masters(made, [f"M-{k:02}-scratch" for k in range(1, 13)])
-    a_day(made, shift=0.06)
+    made = inspected(tmp_path_factory.mktemp("inspected"), users_file)
     show_live(made)
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from kenpin.calibration.review import keep_answer
 from kenpin.calibration.web.app import _PAGES
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start, Step
-from kenpin.calibration.web.users import Users
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import BUNDLE, LIMITS, Made, a_day, add_masters, calibrate, inspect
+from tests.calibration.inspected import BUNDLE, Made, inspect, inspected
 from tests.calibration.web.page_station import Server, raise_alarms, show_live
 from tests.calibration.web.test_browser import LANGUAGES, choose, fits, log_in
 from tests.calibration.web.test_review_browser import smallest_target
@@ -49,13 +47,7 @@ BOXES = """() => [".state", "#verdict", ".alarms button.primary"].map(s => {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, users_file: Path) -> StationFolder:
     """A station that has stopped, with parts, masters and alarms."""
-    made = StationFolder(tmp_path_factory.mktemp("tablet"))
-    made.create()
-    made.run.mkdir()
-    shutil.copy(users_file, Users(made).path)
-    calibrate(made, quality=LIMITS)
-    add_masters(made, [f"M-{k:02}-scratch" for k in range(1, 13)])
-    a_day(made, shift=0.06)
+    made = inspected(tmp_path_factory.mktemp("tablet"), users_file)
     keep_answer(made, waiting_parts(made, [], limit=1)[0], "bad", name="abe", is_master=True)
     raise_alarms(made, {"engine_integrity": "UNACK", "ng_consecutive": "LATCH_UNACK"})
     return made
