@@ -231,7 +231,7 @@ class Delivery:
         if self.traffic.rejected == 1:
             _log.warning(
                 "The broker refuses events (%s); they are kept and sent again. "
-                "Check this station's permissions on the broker.",
+                "Check what it allows this station.",
                 reason,
             )
         for stretch in self._stretches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.counters import Snapshot
-from kenpin.edge_runtime.link import Link
+from kenpin.edge_runtime.link import REFUSED, Link
+from kenpin.edge_runtime.link_signal import Acked
 from kenpin.edge_runtime.outbox import Depth
 from kenpin.edge_runtime.traffic import Traffic
 from kenpin.events import Kpi, Status, now_ms
+
+_log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -68,11 +72,13 @@ class Herald:
     Attributes:
         state: How the station is, and why.
         trouble: What is wrong with the connection itself, in words; empty when nothing is.
+        is_refused: Whether the broker refused the last status: nobody hears then how the station is.
     """
 
     def __init__(self, desk: Desk, *, status_s: float, kpi_s: float) -> None:
         self.state: tuple[State, str] = ("STARTING", "")
         self.trouble = ""
+        self.is_refused = False
         self._desk = desk
         self._every_s = {"status": status_s, "kpi": kpi_s}
         self._due_s = dict.fromkeys(self._every_s, 0.0)
@@ -101,10 +107,14 @@ class Herald:
         self._told = None
         self._message = None
 
-    def take(self, message: int) -> None:
-        """The broker answered a message."""
-        if message == self._message:
-            self._message = None
+    def take(self, answer: Acked) -> None:
+        """Handle the broker's answer."""
+        if answer.mid != self._message:
+            return
+        self._message = None
+        if answer.code >= REFUSED and not self.is_refused:
+            _log.warning("The broker refuses the topic %s (%s).", Status.topic, answer.reason)
+        self.is_refused = answer.code >= REFUSED
 
     def tell_status(self, link: Link) -> None:
         """Publish the status where it is new or due, one at a time."""

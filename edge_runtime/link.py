@@ -38,6 +38,8 @@ _UNSUPPORTED_VERSION = 0x84
 # Bad user name or password, not authorized, banned, bad authentication method: no new attempt will change it.
 _DENIED = (0x86, 0x87, 0x8A, 0x8C)
 _TAKEN_OVER = 0x8E
+_TOO_LARGE = 0x95
+_HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the topic, message id
 _NO_REASON = 0x80
 _TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 
@@ -104,6 +106,8 @@ class Link:
         self.dropped = 0
         self._asked_s: float | None = None  # when CONNECT went out that has no answer yet
         self._alert = ""  # why the broker ended the handshake
+        self._max_packet = sys.maxsize  # bytes that the broker takes
+        self._unsent = 0  # messages that were larger
 
     def open(self, version: MQTTProtocolVersion) -> None:
         """Start connecting, in a thread of paho; the broker may be absent.
@@ -162,8 +166,19 @@ class Link:
         if not self._client.is_connected():
             return None  # paho would say no, and keep it all the same
         properties = message_properties(body, source=self._source, expiry_s=expiry_s) if self._is_v5 else None
+        described = len(properties.pack()) if properties else 0  # type: ignore[no-untyped-call]
+        size = _HEAD_BYTES + len(topic.encode()) + described + len(body)
+        if size > self._max_packet:
+            return self._keep_back(size)
         info = self._client.publish(topic, body, qos=qos, retain=retain, properties=properties)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def _keep_back(self, size: int) -> int:
+        """Say no in the broker's place, which would end the connection, again and again."""
+        self._unsent += 1
+        reason = f"a message of {size} bytes, and it takes {self._max_packet}: raise its largest packet size"
+        self._signals.put(Acked(-self._unsent, _TOO_LARGE, reason))
+        return -self._unsent
 
     def take_time(self) -> None:
         """Always wait for long before a new attempt, until it is opened anew."""
@@ -219,6 +234,7 @@ class Link:
             self._signals.put(Down(str(code), version_refused=is_version, denied=is_denied))
         else:
             self._listen(client)
+            self._max_packet = getattr(properties, "MaximumPacketSize", sys.maxsize)
             self.connection += 1
             self._signals.put(Up(self.connection, getattr(properties, "ReceiveMaximum", 65535)))
 
@@ -251,8 +267,10 @@ class Link:
     ) -> None:
         self.connection += 1
         is_doubtful = self._asked_s is not None and not self._alert
+        # Some brokers answer a message that is not allowed so, and not in PUBACK.
+        is_denied = bool(self._alert) or (flags.is_disconnect_packet_from_server and code.value in _DENIED)
         self._signals.put(
-            Down(self._alert or _why(flags, code), version_doubtful=is_doubtful, denied=bool(self._alert))
+            Down(self._alert or _why(flags, code), version_doubtful=is_doubtful, denied=is_denied)
         )
         self._asked_s = None
 

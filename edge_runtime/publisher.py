@@ -100,7 +100,7 @@ class Publisher:
     def is_denied(self) -> bool | None:
         """Whether the broker refuses the station, or some of what it says; `None` before its first answer."""
         if not self._connection.is_denied:  # not known, or let in
-            is_refused = bool(self.traffic.refused) or self._retained.is_refused
+            is_refused = bool(self.traffic.refused) or self._retained.is_refused or self._herald.is_refused
             return None if self._connection.is_denied is None else is_refused
         return True
 
@@ -236,7 +236,7 @@ class Publisher:
         elif isinstance(task, Down):
             self._connection.down(task, expected=self._stop_by_s is not None)
         elif isinstance(task, Acked):
-            self._herald.take(task.mid)
+            self._herald.take(task)
             self._retained.take(task)
             self._delivery.take(task)
         elif isinstance(task, Tell):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -153,6 +156,69 @@ def test_a_refused_retained_topic_counts_too(
     acl.write_text("topic readwrite #\n")
     broker.send(signal.SIGHUP)
     wait_for(lambda: publisher.is_denied is False, "the permission")
+
+
+def test_a_refused_status_counts_too(
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite plant/line/st1/event/#\n")
+    broker = make_mosquitto(f"acl_file {acl}")
+    broker.start()
+    publisher = line.publish(broker.port, replace(FAST, status_s=0.3))
+    wait_for(lambda: publisher.is_denied, "the refusal of the status")
+    acl.write_text("topic readwrite #\n")
+    broker.send(signal.SIGHUP)
+    wait_for(lambda: publisher.is_denied is False, "the permission")
+
+
+def test_what_is_larger_than_the_broker_takes_is_refused_and_does_not_end_the_connection(
+    line: PublishingLine, make_mosquitto: Any, wait_for: Callable[..., None]
+) -> None:
+    broker = make_mosquitto("max_packet_size 1500")
+    broker.start()
+    with closing(connect(line.path)) as connection, transaction(connection):
+        Outbox(connection).append("event/audit", json.dumps({"ts_ms": 1, "new": "x" * 1500}))
+    publisher = line.publish(broker.port)
+    wait_for(lambda: publisher.is_denied, "the refusal")
+    wait_for(lambda: publisher.traffic.rejected >= 2, "another attempt")
+    assert (publisher.traffic.connections, publisher.is_unstable) == (1, False)
+    broker.kill()
+    broker._config.write_text(broker._config.read_text().replace("max_packet_size", "#"))
+    broker.start()
+    wait_for(lambda: publisher.is_denied is False, "a broker that takes it", timeout_s=30)
+    wait_for(lambda: line.waiting() == 0, "the event at the broker")
+
+
+class StrictBroker:
+    """Ends the connection of a client that publishes where it may not, and says why, as several brokers do."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    connection.recv(4096)
+                    connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                    connection.recv(4096)
+                    connection.sendall(bytes([0xE0, 2, 0x87, 0]))
+
+
+def test_a_broker_that_ends_the_connection_for_what_is_not_allowed_counts_too(
+    line: PublishingLine, wait_for: Callable[..., None]
+) -> None:
+    with closing(StrictBroker()) as broker:
+        publisher = line.publish(broker.port)
+        wait_for(lambda: publisher.traffic.connections and publisher.is_denied, "the refusal")
+        line.stop(drain_s=0)
 
 
 def test_the_station_asks_the_publisher_in_its_own_process(workshop: Any) -> None:
