@@ -56,6 +56,7 @@ class Order:
         keys: File or folder of the keys that may sign.
         reach: How far commands may move thresholds; `None` = no action that changes verdicts is allowed.
         send_again: Publishes stored events once more: the first one's number, and how many.
+        tell_again: Publishes once more what is retained and not in the database.
     """
 
     folder: StationFolder
@@ -63,6 +64,7 @@ class Order:
     keys: Path
     reach: Reach | None
     send_again: Callable[[int, int], None]
+    tell_again: Callable[[], None]
 
 
 class Commander:
@@ -146,6 +148,8 @@ class Commander:
             self.done += 1
         if isinstance(command, Replay):
             self._order.send_again(command.since_seq, command.count)
+        elif isinstance(command, ResendState):
+            self._order.tell_again()
 
     def _do_before(self, accepted: Accepted) -> str:
         """Do what takes its time, as parts wait for the database during a transaction; why not, in words.

@@ -107,6 +107,10 @@ class Herald:
         self._told = None
         self._message = None
 
+    def repeat(self) -> None:
+        """Tell the status once more, new or not."""
+        self._told = None
+
     def take(self, answer: Acked) -> None:
         """Handle the broker's answer."""
         if answer.mid != self._message:

@@ -22,7 +22,7 @@ from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
-from kenpin.edge_runtime.publisher_task import SendAgain, Task, Tell, Wake
+from kenpin.edge_runtime.publisher_task import SendAgain, Task, Tell, TellAgain, Wake
 from kenpin.edge_runtime.retained_topics import RetainedTopics
 from kenpin.edge_runtime.timing import Timing
 from kenpin.edge_runtime.traffic import Traffic
@@ -127,6 +127,10 @@ class Publisher:
             count: How many at most.
         """
         self._tasks.put(SendAgain(since, count))
+
+    def tell_again(self) -> None:
+        """Publish the status once more, and what lets others find the station."""
+        self._tasks.put(TellAgain())
 
     def start(self) -> None:
         """Start connecting and publishing."""
@@ -244,6 +248,9 @@ class Publisher:
         elif isinstance(task, SendAgain):
             self._outbox.send_again(since=task.since, count=task.count)
             self._delivery.look_back()
+        elif isinstance(task, TellAgain):
+            self._herald.repeat()
+            self._introduce()
         elif isinstance(task, Incoming):
             self._hear(task)
         elif isinstance(task, Deaf):
@@ -261,13 +268,16 @@ class Publisher:
     def _go_up(self, up: Up) -> None:
         self._connection.up()
         self._once.forget("silent")
-        if self._desk.discovery is not None:
-            topic, body = self._desk.discovery
-            self._link.publish(topic, body, qos=0, retain=True)
+        self._introduce()
         self._herald.begin()
         self._retained.begin()
         self._delivery.begin(up)
         self._delivery.traffic.connections += 1
+
+    def _introduce(self) -> None:
+        if self._desk.discovery is not None:
+            topic, body = self._desk.discovery
+            self._link.publish(topic, body, qos=0, retain=True)
 
     def _watch(self) -> None:
         self._connection.watch(connack_s=self._timing.connack_s)

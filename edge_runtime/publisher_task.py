@@ -29,4 +29,9 @@ class SendAgain:
     count: int
 
 
-Task: TypeAlias = Signal | Wake | Tell | SendAgain
+@dataclass(frozen=True)
+class TellAgain:
+    """How the station is, and what lets others find it, is to be published once more."""
+
+
+Task: TypeAlias = Signal | Wake | Tell | SendAgain | TellAgain

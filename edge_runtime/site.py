@@ -137,7 +137,14 @@ def make_publisher(config: StationConfig, identity: Identity, counters: Callable
     if config.commands.keys is not None:
         reach = Reach(config.commands.threshold_step, two_persons=config.web.second_person)
         allowed = reach if config.commands.remote_write else None
-        order = Order(folder, identity, config.commands.keys, allowed, lambda *which: _send_again(made, which))
+        order = Order(
+            folder,
+            identity,
+            config.commands.keys,
+            allowed,
+            lambda since, count: made.send_again(since=since, count=count),
+            lambda: made.tell_again(),  # noqa: PLW0108 made below
+        )
         commander = Commander(order)
     topic, pace = config.station.topic, config.mqtt.backlog_per_s
     made = Publisher(
@@ -151,10 +158,6 @@ def _discovery(config: StationConfig) -> tuple[str, bytes] | None:
         return None
     body = home_assistant.discovery(config.station.topic, sw_version=__version__)
     return home_assistant.discovery_topic(config.station.id), body
-
-
-def _send_again(publisher: Publisher, which: tuple[int, int]) -> None:
-    publisher.send_again(since=which[0], count=which[1])
 
 
 def _published_elsewhere(config: StationConfig, _identity: Identity, _counters: object) -> News:

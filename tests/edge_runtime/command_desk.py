@@ -34,9 +34,15 @@ class Desk:
         open_database(self.folder.database).close()
         self.again: list[tuple[int, int]] = []
         reach = Reach(1.0, two_persons=two_persons) if remote_write else None
-        order = Order(self.folder, Identity("st1"), key, reach, lambda *which: self.again.append(which))
+        self.told_again = 0
+        order = Order(
+            self.folder, Identity("st1"), key, reach, lambda *which: self.again.append(which), self._tell_again
+        )
         self.commander = Commander(order)
         self._key = load_key(key)
+
+    def _tell_again(self) -> None:
+        self.told_again += 1
 
     def sign(self, action: str, **arguments: str) -> bytes:
         command = make_command(action, arguments, Sender("st1", "Sato", 30_000), now_ms=now_ms())

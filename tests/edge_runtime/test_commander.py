@@ -113,6 +113,7 @@ def test_every_retained_topic_is_sent_again(desk: Desk, raised: sqlite3.Connecti
     assert desk.send("resend_state")["ok"]
     (lowest,) = raised.execute("SELECT min(ver) FROM state").fetchone()
     assert lowest > highest
+    assert desk.told_again == 1
 
 
 def test_after_many_times_a_changed_alarm_is_still_sent(desk: Desk, raised: sqlite3.Connection) -> None:

@@ -302,6 +302,18 @@ def test_every_new_connection_gets_what_is_retained(
         wait_for(lambda n=connection: publisher.traffic.connections > n, "the next connection")
 
 
+def test_the_status_and_what_finds_the_station_are_told_again_on_request(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port, discovery=("plant/line/st1/config", b'{"dev": "st1"}'))
+    wait_for(lambda: any(p["state"] == "RUNNING" for p in scada.payloads("status")), "the status")
+    before = len(scada.payloads("status"))
+    publisher.tell_again()
+    wait_for(lambda: len(scada.payloads("status")) > before, "the status again")
+    wait_for(lambda: len(scada.payloads("config")) == 2, "the discovery again")
+
+
 def test_a_gap_is_told_on_the_broker(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:

@@ -232,6 +232,7 @@ def commanded(port: int, state: Path) -> Iterator[Publisher]:
         key,
         reach=None,
         send_again=lambda n, count: made.send_again(since=n, count=count),
+        tell_again=lambda: made.tell_again(),  # noqa: PLW0108 made below
     )
     broker = BrokerAddress("127.0.0.1", port, "sim-01")
     made = Publisher(Desk(broker, TOPIC, identity, folder.database, Counters().snapshot, Commander(order)))
