@@ -199,7 +199,7 @@ class Publisher:
         if self._room():
             self._retained.send()
         self._herald.tell_kpi(self._link, self._outbox.depth, self.traffic)
-        if self._retained.is_told:
+        if self._retained.has_begun:
             self._delivery.send(others=self._others())
 
     def _others(self) -> int:

@@ -38,6 +38,7 @@ class RetainedTopics:
         """A new connection knows nothing yet."""
         self._pending: dict[str, Retained] = {}  # the newest value of each topic, next ones first
         self._seen_to = 0
+        self._first_to: int | None = None  # the newest value that was there when the connection came
         self._message: int | None = None
         self._topic_sent = ""
         self._resume_s: dict[str, float] = {}
@@ -51,6 +52,17 @@ class RetainedTopics:
     def is_told(self) -> bool:
         """Whether nothing is left to be sent now."""
         return len(self._due()) <= self.is_waiting
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether all has been told that stood when the connection came.
+
+        Events wait for that and no longer: on a slow line, values that change each second are never all told.
+        """
+        if self._first_to is None:
+            return False
+        on_way = self._topic_sent if self.is_waiting else ""
+        return not any(v.version <= self._first_to and v.topic != on_way for v in self._due())
 
     @property
     def is_refused(self) -> bool:
@@ -91,6 +103,8 @@ class RetainedTopics:
         """Find what has changed. A refused topic must not keep the changes of the others from being seen."""
         found = self._outbox.retained(after=self._seen_to)
         self._seen_to = max((value.version for value in found), default=self._seen_to)
+        if self._first_to is None:
+            self._first_to = self._seen_to
         self._pending |= {v.topic: v for v in sorted(found, key=lambda v: v.topic != Meta.topic)}
 
     def _due(self) -> list[Retained]:

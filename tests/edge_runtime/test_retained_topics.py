@@ -95,6 +95,30 @@ def test_of_a_refused_topic_the_newest_value_is_tried(teller: Teller) -> None:
     assert teller.topics.is_told
 
 
+def test_values_that_change_faster_than_they_are_told_do_not_hold_events_back_for_ever(teller: Teller) -> None:
+    teller.broker.refuses.clear()
+    for topic in "abc":
+        teller.set(topic, "1")
+    assert not teller.topics.has_begun
+    for _ in range(3):
+        for topic in "abc":
+            teller.set(topic, "2")
+        assert len(teller.come_round(1)) == 1
+    assert not teller.topics.is_told
+    assert teller.topics.has_begun
+
+
+def test_all_that_stood_when_the_connection_came_is_told_before_events(teller: Teller) -> None:
+    for topic in "acd":
+        teller.set(topic, "1")
+    teller.come_round(1)
+    teller.topics.send()
+    assert not teller.topics.has_begun  # the third has not been sent
+    teller.topics.take(teller.broker.answer())
+    teller.topics.send()
+    assert teller.topics.has_begun  # it is on the way
+
+
 def test_a_refused_topic_goes_behind_the_others(teller: Teller) -> None:
     teller.broker.refuses = {"P/a", "P/b"}
     for topic in "abc":
