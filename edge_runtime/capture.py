@@ -21,6 +21,7 @@ from pathlib import Path
 from kenpin.edge_runtime import capture_wire as wire
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
+from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger
@@ -351,8 +352,15 @@ class Capture:
         """Why the camera does not deliver, as seen here or by the source itself; empty when it does."""
         return self._down or self._source.down_reason
 
+    def _dropped(self) -> dict[str, int]:
+        counts = self.counts
+        found = {"newer": counts.skipped, "overrun": counts.ring_full, "unsent": counts.unsent}
+        if isinstance(self._source, GenicamSource):
+            found["no_part"] = self._source.skipped
+        return found
+
     def _vitals(self) -> Vitals:
-        label = f'{{camera="{self._source.camera}"}}'
+        camera = f'camera="{self._source.camera}"'
         counts = self.counts
         return Vitals(
             role=f"capture-{self._index}",
@@ -361,12 +369,13 @@ class Capture:
             reason=self._trouble,
             beats=self._pulse.watch.beats(),
             numbers={
-                f"camera_up{label}": not self._trouble,
-                f"frames_total{label}": counts.frames,
-                f"frame_faults_total{label}": counts.faults,
-                'dropped_total{stage="capture",reason="newer"}': counts.skipped,
-                'dropped_total{stage="capture",reason="overrun"}': counts.ring_full,
-                'dropped_total{stage="capture",reason="unsent"}': counts.unsent,
+                f"camera_up{{{camera}}}": not self._trouble,
+                f"frames_total{{{camera}}}": counts.frames,
+                f"frame_faults_total{{{camera}}}": counts.faults,
+                **{
+                    f'dropped_total{{stage="capture",reason="{reason}",{camera}}}': count
+                    for reason, count in self._dropped().items()
+                },
             },
         )
 

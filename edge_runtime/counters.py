@@ -28,7 +28,7 @@ class Snapshot:
         parts: Number of parts by verdict; every verdict is there.
         reasons: Number of parts without a decision by reason in words.
         causes: The same by the reason's one word.
-        events: Number of events written to the outbox.
+        events: Number of parts that were told as `event/anomaly`.
         latency_ms_p50: Median of the time from exposure to verdict, over the parts that were scored.
         latency_ms_p99: Its 99th percentile.
         infer_ms_p50: Median of the time the engine took.

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pulse import Pulse
-from kenpin.edge_runtime.series import families
+from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
@@ -34,6 +34,7 @@ _CLIENT_S = 5.0  # a client that is slower is dropped
 _CLIENTS = 16
 _ROUND_S = 0.5
 _SERVE_S = 10.0
+_STATES = ("ready", "camera_up")  # series that alerts watch for 0
 
 Answer = tuple[str, str, bytes]
 
@@ -101,8 +102,17 @@ class Health:
         yield GaugeMetricFamily("kenpin_unknown_series", "Numbers that no series stands for.", value=unknown)
 
     def _told(self) -> Iterator[tuple[str, float]]:
-        for role, vitals in read_vitals(self._folder.run).items():
+        found = read_vitals(self._folder.run)
+        if "station" not in found:
+            yield "ready", 0.0
+        for role in (*self._roles, "supervisor", "health"):  # others are of an earlier configuration
+            vitals = found.get(role)
+            if vitals is None:
+                continue
             yield f'process_age_seconds{{role="{role}"}}', vitals.age_s
+            if _silence(role, vitals):
+                yield from _left_of(vitals.numbers)
+                continue
             yield from vitals.numbers.items()
             texts = vitals.texts
             if texts.get("model"):
@@ -193,6 +203,16 @@ def _silence(role: str, vitals: Vitals | None) -> str:
     if vitals.age_s >= STALE_S:
         return f"{role}: no sign of life for {vitals.age_s:.0f} s"
     return f"{role}: it has stopped" if vitals.state == "STOPPED" else ""
+
+
+def _left_of(numbers: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """What still counts of a process that is silent: what it had counted, and that nothing comes from it."""
+    for text, value in numbers.items():
+        name = text.partition("{")[0]
+        if name in _STATES:
+            yield text, 0.0
+        elif name in SERIES and SERIES[name].kind == "counter":
+            yield text, value
 
 
 def _cannot_tell(run: Path) -> str:

@@ -116,7 +116,7 @@ def test_a_line_that_overruns_a_slow_station_misses_parts_one_by_one(
     for number in range(40):
         source.trigger(Trigger(number))
     (first,) = take(source, 1)
-    overrun = 'dropped_total{stage="capture",reason="overrun"}'
+    overrun = 'dropped_total{stage="capture",reason="overrun",camera="synthetic-fabric"}'
     wait_for(lambda: read_vitals(tmp_path)["capture-0"].numbers[overrun] > 0, "an overrun", 60)
     items = [first, *take(source, 39)]
     assert sorted(item.trigger_id or 0 for item in items) == list(range(40))
@@ -139,7 +139,7 @@ def test_of_a_camera_that_runs_freely_the_newest_picture_counts(
     assert isinstance(second, Frame)
     assert second.frame_id - first.frame_id > 3
     assert time.monotonic_ns() - second.captured_ns < 0.4e9
-    skipped = 'dropped_total{stage="capture",reason="newer"}'
+    skipped = 'dropped_total{stage="capture",reason="newer",camera="synthetic-fabric"}'
     wait_for(lambda: read_vitals(tmp_path)["capture-0"].numbers[skipped] > 5, "the count")
     source.close()
 

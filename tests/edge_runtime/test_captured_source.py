@@ -33,6 +33,7 @@ from tests.edge_runtime import test_capture
 Ends: TypeAlias = tuple[Capture, CapturedSource]
 take = partial(test_capture.take, within_s=30.0)
 MANY = 3000  # far more than what fits into the socket
+UNSENT = 'dropped_total{stage="capture",reason="unsent",camera="cam"}'
 
 
 class Told:
@@ -138,7 +139,7 @@ def test_no_more_faults_wait_than_the_bound_and_the_others_are_counted(joined: A
         wait_for(lambda: made.counts.faults == MANY, "all faults")
         assert len(made._unsent) == WAITING
         kept = MANY - made.counts.unsent
-        assert made._vitals().numbers['dropped_total{stage="capture",reason="unsent"}'] == MANY - kept > 0
+        assert made._vitals().numbers[UNSENT] == MANY - kept > 0
         assert [item.trigger_id for item in take(station, kept)] == list(range(kept))
 
 

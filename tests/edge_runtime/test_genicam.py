@@ -4,7 +4,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from kenpin.edge_runtime.block_numbers import BlockNumbers
 from kenpin.edge_runtime.camera_time import CameraTime
+from kenpin.edge_runtime.capture import Capture
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.genicam_camera import Block
 from kenpin.edge_runtime.genicam_settings import Opened, Wish, set_up
@@ -352,7 +355,7 @@ def test_a_wrong_option_is_refused_before_any_camera_is_asked(query: str, what: 
 
 
 def test_a_free_camera_gives_its_newest_picture_and_counts_what_was_passed_over(
-    camera: ScriptedCamera, opened: Any
+    camera: ScriptedCamera, opened: Any, tmp_path: Path
 ) -> None:
     source = opened("off")
     for k in (1, 2, 5):
@@ -363,6 +366,10 @@ def test_a_free_camera_gives_its_newest_picture_and_counts_what_was_passed_over(
     camera.blocks.put(block(9))
     take(source, 1)
     assert source.skipped == 3
+    capture = Capture(source, tmp_path, 0, latest=True)
+    with closing(capture._listener):
+        numbers = capture._vitals().numbers
+    assert numbers['dropped_total{stage="capture",reason="no_part",camera="cam"}'] == 3
 
 
 def test_the_count_of_a_camera_at_a_cable_is_the_number_of_the_part(

@@ -18,7 +18,7 @@ from kenpin.config import HealthSection, StationConfig
 from kenpin.edge_runtime.health import serve_health
 from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from kenpin.errors import ConfigError
 
 
@@ -113,6 +113,8 @@ def test_with_a_full_disk_processes_that_are_there_are_not_called_dead(workshop:
 def test_metrics_are_those_of_the_table(workshop: Any, config: StationConfig, served: int) -> None:
     with Station(config) as station:
         station.run()
+    last = read_vitals(workshop.folder.run)["station"]
+    write_vitals(workshop.folder.run, last.model_copy(update={"state": "RUNNING"}))  # as if it had not ended
     found = {family.name: family for family in text_string_to_metric_families(get(served, "/metrics")[1])}
     parts = {s.labels["verdict"]: s.value for s in found["kenpin_parts"].samples}
     assert parts == {"OK": 1, "REVIEW": 0, "NG": 0, "MISSED": 0, "NO_DECISION": 0}
@@ -124,6 +126,40 @@ def test_metrics_are_those_of_the_table(workshop: Any, config: StationConfig, se
     assert unknown.value == 0
     documented = Path("docs/health.md").read_text()
     assert [name for name in SERIES if f"`kenpin_{name}`" not in documented] == []
+
+
+def samples(port: int) -> dict[str, float]:
+    """Value by series, with its labels; none stands there twice."""
+    lines = [line for line in get(port, "/metrics")[1].splitlines() if not line.startswith("#")]
+    found = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_of_a_process_that_is_silent_only_what_it_counted_is_shown(workshop: Any, served: int) -> None:
+    assert samples(served)["kenpin_ready"] == 0  # nobody has started it
+    numbers = {"ready": 1, "frame_age_seconds": 0.2, 'parts_total{verdict="OK"}': 7}
+    up = {'camera_up{camera="cam"}': 1}
+    tell(workshop, "station", numbers=numbers)
+    tell(workshop, "capture-0", numbers=up)
+    found = samples(served)
+    assert (found["kenpin_ready"], found['kenpin_camera_up{camera="cam"}']) == (1, 1)
+    assert found["kenpin_frame_age_seconds"] == 0.2
+    old_ns = time.monotonic_ns() - 60_000_000_000
+    tell(workshop, "station", numbers=numbers, written_ns=old_ns)
+    tell(workshop, "capture-0", numbers=up, written_ns=old_ns)
+    found = samples(served)
+    assert (found["kenpin_ready"], found['kenpin_camera_up{camera="cam"}']) == (0, 0)
+    assert "kenpin_frame_age_seconds" not in found
+    assert found['kenpin_parts_total{verdict="OK"}'] == 7
+
+
+def test_a_camera_of_an_earlier_configuration_is_not_shown(workshop: Any, served: int) -> None:
+    for number in (0, 1):
+        tell(workshop, f"capture-{number}", numbers={f'camera_up{{camera="cam{number}"}}': 1})
+    found = samples(served)
+    assert 'kenpin_camera_up{camera="cam0"}' in found
+    assert 'kenpin_camera_up{camera="cam1"}' not in found
 
 
 def test_numbers_that_no_series_stands_for_are_counted() -> None:
