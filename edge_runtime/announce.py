@@ -133,11 +133,16 @@ def result(identity: Identity, part: Part, *, ng_rate: float) -> PartResult:
     )
 
 
+def camera_level(name: str) -> str:
+    """A camera's name as a level of a topic."""
+    return _NO_LEVEL_CHARACTER.sub("_", name)[:64]
+
+
 def camera_last(identity: Identity, part: Part) -> CameraLast:
     """The last part of a camera, for a tile on a screen."""
     return CameraLast(
         **identity.common(part.ts_ms),
-        camera=_NO_LEVEL_CHARACTER.sub("_", part.camera)[:64],
+        camera=camera_level(part.camera),
         part_id=part.part_id[-_MAX_ID_CHARS:],
         model_id=part.model.name if part.model else "",
         threshold_rev=part.record.rev if part.record else 0,

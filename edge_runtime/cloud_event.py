@@ -33,7 +33,7 @@ def will_properties(body: bytes, *, source: str) -> Properties:
 
 def attributes(body: bytes, *, source: str) -> list[tuple[str, str]]:
     """The attributes of CloudEvents; none where the payload is not one of `kenpin.events`."""
-    payload = json.loads(body)
+    payload = json.loads(body) if body else {}
     if "schema" not in payload:
         return []
     return [

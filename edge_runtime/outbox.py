@@ -7,14 +7,14 @@ them beyond a limit), so acknowledged events stay for a while and can be read ag
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.edge_runtime.room import Gap, Room
 from kenpin.edge_runtime.stored_body import fill_in, shorten
-from kenpin.events import Payload, now_ms
+from kenpin.events import CameraLast, Payload, now_ms
 
 KEEP_ACKED_MS = 7 * 24 * 3600 * 1000
 NO_END = 2**63 - 1
@@ -54,7 +54,7 @@ class Retained:
 
     Attributes:
         topic: Below the station's prefix.
-        body: JSON.
+        body: JSON; empty = the broker shall forget it.
         version: Higher than that of every value, of any topic, that was written before.
     """
 
@@ -122,6 +122,30 @@ class Outbox:
             "ON CONFLICT (topic) DO UPDATE SET body = excluded.body, ver = excluded.ver",
             (state.address, state.to_json().decode()),
         )
+
+    def keep_cameras(self, cameras: Sequence[str]) -> None:
+        """Let the broker forget the last parts of all other cameras, in the caller's transaction.
+
+        Args:
+            cameras: Levels of their topics.
+        """
+        topics = [CameraLast.topic.format(camera=camera) for camera in cameras]
+        others = f"topic LIKE ? AND body <> '' AND topic NOT IN ({', '.join('?' * len(topics))})"
+        self._connection.execute(
+            f"UPDATE state SET body = '', ver = (SELECT max(ver) + 1 FROM state) WHERE {others}",  # noqa: S608 our own text
+            (CameraLast.topic.format(camera="%"), *topics),
+        )
+
+    def forget(self, value: Retained) -> None:
+        """Remove a retained topic that the broker has forgotten, unless it has a value again.
+
+        Raises:
+            StoreError: It cannot be written; the broker is told once more on the next connection.
+        """
+        with transaction(self._connection):
+            self._connection.execute(
+                "DELETE FROM state WHERE topic = ? AND ver = ?", (value.topic, value.version)
+            )
 
     def retained(self, *, after: int) -> list[Retained]:
         """The retained topics that were set later than a version, in that order.

@@ -70,7 +70,11 @@ class RetainedTopics:
         return bool(self._refused)
 
     def take(self, answer: Acked) -> None:
-        """Handle the broker's answer."""
+        """Handle the broker's answer.
+
+        Raises:
+            StoreError: What the broker has forgotten cannot be forgotten here.
+        """
         if answer.mid != self._message:
             return
         self._message = None
@@ -83,6 +87,8 @@ class RetainedTopics:
             self._refused.add(value.topic)
         else:
             self._refused.discard(value.topic)
+            if not value.body:
+                self._outbox.forget(value)
 
     def send(self) -> None:
         """Send the next one, when the last one was answered.

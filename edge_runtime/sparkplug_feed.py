@@ -42,6 +42,7 @@ class SparkplugFeed:
         self._folder = folder
         self._due_s = 0.0
         self._is_started = False
+        self._known: dict[str, Mapping[str, Any]] = {}  # the last part of each camera
 
     @classmethod
     def from_config(cls, config: StationConfig, folder: StationFolder) -> SparkplugFeed:
@@ -70,7 +71,10 @@ class SparkplugFeed:
         found = read_vitals(self._folder.run)
         self._node.tell(node_values(found.get("station"), state or ("STOPPED", "")))
         down = cameras_down(found)
-        for camera, last in self._cameras().items():
+        before, self._known = self._known, self._cameras()
+        for camera in before.keys() - self._known.keys():
+            self._node.lose(camera)
+        for camera, last in self._known.items():
             if camera in down:
                 self._node.lose(camera)
             else:
@@ -87,10 +91,10 @@ class SparkplugFeed:
     def _cameras(self) -> dict[str, Mapping[str, Any]]:
         try:
             with closing(connect_to_read(self._folder.database)) as connection:
-                sql = "SELECT body FROM state WHERE topic LIKE ?"
+                sql = "SELECT body FROM state WHERE topic LIKE ? AND body <> ''"
                 lasts = [json.loads(body) for (body,) in connection.execute(sql, (_CAMERA,))]
         except StoreError:
-            return {}
+            return self._known
         return {str(last["camera"]): last for last in lasts}
 
 
@@ -117,6 +121,7 @@ def node_values(station: Vitals | None, state: tuple[State, str]) -> dict[str, V
         state: How it is, and why.
     """
     numbers = station.numbers if station is not None else {}
+    is_ready = station is not None and station.is_alive and bool(numbers.get("ready", 0))
     parts = {
         f"Parts/{verdict.value}": (
             DataType.INT64,
@@ -128,7 +133,7 @@ def node_values(station: Vitals | None, state: tuple[State, str]) -> dict[str, V
         **parts,
         "State": (DataType.STRING, state[0]),
         "Reason": (DataType.STRING, state[1]),
-        "Ready": (DataType.BOOLEAN, bool(numbers.get("ready", 0))),
+        "Ready": (DataType.BOOLEAN, is_ready),
         "Model": (DataType.STRING, station.texts.get("model", "") if station is not None else ""),
         "Decision/p99_ms": (DataType.DOUBLE, 1000 * numbers.get('decision_seconds{quantile="0.99"}', 0.0)),
     }

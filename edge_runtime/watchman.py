@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.edge_runtime.alarm_board import AlarmBoard
-from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.announce import Identity, camera_level
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.counters import Counters
@@ -148,6 +148,7 @@ class Watchman:
         if equipment != self._equipment:
             with transaction(self._connection):
                 self._outbox.set_state(equipment.meta(self._post.identity))
+                self._outbox.keep_cameras([camera_level(name) for name in equipment.cameras])
             self._equipment = equipment
             self._post.wake()
 

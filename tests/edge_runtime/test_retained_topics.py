@@ -119,6 +119,32 @@ def test_all_that_stood_when_the_connection_came_is_told_before_events(teller: T
     assert teller.topics.has_begun  # it is on the way
 
 
+def test_the_last_part_of_a_camera_that_is_gone_is_forgotten_by_the_broker_and_here(
+    teller: Teller,
+) -> None:
+    teller.broker.refuses.clear()
+    for topic in ("camera/old/last", "camera/new/last", "alarm/old"):
+        teller.set(topic, "1")
+    teller.come_round()
+    for _ in range(2):
+        with transaction(teller.connection):
+            teller.outbox.keep_cameras(["new"])
+    assert teller.come_round() == [("camera/old/last", "")]
+    teller.topics.begin()
+    assert teller.come_round() == [("camera/new/last", "1"), ("alarm/old", "1")]
+
+
+def test_a_camera_that_is_back_meanwhile_is_not_forgotten(teller: Teller) -> None:
+    teller.broker.refuses.clear()
+    teller.set("camera/old/last", "1")
+    with transaction(teller.connection):
+        teller.outbox.keep_cameras([])
+    teller.topics.send()
+    teller.set("camera/old/last", "2")
+    teller.topics.take(teller.broker.answer())
+    assert teller.come_round() == [("camera/old/last", "2")]
+
+
 def test_a_refused_topic_goes_behind_the_others(teller: Teller) -> None:
     teller.broker.refuses = {"P/a", "P/b"}
     for topic in "abc":

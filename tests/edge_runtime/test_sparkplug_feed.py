@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from pysparkplug._protobuf import Payload
 
-from kenpin.edge_runtime.database import open_database
+from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed, camera_values, cameras_down, node_values
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_session import NODE, EdgeNode, Session
@@ -33,6 +34,12 @@ def test_counters_are_64_bits() -> None:
     values = node_values(vitals, ("RUNNING", ""))
     assert values["Parts/NG"] == (DataType.INT64, 3)
     assert values["Ready"] == (DataType.BOOLEAN, True)
+
+
+def test_a_station_that_is_dead_is_not_ready() -> None:
+    ns = time.monotonic_ns() - 60_000_000_000
+    vitals = Vitals(role="station", pid=1, written_ns=ns, numbers={"ready": 1.0})
+    assert node_values(vitals, ("FAULT", ""))["Ready"] == (DataType.BOOLEAN, False)
 
 
 def test_a_camera_shows_its_last_part() -> None:
@@ -88,6 +95,11 @@ def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(wo
     capture_says(workshop.folder, up=True)
     assert sent() == ["DBIRTH/st1/cam"]
     capture_says(workshop.folder, up=True, age_s=60)
+    assert sent() == ["DDEATH/st1/cam"]
+    capture_says(workshop.folder, up=True)
+    assert sent() == ["DBIRTH/st1/cam"]
+    with closing(connect(workshop.folder.database)) as connection, transaction(connection):
+        Outbox(connection).keep_cameras([])  # the station is set up without it
     assert sent() == ["DDEATH/st1/cam"]
     assert cameras_down({}) == set()
 
