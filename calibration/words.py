@@ -56,13 +56,22 @@ def warnings_about(record: CalibrationRecord) -> list[str]:
     return found + _light(record) + _several_pictures(record) + _overlap(record)
 
 
-def more_parts_needed(record: CalibrationRecord) -> int:
-    """How many more good parts, none of them stopped, would prove 10 false calls per 1,000; 0 = proved."""
+def more_parts_needed(record: CalibrationRecord) -> int | None:
+    """How many more good parts, none of them stopped, would prove 10 false calls per 1,000; 0 = proved.
+
+    `None` = no number does: all looks that were planned at fresh parts are taken.
+    """
     calls = record.false_calls
     if calls is not None and (record.fresh or counts_with_fresh(record)):
         needed = parts_needed(WANTED_RATE, stopped=calls.seen, confidence=calls.confidence) - calls.of
-        return max(needed, 0)
+        return None if needed > 0 and _looks_are_taken(record) else max(needed, 0)
     return parts_needed(WANTED_RATE, stopped=0, confidence=confidence_of_looks(record))
+
+
+def _looks_are_taken(record: CalibrationRecord) -> bool:
+    """Where fresh parts count alone they may be looked at only as often as planned."""
+    fresh, calls = record.fresh, record.false_calls
+    return bool(fresh and calls and calls.of == fresh.parts and fresh.looks >= record.looks)
 
 
 def _origin(record: CalibrationRecord) -> list[str]:
@@ -111,6 +120,8 @@ def _fresh(record: CalibrationRecord) -> list[str]:
 def _further(record: CalibrationRecord) -> list[str]:
     """What it would take to prove more."""
     calls, more = record.false_calls, more_parts_needed(record)
+    if more is None:
+        return ["the planned looks at fresh parts are taken: more of them prove nothing; calibrate anew"]
     # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
     if not more or (calls is not None and calls.seen * 10 >= calls.of):
         return []
@@ -143,11 +154,12 @@ def _overlap(record: CalibrationRecord) -> list[str]:
     """Good parts that would be stopped and masters that are no clear NG: look at these with your own eyes."""
     stopped = sorted((score, name) for name, score in record.good.items() if score >= record.t1)
     unclear = sorted((score, name) for name, score in record.masters.items() if score < record.t2)
+    what = "score no higher than good parts" if record.rank else "would be REVIEW and not NG"
     found = []
     if stopped:
         worst = ", ".join(name for _, name in stopped[-_LISTED:][::-1])
         found.append(f"{len(stopped)} good pictures would be stopped; are they good? {worst}")
     if unclear:
         lowest = ", ".join(name for _, name in unclear[:_LISTED])
-        found.append(f"{len(unclear)} masters score no higher than good parts: {lowest}")
+        found.append(f"{len(unclear)} masters {what}: {lowest}")
     return found

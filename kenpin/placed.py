@@ -34,7 +34,7 @@ def record_placed(book: Book, bundle_sha256: str, placed: Placement) -> Calibrat
     """Append a record with thresholds placed by hand. The caller holds `calibration_lock`.
 
     A position that was chosen in view of the scores has no bound; only one at or above the fitted T1 keeps the
-    bound of that, as it stops fewer good parts.
+    bound of that, as it stops fewer good parts: with all that fresh parts have shown of it since.
 
     Args:
         book: The station's records.
@@ -49,7 +49,7 @@ def record_placed(book: Book, bundle_sha256: str, placed: Placement) -> Calibrat
     _check(placed)
     before = book.newest(bundle_sha256)
     _check_masters(before, placed.t1)
-    fitted = next(r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256 and _is_fit(r))
+    fitted = next(r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256 and r.rank > 0)
     return book.append(
         {
             **before.model_dump(by_alias=True),
@@ -65,10 +65,6 @@ def record_placed(book: Book, bundle_sha256: str, placed: Placement) -> Calibrat
             "why": placed.why,
         }
     )
-
-
-def _is_fit(record: CalibrationRecord) -> bool:
-    return record.rank > 0 and record.fresh is None
 
 
 def _check(placed: Placement) -> None:
@@ -88,5 +84,5 @@ def _check_masters(before: CalibrationRecord, t1: float) -> None:
         raise CalibrationError(
             f"{len(passing)} known bad parts would pass at T1 = {t1:.6g}",
             where=", ".join(passing[:8]),
-            cure=f"place T1 at {min(before.masters.values()):.9g} or below, or fit again without these masters",
+            cure=f"place T1 at {min(before.masters.values())!r} or below, or fit again without these masters",
         )

@@ -211,11 +211,12 @@ def test_planned_looks_share_the_five_percent(
     run: Run, scores: Scores, station: StationFolder, fitted: object
 ) -> None:
     place(run, 0.9, 1.9, "--looks", 2)
-    run("confirm", "--scores", scores("one", [0.5] * 299))
+    result = run("confirm", "--scores", scores("one", [0.5] * 299))
+    assert "69 more good parts, none of them stopped" in result.stderr
     assert newest(station).false_calls == false_call_bound(0, 299, confidence=0.975)
     assert newest(station).state == "TRIAL"
     result = run("confirm", "--scores", scores("two", [0.5] * 66))
-    assert "3 more good parts, none of them stopped" in result.stderr
+    assert "the planned looks at fresh parts are taken" in result.stderr
     error = error_of(run("confirm", "--scores", scores("three", [0.5] * 3)))
     assert isinstance(error, CalibrationError)
     assert "2 planned looks" in error.what
@@ -273,3 +274,51 @@ def test_records_from_before_confirmation_still_verify(
     place(run, 0.9, 1.9)
     assert {"rank"} < json.loads(station.records.read_bytes().splitlines()[1])["record"].keys()
     assert newest(station).rank == 0
+
+
+def test_what_fresh_parts_have_shown_is_not_forgotten_by_placing_anew(
+    run: Run, scores: Scores, station: StationFolder, fitted: CalibrationRecord
+) -> None:
+    run("confirm", "--scores", scores("fresh", [0.5] * 60 + [1.5] * 40))
+    assert newest(station).false_calls == false_call_bound(40, 150)
+    place(run, fitted.t1, 1.9)
+    assert newest(station).false_calls == false_call_bound(40, 150)
+    place(run, 0.9, 1.9)
+    assert newest(station).false_calls is None
+
+
+def test_no_more_parts_are_asked_for_where_no_look_is_left(
+    run: Run, scores: Scores, station: StationFolder, fitted: object
+) -> None:
+    place(run, 0.9, 1.9)
+    result = run("confirm", "--scores", scores("fresh", [0.5] * 100), "--json")
+    assert "would prove" not in result.stderr
+    assert "the planned looks at fresh parts are taken" in result.stderr
+    assert json.loads(result.stdout)["more_good_parts_for_10_per_1000"] is None
+
+
+def test_a_fit_above_the_good_parts_may_be_looked_at_after_a_false_call(
+    run: Run, scores: Scores, station: StationFolder, fitted: object
+) -> None:
+    """Its looks are not counted, though as many parts were stopped as where fresh ones count alone."""
+    run("confirm", "--scores", scores("one", [0.5] * 99 + [1.5]))
+    result = run("confirm", "--scores", scores("two", [0.5] * 100), "--json")
+    assert json.loads(result.stdout)["more_good_parts_for_10_per_1000"] == 473 - 250
+
+
+def test_masters_that_a_hand_put_into_review_are_called_that(
+    run: Run, scores: Scores, station: StationFolder, fitted: object
+) -> None:
+    result = place(run, 1.5, 2.7)
+    assert "2 masters would be REVIEW and not NG: m0, m1" in result.stderr
+    assert "no higher than good parts" not in result.stderr
+
+
+def test_where_a_master_forbids_a_position_the_one_that_is_named_may_be_taken(
+    run: Run, scores: Scores, station: StationFolder
+) -> None:
+    run("fit", "--scores", scores("first", [k / 50 for k in range(50)], [1.23456789876]))
+    error = error_of(place(run, 1.3, 1.4))
+    named = error.cure.split()[3]
+    assert place(run, float(named), 1.4).exit_code == 0
+    assert newest(station).t1 == float(named)
