@@ -66,9 +66,10 @@ class FreshCount:
         stopped: How many good parts were stopped.
         parts: Number of good parts.
         needed: How many good parts it takes, with so many stopped.
-        bound: What they prove; `None` without parts.
+        bound: What they prove; `None` where they prove nothing yet: parts wait for an answer, or the planned
+            look has not come.
         with_shown: Whether the parts of the calibration count with them.
-        is_used_up: Whether the one planned look at parts was taken, in vain.
+        is_used_up: Whether the planned looks at parts were taken, in vain: then nothing more is counted.
     """
 
     record: CalibrationRecord
@@ -83,8 +84,8 @@ class FreshCount:
 
     @property
     def is_due(self) -> bool:
-        """Whether a record should be made of it: it proves enough, or the planned look has come."""
-        enough = self.parts >= self.needed
+        """Whether a record should be made of it: it proves enough, or a planned look has come."""
+        enough = bool(self.good) and self.parts >= self.needed
         return self.record.state == "TRIAL" and enough and not self.waiting and not self.is_used_up
 
 
@@ -169,20 +170,23 @@ def _counted(
     good: Sequence[FreshPart],
     waiting: Sequence[FreshPart],
 ) -> FreshCount:
-    scores = worst_of_parts(_scores(good)).values()
+    with_shown, looks = counts_with_fresh(standing), record.fresh.looks if record.fresh else 0
+    used_up = not with_shown and looks >= standing.looks
+    scores = worst_of_parts(_scores(() if used_up else good)).values()
     parts, stopped = len(scores), sum(score >= record.t1 for score in scores)
     if record.fresh:
         parts, stopped = parts + record.fresh.parts, stopped + record.fresh.stopped
     calls = standing.false_calls
-    with_shown = counts_with_fresh(standing)
+    bound = record.false_calls if used_up else None
     if with_shown and calls is not None:
-        parts, stopped, confidence = parts + calls.of, stopped + calls.seen, calls.confidence
-        needed = parts_needed(WANTED_RATE, stopped=stopped, confidence=confidence)
+        parts, stopped = parts + calls.of, stopped + calls.seen
+        needed = parts_needed(WANTED_RATE, stopped=stopped, confidence=calls.confidence)
+        # Of parts that wait some may be false calls: without them the others prove nothing.
+        bound = None if waiting else false_call_bound(stopped, parts, confidence=calls.confidence)
     else:
-        # The one look is planned beforehand: the number of parts must not hang on what they show.
+        # The looks are planned beforehand: when they come must not hang on what the parts show.
         confidence = confidence_of_looks(standing)
-        needed = parts_needed(WANTED_RATE, stopped=0, confidence=confidence)
-    used_up = not with_shown and record.fresh is not None and record.fresh.looks >= standing.looks
+        needed = parts_needed(WANTED_RATE, stopped=min(looks, standing.looks - 1), confidence=confidence)
     return FreshCount(
         record=record,
         good=good,
@@ -190,7 +194,7 @@ def _counted(
         stopped=stopped,
         parts=parts,
         needed=needed,
-        bound=false_call_bound(stopped, parts, confidence=confidence) if parts else None,
+        bound=bound,
         with_shown=with_shown,
         is_used_up=used_up,
     )

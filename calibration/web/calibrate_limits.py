@@ -39,6 +39,7 @@ class Assessment:
         weakest: Name and score of the lowest master that is caught; `None` = none is.
         calls: Upper limit of the rate of good parts stopped; `None` = nothing is proved.
         caught: Lower limit of the rate of bad parts stopped; `None` without masters.
+        is_alone: Whether fresh parts alone will count, as a hand or a master has placed T1.
         more: How many good parts more, none of them stopped, prove the wanted rate; 0 = proved.
         refusal: Key of the words that say why it may not be signed; empty = it may.
     """
@@ -55,6 +56,7 @@ class Assessment:
     weakest: tuple[str, float] | None
     calls: Bound | None
     caught: Bound | None
+    is_alone: bool
     more: int
     refusal: str
 
@@ -104,6 +106,7 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
     fitted_stopped = sum(score >= fitted.t1 for score in good.values())
     calls = false_call_bound(fitted_stopped, len(good)) if t1 >= fitted.t1 else None
     is_suggested = (t1, t2) == (fitted.t1, fitted.t2)
+    is_alone = not is_suggested or fitted_stopped > 0
     caught = sorted((score, name) for name, score in masters.items() if score >= t1)
     as_ng = sum(score >= t2 for score in good.values())
     passing = sorted(name for name, score in masters.items() if score < t1)
@@ -120,7 +123,8 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
         weakest=(caught[0][1], caught[0][0]) if caught else None,
         calls=calls,
         caught=caught_bound(len(caught), len(masters)) if masters else None,
-        more=_more(calls if is_suggested else None),
+        is_alone=is_alone,
+        more=_more(None if is_alone else calls),
         refusal="limits_learned" if shown.learned else _refusal(len(good), as_ng, passing),
     )
 
@@ -139,7 +143,7 @@ def nearest(shown: Shown, t1: float, t2: float) -> list[Near]:
 
 
 def _more(calls: Bound | None) -> int:
-    """Where a hand placed the thresholds, fresh parts alone count."""
+    """Without a bound that counts with them, fresh parts alone must prove it."""
     if calls is None:
         return parts_needed(WANTED_RATE, stopped=0)
     return max(parts_needed(WANTED_RATE, stopped=calls.seen) - calls.of, 0)

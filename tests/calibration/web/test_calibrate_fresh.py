@@ -16,6 +16,7 @@ from kenpin.calibration.bench import part_of
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.review import Label, keep_answer
 from kenpin.calibration.scores import PictureScore, ScoreSet
+from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.calibration.web import calibrate_fresh
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
@@ -228,3 +229,70 @@ def test_what_cannot_be_read_is_said_once(
     station.records.write_text("{}\n")
     watch_fresh(station, Twice())
     assert caplog.text.count("cannot be counted") == 1
+
+
+@pytest.fixture
+def proved(station: StationFolder) -> CalibrationRecord:
+    """299 good parts, none of them stopped: they prove 10 per 1,000 without a fresh one."""
+    scores = ScoreSet(tuple(PictureScore(f"g{k}", 10 + k / 100, f"p{k}") for k in range(299)))
+    with calibration_lock(station):
+        return record_fit(station, scores, Basis(station.active.resolve().name, "int8", "sato", "test"))
+
+
+def test_what_is_proved_without_fresh_parts_is_confirmed_by_the_first_one(
+    station: StationFolder, proved: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(proved, [])
+    assert (counted(station).parts, counted(station).needed) == (299, 299)
+    assert confirm_when_due(station) is None
+    judge(proved, ["OK"])
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert confirmed.state == "CONFIRMED"
+
+
+def test_nothing_is_proved_while_stopped_parts_wait(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+) -> None:
+    """Those that passed would be counted alone, as if nothing had been stopped."""
+    judge(record, ["OK"] * 300 + ["NG"])
+    assert counted(station).bound is None
+    answer(1301, "good")
+    assert counted(station).bound == false_call_bound(1, 351)
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+    looks: int,
+) -> None:
+    with calibration_lock(station):
+        placement = Placement(record.t1 - 0.5, record.t2, looks=looks, by="sato", why="closer")
+        standing = record_placed(open_book(station), record.bundle_sha256, placement)
+    judge(standing, [])
+    for taken in range(looks):
+        found = counted(station)
+        assert found.needed == parts_needed(0.01, stopped=taken, confidence=1 - 0.05 / looks)
+        judge(standing, ["OK"] * (found.needed - found.parts - 3) + ["NG"] * 2)
+        with closing(open_database(station.database)) as connection:
+            (last,) = connection.execute("SELECT max(seq) FROM part").fetchone()
+        answer(last - 1, "good")
+        answer(last, "good")
+        assert (counted(station).is_due, counted(station).bound) == (False, None)
+        judge(standing, ["OK"])
+        looked = confirm_when_due(station)
+        assert looked is not None
+        assert (looked.state, confirm_when_due(station)) == ("TRIAL", None)
+        standing = looked
+    judge(standing, ["OK"] * 400)
+    found = counted(station)
+    assert found.is_used_up
+    assert found.bound == standing.false_calls
+    assert standing.fresh is not None
+    assert (found.parts, found.stopped) == (standing.fresh.parts, 2 * looks)

@@ -251,3 +251,11 @@ def test_flicker_is_seen() -> None:
 def _place(seen: Shown) -> tuple[float, float]:
     suggested = suggest(seen)
     return suggested.t1, suggested.t2
+
+
+def test_where_a_master_places_t1_the_page_asks_for_as_many_parts_as_the_record() -> None:
+    seen = shown(GOOD, [14.75, *MASTERS])
+    found = assess(seen, *_place(seen))
+    assert (found.is_suggested, found.stopped, found.is_alone, found.more) == (True, 2, True, 299)
+    assert not assess(shown(GOOD, MASTERS), *_place(shown(GOOD, MASTERS))).is_alone
+    assert assess(seen, 14.7, 14.95).is_alone
