@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -52,13 +53,21 @@ _MIGRATIONS = (
 def prepare_page_database(path: Path) -> None:
     """Make the file, or bring an older one up to date; once, before anybody else uses it.
 
+    Of several processes that begin at once each waits for the one before: SQLite's own locks would not do, as
+    they do not wait where a new file is told to keep a write-ahead log.
+
     Args:
         path: The file; its folder exists.
 
     Raises:
         StoreError: It cannot be opened or written.
     """
-    with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with (
+        explained(path),
+        path.with_suffix(".lock").open("a") as lock,
+        closing(sqlite3.connect(path, isolation_level=None)) as connection,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         connection.execute("PRAGMA journal_mode = WAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
