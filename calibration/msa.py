@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kenpin.calibration.scores import ScoreSet
+from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import caught_bound, false_call_bound
 from kenpin.errors import DataError
 from kenpin.record import Bound
@@ -24,7 +24,7 @@ _STOPPED = {"ok": False, "stopped": True}
 # Effectiveness at least, misses at most, false alarms at most.
 _ACCEPTABLE, _MARGINAL = (0.90, 0.02, 0.05), (0.80, 0.05, 0.10)
 
-Grade = Literal["acceptable", "marginal", "unacceptable"]
+Grade = Literal["acceptable", "marginal", "unacceptable", "incomplete"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Study:
         alarmed: Good parts that were stopped at least once: upper limit of the share.
         kappa: Cohen's kappa against what the parts truly are; `None` where only one kind was shown.
         kappa_at_least: Lower limit, from those of misses and false alarms at 97.5 % each.
-        grade: Against the limits of AIAG.
+        grade: Against the limits of AIAG; `incomplete` where what was shown is within them, but one kind was
+            not shown at all.
     """
 
     appraiser: str
@@ -79,8 +80,13 @@ class Study:
 
 def station_judgements(scores: ScoreSet, t1: float) -> list[Judgement]:
     """What the station says of parts that were shown several times, each picture of a group once."""
-    good = [Judgement(STATION, f"good {s.group}", False, s.score >= t1) for s in scores.good]
-    return good + [Judgement(STATION, f"master {s.group}", True, s.score >= t1) for s in scores.masters]
+    good = [Judgement(STATION, f"good {s.group}", False, s.score >= t1) for s in _once(scores.good)]
+    return good + [Judgement(STATION, f"master {s.group}", True, s.score >= t1) for s in _once(scores.masters)]
+
+
+def _once(scores: Sequence[PictureScore]) -> list[PictureScore]:
+    """Without copies: of course they are judged alike."""
+    return list({s.sha256 or s.name: s for s in scores}.values())
 
 
 def read_judgements(path: Path) -> list[Judgement]:
@@ -148,7 +154,7 @@ def _study(appraiser: str, judgements: Sequence[Judgement]) -> Study:
         alarmed=_wrong_parts(good),
         kappa=kappa,
         kappa_at_least=low,
-        grade=_grade(effective.seen / effective.of, miss or 0.0, false_alarm or 0.0),
+        grade=_grade(effective.seen / effective.of, miss, false_alarm),
     )
 
 
@@ -189,10 +195,12 @@ def _kappa(share: float, miss: float, false_alarm: float) -> float:
     return (agreed - by_chance) / (1 - by_chance)
 
 
-def _grade(effectiveness: float, miss: float, false_alarm: float) -> Grade:
+def _grade(effectiveness: float, miss: float | None, false_alarm: float | None) -> Grade:
     def within(limits: tuple[float, float, float]) -> bool:
-        return effectiveness >= limits[0] and miss <= limits[1] and false_alarm <= limits[2]
+        return effectiveness >= limits[0] and (miss or 0.0) <= limits[1] and (false_alarm or 0.0) <= limits[2]
 
-    if within(_ACCEPTABLE):
-        return "acceptable"
-    return "marginal" if within(_MARGINAL) else "unacceptable"
+    if not within(_MARGINAL):
+        return "unacceptable"
+    if miss is None or false_alarm is None:
+        return "incomplete"
+    return "acceptable" if within(_ACCEPTABLE) else "marginal"

@@ -48,7 +48,8 @@ def msa(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Judge the same parts several times and hold the result against the limits of AIAG.
 
-    The column `group` of manifest.csv says which pictures are of one part. Ends with 1 when it is unacceptable.
+    The column `group` of manifest.csv says which pictures are of one part. Ends with 1 when it is unacceptable,
+    or when good or bad parts were not shown at all.
     """
     if (decisions is None) == (good is None):
         raise ConfigError("give either --good DIR and --masters DIR, or --decisions CSV")
@@ -62,7 +63,7 @@ def msa(  # noqa: PLR0913 - one argument per option
         click.echo(line, err=True)
     if as_json:
         click.echo(json.dumps({"studies": [_document(found) for found in studies]}))
-    ctx.exit(1 if any(found.grade == "unacceptable" for found in studies) else 0)
+    ctx.exit(0 if all(found.grade in ("acceptable", "marginal") for found in studies) else 1)
 
 
 def _by_the_station(folder: StationFolder, shown: Shown, trust: tuple[Path, ...]) -> list[Judgement]:
@@ -89,6 +90,9 @@ def _in_words(found: Study) -> list[str]:
     if found.false_alarm is not None and found.alarmed is not None:
         alarms = f"  false alarms: {found.false_alarm:.1%} of judgements (AIAG: 5 %, marginal 10 %)"
         lines.append(f"{alarms}; {_at_most(found.alarmed)}")
+    for kind, wrong, rate in (("bad", "misses", found.miss), ("good", "false alarms", found.false_alarm)):
+        if rate is None:
+            lines.append(f"  no {kind} part was shown: nothing is known of {wrong}")
     if found.kappa is not None and found.kappa_at_least is not None:
         kappa = f"{found.kappa:.2f}, 95 % certain at least {math.floor(found.kappa_at_least * 100) / 100:.2f}"
         lines.append(f"  kappa: {kappa} (over 0.75 good, below 0.40 poor)")

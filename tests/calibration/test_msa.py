@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin.calibration.cli import calibrate
-from kenpin.calibration.msa import Judgement, Study, study
+from kenpin.calibration.msa import Judgement, Study, station_judgements, study
+from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import caught_bound, false_call_bound, parts_needed
 from kenpin.errors import ConfigError, DataError
 from kenpin.station_folder import StationFolder
@@ -95,6 +96,19 @@ def test_kappa_of_a_faultless_study_is_one_but_is_not_proved_to_be() -> None:
 def test_one_kind_alone_has_no_kappa() -> None:
     (found,) = study([Judgement("A", "p", True, True)] * 3)
     assert (found.kappa, found.false_alarm, found.alarmed, found.miss) == (None, None, None, 0)
+    assert found.grade == "incomplete"
+    (wrong,) = study([Judgement("A", "p", True, False)] * 3)
+    assert wrong.grade == "unacceptable"
+
+
+@pytest.mark.parametrize(("kind", "says"), [("good", "no bad part"), ("bad", "no good part")])
+def test_a_study_of_one_kind_does_not_pass(tmp_path: Path, kind: str, says: str) -> None:
+    decision = {"good": "ok", "bad": "stopped"}[kind]
+    (tmp_path / "people.csv").write_text("part,reference,decision\n" + f"p,{kind},{decision}\n" * 3)
+    result = msa("--decisions", tmp_path / "people.csv")
+    assert result.exit_code == 1
+    assert "INCOMPLETE" in result.stderr
+    assert f"{says} was shown" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -137,6 +151,12 @@ def test_lines_that_are_no_judgement(tmp_path: Path, row: str) -> None:
     error = msa("--decisions", tmp_path / "people.csv").exception
     assert isinstance(error, DataError)
     assert error.where.endswith("line 2")
+
+
+def test_a_copy_of_a_picture_is_no_further_judgement() -> None:
+    shown = tuple(PictureScore(f"{k}.png", 1.0, "part", "ab" * 32) for k in range(3))
+    with pytest.raises(DataError, match="judged part good part 1 times"):
+        study(station_judgements(ScoreSet(shown), 2.0))
 
 
 def test_what_is_judged_must_be_said_once() -> None:
