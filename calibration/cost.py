@@ -59,9 +59,9 @@ def cheapest_if_escapes_cost(record: CalibrationRecord, costs: Costs, factor: fl
 def _cost(t1: float, record: CalibrationRecord, costs: Costs) -> float:
     good, bad = record.good.values(), record.masters.values()
     false_calls = sum(s >= record.t2 for s in good) / len(good)
-    reviews = sum(t1 <= s < record.t2 for s in good) / len(good)
     escapes = sum(s < t1 for s in bad) / len(bad)
-    per_part = (
-        costs.false_call * false_calls + costs.escape * costs.defect_rate * escapes + costs.review * reviews
-    )
-    return 1000 * per_part
+    # Bad parts on the review bench cost a look as well.
+    good_reviews, bad_reviews = (sum(t1 <= s < record.t2 for s in kind) / len(kind) for kind in (good, bad))
+    per_good = costs.false_call * false_calls + costs.review * good_reviews
+    per_bad = costs.escape * escapes + costs.review * bad_reviews
+    return 1000 * ((1 - costs.defect_rate) * per_good + costs.defect_rate * per_bad)

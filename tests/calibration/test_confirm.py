@@ -245,18 +245,29 @@ COSTS = ["--false-call", 3, "--escape", 1000, "--review", 1, "--defect-rate", 0.
 
 
 def test_cost_of_a_position(run: Run, scores: Scores, station: StationFolder) -> None:
-    """One of ten good parts lies above the weak master: reviews of 0.1 x 1, or escapes of 1000 x 0.01 x 0.5."""
+    """One of ten good parts lies above the weak master: 0.99 x 0.1 and 0.01 x 0.5 reviews at 1, or 0.01 x 0.5
+    escapes at 1000.
+    """
     run("fit", "--scores", scores("first", [k / 10 for k in range(10)], [0.85, 3.0]))
     result = run("cost", *COSTS, "--json")
     found = json.loads(result.stdout)
-    assert found["now"] == {"t1": 0.85, "cost": pytest.approx(100)}
-    assert found["least"] == {"t1": math.nextafter(0.8, 1), "cost": pytest.approx(100)}
+    assert found["now"] == {"t1": 0.85, "cost": pytest.approx(104)}
+    assert found["least"] == {"t1": math.nextafter(0.8, 1), "cost": pytest.approx(104)}
     assert {p["t1"]: p["cost"] for p in found["curve"]}[math.nextafter(0.9, 1)] == pytest.approx(5000)
     assert "proves nothing" in result.stderr
     cheap = json.loads(run("cost", *COSTS[:2], "--escape", 10, *COSTS[4:], "--json").stdout)
     assert (cheap["least"]["t1"], cheap["least"]["cost"]) == (math.nextafter(0.9, 1), pytest.approx(50))
     assert cheap["escape_doubled"]["cost"] == pytest.approx(100)
     assert cheap["escape_halved"]["cost"] == pytest.approx(25)
+
+
+def test_cost_where_half_of_the_parts_are_bad(run: Run, scores: Scores, station: StationFolder) -> None:
+    """500 good parts of 1,000, of which one in ten is reviewed and one in ten is NG; 500 bad, half reviewed."""
+    run("fit", "--rank", 2, "--scores", scores("first", [k / 10 for k in range(10)], [0.75, 3.0]))
+    costs = ["--false-call", 3, "--escape", 1000, "--review", 1, "--defect-rate", 0.5]
+    found = json.loads(run("cost", *costs, "--json").stdout)
+    assert (newest(station).t1, newest(station).t2) == (0.75, math.nextafter(0.8, 1))
+    assert found["now"]["cost"] == pytest.approx(50 * 3 + 50 * 1 + 250 * 1)
 
 
 def test_cost_needs_masters(run: Run, scores: Scores) -> None:
