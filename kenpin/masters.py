@@ -179,6 +179,20 @@ def read_masters(folder: StationFolder) -> Masters:
     return masters
 
 
+def shown_in_checks(folder: StationFolder) -> frozenset[int]:
+    """Numbers of all parts that were shown in checks.
+
+    Raises:
+        StoreError: The ledger is damaged, altered or not signed by this station.
+        ConfigError: The station's public key cannot be read.
+    """
+    path = masters_file(folder)
+    if not path.exists():
+        return frozenset()
+    rows = ledger.read_rows(path, PublicKey.load(folder.key.with_suffix(".pub")))
+    return frozenset(shown["seq"] for row in rows if row["kind"] == "check" for shown in row["showings"])
+
+
 def masters_due(folder: StationFolder, now_ms: int) -> str:
     """Why the masters must be shown before parts may be released, in words; empty when they need not.
 

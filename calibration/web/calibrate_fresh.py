@@ -23,6 +23,7 @@ from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.calibration.web.calibrate_shown import learned_from
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import KenpinError
+from kenpin.masters import shown_in_checks
 from kenpin.record import Bound, CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
 
@@ -102,7 +103,9 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
         return None
     record = records[-1]
     standing = next(r for r in records if r.rev == (record.fresh.of_rev if record.fresh else record.rev))
-    parts = _judged_by(folder, record)
+    # A good part is shown many times in a check of the masters, and is one part all the same.
+    checked = shown_in_checks(folder) if record.state == "TRIAL" else frozenset()
+    parts = [part for part in _judged_by(folder, record) if part.seq not in checked]
     answers = {r.newest.part_seq: r.label == "good" for r in reviewed_parts(folder) if r.label is not None}
     waiting = [part for part in parts if part.stopped and part.seq not in answers]
     good = [part for part in parts if not part.stopped or answers.get(part.seq)]

@@ -14,6 +14,7 @@ from kenpin.book import calibration_lock, open_book
 from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.bench import part_of
 from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.masters_book import append_check
 from kenpin.calibration.review import Label, keep_answer
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import false_call_bound, parts_needed
@@ -22,6 +23,7 @@ from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
+from kenpin.masters import Check, Showing
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
@@ -142,6 +144,21 @@ def test_one_part_shown_again_and_again_counts_once(
 ) -> None:
     judge(record, ["OK"] * 400, part_id="same")
     assert counted(station).parts == 51
+
+
+def test_parts_that_were_shown_in_a_check_of_the_masters_are_not_fresh(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    """The same good part after every showing, in production with `kenpin masters check`."""
+    judge(record, ["OK"] * 3 + ["NG", "OK"] * 3)
+    showings = [
+        Showing(master="M-1" if seq % 2 else "", expected="NG", verdict="NG", seq=seq, score=1.0)
+        for seq in range(1004, 1010)
+    ]
+    check = Check(passed=True, bundle_sha256=record.bundle_sha256, t1=1.0, t2=2.0, showings=tuple(showings))
+    assert (counted(station).parts, len(counted(station).waiting)) == (56, 3)
+    append_check(station, check, by="sato")
+    assert (counted(station).parts, counted(station).waiting) == (53, [])
 
 
 def test_nothing_is_confirmed_while_somebody_calibrates(
