@@ -7,10 +7,11 @@ station does not merely remember. A failed check puts every part in doubt since 
 from __future__ import annotations
 
 import csv
+import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 SHOWINGS = 3
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _POLL_S = 0.1
 
 
@@ -192,9 +194,19 @@ def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check)
 def write_suspects(path: Path, suspects: tuple[Suspect, ...]) -> None:
     """Write the list of parts in doubt as CSV."""
     with path.open("w", newline="", encoding="utf-8") as out:
-        table = csv.DictWriter(out, ["seq", "part_id", "ts_ms", "verdict", "released"])
-        table.writeheader()
-        table.writerows(asdict(suspect) for suspect in suspects)
+        out.write(suspects_csv(suspects))
+
+
+def suspects_csv(suspects: Sequence[Suspect]) -> str:
+    """Parts in doubt for a spreadsheet, which must not take an identity for a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([field.name for field in fields(Suspect)])
+    for suspect in suspects:
+        writer.writerow(
+            [f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in astuple(suspect)]
+        )
+    return out.getvalue()
 
 
 def showing_of(step: Step, seen: Seen, record: CalibrationRecord) -> Showing:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.masters_check import check_masters, steps
+from kenpin.calibration.masters_check import check_masters, steps, suspects_csv
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
@@ -17,7 +17,7 @@ from kenpin.calibration.web.review_picture import as_jpeg
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.shift_run import ShiftRun, ShiftRuns, plan_of, shown_parts
-from kenpin.calibration.web.shift_state import read_progress, read_standing, suspects_csv
+from kenpin.calibration.web.shift_state import read_progress, read_standing
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, showing_of, steps, suspects_of
 from kenpin.calibration.web.shift_run import ShiftRun, plan_of, shown_parts
@@ -15,7 +13,6 @@ from kenpin.masters import Master, Masters, Showing, masters_due, read_masters
 from kenpin.station_folder import StationFolder
 
 _ROWS = 11
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -116,18 +113,6 @@ def read_progress(folder: StationFolder, run: ShiftRun) -> Progress:
         rows=_rows(plan, done),
         is_void=plan_of(masters) != run.plan,
     )
-
-
-def suspects_csv(suspects: Sequence[Suspect]) -> str:
-    """Parts in doubt for a spreadsheet, which must not take an identity for a formula."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([field.name for field in fields(Suspect)])
-    for suspect in suspects:
-        writer.writerow(
-            [f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in astuple(suspect)]
-        )
-    return out.getvalue()
 
 
 def _rows(plan: Sequence[Step], done: Sequence[Showing]) -> Sequence[Row]:

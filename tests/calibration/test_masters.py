@@ -14,7 +14,15 @@ from click.testing import CliRunner, Result
 from kenpin import audit
 from kenpin.book import calibration_lock, open_book
 from kenpin.calibration.fit import Basis, record_fit
-from kenpin.calibration.masters_check import PartWatch, Seen, Step, check_masters, steps
+from kenpin.calibration.masters_check import (
+    PartWatch,
+    Seen,
+    Step,
+    Suspect,
+    check_masters,
+    steps,
+    write_suspects,
+)
 from kenpin.calibration.masters_check import Result as Checked
 from kenpin.calibration.masters_cli import masters as masters_command
 from kenpin.calibration.scores import PictureScore, ScoreSet
@@ -307,3 +315,9 @@ def test_check_fails(two: StationFolder, shown: list[float]) -> None:
     assert [s["part_id"] for s in json.loads(result.stdout)["suspects"]] == ["p2.1", "p2.2"]
     with (two.root / "masters" / "suspects-3.csv").open(newline="") as rows:
         assert [row["part_id"] for row in csv.DictReader(rows)] == ["p2.1", "p2.2"]
+
+
+def test_a_spreadsheet_takes_no_identity_for_a_formula(tmp_path: Path) -> None:
+    """As in the list that the page gives."""
+    write_suspects(tmp_path / "suspects.csv", (Suspect(7, "=1+1", 0, "OK", released=True),))
+    assert (tmp_path / "suspects.csv").read_text().splitlines()[1] == "7,'=1+1,0,OK,True"

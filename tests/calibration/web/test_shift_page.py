@@ -11,8 +11,7 @@ import pytest
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.masters_book import remove_master
-from kenpin.calibration.masters_check import Suspect
-from kenpin.calibration.web.shift_state import suspects_csv
+from kenpin.calibration.masters_check import Suspect, suspects_csv
 from kenpin.events import now_ms
 from kenpin.masters import masters_due, read_masters
 from kenpin.signing import PublicKey
