@@ -71,12 +71,16 @@ def confidence_of_looks(standing: CalibrationRecord) -> float:
 def _count(before: CalibrationRecord, scores: ScoreSet, at_most: float) -> Fresh:
     parts = worst_of_parts(scores.good)
     earlier = before.fresh
+    looks = 1 + (earlier.looks if earlier else 0)
+    known = dict(earlier.scores) if earlier else {}
+    # Cameras count from 1 again: another picture of the same name must not take the place of the first.
+    new = {f"{s.name}, look {looks}" if s.name in known else s.name: s.score for s in scores.good}
     return Fresh(
         of_rev=earlier.of_rev if earlier else before.rev,
         parts=len(parts) + (earlier.parts if earlier else 0),
         stopped=sum(score >= before.t1 for score in parts.values()) + (earlier.stopped if earlier else 0),
-        looks=1 + (earlier.looks if earlier else 0),
-        scores={**(earlier.scores if earlier else {}), **{s.name: s.score for s in scores.good}},
+        looks=looks,
+        scores=known | new,
         at_most=at_most,
     )
 

@@ -138,6 +138,23 @@ def test_pictures_are_known_again_under_any_name(
     assert "not fresh" in str(error_of(run("confirm", "--good", tmp_path / "again")))
 
 
+def test_the_record_keeps_the_score_of_every_fresh_picture(
+    run: Run, station: StationFolder, tmp_path: Path, write_grey: Callable[[Path, int], None]
+) -> None:
+    """Cameras count from 1 again each day."""
+    for k in range(10):
+        write_grey(tmp_path / "good" / f"{k}.png", 10 + k)
+        for day in range(3):
+            write_grey(tmp_path / f"day{day}" / f"{k}.png", 30 + 10 * day + k)
+    run("fit", "--good", tmp_path / "good")
+    for day in range(3):
+        assert run("confirm", "--good", tmp_path / f"day{day}").exit_code == 0
+    fresh = newest(station).fresh
+    assert fresh is not None
+    assert fresh.parts == len(fresh.scores) == 30
+    assert sorted(fresh.scores.values()) == list(range(30, 60))
+
+
 def test_scores_of_another_model_prove_nothing(run: Run, scores: Scores, fitted: object) -> None:
     error = error_of(run("confirm", "--scores", scores("fresh", [0.5]), "--precision", "fp32"))
     assert "for the int8 model, the scores of the fp32 model" in error.what
