@@ -23,6 +23,7 @@ from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.shift_run import ShiftRuns
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.light import Light, light_against_sign_off
@@ -52,6 +53,7 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
     folder, by = site_of(request).folder, visitor_of(request).name
     if _runs(request).read() is not None:
         raise Refused(409, "calibrate_going_on")
+    _check_no_shift_check(request)
     station = read_vitals(folder.run).get("station")
     texts = station.texts if station is not None and 0 <= station.age_s < _STALE_S else {}
     bundle, precision = texts.get("bundle_sha256", ""), texts.get("precision", "")
@@ -70,6 +72,7 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
 def give_up(request: Request) -> Response:
     """Nothing is signed; the station goes on as before."""
     folder, by = site_of(request).folder, visitor_of(request).name
+    _check_no_shift_check(request)
     audit.append(folder, audit.Entry("calibrating", by, "", "given up"))
     _end(request, folder)
     return RedirectResponse(f"{_PATH}?step=camera", status_code=303)
@@ -159,6 +162,16 @@ def sign_it(
 
 def _runs(request: Request) -> Runs:
     return Runs(site_of(request).folder.root / "page.db")
+
+
+def _check_no_shift_check(request: Request) -> None:
+    """Both hold the station by the same note: the end of one would let the parts of the other be released.
+
+    Raises:
+        Refused: 409.
+    """
+    if ShiftRuns(site_of(request).folder.root / "page.db").read() is not None:
+        raise Refused(409, "shift_busy")
 
 
 def _going_on(request: Request) -> tuple[Run, Shown]:

@@ -28,6 +28,7 @@ from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.shift_run import ShiftRuns
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.edge_runtime.light import light_against_sign_off
@@ -70,7 +71,15 @@ def calibrate(request: Request, step: str = Query(default="", max_length=20)) ->
         return page(request, "calibrate_confirm.html", {**around, **_fresh(request, count, fault)})
     note = read_calibrating(site_of(request).folder)
     light = light_against_sign_off(site_of(request).folder)
-    show = {**around, "bars": _bars(request), "note": note, "count": count, "light": light}
+    checking = ShiftRuns(site_of(request).folder.root / "page.db").read()
+    show = {
+        **around,
+        "bars": _bars(request),
+        "note": note,
+        "checking": checking,
+        "count": count,
+        "light": light,
+    }
     return page(request, "calibrate_camera.html", show)
 
 

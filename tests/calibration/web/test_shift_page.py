@@ -12,12 +12,13 @@ from kenpin import audit
 from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.masters_book import remove_master
 from kenpin.calibration.masters_check import Suspect, suspects_csv
+from kenpin.calibration.web.calibrate_run import Runs
 from kenpin.events import now_ms
 from kenpin.masters import masters_due, read_masters
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import Made, add_masters, calibrate, inspect
-from tests.calibration.web.page_station import PIN, Visit
+from tests.calibration.inspected import BUNDLE, Made, add_masters, calibrate, inspect
+from tests.calibration.web.page_station import PIN, Visit, show_live
 
 SHOWN = Made(0.8, cause="calibrating"), Made(0.2, cause="calibrating")
 
@@ -154,3 +155,19 @@ def test_pictures_of_masters_are_shown(checking: Visit) -> None:
 def test_a_spreadsheet_takes_no_identity_for_a_formula() -> None:
     text = suspects_csv([Suspect(7, "=1+1", 0, "OK", released=True)])
     assert text.splitlines()[1] == "7,'=1+1,0,OK,True"
+
+
+def test_nobody_calibrates_during_a_check(checking: Visit, folder: StationFolder) -> None:
+    """The masters would be shown as good parts, and either's end would let the other's parts be released."""
+    texts = {"model": "m", "bundle_sha256": BUNDLE, "precision": "int8"}
+    show_live(folder, texts=texts, state="CALIBRATING")
+    checking.submit("/shift/begin")
+    answer = checking.submit("/calibrate/begin")
+    assert (answer.status_code, "already calibrates or checks" in answer.text) == (409, True)
+    assert Runs(folder.root / "page.db").read() is None
+    assert 'action="/calibrate/end"' not in checking.get("/calibrate?step=camera").text
+    assert checking.submit("/calibrate/end").status_code == 409
+    assert read_calibrating(folder) is not None
+    checking.submit("/shift/give-up", pin=PIN, why="test")
+    assert read_calibrating(folder) is None
+    assert checking.submit("/calibrate/begin").status_code == 303
