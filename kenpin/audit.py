@@ -8,6 +8,7 @@ station publishes it (IEC 62443-4-2 CR 2.8 to 2.12, 3.9 and 6.1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from kenpin import ledger
 from kenpin.errors import StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import Head, Line
+from kenpin.line_file import whole_lines
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 
+_RECORD = re.compile(r"record (\d+),")  # as `kenpin.book` names it
 CHECKPOINT = "checkpoint"
 CHECKPOINT_MS = 3_600_000
 
@@ -147,6 +150,7 @@ def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()
     try:
         lines = list(ledger.lines_of(path))
         torn = ledger.torn_bytes(path) if not lines or not lines[-1].fault else 0
+        records = sum(1 for _ in whole_lines(folder.records))
     except OSError as error:
         raise StoreError(
             f"the audit cannot be read: {error.strerror}", where=path, cure="check the permissions and the disk"
@@ -157,7 +161,7 @@ def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()
     end = Head()
     if lines:
         end = Head(lines[-1].number, lines[-1].sha256, lines[-1].row.get("ts_ms", 0))
-    return Report(len(lines), end, tuple(findings), tuple(_power_cuts(lines, torn)))
+    return Report(len(lines), end, tuple(findings), (*_power_cuts(lines, torn), *_cut_records(lines, records)))
 
 
 def _power_cuts(lines: Sequence[Line], torn: int) -> list[str]:
@@ -170,6 +174,18 @@ def _power_cuts(lines: Sequence[Line], torn: int) -> list[str]:
     if torn:
         found.append(f"an unfinished row of {torn} bytes stands at the end, {cut}")
     return found
+
+
+def _cut_records(lines: Sequence[Line], records: int) -> list[str]:
+    """A calibration record is named here before it is written: so the end of their file is known here."""
+    changes = [str(line.row.get("new")) for line in lines if line.row.get("what") == "thresholds"]
+    newest = max((int(found[1]) for found in map(_RECORD.match, changes) if found), default=0)
+    if newest <= records:
+        return []
+    ends = f"calibration record {newest} stands in the audit, but the file of records ends with {records}"
+    return [
+        f"{ends}: it was cut off, or a full disk or a power cut kept it from being written; calibrate again"
+    ]
 
 
 def _against_witnesses(hashes: Sequence[str], witnessed: Sequence[Head]) -> list[str]:

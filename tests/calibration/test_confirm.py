@@ -350,3 +350,13 @@ def test_where_a_master_forbids_a_position_the_one_that_is_named_may_be_taken(
     named = error.cure.split()[3]
     assert place(run, float(named), 1.4).exit_code == 0
     assert newest(station).t1 == float(named)
+
+
+def test_the_audit_knows_a_record_that_was_cut_off(run: Run, station: StationFolder, fitted: object) -> None:
+    """Without the last line the thresholds before it are in force again, and the file itself cannot show it."""
+    place(run, 1.5, 2.7)
+    public = SecretKey.load(station.key).public
+    assert audit.verify(station, public).notes == ()
+    station.records.write_bytes(station.records.read_bytes().splitlines(keepends=True)[0])
+    (note,) = audit.verify(station, public).notes
+    assert note.startswith("calibration record 2 stands in the audit, but the file of records ends with 1")
