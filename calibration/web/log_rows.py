@@ -68,11 +68,10 @@ def read_log(folder: StationFolder) -> Log:
     records, record_fault = _or_fault(lambda: load_records(folder.records, key))
     # The audit names each record that was made since there is an audit.
     named = {row["new"].partition(",")[0] for row in audited if row["what"] == "thresholds"}
-    rows = [_of_audit(row) for row in audited if row["what"] != audit.CHECKPOINT]
-    rows += [_of_record(record) for record in records if f"record {record.rev}" not in named]
-    # Of one millisecond, the later line is the newer one.
-    oldest_first = sorted(rows, key=lambda row: row.ts_ms)
-    return Log(oldest_first[::-1], "\n".join(fault for fault in (audit_fault, record_fault) if fault))
+    rows = [_of_record(record) for record in records if f"record {record.rev}" not in named]
+    # In the order of the file: a clock that was set back must not hide the newest change behind older ones.
+    rows += [_of_audit(row) for row in audited if row["what"] != audit.CHECKPOINT]
+    return Log(rows[::-1], "\n".join(fault for fault in (audit_fault, record_fault) if fault))
 
 
 def to_csv(rows: Sequence[LogRow]) -> str:

@@ -42,6 +42,16 @@ def test_changes_come_newest_first_with_what_they_changed(
     assert "マスター" in visit(language="ja").get("/log").text
 
 
+def test_a_clock_that_was_set_back_hides_no_change(
+    folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a battery begins in 1970: the newest change would stand on the last sheet."""
+    for k, clock_ms in enumerate((9_000, 5, 10_000, 7)):
+        monkeypatch.setattr("kenpin.ledger.now_ms", lambda clock_ms=clock_ms: clock_ms)
+        note(folder, new=f"M-{k}")
+    assert [row.now for row in read_log(folder).rows] == ["M-3", "M-2", "M-1", "M-0"]
+
+
 def test_records_from_before_the_audit_are_told_and_later_ones_not_twice(folder: StationFolder) -> None:
     add_record(folder, 1)
     note(folder, what="thresholds", new="record 2, TRIAL, bundle 7f7f7f7f7f7f7f7f, T1 0.35, T2 0.45")

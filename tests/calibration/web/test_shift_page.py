@@ -10,7 +10,7 @@ import pytest
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, read_calibrating
-from kenpin.calibration.masters_book import remove_master
+from kenpin.calibration.masters_book import remove_master, set_interval
 from kenpin.calibration.masters_check import Suspect, suspects_csv
 from kenpin.calibration.web.calibrate_run import Runs
 from kenpin.events import now_ms
@@ -144,6 +144,12 @@ def test_a_check_outlives_the_page(checking: Visit, visit: Callable[..., Visit],
     checking.submit("/shift/begin")
     inspect(folder, SHOWN)
     assert "2 of 12 shown" in visit().get("/shift").text
+
+
+def test_an_interval_of_half_an_hour_is_told_as_such(checking: Visit, folder: StationFolder) -> None:
+    for hours, told in ((0.5, "due every 0.5 h"), (8.0, "due every 8 h")):
+        set_interval(folder, hours, by="sato", why="test")
+        assert told in checking.get("/shift").text
 
 
 def test_pictures_of_masters_are_shown(checking: Visit) -> None:
