@@ -134,6 +134,7 @@ def read_drift(folder: StationFolder, record: CalibrationRecord, *, now_ms: int)
     """
     with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
         rows = _rows(connection, record, _SEEN, since_ms=now_ms - HOURS * HOUR_MS)
+        rows = rows[rows["ts_ms"] <= now_ms]  # later ones are from before the clock was set back
         early = None
         if record.good_levels is None:
             early = _rows(connection, record, _FIRST_SCORED, since_ms=record.created_ms)

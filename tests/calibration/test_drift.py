@@ -97,3 +97,13 @@ def test_the_last_hour_is_the_newest_one_with_enough_scores(folder: StationFolde
     drift = read_drift(folder, record, now_ms=now_ms())
     assert [level.hour.parts for level in drift.levels] == [60, 60, 60, 60]
     assert drift.word == "steady"
+
+
+def test_parts_from_before_the_clock_was_set_back_are_not_the_last_hour(folder: StationFolder) -> None:
+    """For as long as the clock stood ahead, they would be the newest."""
+    record = calibrate(folder)
+    scores = list(record.good.values())[:60]
+    inspect(folder, [Made(score + 0.2, -5 * HOUR_MS, has_picture=False) for score in scores])
+    inspect(folder, [Made(score, 0, has_picture=False) for score in scores])
+    drift = read_drift(folder, record, now_ms=now_ms())
+    assert (drift.word, len(drift.hours)) == ("steady", 1)
