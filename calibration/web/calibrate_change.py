@@ -148,10 +148,13 @@ def sign_it(
     signed: Annotated[Signature, Depends(signature)],
     keep: Annotated[str, Form(max_length=10)] = "",
     lots: Annotated[int, Form(ge=0, le=MOST_LOTS)] = 0,
+    seen: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Sign: the record is in force from the next part on."""
     run, shown = _going_on(request)
     placed = _may_be_signed(run, shown)
+    if seen not in ("", placed.seen):
+        raise Refused(409, "sign_changed")
     folder = site_of(request).folder
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:

@@ -60,6 +60,11 @@ class Assessment:
     more: int
     refusal: str
 
+    @property
+    def seen(self) -> str:
+        """What whoever signs has seen: another one says that somebody has changed something meanwhile."""
+        return f"{self.t1!r} {self.t2!r} {self.good} {self.masters}"
+
 
 @dataclass(frozen=True)
 class Near:

@@ -122,6 +122,28 @@ def test_the_whole_way_by_forms(browser: Visit, line: ShownLine) -> None:
     assert "15 <small>/ 299" in browser.get("/calibrate").text
 
 
+def test_nobody_signs_what_somebody_else_has_changed_meanwhile(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    t1, t2 = places(browser)
+    good = re.findall(r"/calibrate/look/(\d+)", browser.get("/calibrate").text)[0]
+    assert browser.submit("/calibrate/limits", t1=str(t1), t2=str(t2 - 0.1), do="accept").status_code == 303
+
+    def seen() -> str:
+        return re.findall(r'name="seen" value="([^"]+)"', browser.get("/calibrate").text)[0]
+
+    before = seen()
+    other = page_of(line.folder)
+    other.log_in("abe")
+    assert other.submit("/calibrate/label", seq=good, kind="left").status_code == 303
+    refused = browser.submit("/calibrate/sign", pin=PIN, why="x", seen=before)
+    assert (refused.status_code, "changed meanwhile" in refused.text) == (409, True)
+    assert not line.folder.records.exists()
+    assert seen() != before
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", seen=seen()).status_code == 303
+    assert len(records(line.folder)) == 1
+
+
 def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visit, line: ShownLine) -> None:
     begin(browser, line, good=25)
     show_masters(browser, line)
