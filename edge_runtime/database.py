@@ -11,7 +11,7 @@ from pathlib import Path
 from kenpin.edge_runtime.migrations import MIGRATIONS
 from kenpin.errors import StoreError
 from kenpin.events import now_ms
-from kenpin.synced_file import replace_synced
+from kenpin.synced_file import replace_synced, sync_folder
 
 APPLICATION_ID = 0x6B656E70  # "kenp"
 # A fresh database after damage starts its numbers this far on: no number is ever given twice.
@@ -81,6 +81,39 @@ def file_id(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def forget_journal(path: Path) -> None:
+    """Remove the journal that a removed or replaced database has left.
+
+    SQLite would take it for that of whatever file has the name next, and mix the two.
+    """
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def write_back(connection: sqlite3.Connection, path: Path) -> None:
+    """Save a database that was removed or replaced while it was open; the file that has its name stays.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    target = path.with_name(f"{path.name}.was-{now_ms()}") if path.exists() else path
+    partial = target.with_name(target.name + ".part")
+    with explained(target):
+        partial.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(partial)) as copy:
+            connection.backup(copy)
+        partial.replace(target)
+        sync_folder(target.parent)
+    if target == path:
+        _log.warning("The station's database was removed while it was in use, and is put back whole.")
+    else:
+        _log.warning(
+            "The station's database was replaced while it was in use. What the station had written is in %s; "
+            "events that still waited there are not sent.",
+            target.name,
+        )
 
 
 def open_database(path: Path) -> sqlite3.Connection:

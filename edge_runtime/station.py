@@ -196,6 +196,7 @@ class Station:
 
         Raises:
             SourceError: The source failed for good.
+            StoreError: Somebody has removed or replaced the database. Start a new station.
             DeviceLost: The GPU is lost to this process; the part in hand got its verdict. Start a new one.
         """
         last_words = "shutdown"
@@ -247,7 +248,12 @@ class Station:
             done += 1
 
     def _come_round(self) -> None:
-        """Between two parts: the decision loop lives; tell the line, the watchdog and whoever wants to know."""
+        """Between two parts: the decision loop lives; tell the line, the watchdog and whoever wants to know.
+
+        Raises:
+            StoreError: The database lost its name. What has been written is put back when the station closes.
+        """
+        self._store.require_file()
         self._changeover.come_round()
         self._pulse.watch.beat("decide")
         state, reason = self._state()

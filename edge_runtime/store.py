@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from kenpin.edge_runtime.database import explained, lease_numbers, open_database, transaction
+from kenpin.edge_runtime.database import (
+    explained,
+    file_id,
+    forget_journal,
+    lease_numbers,
+    open_database,
+    transaction,
+    write_back,
+)
 from kenpin.edge_runtime.outbox import Depth, Outbox
 from kenpin.edge_runtime.part import Part, part_row
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.room import Room
+from kenpin.errors import StoreError
 from kenpin.events import Anomaly
 
 __all__ = ["Part", "Store"]
@@ -31,12 +41,27 @@ class Store:
     def __init__(self, path: Path, *, room: Room | None = None, news: PartNews | None = None) -> None:
         self.path = path
         self._connection = open_database(path)
+        self._file = file_id(path)
         self._outbox = Outbox(self._connection, room or Room.on_disk_of(path))
         self._news = news
         self._newest_parts: dict[int, Part] = {}
         self._withheld: list[tuple[int, Part]] = []
         self._next_lease = lease_numbers(path, self._newest())
         self._notes: list[tuple[str, tuple[object, ...]]] = []
+
+    def require_file(self) -> None:
+        """Make sure that what is written lands in the file that has the name.
+
+        Raises:
+            StoreError: Somebody has removed or replaced it; `close` saves what was written.
+        """
+        if self._is_nameless():
+            forget_journal(self.path)
+            raise StoreError(
+                "the database was removed or replaced while the station runs",
+                where=self.path,
+                cure="the station starts again by itself; stop it before you touch its files",
+            )
 
     def commit(self, entries: Sequence[tuple[Part, Anomaly | None]]) -> list[int]:
         """Write parts and their events; all are on disk when this returns.
@@ -124,17 +149,28 @@ class Store:
         return self._outbox.depth()
 
     def close(self) -> None:
-        """Write what is left and close.
+        """Write what is left and close; a file that was removed is put back.
 
         Raises:
-            StoreError: The last notes could not be written.
+            StoreError: The last notes could not be written, or the file not be put back.
         """
         try:
             with transaction(self._connection):
                 self._write_notes()
                 self._tell(())
         finally:
-            self._connection.close()
+            with closing(self._connection):
+                if self._is_nameless():
+                    write_back(self._connection, self.path)
+
+    def _is_nameless(self) -> bool:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # the disk is in trouble, and the next commit says so
+        return (found.st_dev, found.st_ino) != self._file
 
     def _write_notes(self) -> None:
         for sql, values in self._notes:

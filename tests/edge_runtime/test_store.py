@@ -116,6 +116,46 @@ def test_a_damaged_file_is_moved_aside_and_its_numbers_are_not_used_again(
     assert sum("was damaged" in r.message for r in caplog.records) == 2
 
 
+@pytest.mark.parametrize("also_journal", [False, True])
+def test_a_file_that_was_removed_under_the_station_is_put_back_whole(path: Path, also_journal: bool) -> None:
+    store = Store(path)
+    store.require_file()
+    store.commit([(part("before"), None)])
+    for gone in path.parent.glob("station.db*" if also_journal else "station.db"):
+        gone.unlink()
+    (seq,) = store.commit([(replace(part("after"), image_ref="after.png"), FakeEvent())])
+    with pytest.raises(StoreError, match="was removed or replaced while the station runs"):
+        store.require_file()
+    assert not path.exists()
+    store.note_image("after.png", "ab")
+    store.close()
+    assert rows(path, "SELECT part_id, image_sha256 FROM part") == [("before", ""), ("after", "ab")]
+    assert rows(path, "SELECT part_seq FROM outbox") == [(seq,)]
+    again = Store(path)
+    again.require_file()
+    assert again.commit([(part("next"), None)]) == [seq + 1]
+    again.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["station.db", "station.seq"]
+
+
+def test_a_file_that_was_replaced_under_the_station_is_not_mixed_with_its_own(
+    path: Path, tmp_path: Path
+) -> None:
+    other = Store(tmp_path / "copy.db")
+    other.commit([(part("of the copy"), None)])
+    other.close()
+    store = Store(path)
+    store.commit([(part("ours"), None)])
+    (tmp_path / "copy.db").replace(path)
+    with pytest.raises(StoreError, match="was removed or replaced while the station runs"):
+        store.require_file()
+    assert rows(path, "SELECT part_id FROM part") == [("of the copy",)]
+    store.close()
+    (saved,) = path.parent.glob("station.db.was-*")
+    assert rows(saved, "SELECT part_id FROM part") == [("ours",)]
+    assert rows(path, "SELECT part_id FROM part") == [("of the copy",)]
+
+
 def test_the_database_of_an_older_kenpin_is_kept_and_takes_light_and_focus(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

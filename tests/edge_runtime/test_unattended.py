@@ -57,6 +57,24 @@ def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
     assert any(line["pass"] for line in history.outputs)
 
 
+def test_a_database_that_somebody_removes_is_put_back_and_nothing_is_lost(rig: Rig) -> None:
+    rig.start()
+    rig.line.start()
+    rig.wait(lambda: len(rig.line.triggers) > 20, "some parts")
+    pid = rig.pid("station")
+    for file in rig.folder.root.glob("station.db*"):
+        file.unlink()
+    rig.wait(lambda: rig.pid("station") not in (0, pid) and rig.is_ready(), "a new process")
+    seen = len(rig.line.triggers)
+    rig.wait(lambda: len(rig.line.triggers) > seen + 20, "more parts")
+    rig.stop()
+    history = rig.history()
+    assert history.violations() == [], history.summary()
+    assert {part["trigger_id"] for part in history.parts} >= set(range(1, seen))
+    assert "was removed or replaced while the station runs" in rig.log()
+    assert not list(rig.folder.root.glob("station.db.*"))
+
+
 def test_a_lost_camera_is_noticed_and_back_again_though_no_part_comes(rig: Rig) -> None:
     rig.start()
     pid = rig.pid("capture-0")
