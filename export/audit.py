@@ -13,7 +13,7 @@ from kenpin.export.audit_graph import DEQUANTIZE, QUANTIZE, Graph
 from kenpin.export.audit_head import find_head_faults
 from kenpin.export.audit_types import find_type_faults
 from kenpin.export.placement import is_encoder_conv
-from kenpin.export.quantize import QMAX
+from kenpin.export.quantize import LEAST_SCALE, QMAX
 
 
 def audit(model: ModelProto, *, floats: Collection[str] = ()) -> None:
@@ -65,8 +65,10 @@ def _check_parameters(node: NodeProto, graph: Graph) -> Iterator[str]:
         return
     if zero.dtype != np.int8 or zero.any():
         yield f"{node.name}: the zero point must be int8 and 0, not {zero.dtype} {zero.ravel()[:1].tolist()}"
-    if scale.dtype != graph.real or not (np.isfinite(scale) & (scale > 0)).all():
-        yield f"{node.name}: scales must be {graph.real}, finite and positive"
+    if zero.shape != scale.shape:
+        yield f"{node.name}: the zero point has the shape {zero.shape}, its scale {scale.shape}"
+    if scale.dtype != graph.real or not (np.isfinite(scale) & (scale >= LEAST_SCALE)).all():
+        yield f"{node.name}: scales must be {graph.real}, finite and positive, not subnormal in fp32"
     weight = graph.constants.get(graph.source_of(node.input[0]))
     if weight is not None:
         yield from _check_weight(node, weight, scale)

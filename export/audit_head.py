@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from kenpin.export.audit_graph import Graph
-from kenpin.export.quantize import QMAX
+from kenpin.export.quantize import LEAST_SCALE, QMAX
 
 _READERS = frozenset({"MatMul", "Transpose"})
 
@@ -24,10 +24,12 @@ def find_head_faults(node: NodeProto, graph: Graph) -> Iterator[str]:
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
     if steps.dtype != np.int8 or steps.min() < -QMAX or zero.dtype != np.int8 or zero.any():
         yield f"{node.name}: what is stored must be int8 in -{QMAX}..{QMAX}, its zero point 0"
-    if scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
+    if scale.dtype != np.float32 or not (np.isfinite(scale) & (scale >= LEAST_SCALE)).all():
         yield f"{node.name}: the scales of the head must be float32, finite and positive"
     if steps.ndim != 2 or axis not in (0, 1) or scale.shape != (steps.shape[axis],):
         yield f"{node.name}: the head needs a scale per row or column, not {scale.shape} on axis {axis}"
+    if zero.shape != scale.shape:
+        yield f"{node.name}: the zero point has the shape {zero.shape}, its scale {scale.shape}"
     for reader in graph.readers[node.output[0]]:
         if reader.op_type not in _READERS:
             yield f"{reader.name} ({reader.op_type}) must not read {node.output[0]}, which is stored as int8"

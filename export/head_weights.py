@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from kenpin.export.onnx_model import ENCODER
-from kenpin.export.quantize import QMAX
+from kenpin.export.quantize import LEAST_SCALE, QMAX
 
 # Smaller constants are not worth a node.
 LEAST_NUMBERS = 4096
@@ -44,7 +44,9 @@ def store_head(model: ModelProto) -> ModelProto:
                 lengths = np.square(steps * scale.astype(np.float64)).sum(0).astype(np.float32)
                 of_bank = f"{name.removesuffix(BANK)}{SQUARES}"
                 squares[of_bank] = numpy_helper.from_array(lengths, of_bank)
-        elif _is_read_by(model, name, ("Add", "Sub", "Mul")) and _fits_half(value):
+        elif (
+            not name.endswith(SQUARES) and _is_read_by(model, name, ("Add", "Sub", "Mul")) and _fits_half(value)
+        ):
             stored[name] = _as_half(name, value)
     return _with(model, stored, squares)
 
@@ -61,7 +63,7 @@ def _is_read_by(model: ModelProto, name: str, op_types: Collection[str]) -> bool
 def _rounded(value: Numbers, axis: int) -> tuple[NDArray[np.int8], Numbers]:
     """A matrix in steps of a scale for each place of one axis."""
     largest = np.abs(value).max(1 - axis, keepdims=True)
-    scale = np.asarray(np.where(largest > 0, largest, 1) / QMAX, np.float32)
+    scale = np.asarray(np.where(largest >= QMAX * LEAST_SCALE, largest, 1) / QMAX, np.float32)
     return np.clip(np.rint(value / scale), -QMAX, QMAX).astype(np.int8), scale
 
 

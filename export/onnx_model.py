@@ -10,9 +10,10 @@ import logging
 import warnings
 from collections.abc import Iterator, Set
 
+import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from kenpin.errors import ExportError
@@ -135,8 +136,9 @@ def check_model(model: ModelProto, *, side: int, opset: int = OPSET) -> None:
     """
     _check_storage(model)
     _check_by_onnx(model)
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets != {"": opset} or model.ir_version > MAX_IR_VERSION or model.functions:
+    _check_numbers(model)
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import]
+    if opsets != [("", opset)] or model.ir_version > MAX_IR_VERSION or model.functions:
         raise ExportError(
             f"the graph has opsets {opsets} and IR version {model.ir_version}, not opset {opset} "
             f"and IR version {MAX_IR_VERSION} at most",
@@ -144,8 +146,16 @@ def check_model(model: ModelProto, *, side: int, opset: int = OPSET) -> None:
         )
     _check_ends(model, side)
     constants = {tensor.name for tensor in model.graph.initializer}
+    names: set[str] = set()
     for node in model.graph.node:
         _check_node(node, constants)
+        if node.name in names:
+            raise ExportError(
+                "two nodes have one name, which TensorRT refuses",
+                where=f"node {node.name}",
+                cure=_CHANGE_THE_MODEL,
+            )
+        names.add(node.name)
 
 
 def _check_storage(model: ModelProto) -> None:
@@ -162,6 +172,18 @@ def _check_storage(model: ModelProto) -> None:
                 "a tensor of the graph is stored in another file, which nobody would sign",
                 where=tensor.name,
                 cure="save the model in one file, without external data",
+            )
+
+
+def _check_numbers(model: ModelProto) -> None:
+    """NaN runs through one kernel and ends in the Relu of another: every machine would score otherwise."""
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ExportError(
+                "the model holds numbers that are not finite",
+                where=tensor.name,
+                cure="train again, with another --seed or with --precision fp32",
             )
 
 
@@ -205,6 +227,10 @@ def _check_node(node: NodeProto, constants: Set[str]) -> None:
         raise refuse(f"TensorRT is not known to build the operator {node.domain or node.op_type}")
     if INPUT in node.input and node.op_type != "Cast":
         raise refuse("the frames must be cast before anything else: TensorRT takes uint8 for inputs only")
+    if len(node.output) > 1 and node.op_type == "MaxPool":
+        raise refuse("TensorRT gives no indices of a maximum")
+    if any(attribute.name == "antialias" and attribute.i for attribute in node.attribute):
+        raise refuse("TensorRT does not build antialiasing")
     for position in SHAPE_INPUTS.get(node.op_type, ()):
         if position < len(node.input) and node.input[position] and node.input[position] not in constants:
             raise refuse(f"its shape depends on a computed value ({node.input[position]})")

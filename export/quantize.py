@@ -28,6 +28,7 @@ from kenpin.export.placement import Placement, is_encoder_conv
 from kenpin.export.scheme import Scheme
 
 QMAX = 127
+LEAST_SCALE = float(np.finfo(np.float32).tiny)
 # Least scale that fp16 holds with two digits; a channel below 127 times that is as good as zero.
 LEAST_HALF_SCALE = 2.0**-18
 
@@ -108,8 +109,9 @@ def _pair(name: str, *, stored: bool, **axis: Any) -> Iterable[NodeProto]:
 def _channel_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales (O,) of a weight (O, I, h, w)."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    # A channel of zeros has no scale of its own; any positive one keeps it zero.
-    return np.asarray(np.where(largest > 0, largest, 1) / QMAX, np.float32)
+    # A channel of zeros has no scale of its own; any positive one keeps it zero. Where the scale would be
+    # subnormal it is the same: TensorRT refuses a scale of 0, and a GPU makes one of it.
+    return np.asarray(np.where(largest >= QMAX * LEAST_SCALE, largest, 1) / QMAX, np.float32)
 
 
 def _representable(scale: NDArray[np.float32], scheme: Scheme) -> NDArray[np.float32]:

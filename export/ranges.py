@@ -69,7 +69,8 @@ def measure_reach(
     largest = dict.fromkeys(names, 0.0)
     for values in run_tensors(model, names, images, fusion=Fusion.FULL):
         for name, value in zip(names, values, strict=True):
-            largest[name] = max(largest[name], float(np.abs(value).max()))
+            # Python's max would let a NaN vanish.
+            largest[name] = float(np.maximum(largest[name], np.abs(value).max()))
         advance()
     _check(largest, len(images))
     counts = {name: np.zeros(BINS) for name in names}

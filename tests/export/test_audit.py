@@ -101,6 +101,18 @@ def _no_zero_point(edit: Editor) -> None:
     del edit.node("QuantizeLinear").input[2]
 
 
+def _zero_point_per_tensor(edit: Editor) -> None:
+    edit.replace(f"{FIRST}_zero", np.int8(0))
+
+
+def _zero_point_of_an_activation_per_channel(edit: Editor) -> None:
+    edit.replace(edit.node("QuantizeLinear").input[2], np.zeros(5, np.int8))
+
+
+def _subnormal_scale(edit: Editor) -> None:
+    edit.replace(f"{FIRST}_scale", np.full_like(edit.value(f"{FIRST}_scale"), 1e-39))
+
+
 def _activation_per_channel(edit: Editor) -> None:
     node = edit.node("QuantizeLinear")
     edit.replace(node.input[1], np.full(3, edit.value(node.input[1])))
@@ -219,6 +231,9 @@ def _no_encoder(edit: Editor) -> None:
         (_computed_scale, "scale or zero point is not a constant"),
         (_negative_scale, "scales must be float32, finite and positive"),
         (_double_scale, "scales must be float32, finite and positive"),
+        (_subnormal_scale, "scales must be float32, finite and positive"),
+        (_zero_point_per_tensor, "the zero point has the shape (), its scale (8,)"),
+        (_zero_point_of_an_activation_per_channel, "the zero point has the shape (5,), its scale ()"),
         (_activation_per_channel, "an activation has one scale per tensor"),
         (_weight_per_tensor, "weights need a scale per output channel"),
         (_weight_axis, "weights need a scale per output channel"),

@@ -61,7 +61,18 @@ def test_banks_and_components_are_int8(trained: ModelProto, small: ModelProto) -
 
 
 def test_squares_are_those_of_the_stored_places(small: ModelProto) -> None:
-    found = constants(small)
+    _check_squares(small)
+
+
+def test_squares_of_a_large_bank_are_no_less_exact(
+    trained: ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.export.head_weights.LEAST_NUMBERS", 100)
+    _check_squares(store_head(trained))
+
+
+def _check_squares(model: ModelProto) -> None:
+    found = constants(model)
     for bank in BANKS:
         places = found[f"{bank}_int8"] * found[f"{bank}_scale"].astype(np.float64)
         np.testing.assert_allclose(
@@ -134,6 +145,10 @@ def _one_scale(model: ModelProto) -> None:
     replace(model, f"{BANKS[0]}_zero", np.int8(0))
 
 
+def _one_zero(model: ModelProto) -> None:
+    replace(model, f"{BANKS[0]}_zero", np.int8(0))
+
+
 def _computed_scale(model: ModelProto) -> None:
     of_bank(model).input[1] = "score"
 
@@ -149,6 +164,7 @@ def _other_reader(model: ModelProto) -> None:
         (_least_step, "int8 in -127..127"),
         (_dead_scale, "must be float32, finite and positive"),
         (_one_scale, "a scale per row or column"),
+        (_one_zero, "the zero point has the shape (), its scale (1000,)"),
         (_computed_scale, "is not a constant"),
         (_other_reader, "must not read inspector.head.bank8.bank"),
     ],

@@ -171,6 +171,29 @@ def _missing_scale(model: ModelProto) -> None:
         model.graph.node.insert(3 + number, node)
 
 
+def _not_finite(value: float) -> Callable[[ModelProto], None]:
+    def change(model: ModelProto) -> None:
+        tensor = next(t for t in model.graph.initializer if t.name.endswith("layer1.0.conv1.weight"))
+        weight = numpy_helper.to_array(tensor).copy()
+        weight[0, 0, 0, 0] = value
+        tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+
+    return change
+
+
+def _one_name(model: ModelProto) -> None:
+    model.graph.node[5].name = model.graph.node[4].name
+
+
+def _indices(model: ModelProto) -> None:
+    next(n for n in model.graph.node if n.op_type == "MaxPool").output.append("indices")
+
+
+def _antialias(model: ModelProto) -> None:
+    node = next(n for n in model.graph.node if n.op_type == "Resize")
+    next(a for a in node.attribute if a.name == "antialias").i = 1
+
+
 def _int64_input(model: ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
 
@@ -180,6 +203,7 @@ def _int64_input(model: ModelProto) -> None:
     [
         (lambda m: m.opset_import[0].__setattr__("version", 19), "opsets"),
         (lambda m: m.opset_import.add(domain="com.microsoft", version=1), "opsets"),
+        (lambda m: m.opset_import.insert(0, helper.make_opsetid("", 13)), "opsets"),
         (lambda m: m.__setattr__("ir_version", 11), "IR version 11"),
         (lambda m: m.graph.input[0].__setattr__("name", "image"), "not valid ONNX"),
         (_int64_input, "frames has"),
@@ -191,6 +215,11 @@ def _int64_input(model: ModelProto) -> None:
         (_unknown_type, "not valid ONNX"),
         (_wrong_shape, "not valid ONNX"),
         (_missing_scale, "not valid ONNX"),
+        (_not_finite(np.nan), "numbers that are not finite"),
+        (_not_finite(np.inf), "numbers that are not finite"),
+        (_one_name, "two nodes have one name"),
+        (_indices, "no indices"),
+        (_antialias, "antialiasing"),
     ],
 )
 def test_graphs_that_are_refused(

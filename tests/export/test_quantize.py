@@ -63,12 +63,14 @@ def test_weights_are_within_half_a_step_per_channel(float_model: ModelProto, int
         assert (error <= 0.5001 * scale[:, None, None, None]).all()
 
 
-def test_a_channel_of_zeros_stays_zero(float_model: ModelProto, placement: Placement) -> None:
+@pytest.mark.parametrize("faint", [0.0, 1e-37, 1e-45])
+def test_a_channel_of_zeros_stays_zero(float_model: ModelProto, placement: Placement, faint: float) -> None:
+    """And so does one whose scale would be too small to be a normal number."""
     dead = ModelProto()
     dead.CopyFrom(float_model)
     tensor = next(t for t in dead.graph.initializer if t.name == placement.convs[0])
     weight = numpy_helper.to_array(tensor).copy()
-    weight[2] = 0
+    weight[2] = faint
     tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
     int8 = quantize(dead, placement, dict.fromkeys(placement.activations, 1.0))
     audit(int8)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -96,6 +99,17 @@ def test_mse_finds_the_range_with_the_least_error() -> None:
 def test_entropy_keeps_all_of_what_is_spread_evenly() -> None:
     values = np.random.default_rng(2).uniform(-1, 1, 500_000)
     assert ranges_by("entropy", {"x": reach_of(values)})["x"] > 0.95
+
+
+def test_one_picture_that_overflows_is_refused(
+    float_model: ModelProto, placement: Placement, pictures: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflown(*_: Any, **__: Any) -> Iterator[list[np.ndarray]]:  # type: ignore[type-arg]
+        yield from ([np.ones((1, 2, 3, 3), np.float32)], [np.full((1, 2, 3, 3), np.nan, np.float32)])
+
+    monkeypatch.setattr("kenpin.export.ranges.run_tensors", overflown)
+    with pytest.raises(ExportError, match="reaches nan on 2 pictures"):
+        measure_reach(float_model, placement.activations[:1], pictures[:2])
 
 
 def test_dead_encoder_is_refused(float_model: ModelProto, placement: Placement, pictures: Image) -> None:
