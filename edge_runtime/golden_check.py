@@ -8,7 +8,7 @@ from kenpin.bundle import Bundle
 from kenpin.edge_runtime.engine import Engine
 from kenpin.errors import EngineError
 from kenpin.frame import decode_picture
-from kenpin.precision import expected_score
+from kenpin.precision import expected_score, tolerance_of
 
 # The bundle's tolerance was measured between variants of ONNX Runtime on one processor. TensorRT differs from
 # them in the same way (order of sums, sums near the middle of two INT8 steps) but in more layers, so it gets
@@ -72,7 +72,7 @@ def check_golden(engine: Engine, bundle: Bundle) -> GoldenCheck:
         image = decode_picture(bundle.files.get(golden.file, b""), where=golden.file)
         expected = expected_score(golden, engine.precision)
         scores.append(GoldenScore(golden.file, expected, engine.score(image).score))
-    return GoldenCheck(tuple(scores), margin * bundle.manifest.golden_tolerance)
+    return GoldenCheck(tuple(scores), margin * tolerance_of(bundle.manifest, engine.precision))
 
 
 def prove(engine: Engine, bundle: Bundle, *, cure: str) -> GoldenCheck:

@@ -89,6 +89,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "input_shape": (1, config.size, config.size, 3),
         "golden": content.golden.scores,
         "golden_tolerance": content.golden.tolerance,
+        "golden_tolerance_fp": content.golden.tolerance_fp,
         "score_stats": content.score_stats,
         "lineage": lineage,
         "learned_from": sorted(learned_from(run.data)),

@@ -89,6 +89,7 @@ class Manifest(_Strict):
         golden: Frames with known scores.
         score_stats: `mean`, `std` and `p99` of the INT8 score over held-back good pictures, and `count`.
         golden_tolerance: Largest |difference of a golden score| that counts as the same model.
+        golden_tolerance_fp: The same of the float model; `None` = no other one.
         lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
         learned_from: SHA-256 of every picture that training learned from; their scores prove nothing.
         metrics: Figures measured at training and export.
@@ -108,6 +109,7 @@ class Manifest(_Strict):
     input_shape: tuple[int, int, int, int]
     golden: tuple[Golden, ...]
     golden_tolerance: float = Field(gt=0)
+    golden_tolerance_fp: float | None = Field(default=None, gt=0)
     score_stats: dict[str, float]
     lineage: dict[str, Any]
     learned_from: tuple[str, ...] = ()
@@ -157,7 +159,7 @@ def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str,
     """
     entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in files.items()}
     parsed = Manifest.model_validate({**manifest, "files": entries})
-    without = {"view"} if parsed.view is None else None
+    without = {name for name in ("view", "golden_tolerance_fp") if getattr(parsed, name) is None}
     content = canonical_json(parsed.model_dump(mode="json", by_alias=True, exclude=without))
     signature = key.sign(content, comment=f"product={parsed.product} version={parsed.version}")
     try:

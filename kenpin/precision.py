@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from kenpin.bundle import MODEL, MODEL_FP, Bundle, Golden
+from kenpin.bundle import MODEL, MODEL_FP, Bundle, Golden, Manifest
 from kenpin.errors import EngineError
 
 Precision = Literal["int8", "fp16", "fp32"]
@@ -52,3 +52,9 @@ def model_of(bundle: Bundle, precision: Precision) -> bytes:
 def expected_score(golden: Golden, precision: Precision) -> float:
     """What this model scored a golden frame when it was exported."""
     return golden.score_fp if precision == "fp32" else golden.score
+
+
+def tolerance_of(manifest: Manifest, precision: Precision) -> float:
+    """How far the golden scores of this model may be off."""
+    own = manifest.golden_tolerance_fp if precision == "fp32" else None
+    return manifest.golden_tolerance if own is None else own

@@ -334,6 +334,15 @@ def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> No
     assert check_golden(twin, bundle).tolerance == bundle.manifest.golden_tolerance
 
 
+def test_the_float_model_has_a_tolerance_of_its_own(jetson_6: FakeJetson) -> None:
+    bundle = bundle_of(jetson_6)
+    floating, int8 = OrtEngine(brightness_model(), "fp32"), OrtEngine(brightness_model(), "int8")
+    assert check_golden(floating, bundle).tolerance == bundle.manifest.golden_tolerance  # a bundle without one
+    object.__setattr__(bundle.manifest, "golden_tolerance_fp", 1e-4)
+    assert check_golden(floating, bundle).tolerance == 1e-4
+    assert check_golden(int8, bundle).tolerance == bundle.manifest.golden_tolerance
+
+
 def test_where_no_gpu_answers_nothing_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

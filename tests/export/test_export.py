@@ -23,6 +23,7 @@ from kenpin.edge_runtime.engine_ort import load_engine
 from kenpin.errors import ConfigError, DataError, EngineError, ExportError, TrainError
 from kenpin.export.audit import audit
 from kenpin.export.cli import export
+from kenpin.export.golden import SPREAD_SHARE
 from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.samples import MOST_FIT, MOST_HELD_BACK, MOST_TEST_OF_EACH, choose_rows, read_samples
 from kenpin.frame import decode_picture
@@ -171,6 +172,15 @@ def test_a_station_runs_both_models(exported: Exported) -> None:
         scored = engine.score(decode_picture(found.files[golden.file], where=golden.file))
         levels = golden.level_scores if precision == "int8" else golden.level_scores_fp
         np.testing.assert_allclose(scored.level_scores, levels, atol=10 * found.manifest.golden_tolerance)
+
+
+def test_the_tolerances_are_those_of_each_model(exported: Exported) -> None:
+    """INT8 repeats worse than float, which must not pass for it."""
+    manifest = exported.open().manifest
+    least = SPREAD_SHARE * manifest.score_stats["std"]
+    assert manifest.golden_tolerance_fp == pytest.approx(least, rel=0.1)
+    assert manifest.golden_tolerance >= manifest.golden_tolerance_fp
+    assert manifest.golden_tolerance < manifest.score_stats["std"]
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
