@@ -89,6 +89,14 @@ def test_one_flip_of_any_kind_closes_the_gate(position: str) -> None:
     assert found.holds(Limits(auroc_points=100, flip_share=1 / 27))
 
 
+def test_a_score_at_the_operating_point_is_passed() -> None:
+    point = float(np.float32(judged().threshold))
+    assert judge(judged(), changed(n18=point)).flips == 0
+    assert judge(judged(), changed(n18=float(np.nextafter(np.float32(point), np.float32(9))))).flips == 1
+    at_the_point = judged([*SCORES[:20], point, *SCORES[21:]])
+    assert judge(at_the_point, changed(n20=point - 0.01)).flips == 0
+
+
 def test_what_nearly_flips_is_told() -> None:
     found = judge(judged(), changed(n18=1.83))
     assert (found.flips, found.near) == (0, 1)
@@ -106,7 +114,9 @@ def test_the_auroc_counts_beyond_one_pair() -> None:
     assert found.auroc_points == pytest.approx(10)
     assert found.auroc_step == pytest.approx(100 / 1200)
     assert not found.holds(Limits(flip_share=1))
-    assert found.holds(Limits(flip_share=1, auroc_points=10.1))
+    assert found.holds(Limits(flip_share=1, auroc_points=10))
+    # The one pair is in place of the limit, not on top of it.
+    assert not found.holds(Limits(flip_share=1, auroc_points=9.95))
 
 
 def test_few_pictures_may_change_one_pair() -> None:
@@ -117,12 +127,13 @@ def test_few_pictures_may_change_one_pair() -> None:
     assert found.holds(Limits())
 
 
-def test_without_test_pictures_drawn_defects_stand_in() -> None:
+@pytest.mark.parametrize(("test_bad", "bad"), [([], 2), ([True], 2), ([False], 1)])
+def test_without_both_kinds_of_test_pictures_drawn_defects_stand_in(test_bad: list[bool], bad: int) -> None:
     scores = [*np.arange(20) / 10, 1.5, 4]
-    exact = Judged(np.zeros((22, 8, 8, 3), np.uint8), 20, np.zeros(0, np.bool_), outputs(scores))
+    exact = Judged(np.zeros((22, 8, 8, 3), np.uint8), 20, np.array(test_bad, np.bool_), outputs(scores))
     found = judge(exact, outputs(scores))
     assert found.auroc_over == "held-back pictures and drawn defects"
-    assert found.auroc_step == pytest.approx(100 / 40)
+    assert found.auroc_step == pytest.approx(100 / (bad * (22 - bad)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
