@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from kenpin.errors import ExportError
 from kenpin.export.audit import audit
@@ -152,6 +152,21 @@ def test_a_convolution_returned_to_float(
     check_model(mixed, side=64)
     with pytest.raises(ExportError, match="its weight is not quantised"):
         audit(mixed)
+
+
+def test_a_branch_that_somebody_else_reads_too_is_not_fused(
+    float_model: ModelProto, placement: Placement
+) -> None:
+    """TensorRT would have to write it out; its Add keeps both inputs float."""
+    read = ModelProto()
+    read.CopyFrom(float_model)
+    conv = next(n for n in read.graph.node if f"{ENCODER}layer1.0.conv2.weight" in n.input)
+    at = list(read.graph.node).index(conv) + 1
+    read.graph.node.insert(at, helper.make_node("Abs", [conv.output[0]], ["also"], name="also"))
+    found = find_placement(read)
+    (add,) = placement.adds.keys() - found.adds.keys()
+    assert conv.output[0] in next(n for n in read.graph.node if add in n.output).input
+    audit(quantize(read, found, dict.fromkeys(found.activations, 1.0)))
 
 
 def test_all_of_it_returned_to_float_is_the_float_model(float_model: ModelProto, placement: Placement) -> None:
