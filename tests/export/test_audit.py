@@ -149,9 +149,25 @@ def _float_input(edit: Editor) -> None:
     conv.input[0] = edit.source(conv.input[0])
 
 
+def _constant_input(edit: Editor) -> None:
+    """Dequantised, but not of any picture."""
+    edit.node("Conv", reading=f"{FIRST}_dq").input[0] = f"{FIRST}_dq"
+
+
 def _int_bias(edit: Editor) -> None:
     bias = edit.node("Conv", reading=f"{FIRST}_dq").input[2]
     edit.replace(bias, edit.value(bias).astype(np.int32))
+
+
+def _computed_bias(edit: Editor) -> None:
+    conv = edit.node("Conv", reading=f"{FIRST}_dq")
+    edit.before(conv, helper.make_node("Abs", [conv.input[2]], ["bias"], name="abs"))
+    conv.input[2] = "bias"
+
+
+def _add_of_the_head_reads_int8(edit: Editor) -> None:
+    add = next(n for n in reversed(edit.model.graph.node) if n.op_type == "Add")
+    edit.pair(add, 0)
 
 
 def _pair_after_conv(edit: Editor) -> None:
@@ -241,6 +257,8 @@ def _no_encoder(edit: Editor) -> None:
         (_weight_uint8, "weights must be int8 in -127..127"),
         (_float_weight, "its weight is not quantised"),
         (_float_input, "its input is not quantised"),
+        (_constant_input, "its input is not quantised"),
+        (_computed_bias, "its bias must be a float32 constant"),
         (_int_bias, "its bias must be a float32 constant"),
         (_pair_after_conv, "quantises the output of a convolution"),
         (_both_inputs_of_add, "2 inputs of the residual Add are quantised instead of one"),
@@ -251,6 +269,7 @@ def _no_encoder(edit: Editor) -> None:
         (_different_scales, "must be followed by one DequantizeLinear of the same scale"),
         (_missing_scale, "the types do not fit"),
         (_quantised_head, "(MatMul) must stay float"),
+        (_add_of_the_head_reads_int8, "(Add) must stay float"),
         (_head_conv_reads_int8, "(Conv) must stay float"),
         (_int8_reaches_the_head, "(AveragePool) must stay float"),
         (_no_encoder, "no convolution of the encoder is there"),
