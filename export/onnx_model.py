@@ -183,7 +183,7 @@ def _check_numbers(model: ModelProto) -> None:
             raise ExportError(
                 "the model holds numbers that are not finite",
                 where=tensor.name,
-                cure="train again, with another --seed or with --precision fp32",
+                cure="train again with kenpin train --precision fp32, or another --seed",
             )
 
 
