@@ -24,7 +24,6 @@ ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
 ProtectControlGroups=yes
-ProtectClock=yes
 ProtectHostname=yes
 ProtectProc=invisible
 RestrictNamespaces=yes
@@ -46,6 +45,11 @@ MemoryDenyWriteExecute=yes
 ProcSubset=pid
 SystemCallFilter=~@privileged @resources
 """
+# Every event says whether the clock can be believed. ProtectClock and @system-service forbid asking, too;
+# setting it is out of reach without a capability. Comes last: ~@privileged would take it away again.
+_ASKS_CLOCK = "SystemCallFilter=adjtimex clock_adjtime\n"
+# The page gives way to the station by SCHED_IDLE, which RestrictRealtime lets through.
+_STEPS_BACK = "SystemCallFilter=sched_setscheduler\n"
 _CAMERA_AND_GPU = """DevicePolicy=closed
 SupplementaryGroups=video render
 """
@@ -118,7 +122,7 @@ def make_units(installation: Installation) -> Mapping[str, str]:
         units["kenpin-web.service"] = _service(
             installation,
             "web",
-            _NO_DEVICES + (_NETWORK if installation.page == "network" else _LOCAL_ONLY),
+            _NO_DEVICES + _STEPS_BACK + (_NETWORK if installation.page == "network" else _LOCAL_ONLY),
             "CPUWeight=20\nMemoryMax=512M\nTasksMax=64\n",
         )
     wants = " ".join(services)
@@ -151,7 +155,7 @@ ReadWritePaths={installation.state}
 RuntimeDirectory=kenpin
 RuntimeDirectoryMode=0700
 RuntimeDirectoryPreserve=yes
-{_HARDENED}{rights}{more}
+{_HARDENED}{rights}{_ASKS_CLOCK}{more}
 [Install]
 WantedBy={TARGET}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -58,9 +59,10 @@ def serve(app: FastAPI, section: WebSection) -> None:
 def _step_back() -> None:
     """Give way to the station at once whenever it wakes, as niceness alone does not (sched(7), SCHED_IDLE).
 
-    Also where no systemd weighs the two against each other.
+    Also where no systemd weighs the two against each other. A sandbox that forbids it costs no page.
     """
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _listening(section: WebSection) -> socket.socket:

@@ -84,3 +84,34 @@ def test_a_dry_run_writes_nothing(workshop: Any, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "==> kenpin-station.service" in done.stdout
     assert "run --role station" in done.stdout
+
+
+def calls_of(unit: str) -> set[str]:
+    """The system calls that a unit may make, as systemd takes its lines one after the other."""
+    allowed: set[str] = set()
+    for line in unit.splitlines():
+        key, _, names = line.partition("=")
+        if key == "SystemCallFilter":
+            found = {call for name in names.removeprefix("~").split() for call in expanded(name)}
+            allowed = allowed - found if names.startswith("~") else allowed | found
+    return allowed - expanded("@clock") if "ProtectClock=yes" in unit else allowed
+
+
+def expanded(name: str) -> set[str]:
+    if not name.startswith("@"):
+        return {name}
+    command = ["systemd-analyze", "syscall-filter", "--no-pager", name]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n", 1)[1]
+    lines = [line.strip() for line in told.splitlines()]
+    return {call for line in lines if line and line[0] != "#" for call in expanded(line)}
+
+
+def test_every_process_may_ask_whether_the_clock_is_synchronised(units: Path) -> None:
+    for path in units.glob("*.service"):
+        allowed = calls_of(path.read_text())
+        assert allowed >= {"adjtimex", "clock_adjtime"}, path.name
+        assert "clock_settime" not in allowed
+
+
+def test_the_page_may_step_back_for_the_station(units: Path) -> None:
+    assert "sched_setscheduler" in calls_of((units / "kenpin-web.service").read_text())
