@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
+from kenpin.cell import plain_cell
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import CalibrationError, SourceError
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
@@ -24,7 +25,6 @@ from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 SHOWINGS = 3
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _POLL_S = 0.1
 
 
@@ -203,9 +203,7 @@ def suspects_csv(suspects: Sequence[Suspect]) -> str:
     writer = csv.writer(out)
     writer.writerow([field.name for field in fields(Suspect)])
     for suspect in suspects:
-        writer.writerow(
-            [f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in astuple(suspect)]
-        )
+        writer.writerow([plain_cell(v) if isinstance(v, str) else v for v in astuple(suspect)])
     return out.getvalue()
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
+from kenpin.cell import plain_cell
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
 from kenpin.pictures import MANIFEST
 from kenpin.station_folder import StationFolder
 
 _COLUMNS = ("file", "group", "label", "part_id", "ts", "verdict", "score", "by", "sha256")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
@@ -80,6 +80,4 @@ def _write_manifest(path: Path, rows: Sequence[Sequence[object]]) -> None:
         writer = csv.writer(out)
         writer.writerow(_COLUMNS)
         # A spreadsheet must not take what a line sent as an identity for a formula.
-        writer.writerows(
-            [f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row] for row in rows
-        )
+        writer.writerows([plain_cell(v) if isinstance(v, str) else v for v in row] for row in rows)

@@ -14,6 +14,7 @@ import click
 
 from kenpin.audit import read_audit
 from kenpin.audit import verify as verify_audit
+from kenpin.cell import plain_cell
 from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
 from kenpin.ledger import Head
@@ -23,7 +24,6 @@ from kenpin.station_folder import StationFolder
 _STATE = Path("/var/lib/kenpin")
 _COLUMNS = ("seq", "ts", "by", "what", "old", "new", "why")
 # A spreadsheet takes a cell that starts with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _state = click.option(
     "--state", type=click.Path(path_type=Path), default=_STATE, show_default=True, help="The station's folder."
@@ -111,6 +111,5 @@ def _table(rows: list[dict[str, Any]]) -> str:
     table = csv.writer(text)
     table.writerow(_COLUMNS)
     for row in rows:
-        cells = [str(row[column]) for column in _COLUMNS]
-        table.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+        table.writerow([plain_cell(str(row[column])) for column in _COLUMNS])
     return text.getvalue()

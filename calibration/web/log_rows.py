@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kenpin import audit
+from kenpin.cell import plain_cell
 from kenpin.errors import KenpinError
 from kenpin.events import rfc3339
 from kenpin.record import CalibrationRecord, load_records
@@ -16,7 +17,6 @@ from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 COLUMNS = ("time", "who", "what", "was", "now", "why")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def to_csv(rows: Sequence[LogRow]) -> str:
     writer.writerow(COLUMNS)
     for row in rows:
         texts = (rfc3339(row.ts_ms), row.who, row.what, row.was, row.now, row.why)
-        writer.writerow(f"'{text}" if text.startswith(_FORMULA) else text for text in texts)
+        writer.writerow(map(plain_cell, texts))
     return out.getvalue()
 
 

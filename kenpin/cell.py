@@ -1,0 +1,14 @@
+"""A cell of a CSV file: what somebody typed, or a scanner read, must not become a formula in a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+
+# The signs = + - @, and full-width ones, which are taken for them in Japanese. German files are split at
+# semicolons, so a cell may begin in the midst of what was written as one.
+_FORMULA = re.compile(r'(?:^|[;\t\r\n])[\s"]*(?=[=+\-@\uff1d\uff0b\uff0d\uff20])')
+
+
+def plain_cell(text: str) -> str:
+    """The text, with an apostrophe before everything that a spreadsheet could take for a formula."""
+    return _FORMULA.sub(lambda found: f"{found[0]}'", text)
