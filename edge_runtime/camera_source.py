@@ -229,10 +229,14 @@ def _login(url: SourceUrl) -> str:
         return ""
     path = Path(url.options.get("password_file", ""))
     try:
+        if path.stat().st_mode & 0o077:
+            raise SourceError(
+                "the camera's password can be read by others", where=path, cure=f"chmod 600 {path}"
+            )
         password = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"the camera's password cannot be read: {error.strerror}",
+            f"the camera's password cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}",
             where=path,
             cure="give password_file=FILE after the camera's address, readable for this user",
         ) from None

@@ -11,16 +11,18 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.camera_source import MANUAL
+from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
@@ -57,7 +59,7 @@ def station_checks(config: StationConfig) -> list[Check]:
     else:
         checks.append(Check("engine", lambda: _engine(config, folder), needs=_KEYS))
         checks += [
-            Check(f"camera {url}", partial(_camera, config, folder, url), needs=_KEYS)
+            Check(f"camera {without_login(url)}", partial(_camera, config, folder, url), needs=_KEYS)
             for url in config.source.urls
         ]
     if config.mqtt.url:
@@ -79,13 +81,21 @@ def _folder(folder: StationFolder) -> Finding:
 
 
 def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
-    secrets = [folder.key, folder.engine_key, config.mqtt.password_file, config.mqtt.key_file]
-    open_ones = [
-        str(path) for path in secrets if path is not None and path.exists() and path.stat().st_mode & 0o077
-    ]
+    cameras = [parse_qs(url.partition("?")[2]).get("password_file", []) for url in config.source.urls]
+    private = [folder.key, folder.engine_key, config.mqtt.password_file, config.mqtt.key_file]
+    private += [Path(name) for names in cameras for name in names]
+    open_ones = [str(path) for path in private if _is_open(path, 0o077)]
+    # A page's key may belong to a group, as those below /etc/ssl/private do.
+    open_ones += [str(path) for path in (config.web.tls_key_file,) if _is_open(path, 0o007)]
     if open_ones:
         return failed("secrets", f"others can read {', '.join(open_ones)}", f"chmod 600 {' '.join(open_ones)}")
+    if config.commands.keys is not None:
+        load_keys(config.commands.keys)
     return passed("secrets", "only this user can read them")
+
+
+def _is_open(path: Path | None, mask: int) -> bool:
+    return path is not None and path.exists() and bool(path.stat().st_mode & mask)
 
 
 def _database(folder: StationFolder) -> Finding:
@@ -170,7 +180,7 @@ def _engine(config: StationConfig, folder: StationFolder) -> Finding:
 
 
 def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
-    name = f"camera {url}"
+    name = f"camera {without_login(url)}"
     with closing(make_source(url)) as source:
         source.open()
         if config.source.trigger:

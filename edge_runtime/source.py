@@ -159,12 +159,19 @@ class FrameSource(Protocol):
         ...
 
 
+def without_login(url: str) -> str:
+    """An address that can be shown: between // and @, and behind the ? of a network camera, stands a login."""
+    address, _, _query = url.partition("?") if url.lower().startswith("rtsp") else (url, "", "")
+    scheme, slashes, rest = address.partition("//")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else address
+
+
 @dataclass(frozen=True)
 class SourceUrl:
     """A source's address, taken apart.
 
     Attributes:
-        url: The whole address, for messages.
+        url: The address for messages: of a network camera without its login.
         scheme: Kind of source.
         target: Folder, file, camera index or product.
         options: What stands after `?`.
@@ -183,9 +190,12 @@ class SourceUrl:
             ConfigError: The kind of source or an option is unknown.
         """
         scheme, colon, rest = url.partition(":")
+        shown = without_login(url)
         if scheme not in _OPTIONS or not colon:
             raise ConfigError(
-                f"unknown source {scheme!r}", where=url, cure=_did_you_mean(scheme, tuple(_OPTIONS), _EXAMPLES)
+                f"unknown source {scheme!r}",
+                where=shown,
+                cure=_did_you_mean(scheme, tuple(_OPTIONS), _EXAMPLES),
             )
         # A folder or file may have a ? in its name, where the kind of source takes no option after it.
         target, _, query = rest.rpartition("?") if "?" in rest and _OPTIONS[scheme] else (rest, "", "")
@@ -194,12 +204,12 @@ class SourceUrl:
             known = ", ".join(_OPTIONS[scheme])
             raise ConfigError(
                 f"{scheme}: has no option {name!r}",
-                where=url,
+                where=shown,
                 cure=_did_you_mean(name, _OPTIONS[scheme], f"known are {known}"),
             )
         if not target:
-            raise ConfigError(f"{scheme}: names nothing", where=url, cure=f"for example {_EXAMPLES}")
-        return cls(url, scheme, target, options)
+            raise ConfigError(f"{scheme}: names nothing", where=shown, cure=f"for example {_EXAMPLES}")
+        return cls(shown, scheme, target, options)
 
     def check_there(self) -> None:
         """Find a missing folder or file before any process is started for it.

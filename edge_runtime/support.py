@@ -18,6 +18,7 @@ from typing import Any
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.doctor import Finding
+from kenpin.edge_runtime.source import without_login
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import DataError, StoreError
 from kenpin.station_folder import StationFolder
@@ -74,16 +75,9 @@ def without_secrets(config: StationConfig) -> dict[str, Any]:
     """The configuration without the login of a camera's address; other secrets are only paths in it."""
     document = config.model_dump(mode="json")
     source = document["source"]
-    source["url"] = _without_login(source["url"])
-    source["views"] = [_without_login(url) for url in source["views"]]
+    source["url"] = without_login(source["url"])
+    source["views"] = [without_login(url) for url in source["views"]]
     return document
-
-
-def _without_login(url: str) -> str:
-    """What stands between // and @, and after ?, may name a user."""
-    address, _, _query = url.partition("?") if url.startswith("rtsp:") else (url, "", "")
-    scheme, slashes, rest = address.partition("//")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else address
 
 
 def _versions() -> dict[str, str]:

@@ -18,9 +18,10 @@ from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mo
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
+from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
-from kenpin.errors import StoreError
+from kenpin.errors import SourceError, StoreError
 from tests.edge_runtime.publishing_line import PublishingLine
 
 
@@ -111,6 +112,17 @@ def test_secrets_that_others_can_read(workshop: Any) -> None:
     found = findings(workshop)["secrets"]
     assert found.verdict == "FAIL"
     assert found.cure == f"chmod 600 {workshop.folder.key}"
+
+
+def test_the_password_of_a_camera_is_a_secret(workshop: Any, tmp_path: Path) -> None:
+    workshop.ready()
+    password = tmp_path / "camera.password"
+    password.write_text("word")
+    password.chmod(0o644)
+    url = f"rtsp://127.0.0.1:9/x?user=boss&password_file={password}"
+    assert findings(workshop, url)["secrets"].cure == f"chmod 600 {password}"
+    with pytest.raises(SourceError, match="can be read by others"):
+        make_source(url).open()
 
 
 def test_a_running_station_keeps_its_camera(workshop: Any) -> None:

@@ -49,6 +49,17 @@ def test_a_dump_holds_what_is_needed_and_no_secret(
     assert (tmp_path / "dump.zip").stat().st_mode & 0o077 == 0
 
 
+def test_a_login_in_the_address_of_a_camera_is_in_no_part_of_a_dump(workshop: Any, tmp_path: Path) -> None:
+    workshop.ready()
+    for number, url in enumerate(
+        (f"rtsp://boss:{CANARY}@127.0.0.1:9/x", f"rtsp://127.0.0.1:9/x?user=boss&password={CANARY}")
+    ):
+        done = support(workshop.toml(url), tmp_path / f"{number}.zip")
+        assert done.returncode == 0, done.stderr
+        with zipfile.ZipFile(tmp_path / f"{number}.zip") as archive:
+            assert not [name for name in archive.namelist() if CANARY in archive.read(name).decode()]
+
+
 def test_a_station_that_has_nothing_can_be_dumped(workshop: Any, tmp_path: Path) -> None:
     done = support(workshop.toml("folder:none"), tmp_path / "dump.zip")
     assert done.returncode == 0, done.stderr
