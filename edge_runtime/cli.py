@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kenpin.config import StationConfig, load_config
@@ -174,7 +175,7 @@ def _print_table(report: Report) -> None:
     )
     table.add_row("memory", f"{report.rss_mb:.0f} MB")
     for reason, count in now.reasons.items():
-        table.add_row(f"{count} without decision", reason)
+        table.add_row(f"{count} without decision", escape(reason))
     Console(stderr=True).print(table)
 
 

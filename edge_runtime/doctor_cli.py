@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kenpin.config import StationConfig, load_config
@@ -58,5 +59,5 @@ def _table(findings: list[Finding]) -> Table:
     table.add_column(overflow="fold")
     for finding in findings:
         words = finding.words + (f"\n  cure: {finding.cure}" if finding.cure else "")
-        table.add_row(f"[{_STYLE[finding.verdict]}]{finding.verdict}[/]", finding.name, words)
+        table.add_row(f"[{_STYLE[finding.verdict]}]{finding.verdict}[/]", escape(finding.name), escape(words))
     return table

@@ -104,7 +104,7 @@ def _make_line(plan: Plan, journal: Journal, broker_url: str) -> Line:
             line = split_pictures(plan.data, plan.folders, parts=plan.parts)
         else:
             line = draw_pictures(plan.product, plan.folders, parts=plan.parts)
-        console.print(f"{plan.folders.root}: {line.summary}", soft_wrap=True, highlight=False)
+        console.print(f"{plan.folders.root}: {line.summary}", soft_wrap=True, markup=False, highlight=False)
     values = (plan.topic, str(plan.station.root.resolve()), str(plan.trust.resolve()))
     topic, state, trusted, source, broker = (
         json.dumps(value, ensure_ascii=False) for value in (*values, line.source, broker_url)

@@ -117,7 +117,9 @@ class Journal:
         """
         words = [str(argument) for argument in arguments]
         with self.step(name):
-            console.print(f"$ kenpin {shlex.join(words)}", style="bold", soft_wrap=True, highlight=False)
+            console.print(
+                f"$ kenpin {shlex.join(words)}", style="bold", soft_wrap=True, markup=False, highlight=False
+            )
             output = _run([sys.executable, "-m", "kenpin", *words], name)
         if "--json" in words:
             self.documents[name] = json.loads(output)

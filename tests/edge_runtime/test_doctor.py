@@ -264,3 +264,14 @@ def test_the_command_ends_with_1_when_something_fails(workshop: Any, as_json: bo
     else:
         assert done.stdout == ""
         assert "kenpin bundle install FILE" in " ".join(done.stderr.split())
+
+
+def test_square_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    config = tmp_path / "station.toml"
+    config.write_text(f'[station]\nstate_dir = "{tmp_path}/st"\n[source]\nurl = "folder:/none/[/x]"\n')
+    command = [sys.executable, "-m", "kenpin", "doctor", "--config", config]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=90, env={**os.environ, "COLUMNS": "300"}
+    )
+    assert "set trusted_keys in [station] to" in done.stderr
+    assert "folder:/none/[/x]" in done.stderr
