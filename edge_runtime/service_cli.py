@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -63,7 +64,9 @@ def install(config_path: Path, user: str, folder: Path, *, dry_run: bool) -> Non
 @_folder
 def uninstall(folder: Path) -> None:
     """Remove the units that install wrote; the station's folder stays."""
-    names = [path.name for path in sorted(folder.glob("kenpin*")) if path.read_text().startswith(MARK)]
+    # `systemctl edit` and `enable` make folders beside them.
+    found = [path for path in sorted(folder.glob("kenpin*")) if path.is_file()]
+    names = [path.name for path in found if path.read_text(errors="replace").startswith(MARK)]
     try:
         for name in names:
             (folder / name).unlink()
@@ -85,6 +88,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
             where=config_path,
             cure="write the whole path: systemd starts the station elsewhere",
         )
+    _check_names(program, config_path.resolve(), state)
     host = config.output.modbus.rpartition(":")[0]
     nodes = [node for name in _NODES for node in sorted(Path("/dev").glob(name))]
     return Installation(
@@ -99,6 +103,17 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         broker=bool(config.mqtt.url),
         page=_page(config),
     )
+
+
+def _check_names(*paths: str | Path) -> None:
+    """In a unit a space ends a path, and %, $, quotes and backslashes mean something else."""
+    for path in paths:
+        if re.search(r"""[\s%$"'\\;]""", str(path)):
+            raise ConfigError(
+                "systemd would read this path otherwise than it is written",
+                where=path,
+                cure="take names without spaces and without any of % $ ; \" ' \\",
+            )
 
 
 def _page(config: StationConfig) -> Literal["", "local", "network"]:

@@ -45,6 +45,8 @@ CARD = "card.md"
 TRAINED = ("train/encoder.safetensors", "train/head.safetensors")
 MAX_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_ENTRIES = 10_000
+_ENTRY = b"PK\x01\x02"  # begins an entry of a zip's directory
 _COPY_AGAIN = "do not use it; copy it again from the workstation or export again"
 
 
@@ -341,6 +343,9 @@ def _read_zip(path: Path) -> dict[str, bytes]:
     if about.st_size > MAX_BYTES:
         raise BundleError(f"the bundle is larger than {MAX_BYTES >> 20} MiB", where=path, cure=_COPY_AGAIN)
     data = path.read_bytes()
+    # Counted before they are read: an entry of 50 bytes takes 600 in memory. Other data rarely looks like one.
+    if data.count(_ENTRY) > MAX_ENTRIES:
+        raise BundleError(f"the bundle holds more than {MAX_ENTRIES} files", where=path, cure=_COPY_AGAIN)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

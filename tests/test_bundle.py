@@ -225,6 +225,8 @@ def test_sizes_are_limited_before_anything_is_read(path: Path, tmp_path: Path) -
     assert "larger than 1024 MiB" in refusal(path)
     big = {**signed(FILES), MANIFEST: b" " * (5 << 20)}
     assert "manifest is larger than 4 MiB" in refusal(zipped(tmp_path / "b", big))
+    many = {f"{number:x}": b"" for number in range(10_001)}
+    assert refusal(zipped(tmp_path / "c", many)) == "the bundle holds more than 10000 files"
 
 
 def test_newer_runtime_is_needed(tmp_path: Path) -> None:

@@ -75,8 +75,17 @@ def test_a_unit_of_somebody_else_is_left_alone(workshop: Any, tmp_path: Path) ->
 
 def test_uninstall_removes_what_install_wrote(units: Path) -> None:
     (units / "kenpin-mine.service").write_text("[Unit]\n")
+    (units / "kenpin-station.service.d").mkdir()  # of systemctl edit
     assert kenpin("uninstall", "--dir", units).returncode == 0
-    assert [path.name for path in units.iterdir()] == ["kenpin-mine.service"]
+    assert sorted(path.name for path in units.iterdir()) == ["kenpin-mine.service", "kenpin-station.service.d"]
+
+
+@pytest.mark.parametrize("name", ["a station.toml", "50%.toml", "a;b.toml"])
+def test_a_path_that_systemd_reads_otherwise_is_refused(workshop: Any, tmp_path: Path, name: str) -> None:
+    config = workshop.toml("usb:0").rename(tmp_path / name)
+    done = kenpin("install", "--config", config, "--dir", tmp_path, "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(config) in done.stderr
 
 
 def test_a_dry_run_writes_nothing(workshop: Any, tmp_path: Path) -> None:
