@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,16 +95,15 @@ class Runs:
 
     def begin(self, start: Start) -> None:
         """Begin anew; what was there before is forgotten."""
-        self.end()
         sql = "INSERT INTO calibration_run VALUES (1, ?, ?, ?, ?, NULL, 'good', NULL, NULL)"
         with page_database(self._path) as connection:
+            _forget(connection)
             connection.execute(sql, (start.by, start.bundle_sha256, start.precision, start.first_seq))
 
     def end(self) -> None:
         """Forget it, signed or given up."""
         with page_database(self._path) as connection:
-            connection.execute("DELETE FROM calibration_run")
-            connection.execute("DELETE FROM calibration_label")
+            _forget(connection)
 
     def go(self, step: Step, *, newest_seq: int) -> None:
         """Go to a step. Good parts are those up to the moment in which the technician first goes on.
@@ -136,3 +136,8 @@ class Runs:
         with page_database(self._path) as connection:
             connection.execute("DELETE FROM calibration_label WHERE seq = ?", (seq,))
             connection.execute("UPDATE calibration_run SET t1 = NULL, t2 = NULL")
+
+
+def _forget(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM calibration_run")
+    connection.execute("DELETE FROM calibration_label")

@@ -6,7 +6,9 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-CONNECTIONS = 64
+from kenpin.config import is_loopback
+
+CONNECTIONS = 64  # from other machines
 PER_ADDRESS = 16  # browsers open six
 PATIENCE_S = 10.0
 
@@ -18,8 +20,10 @@ class Patience(H11Protocol):
         """Take a connection, or drop it where there are too many."""
         super().connection_made(transport)
         own = self.client[0] if self.client else ""
-        same = sum(1 for c in self.connections if isinstance(c, Patience) and c.client and c.client[0] == own)
-        if len(self.connections) > CONNECTIONS or same > PER_ADDRESS:
+        there = [c.client[0] for c in self.connections if isinstance(c, Patience) and c.client]
+        # Whoever stands at the station is counted apart: nobody keeps the operator out from afar.
+        afar = 0 if is_loopback(own) else sum(not is_loopback(address) for address in there)
+        if afar > CONNECTIONS or there.count(own) > PER_ADDRESS:
             transport.abort()
             return
         self.loop.call_later(PATIENCE_S, self._look, None)

@@ -18,6 +18,7 @@ from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrat
 from kenpin.calibration.web import calibrate_change, calibrate_shown
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start
+from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.words import warnings_about
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import connect_to_read
@@ -394,3 +395,15 @@ def test_a_label_means_the_suggestion_again(people: StationFolder, visit: Callab
         run = runs.read()
         assert run is not None
         assert (run.t1, run.t2) == (None, None)
+
+
+def test_a_calibration_that_cannot_begin_leaves_the_one_that_goes_on(people: StationFolder) -> None:
+    prepare_page_database(people.root / "page.db")
+    runs = Runs(people.root / "page.db")
+    runs.begin(Start("sato", "7f" * 32, "int8", 3))
+    runs.label(5, Label("left"))
+    with pytest.raises(Exception, match="NOT NULL"):
+        runs.begin(Start(None, "7f" * 32, "int8", 9))  # type: ignore[arg-type]
+    kept = runs.read()
+    assert kept is not None
+    assert (kept.start.by, [*kept.labels]) == ("sato", [5])

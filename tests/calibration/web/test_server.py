@@ -83,6 +83,26 @@ def test_a_client_that_does_not_get_on_is_dropped(monkeypatch: pytest.MonkeyPatc
     assert with_server(use)
 
 
+def test_many_addresses_do_not_keep_the_operator_at_the_station_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "is_loopback", lambda host: host == "127.0.0.1")
+
+    def crowd(port: int) -> tuple[bytes, bool]:
+        taken = [
+            socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{2 + k % 6}", 0))
+            for k in range(patience.CONNECTIONS + 1)
+        ]
+        here = socket.create_connection(("127.0.0.1", port))
+        here.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer, is_full = here.recv(100), is_dropped(taken[-1])
+        for client in (*taken, here):
+            client.close()
+        return answer, is_full
+
+    answer, is_full = with_server(crowd)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert is_full
+
+
 def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PATIENCE_S", 60.0)
 
