@@ -31,7 +31,7 @@ def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Re
 @router.get("/log.csv", dependencies=needs(Role.VIEWER))
 def log_csv(request: Request) -> Response:
     """All of it, for a spreadsheet."""
-    text = to_csv(read_log(site_of(request).folder).rows)
+    text = to_csv(read_log(site_of(request).folder))
     name = f"{site_of(request).station}-log.csv"
     # The mark in front lets spreadsheets read UTF-8.
     return Response(

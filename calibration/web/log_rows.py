@@ -74,16 +74,20 @@ def read_log(folder: StationFolder) -> Log:
     return Log(rows[::-1], "\n".join(fault for fault in (audit_fault, record_fault) if fault))
 
 
-def to_csv(rows: Sequence[LogRow]) -> str:
+def to_csv(log: Log) -> str:
     """The log for a spreadsheet, which must not take what somebody typed for a formula.
 
+    A file is read without the page: what cannot be believed is said in its first row, too.
+
     Args:
-        rows: The rows, in their order.
+        log: The log.
     """
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
-    for row in rows:
+    if log.fault:
+        writer.writerow(("", "", "NOT VERIFIED", "", plain_cell(log.fault), ""))
+    for row in log.rows:
         texts = (rfc3339(row.ts_ms), row.who, row.what, row.was, row.now, row.why)
         writer.writerow(map(plain_cell, texts))
     return out.getvalue()

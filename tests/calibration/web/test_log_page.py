@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kenpin import audit
-from kenpin.calibration.web.log_rows import LogRow, read_log, to_csv
+from kenpin.calibration.web.log_rows import Log, LogRow, read_log, to_csv
 from kenpin.record import CalibrationRecord, append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
@@ -109,6 +109,7 @@ def test_a_log_that_was_altered_says_so_and_shows_the_rest(
     assert "The log cannot be believed:" in text
     assert ("first time" in text) == (damaged == "audit")
     assert ("M-01" in text) == (damaged == "records")
+    assert visit().get("/log.csv").text.splitlines()[1].startswith(',,NOT VERIFIED,,"')
 
 
 def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolder) -> None:
@@ -139,5 +140,5 @@ def test_the_csv_holds_all_rows(
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
 def test_what_somebody_typed_is_no_formula(text: str) -> None:
-    (_, row) = csv.reader(io.StringIO(to_csv([LogRow(0, "sato", "masters", "", "", text)]), newline=""))
+    (_, row) = csv.reader(io.StringIO(to_csv(Log([LogRow(0, "sato", "masters", "", "", text)])), newline=""))
     assert row[-1].lstrip() == f"'{text.lstrip()}"
