@@ -82,19 +82,15 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
     if program is None:
         raise ConfigError("the program kenpin is not found", where=sys.prefix, cure="pip install kenpin there")
     state = config.station.state_dir
-    if not state.is_absolute():
-        raise ConfigError(
-            "state_dir is not an absolute path",
-            where=config_path,
-            cure="write the whole path: systemd starts the station elsewhere",
-        )
-    _check_names(program, config_path.resolve(), state)
+    _check_whole(config, config_path)
+    _check_names(program, config_path.resolve(), state, config.output.log or "")
     host = config.output.modbus.rpartition(":")[0]
     nodes = [node for name in _NODES for node in sorted(Path("/dev").glob(name))]
     return Installation(
         kenpin=Path(program),
         config=config_path.resolve(),
         state=state,
+        log=config.output.log,
         user=user or getpass.getuser(),
         cameras=len(config.source.urls),
         devices=[str(node) for node in nodes],
@@ -103,6 +99,26 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         broker=bool(config.mqtt.url),
         page=_page(config),
     )
+
+
+def _check_whole(config: StationConfig, config_path: Path) -> None:
+    mqtt, web = config.mqtt, config.web
+    named = {
+        "state_dir": [config.station.state_dir],
+        "trusted_keys": config.station.trusted_keys,
+        "a file of [mqtt]": [mqtt.password_file, mqtt.ca_file, mqtt.cert_file, mqtt.key_file],
+        "a file of [web]": [web.tls_cert_file, web.tls_key_file],
+        "log of [output]": [config.output.log],
+        "keys of [commands]": [config.commands.keys],
+    }
+    for name, paths in named.items():
+        for path in paths:
+            if path is not None and not path.is_absolute():
+                raise ConfigError(
+                    f"{name} is not an absolute path: {path}",
+                    where=config_path,
+                    cure="write the whole path: systemd starts the station elsewhere",
+                )
 
 
 def _check_names(*paths: str | Path) -> None:

@@ -66,6 +66,7 @@ class Installation:
         kenpin: The program.
         config: The station's file.
         state: The station's folder.
+        log: File of `[output] log`; `None` = none.
         user: Who runs it.
         cameras: Number of cameras.
         devices: Device nodes of cameras and GPU.
@@ -78,6 +79,7 @@ class Installation:
     kenpin: Path
     config: Path
     state: Path
+    log: Path | None
     user: str
     cameras: int
     devices: Sequence[str]
@@ -90,6 +92,7 @@ class Installation:
 def make_units(installation: Installation) -> Mapping[str, str]:
     """File names and contents."""
     rights = _CAMERA_AND_GPU + "".join(f"DeviceAllow={node} rw\n" for node in installation.devices)
+    more = "TasksMax=128\n" + (f"ReadWritePaths={installation.log.parent}\n" if installation.log else "")
     captures = [f"kenpin-capture@{k}.service" for k in range(installation.cameras)]
     services = ["kenpin-station.service", "kenpin-health.service", *captures]
     units = {
@@ -97,7 +100,7 @@ def make_units(installation: Installation) -> Mapping[str, str]:
             installation,
             "station",
             rights + (_NETWORK if installation.lan_output else _LOCAL_ONLY),
-            "TasksMax=128\n",
+            more,
         ),
         "kenpin-capture@.service": _service(
             installation,

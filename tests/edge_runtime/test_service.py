@@ -124,3 +124,35 @@ def test_every_process_may_ask_whether_the_clock_is_synchronised(units: Path) ->
 
 def test_the_page_may_step_back_for_the_station(units: Path) -> None:
     assert "sched_setscheduler" in calls_of((units / "kenpin-web.service").read_text())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[output]\nlog = "out.log"\n', "log of [output] is not an absolute path: out.log"),
+        ('[commands]\nkeys = "keys"\n', "keys of [commands] is not an absolute path: keys"),
+    ],
+)
+def test_a_path_that_is_not_whole_is_refused(workshop: Any, tmp_path: Path, more: str, said: str) -> None:
+    config = workshop.toml("usb:0")
+    config.write_text(config.read_text() + more)
+    done = kenpin("install", "--config", config, "--dir", tmp_path, "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_trusted_key_is_found_from_where_systemd_starts(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.toml("usb:0")
+    config.write_text(config.read_text().replace(str(workshop.public_key), "signing.pub"))
+    done = kenpin("install", "--config", config, "--dir", tmp_path, "--dry-run")
+    assert "trusted_keys is not an absolute path: signing.pub" in done.stderr
+
+
+def test_the_station_may_write_the_log_of_its_output(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.toml("usb:0")
+    config.write_text(config.read_text() + '[output]\nlog = "/var/log/kenpin/out.log"\n')
+    done = kenpin("install", "--config", config, "--dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = "ReadWritePaths=/var/log/kenpin\n"
+    assert line in (tmp_path / "kenpin-station.service").read_text()
+    assert line not in (tmp_path / "kenpin-web.service").read_text()
