@@ -221,7 +221,7 @@ class CommandsSection(_Section):
 
     keys: Path | None = None
     remote_write: bool = False
-    threshold_step: float = Field(default=1.0, ge=0)
+    threshold_step: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
 
 class SparkplugSection(_Section):

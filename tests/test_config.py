@@ -86,6 +86,7 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ("mqtts:// -> mqtts://me:secret@", 11, "no password in the url", "correct"),
         ("username -> #", 11, "no login to another machine", "correct"),
         ('username -> cert_file = "st1.pem"\n#', 11, "cert_file and key_file belong together", "correct"),
+        ("[decide] -> [commands]\nthreshold_step = inf\n[decide]", 18, "should be a finite number", "correct"),
         ("line/cap-3 -> line/cap-3\\n", 4, "station.topic: use one to eight levels", "correct"),
     ],
 )
