@@ -45,9 +45,16 @@ class Command(Header):
 
 
 class Ack(Command):
-    """An operator has seen an alarm."""
+    """An operator has seen an alarm.
+
+    Attributes:
+        alarm: Its key.
+        occurrence: The raise that was seen, as its event says, so that a late command does not acknowledge a newer
+            one; 0 = whichever stands when it comes.
+    """
 
     alarm: _AlarmKey
+    occurrence: int = Field(0, ge=0, lt=2**53)
 
 
 class Shelve(Command):

@@ -163,7 +163,8 @@ class Commander:
         """Do the others; why not, in words."""
         if isinstance(command, Ack | Shelve | Unshelve | Reset):
             minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
-            return self._board.act(command.alarm, Action(command.action, command.actor, minutes))  # type: ignore[arg-type]
+            seen = command.occurrence if isinstance(command, Ack) else 0
+            return self._board.act(command.alarm, Action(command.action, command.actor, minutes, seen))  # type: ignore[arg-type]
         if isinstance(command, ResendState):
             # All above the highest, in their order, and no further: what doubles soon outgrows an integer.
             connection.execute("UPDATE state SET ver = ver + (SELECT max(ver) - min(ver) + 1 FROM state)")
@@ -216,7 +217,7 @@ def _refused(command: Command, reason: str, sentence: str) -> Refused:
 
 def _entry(accepted: Accepted) -> Entry:
     command = accepted.command
-    fields: Mapping[str, object] = command.model_dump(exclude=set(Command.model_fields))
+    fields: Mapping[str, object] = command.model_dump(exclude=set(Command.model_fields), exclude_unset=True)
     arguments = " ".join(f"{name}={value}" for name, value in fields.items() if name != "why")
     why = str(fields.get("why", ""))
     return Entry("command", _signer(accepted), new=f"{command.action} {arguments}".strip(), why=why)

@@ -66,5 +66,5 @@ def make_command(action: str, arguments: Mapping[str, str], sender: Sender, *, n
 
 def sign_command(command: Command, key: CommandKey) -> str:
     """The envelope to publish, one line of JSON in ASCII."""
-    body = json.dumps(command.model_dump(by_alias=True))
+    body = json.dumps(command.model_dump(by_alias=True, exclude_unset=True))
     return json.dumps(Envelope(body=body, kid=key.kid, sig=key.sign(body)).model_dump())

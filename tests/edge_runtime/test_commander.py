@@ -56,6 +56,18 @@ def test_an_alarm_is_acknowledged_audited_and_answered(desk: Desk, raised: sqlit
     assert desk.commander.done == 1
 
 
+def test_a_late_acknowledgement_leaves_a_newer_raise_alone(desk: Desk, raised: sqlite3.Connection) -> None:
+    board = AlarmBoard(raised, Identity("st1"))
+    assert desk.send("ack", alarm="engine_integrity", occurrence="1")["ok"]
+    board.come_round({"engine_integrity": [0.0]})
+    assert desk.send("reset", alarm="engine_integrity")["ok"]
+    board.come_round({"engine_integrity": [1.0]})
+    answer = desk.send("ack", alarm="engine_integrity", occurrence="1")
+    assert (answer["reason"], "raised anew" in answer["message"]) == ("rejected", True)
+    assert state_of(raised, "engine_integrity") == "UNACK"
+    assert desk.send("ack", alarm="engine_integrity", occurrence="2")["ok"]
+
+
 def test_what_the_alarm_rejects_is_answered_in_words(desk: Desk, raised: sqlite3.Connection) -> None:
     answer = desk.send("reset", alarm="engine_integrity")
     assert (answer["ok"], answer["reason"]) == (False, "rejected")
