@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from kenpin.sight import Sight
 GOOD = "good"
 GROUND_TRUTH = "ground_truth"
 MANIFEST = "manifest.csv"
+# Names of folders that hold anything but one kind of defect: taken for one, they would make up the figures.
+_GOOD_NAMES = frozenset({"good", "io", "normal", "ok", "gut", "良品", "正常"})
+_MASK_NAMES = frozenset({GROUND_TRUTH, "groundtruth", "ground-truth", "mask", "masks"})
+_SIDE_NAMES = frozenset({"test", "train", "val", "validation"})
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,10 @@ def list_pictures(folder: Path) -> list[Path]:
     """All picture files below a folder, sorted by path.
 
     Raises:
-        DataError: The folder is missing or holds no picture.
+        DataError: The folder is missing or holds no picture, or one below it cannot be read.
     """
     _check_folder(folder)
-    found = sorted(p for p in folder.rglob("*") if _is_picture(p, folder))
+    found = sorted(p for p in _files_below(folder) if _is_picture(p, folder))
     if not found:
         kinds = " ".join(sorted(PICTURE_SUFFIXES))
         raise DataError("the folder holds no picture", where=folder, cure=f"put pictures there ({kinds})")
@@ -97,7 +102,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         return _read_mvtec(folder, groups, seed)
     if (folder / GOOD).is_dir():
         bad_dirs = [d for d in _subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
-        bad = [p for d in bad_dirs for p in _label_with_masks(d, folder, groups)]
+        bad = _label_kinds(bad_dirs, folder, groups)
         return _hold_back(_label(list_pictures(folder / GOOD), GOOD, folder, groups), bad, seed)
     pictures = list_pictures(folder)
     nested = sorted({p.relative_to(folder).parts[0] for p in pictures if p.parent != folder})
@@ -116,7 +121,8 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     A fifth of the good groups is held back for testing. `manifest.csv` is looked for in each folder.
 
     Raises:
-        DataError: A folder is missing or empty, one lies in the other, or bad parts may lie among the good.
+        DataError: A folder is missing or empty, one lies in the other, bad parts may lie among the good, or a
+            subfolder of the bad is none of defects by its name.
     """
     if bad is not None and good.resolve() in (bad.resolve(), *bad.resolve().parents):
         raise DataError(
@@ -130,7 +136,10 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     bad_pictures: list[Picture] = []
     if bad is not None:
         groups = _read_groups(bad)
-        for path in list_pictures(bad):
+        found = list_pictures(bad)
+        for kind in sorted({bad / p.relative_to(bad).parts[0] for p in found if p.parent != bad}):
+            _check_kind(kind)
+        for path in found:
             label = path.relative_to(bad).parts[0] if path.parent != bad else "bad"
             bad_pictures += _label([path], label, bad, groups)
     return _hold_back(good_pictures, bad_pictures, seed)
@@ -229,6 +238,24 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f"the picture folder {what}", where=folder, cure="give a folder of PNG or JPEG files")
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder; `Path.rglob` passes over linked folders and those that it may not read."""
+
+    def refuse(error: OSError) -> None:
+        cure = "check its permissions, or where the links below it lead"
+        raise DataError(f"cannot read the folder: {error.strerror}", where=error.filename, cure=cure) from None
+
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        inside = Path(here)
+        folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(inside / n)]
+        yield from (inside / name for name in files)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a path is a link to the folder that it lies in, or to one above that."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
 def _is_picture(path: Path, root: Path) -> bool:
     """Tell whether a path below `root` is a picture file. A broken link is one: reading it names it."""
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
@@ -244,7 +271,7 @@ def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
     test_dir = folder / "test"
     if not test_dir.is_dir():
         return _hold_back(train, [], seed)
-    test = [p for d in _subfolders(test_dir) for p in _label_with_masks(d, folder, groups)]
+    test = _label_kinds(_subfolders(test_dir), folder, groups)
     if not test:
         raise DataError(
             "the test folder has no subfolders",
@@ -281,6 +308,48 @@ def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet
     return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad), copies)
 
 
+def _label_kinds(kinds: list[Path], root: Path, groups: dict[str, str]) -> list[Picture]:
+    """Label the pictures of folders that are named after a kind of defect each, or `good`.
+
+    Raises:
+        DataError: A folder holds something else by its name, or there are masks and none belongs to a picture.
+    """
+    for folder in kinds:
+        _check_kind(folder)
+    pictures = [p for folder in kinds for p in _label_with_masks(folder, root, groups)]
+    bad, truth = [p for p in pictures if p.label != GOOD], root / GROUND_TRUTH
+    # Some may be left of a kind that was taken out; where all are, they lie in the wrong place.
+    if bad and truth.is_dir() and any(_is_picture(p, truth) for p in _files_below(truth)):
+        _check_masked(bad, truth)
+    return pictures
+
+
+def _check_kind(folder: Path) -> None:
+    """Refuse a folder that by its name is none of defects, as all in it would count as bad parts."""
+    name = folder.name.casefold()
+    if folder.name == GOOD or name not in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES:
+        return
+    cure = f"take it out; defects lie in folders of their own beside {GOOD}"
+    if name in _GOOD_NAMES:
+        cure = f"rename it to {GOOD}, or after the defect if these parts are bad"
+    elif name in _MASK_NAMES:
+        cure = f"move its masks to {GROUND_TRUTH}/DEFECT, named like their pictures"
+    raise DataError(
+        f"all pictures of the folder {folder.name} would count as bad parts", where=folder, cure=cure
+    )
+
+
+def _check_masked(pictures: list[Picture], truth: Path) -> None:
+    """Refuse masks of which none belongs to a picture: the figures of pixels would only be missing."""
+    if not any(p.mask for p in pictures):
+        label, name = pictures[0].label, pictures[0].path.stem
+        raise DataError(
+            "none of the masks belongs to a picture",
+            where=truth,
+            cure=f"name each after its picture: {GROUND_TRUTH}/{label}/{name}_mask.png or {name}.png",
+        )
+
+
 def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:
     """Label the pictures of one folder by its name, with their masks where it names a defect."""
     pictures = _label(list_pictures(folder), folder.name, root, groups)
@@ -289,7 +358,9 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
         return pictures
     # With their subfolders: lots are often numbered alike.
     masks = {m.relative_to(truth).with_name(m.stem.removesuffix("_mask")): m for m in list_pictures(truth)}
-    return [replace(p, mask=masks.get(p.path.relative_to(folder).with_name(p.path.stem))) for p in pictures]
+    masked = [replace(p, mask=masks.get(p.path.relative_to(folder).with_name(p.path.stem))) for p in pictures]
+    _check_masked(masked, truth)
+    return masked
 
 
 def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) -> list[Picture]:

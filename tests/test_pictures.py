@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,32 @@ def test_a_broken_link_is_listed_so_that_reading_it_names_it(tmp_path: Path) -> 
     assert [p.name for p in list_pictures(tmp_path)] == ["gone.png"]
 
 
+def test_linked_folders_are_read_and_a_link_back_ends(tmp_path: Path) -> None:
+    _fill(tmp_path, "elsewhere/b.png", "good/a.png")
+    (tmp_path / "good/lot1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "good/again").symlink_to(tmp_path / "good")
+    found = [p.relative_to(tmp_path / "good").as_posix() for p in list_pictures(tmp_path / "good")]
+    assert found == ["a.png", "lot1/b.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by permissions: root reads all."""
+    _fill(tmp_path, "a.png", "lot2/b.png")
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "lot2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="cannot read the folder: Permission denied") as caught:
+        list_pictures(tmp_path)
+    assert caught.value.where == str(tmp_path / "lot2")
+
+
 def test_missing_empty_and_file_are_three_messages(tmp_path: Path) -> None:
     _fill(tmp_path, "file", "empty/readme.txt")
     assert "does not exist" in _refused(tmp_path / "nowhere").what
@@ -137,6 +164,47 @@ def test_masks_of_lots_that_are_numbered_alike_are_told_apart(tmp_path: Path) ->
         "test/pit/lot1/0.png": None,
         "test/pit/lot2/0.png": truth / "lot2/0_mask.png",
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "cure"),
+    [
+        ("masks", "move its masks to ground_truth/DEFECT"),
+        ("Ground-Truth", "move its masks"),
+        ("OK", "rename it to good"),
+        ("Good", "rename it to good"),
+        ("test", "take it out"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "test/"])
+def test_a_folder_that_is_no_kind_of_defect_does_not_count_as_bad_parts(
+    tmp_path: Path, folder: str, cure: str, root: str
+) -> None:
+    _fill(tmp_path, *_names("train/good" if root else "good", 9), *_names(f"{root}{folder}", 2))
+    _fill(tmp_path, *_names(f"{root}hole", 2))
+    error = _refused(tmp_path)
+    assert f"the folder {folder} would count as bad parts" in error.what
+    assert cure in error.cure
+
+
+def test_masks_below_the_folder_of_bad_parts_do_not_count_as_bad_parts(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("ok", 10), *_names("ng/hole", 2), *_names("ng/ground_truth/hole", 2))
+    with pytest.raises(DataError, match="the folder ground_truth would count as bad parts"):
+        read_good_bad(tmp_path / "ok", tmp_path / "ng")
+
+
+@pytest.mark.parametrize("mask", ["hole/000_gt.png", "000_mask.png", "Hole/000_mask.png"])
+def test_masks_that_belong_to_no_picture_are_told(tmp_path: Path, mask: str) -> None:
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), f"ground_truth/{mask}")
+    error = _refused(tmp_path)
+    assert error.what == "none of the masks belongs to a picture"
+    assert "ground_truth/hole/000_mask.png or 000.png" in error.cure
+
+
+def test_masks_of_a_kind_that_was_taken_out_harm_nothing(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), *_names("test/stain", 2))
+    _fill(tmp_path, "ground_truth/hole/000_mask.png", "ground_truth/pit/000_mask.png")
+    assert len(read_data(tmp_path).test) == 4
 
 
 def test_mvtec_folders_without_a_test_part_hold_some_back(tmp_path: Path) -> None:
