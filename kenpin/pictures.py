@@ -115,6 +115,17 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
 
 
+def read_measured(folder: Path) -> list[Picture]:
+    """Pictures to measure a finished model on: the test part of a folder, or all of it where it has none.
+
+    Raises:
+        DataError: As `read_data`.
+    """
+    found = read_data(folder)
+    has_own = (folder / "train" / GOOD).is_dir() and (folder / "test").is_dir()
+    return [*(() if has_own else found.train), *found.test]
+
+
 def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     """Read a folder of good parts and, where given, one of bad parts (subfolders name the defects).
 

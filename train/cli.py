@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kenpin.errors import ConfigError, DataError
-from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, sha256_of
+from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, read_measured, sha256_of
 from kenpin.sight import Sight, read_sight
 from kenpin.train.card import interval_of
 from kenpin.train.data import Roles, assign_roles
@@ -153,7 +153,10 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
-    """Measure a run, or the model of a bundle before its export, on the test pictures of a folder."""
+    """Measure a run, or the model of a bundle before its export, on the test pictures of a folder.
+
+    Where a folder has no test part of its own, all of its pictures measure that the model did not learn from.
+    """
     known = load_origin(model, same_parts=True, trust=trust)
     tested = _not_learned_from(model, known.learned_from, data)
     pictures = [replace(picture, sight=known.sight) for picture in tested]
@@ -164,18 +167,16 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
 
 
 def _not_learned_from(model: Path, hashes: frozenset[str], data: Path) -> list[Picture]:
-    """Test pictures of a folder, without those that a model learned from or that show the same parts.
+    """Pictures of a folder to measure on, without those that a model learned from or that show the same parts.
 
     Raises:
         DataError: None is left.
     """
-    folder, groups, seed = RunFolder(model), set(), 0
-    if folder.exists:
-        seed = folder.config.seed
-        # In another folder the same name is another part.
-        if data.resolve() == Path(folder.config.data):
-            groups = {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
-    found = read_data(data, seed=seed).test
+    folder, groups = RunFolder(model), set()
+    # In another folder the same name is another part.
+    if folder.exists and data.resolve() == Path(folder.config.data):
+        groups = {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
+    found = read_measured(data)
     kept = [p for p in found if p.group not in groups and sha256_of(p.path) not in hashes]
     if len(kept) < len(found):
         console.print(
