@@ -15,6 +15,9 @@ from kenpin.errors import DataError
 
 Image = NDArray[np.uint8]
 
+# Of 255; what a 12-bit camera's 16-bit picture has in its high bytes.
+_STEPS = 16
+
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -47,7 +50,8 @@ def read_picture(path: Path) -> Image:
     Grey pictures get three equal channels, alpha is dropped, 16 bit becomes 8 bit (the high byte).
 
     Raises:
-        DataError: The file is missing, empty, cut short, too large or not a picture.
+        DataError: The file is missing, empty, cut short, too large or not a picture, or of its 16 bits 12 or fewer
+            are used.
     """
     return decode_picture(_bytes_of(path), where=path)
 
@@ -73,9 +77,18 @@ def decode_picture(data: bytes, *, where: object) -> Image:
         where: What to name in an error, usually the path.
 
     Raises:
-        DataError: The bytes are empty, cut short, too large or not a picture.
+        DataError: The bytes are empty, cut short, too large or not a picture, or of 16 bits 12 or fewer are
+            used.
     """
-    return np.ascontiguousarray(_decode(data, where, cv2.IMREAD_COLOR), dtype=np.uint8)
+    image = np.ascontiguousarray(_decode(data, where, cv2.IMREAD_COLOR), dtype=np.uint8)
+    # So few steps of grey are enough to train and to calibrate on, and show next to nothing.
+    if image.max() < _STEPS and _decode(data, where, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH).itemsize > 1:
+        raise DataError(
+            "the picture has 16 bits and uses 12 or fewer of them, as of a 12-bit camera",
+            where=where,
+            cure=f"save it with 8 bits, or multiply it so that white is near 65535, not below {_STEPS * 256}",
+        )
+    return image
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -76,6 +76,20 @@ def test_of_16_bits_the_high_byte_stays(suffix: str) -> None:
     np.testing.assert_array_equal(image[..., 1], (deep >> 8).astype(np.uint8))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_picture_of_a_12_bit_camera_is_refused_rather_than_seen_in_16_steps(suffix: str, bits: int) -> None:
+    deep = np.linspace(0, 2**bits - 1, 48 * 64).reshape(48, 64).astype(np.uint16)
+    with pytest.raises(DataError, match="12-bit camera") as caught:
+        decode_picture(_encode(suffix, deep), where="x.png")
+    assert _says_all(caught.value, where="x.png")
+
+
+def test_a_dark_picture_of_8_bits_is_a_picture() -> None:
+    dark = _texture() // 32
+    np.testing.assert_array_equal(decode_picture(_encode(".png", dark), where="x"), dark)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_cut_anywhere_is_refused(suffix: str) -> None:
     whole = _encode(suffix, _texture())
