@@ -50,8 +50,8 @@ def read_picture(path: Path) -> Image:
     Grey pictures get three equal channels, alpha is dropped, 16 bit becomes 8 bit (the high byte).
 
     Raises:
-        DataError: The file is missing, empty, cut short, too large or not a picture, or of its 16 bits 12 or fewer
-            are used.
+        DataError: The file is missing, empty, cut short, too large or not a picture, or uses 12 or fewer of its
+            16 bits.
     """
     return decode_picture(_bytes_of(path), where=path)
 
@@ -77,8 +77,8 @@ def decode_picture(data: bytes, *, where: object) -> Image:
         where: What to name in an error, usually the path.
 
     Raises:
-        DataError: The bytes are empty, cut short, too large or not a picture, or of 16 bits 12 or fewer are
-            used.
+        DataError: The bytes are empty, cut short, too large or not a picture, or it uses 12 or fewer of its
+            16 bits.
     """
     image = np.ascontiguousarray(_decode(data, where, cv2.IMREAD_COLOR), dtype=np.uint8)
     # So few steps of grey are enough to train and to calibrate on, and show next to nothing.

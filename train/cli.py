@@ -247,7 +247,12 @@ def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | No
 def _check_with_bar(pictures: Sequence[Picture]) -> None:
     with progress_bar(console) as progress:
         bar = progress.add_task("read the pictures", total=len(pictures))
-        check_pictures(pictures, advance=lambda: progress.advance(bar))
+        sizes = check_pictures(pictures, advance=lambda: progress.advance(bar))
+    if len(sizes) > 1:
+        (most, usual), (size, others) = list(sizes.items())[:2]
+        told = f"the pictures have {len(sizes)} sizes: {len(usual)} are {most}, {len(others)} {size}, like "
+        told += f"{others[0].path}; all are stretched to the same square, and a camera has one size"
+        console.print(told, soft_wrap=True)
 
 
 def _tell_copies(found: PictureSet, new: PictureSet) -> None:

@@ -15,7 +15,9 @@ from kenpin.train.picture_cache import THREADS
 _MOST_NAMED = 5
 
 
-def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None) -> None:
+def check_pictures(
+    pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None
+) -> dict[str, list[Picture]]:
     """Refuse pictures that cannot be read, or that do not show what their view wants.
 
     A test picture is used after the training only, and by then data.json names it for good.
@@ -24,17 +26,25 @@ def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object]
         pictures: Of every role.
         advance: Called after each picture.
 
+    Returns:
+        The pictures of each size of what is looked at, as in `640 x 480`; the size of the most first.
+
     Raises:
         DataError: Some cannot be used; the first ones are named.
     """
     refused: list[DataError] = []
+    sizes: dict[str, list[Picture]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        for error in pool.map(_refusal, pictures):
+        for picture, found in zip(pictures, pool.map(_look, pictures), strict=True):
             advance()
-            refused += [error] if error else []
+            if isinstance(found, DataError):
+                refused.append(found)
+            else:
+                sizes.setdefault(found, []).append(picture)
     unreadable = [error for error in refused if not isinstance(error, OutOfView)]
     _refuse(unreadable, "cannot be used")
     _refuse(refused, "do not fit the view")
+    return dict(sorted(sizes.items(), key=lambda size: -len(size[1])))
 
 
 def check_masks(pictures: Iterable[Picture]) -> list[Picture]:
@@ -64,12 +74,13 @@ def check_teachers(pictures: Iterable[Picture]) -> None:
             )
 
 
-def _refusal(picture: Picture) -> DataError | None:
+def _look(picture: Picture) -> str | DataError:
+    """The size of what is looked at, or why it cannot be."""
     try:
-        take(read_picture(picture.path), picture.sight, where=picture.path)
+        height, width = take(read_picture(picture.path), picture.sight, where=picture.path).image.shape[:2]
     except DataError as error:
         return error
-    return None
+    return f"{width} x {height}"
 
 
 def _refuse(errors: Sequence[DataError], what: str) -> None:

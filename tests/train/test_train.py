@@ -134,6 +134,25 @@ def test_pictures_that_cannot_be_read_are_all_named_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_of_several_sizes_are_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that a phone turned by EXIF alone, or another camera took: it is learned from stretched."""
+    copy = shutil.copytree(parts, tmp_path / "parts")
+    turned = copy / "train/good/003.png"
+    image = cv2.imread(str(turned))
+    assert image is not None
+    write(turned, image[: image.shape[0] // 2])
+    arguments = ["--data", str(copy), "--run", str(tmp_path / "run"), "--size", "64", "--steps", "1"]
+    cli.main(["train", *arguments], standalone_mode=False)
+    told = " ".join(capsys.readouterr().err.split())
+    height, width = image.shape[:2]
+    assert (
+        f"the pictures have 2 sizes: 39 are {width} x {height}, 1 {width} x {height // 2}, like {turned}"
+        in told
+    )
+
+
 def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], parts: Path) -> None:
     done = kenpin("train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 30)
     assert done.returncode == 2
