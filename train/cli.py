@@ -16,7 +16,7 @@ from rich.table import Table
 from kenpin.errors import ConfigError, DataError
 from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, read_measured, sha256_of
 from kenpin.sight import Sight, read_sight
-from kenpin.train.card import interval_of
+from kenpin.train.card import figure_of
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.evaluate import measure
@@ -288,8 +288,10 @@ def _show(figures: dict[str, Any], model: str) -> None:
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, value in figures.items():
-        if isinstance(value, dict) and "low" in value:
-            table.add_row(name, f"{value['value']:.3f}", interval_of(value, ".3f"))
-        elif not isinstance(value, dict):
-            table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+        if name == "auroc_of" or name.endswith("_interval"):
+            continue
+        if isinstance(value, dict | float):
+            table.add_row(name, *figure_of(figures, name, ".3f"))
+        else:
+            table.add_row(name, str(value))
     console.print(table)

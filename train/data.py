@@ -82,7 +82,8 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
         raise DataError(
             f"{len(pictures.train)} pictures of good parts are too few to learn from",
             where=where,
-            cure=f"give at least {MIN_PICTURES}, better 100 or more, of different good parts",
+            cure=f"give at least {MIN_PICTURES}, better 100 or more, of different good parts; without a test "
+            "folder a quarter more, as a fifth is held back to measure",
         )
     _refuse_copies(pictures.train, where=where)
     fit, held_back = split_groups(pictures.train, HELD_BACK_SHARE, seed=seed)

@@ -38,6 +38,16 @@ def test_copies_of_one_picture_are_refused_even_as_other_files(tmp_path: Path) -
     assert "different parts" in caught.value.cure
 
 
+def test_too_few_pictures_of_which_some_are_held_back_says_so(tmp_path: Path) -> None:
+    """Eight were given, and eight is what it asks for."""
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    pictures = [Picture(path, GOOD, path.name) for path in paths]
+    with pytest.raises(DataError, match=r"^6 pictures of good parts") as caught:
+        assign_roles(PictureSet(tuple(pictures[:6]), tuple(pictures[6:])), where=tmp_path, seed=0)
+    assert "at least 8" in caught.value.cure
+    assert "a fifth is held back to measure" in caught.value.cure
+
+
 @pytest.mark.parametrize("odd", [0, 1, 9])
 def test_one_picture_that_differs_is_enough(tmp_path: Path, odd: int) -> None:
     values = [7] * 10

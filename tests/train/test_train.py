@@ -100,6 +100,8 @@ def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, o
     done = kenpin("evaluate", run[0], "--data", parts, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["image_auroc"] == run[1]["image_auroc"]
+    rows = [line.split() for line in done.stderr.splitlines() if "pixel_auroc" in line]
+    assert [(row[1], row[-3]) for row in rows] == [("pixel_auroc", "to")]
 
 
 def test_masks_are_known_to_the_run(run: tuple[Path, dict[str, object]]) -> None:
