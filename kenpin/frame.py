@@ -18,6 +18,7 @@ Image = NDArray[np.uint8]
 # Of 255; what a 12-bit camera's 16-bit picture has in its high bytes.
 _STEPS = 16
 
+_JPEG = b"\xff\xd8"
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -59,13 +60,21 @@ def read_picture(path: Path) -> Image:
 def read_mask(path: Path) -> Image:
     """Read the mask of a picture as uint8 (H, W, 3): 255 where the file has anything above 0, else 0.
 
-    A mask may name kinds of defects by small numbers in 16 bit, of which the high byte is 0.
+    A mask may name kinds of defects by small numbers in 16 bit, of which the high byte is 0. In a JPEG, which
+    surrounds edges with small numbers, it is what is brighter than half of the brightest.
 
     Raises:
-        DataError: As `read_picture`.
+        DataError: As `read_picture`, or all of it is marked.
     """
-    mask = _decode(_bytes_of(path), path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    marked = np.any(np.greater(mask, 0), axis=2)
+    data = _bytes_of(path)
+    mask = _decode(data, path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    marked = np.any(np.greater(mask, mask.max() // 2 if data.startswith(_JPEG) else 0), axis=2)
+    if marked.all():
+        raise DataError(
+            "the mask marks the whole picture",
+            where=path,
+            cure="draw the defect bright on black, without transparency, or remove the mask",
+        )
     return np.dstack([marked.astype(np.uint8) * 255] * 3)
 
 
@@ -125,7 +134,7 @@ def _decode(data: bytes, where: object, flags: int) -> NDArray[Any]:
 
 def _is_cut_short(data: bytes) -> bool:
     """OpenCV fills what a cut JPEG or PNG lacks with grey and says nothing, so look for the end marks."""
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG):
         # An embedded thumbnail ends before the main scan starts: the last end must follow the last start.
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kenpin.errors import DataError
-from kenpin.frame import Frame, Image, decode_picture, read_picture
+from kenpin.frame import Frame, Image, decode_picture, read_mask, read_picture
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp")
 
@@ -83,6 +83,25 @@ def test_a_picture_of_a_12_bit_camera_is_refused_rather_than_seen_in_16_steps(su
     with pytest.raises(DataError, match="12-bit camera") as caught:
         decode_picture(_encode(suffix, deep), where="x.png")
     assert _says_all(caught.value, where="x.png")
+
+
+def test_a_mask_kept_as_jpeg_marks_what_was_drawn_and_no_ringing(tmp_path: Path) -> None:
+    drawn = np.zeros((80, 100), np.uint8)
+    cv2.ellipse(drawn, (45, 38), (14, 9), 30, 0, 360, 255, -1)
+    path = tmp_path / "m.jpg"
+    path.write_bytes(_encode(".jpg", drawn))
+    assert abs(int((read_mask(path)[..., 0] > 0).sum()) - int((drawn > 0).sum())) <= 4
+
+
+def test_a_mask_that_marks_everything_is_refused(tmp_path: Path) -> None:
+    """As one drawn in the transparency alone, which is dropped."""
+    path = tmp_path / "m.png"
+    clear = np.full((48, 64, 4), 255, np.uint8)
+    clear[:, 20:, 3] = 0
+    path.write_bytes(_encode(".png", clear))
+    with pytest.raises(DataError, match="marks the whole picture") as caught:
+        read_mask(path)
+    assert _says_all(caught.value, where="m.png")
 
 
 def test_a_dark_picture_of_8_bits_is_a_picture() -> None:

@@ -58,9 +58,12 @@ def test_one_picture_that_differs_is_enough(tmp_path: Path, odd: int) -> None:
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     image = write(tmp_path / "part.png", (60, 80, 3), 9)
-    fitting = write(tmp_path / "fitting.png", (60, 80), 255)
-    assert load_masks([Picture(image, "pit", "1", fitting)], side=16).all()
-    turned = write(tmp_path / "turned.png", (80, 60), 255)
+    fitting, turned = tmp_path / "fitting.png", tmp_path / "turned.png"
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:, :40] = 255
+    assert cv2.imwrite(str(fitting), mask)
+    assert cv2.imwrite(str(turned), mask.T)
+    assert load_masks([Picture(image, "pit", "1", fitting)], side=16)[..., :8].all()
     with pytest.raises(DataError, match="the mask has 60 x 80 pixels, its picture 80 x 60") as caught:
         load_masks([Picture(image, "pit", "1", turned)], side=16)
     assert str(turned) in caught.value.where
