@@ -49,8 +49,8 @@ class Ack(Command):
 
     Attributes:
         alarm: Its key.
-        occurrence: The raise that was seen, as its event says, so that a late command does not acknowledge a newer
-            one; 0 = whichever stands when it comes.
+        occurrence: The raise that was seen, as its event says: a late command does not acknowledge a newer one.
+            0 = whichever stands when it comes.
     """
 
     alarm: _AlarmKey

@@ -11,10 +11,12 @@ from contextlib import closing, contextmanager
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.capture import Capture
 from kenpin.edge_runtime.commander import Commander
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.database import file_id, require_current
+from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.health import serve_health
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
@@ -92,8 +94,8 @@ def capture(config: StationConfig, index: int) -> None:
     keep_freed_memory()
     folder = StationFolder(config.station.state_dir)
     source = make_source(config.source.urls[index])
-    # Of a camera that runs freely only the newest picture counts; behind every triggered one is a part.
-    latest = not config.source.trigger and not source.waits and not source.drawn
+    # Of a camera that runs freely only the newest picture counts; behind every other one is a part.
+    latest = not config.source.trigger and isinstance(source, CameraSource | GenicamSource)
     with stop_signals() as stopping:
         Capture(source, folder.run, index, latest=latest).run(stopping)
 

@@ -68,6 +68,15 @@ def test_run_prints_one_json_document_and_everything_human_to_stderr(workshop: A
     assert "score 250 (T1 100, T2 200)" in lines[1]
 
 
+def test_each_line_of_a_recording_is_a_part_however_fast_they_come(workshop: Any) -> None:
+    root = workshop.ready().pictures(*[10] * 6)
+    lines = [{"file": f"{k:03d}.png", "part_id": f"p{k}", "frame_id": k, "after_ns": k} for k in range(6)]
+    (root / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run("run", "--config", workshop.toml(f"replay:{root}"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert sum(json.loads(done.stdout)["parts"].values()) == 6
+
+
 def test_run_ends_with_a_table_for_people(workshop: Any) -> None:
     folder = workshop.ready().pictures(10, 250, 10)
     config = workshop.toml("folder:elsewhere")
