@@ -53,7 +53,7 @@ def warnings_about(record: CalibrationRecord) -> list[str]:
         found.append(f"only {record.false_calls.of} good parts; show at least {_ENOUGH_GOOD_PARTS}")
     if record.caught is None:
         found.append("no masters: nothing is known about how many bad parts are caught")
-    return found + _light(record) + _several_pictures(record) + _overlap(record)
+    return found + _size(record) + _light(record) + _several_pictures(record) + _overlap(record)
 
 
 def more_parts_needed(record: CalibrationRecord) -> int | None:
@@ -83,6 +83,15 @@ def _origin(record: CalibrationRecord) -> list[str]:
     shown = f"{lots}{origin.minutes:.0f} minutes"
     return [
         f"all good parts are from {shown}: what they prove holds for those only; show two lots or times of day"
+    ]
+
+
+def _size(record: CalibrationRecord) -> list[str]:
+    if record.quality is None or record.quality.size is not None:
+        return []
+    unseen = "neither a frame of a wrong size nor a part out of its place is noticed"
+    return [
+        f"the good pictures have several sizes: {unseen}; calibrate with pictures as the station's camera takes them"
     ]
 
 

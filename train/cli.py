@@ -33,6 +33,8 @@ BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
 BATCH = 24
 WIDTH = 32
 SIZE = 160
+# Folders of a part's pictures, which do not have its name.
+_NO_PRODUCT = (GOOD, "train", "test")
 # Every draw depends on the seed times a large number, which has to fit into 64 bits.
 MOST_SEED = 2**32 - 1
 console = Console(stderr=True)
@@ -277,7 +279,7 @@ def _tell_empty(pictures: Sequence[Picture]) -> None:
 
 def _product(root: Path) -> str:
     """Name of the part: that of its folder, with the characters a bundle's name may have."""
-    name = root.parent.name if root.name == GOOD else root.name
+    name = next((folder.name for folder in (root, *root.parents) if folder.name not in _NO_PRODUCT), "")
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
     return safe[:64] or "part"
 

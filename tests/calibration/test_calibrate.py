@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import pytest
 from click.testing import CliRunner, Result
 
@@ -115,6 +116,18 @@ def test_good_pictures_of_two_lights_are_warned_of(
     result = fit("--good", tmp_path / "two")
     assert result.exit_code == 0, result.output
     assert ("half or double the light is not noticed" in result.stderr) is is_warned
+
+
+def test_good_pictures_of_several_sizes_are_warned_of(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    warning = "neither a frame of a wrong size nor a part out of its place is noticed"
+    assert warning not in fit("--good", pictures[0]).stderr
+    first = pictures[0] / "00.png"
+    cv2.imwrite(str(first), cv2.resize(cv2.imread(str(first)), (64, 48)))
+    assert warning in fit("--good", pictures[0]).stderr
+    quality = records_of(station)[-1].quality
+    assert (quality is not None and quality.size) is None
 
 
 def test_without_masters(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:

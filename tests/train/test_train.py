@@ -207,7 +207,7 @@ def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> Non
     arguments = ["train", "--good", parts / "train/good", "--run", tmp_path / "r", "--size", 64, "--epochs", 2]
     cli.main([str(a) for a in arguments], standalone_mode=False)
     assert RunFolder(tmp_path / "r").config.steps == 2
-    assert RunFolder(tmp_path / "r").config.product == "train"
+    assert RunFolder(tmp_path / "r").config.product == parts.name
     assert "No figure can be given" in (tmp_path / "r/report.html").read_text()
 
 
