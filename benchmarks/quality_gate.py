@@ -17,7 +17,7 @@ import numpy as np
 
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.frame import Image, read_picture
-from kenpin.pictures import list_pictures
+from kenpin.picture_files import list_pictures
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.synthetic import PRODUCTS, draw_part

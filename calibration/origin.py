@@ -6,7 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.pictures import MANIFEST, Picture
+from kenpin.part_groups import MANIFEST
+from kenpin.pictures import Picture
 from kenpin.record import Origin
 
 _ENOUGH_MINUTES = 120

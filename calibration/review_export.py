@@ -12,7 +12,7 @@ from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
 from kenpin.cell import plain_cell
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
-from kenpin.pictures import MANIFEST
+from kenpin.part_groups import MANIFEST
 from kenpin.station_folder import StationFolder
 
 _COLUMNS = ("file", "group", "label", "part_id", "ts", "verdict", "score", "by", "sha256")

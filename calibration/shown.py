@@ -15,8 +15,9 @@ from kenpin.calibration.origin import origin_of
 from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.errors import CalibrationError, ConfigError, DataError
+from kenpin.folder_names import GOOD
 from kenpin.frame import Image
-from kenpin.pictures import GOOD, Picture, read_folder
+from kenpin.pictures import Picture, read_folder
 from kenpin.precision import Precision
 from kenpin.quality import Quality, measure
 from kenpin.quality_limits import learn_limits

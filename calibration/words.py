@@ -90,9 +90,7 @@ def _size(record: CalibrationRecord) -> list[str]:
     if record.quality is None or record.quality.size is not None:
         return []
     unseen = "neither a frame of a wrong size nor a part out of its place is noticed"
-    return [
-        f"the good pictures have several sizes: {unseen}; calibrate with pictures as the station's camera takes them"
-    ]
+    return [f"the good pictures have several sizes: {unseen}; calibrate with those of the station's camera"]
 
 
 def _light(record: CalibrationRecord) -> list[str]:

@@ -10,7 +10,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
-from kenpin.pictures import list_pictures
+from kenpin.picture_files import list_pictures
 
 
 class FolderSource:

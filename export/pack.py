@@ -16,7 +16,7 @@ from kenpin.export.card import write_card
 from kenpin.export.golden import GoldenFrames
 from kenpin.export.outputs import Models
 from kenpin.export.parity import Parity
-from kenpin.pictures import sha256_of
+from kenpin.picture_files import sha256_of
 from kenpin.signing import SecretKey
 from kenpin.train.run import RunFolder, git_commit, learned_from
 from kenpin.view import REFERENCE

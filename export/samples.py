@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kenpin.errors import DataError
+from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
-from kenpin.pictures import GOOD, sha256_of
+from kenpin.picture_files import sha256_of
 from kenpin.preprocess import to_input
 from kenpin.sight import Sight, take
 

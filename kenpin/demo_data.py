@@ -11,7 +11,9 @@ from pathlib import Path
 import cv2
 
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, MANIFEST, Picture, read_data, split_groups
+from kenpin.folder_names import GOOD
+from kenpin.part_groups import MANIFEST
+from kenpin.pictures import Picture, read_data, split_groups
 from kenpin.synthetic import draw_part, label_of
 
 TRAINING, CALIBRATION, MASTERS = 160, 60, 12

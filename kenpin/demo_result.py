@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from kenpin.pictures import GOOD
+from kenpin.folder_names import GOOD
 
 _MEANING: Mapping[str, str] = MappingProxyType(
     {

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kenpin.errors import DataError
-from kenpin.frame import PICTURE_SUFFIXES
-from kenpin.good_folder import check_good_only
+from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind
+from kenpin.part_groups import MANIFEST, read_groups
+from kenpin.picture_files import check_folder, contents_of, files_below, is_picture, list_pictures, subfolders
 from kenpin.sight import Sight
-
-GOOD = "good"
-GROUND_TRUTH = "ground_truth"
-MANIFEST = "manifest.csv"
-# Names of folders that hold anything but one kind of defect: taken for one, they would make up the figures.
-_GOOD_NAMES = frozenset({"good", "io", "normal", "ok", "gut", "良品", "正常"})
-_MASK_NAMES = frozenset({GROUND_TRUTH, "groundtruth", "ground-truth", "mask", "masks"})
-_SIDE_NAMES = frozenset({"test", "train", "val", "validation"})
 
 
 @dataclass(frozen=True)
@@ -68,20 +58,6 @@ class PictureSet:
         return replace(self, train=train, test=test)
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """All picture files below a folder, sorted by path.
-
-    Raises:
-        DataError: The folder is missing or holds no picture, or one below it cannot be read.
-    """
-    _check_folder(folder)
-    found = sorted(p for p in _files_below(folder) if _is_picture(p, folder))
-    if not found:
-        kinds = " ".join(sorted(PICTURE_SUFFIXES))
-        raise DataError("the folder holds no picture", where=folder, cure=f"put pictures there ({kinds})")
-    return found
-
-
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
@@ -96,12 +72,12 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     Raises:
         DataError: No picture of a good part was found, or it is not clear which ones are good.
     """
-    _check_folder(folder)
-    groups = _read_groups(folder)
+    check_folder(folder)
+    groups = read_groups(folder)
     if (folder / "train" / GOOD).is_dir():
         return _read_mvtec(folder, groups, seed)
     if (folder / GOOD).is_dir():
-        bad_dirs = [d for d in _subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
+        bad_dirs = [d for d in subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
         bad = _label_kinds(bad_dirs, folder, groups)
         return _hold_back(_label(list_pictures(folder / GOOD), GOOD, folder, groups), bad, seed)
     pictures = list_pictures(folder)
@@ -143,13 +119,13 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
         )
     found = list_pictures(good)
     check_good_only(good, found)
-    good_pictures = _label(found, GOOD, good, _read_groups(good))
+    good_pictures = _label(found, GOOD, good, read_groups(good))
     bad_pictures: list[Picture] = []
     if bad is not None:
-        groups = _read_groups(bad)
+        groups = read_groups(bad)
         found = list_pictures(bad)
         for kind in sorted({bad / p.relative_to(bad).parts[0] for p in found if p.parent != bad}):
-            _check_kind(kind)
+            check_kind(kind)
         for path in found:
             label = path.relative_to(bad).parts[0] if path.parent != bad else "bad"
             bad_pictures += _label([path], label, bad, groups)
@@ -169,7 +145,7 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
     found = list_pictures(here)
     if label == GOOD:
         check_good_only(here, found)
-    return _label(found, label, root, _read_groups(root))
+    return _label(found, label, root, read_groups(root))
 
 
 def split_groups(
@@ -205,7 +181,7 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
     Returns:
         The pictures in the given order, and how many of them are copies of another one.
     """
-    contents = _contents([p.path for p in pictures])
+    contents = contents_of([p.path for p in pictures])
     joined: dict[str, str] = {}
 
     def group_of(name: str) -> str:
@@ -221,68 +197,12 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
     return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)
 
 
-def _contents(paths: Sequence[Path]) -> list[str]:
-    """A name for what each file holds: its SHA-256 where another file is as long, else its own path.
-
-    A file that cannot be read has its path, too: reading the picture names it.
-    """
-
-    def content(path: Path, size: int) -> str:
-        try:
-            return sha256_of(path) if counts[size] > 1 else str(path)
-        except OSError:
-            return str(path)
-
-    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
-    counts = Counter(sizes)
-    return [content(path, size) for path, size in zip(paths, sizes, strict=True)]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"the picture folder {what}", where=folder, cure="give a folder of PNG or JPEG files")
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder; `Path.rglob` passes over linked folders and those that it may not read."""
-
-    def refuse(error: OSError) -> None:
-        cure = "check its permissions, or where the links below it lead"
-        raise DataError(f"cannot read the folder: {error.strerror}", where=error.filename, cure=cure) from None
-
-    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        inside = Path(here)
-        folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(inside / n)]
-        yield from (inside / name for name in files)
-
-
-def _leads_back(path: Path) -> bool:
-    """Whether a path is a link to the folder that it lies in, or to one above that."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
-
-
-def _is_picture(path: Path, root: Path) -> bool:
-    """Tell whether a path below `root` is a picture file. A broken link is one: reading it names it."""
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden and not path.is_dir()
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
-
-
 def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
     train = _label(list_pictures(folder / "train" / GOOD), GOOD, folder, groups)
     test_dir = folder / "test"
     if not test_dir.is_dir():
         return _hold_back(train, [], seed)
-    test = _label_kinds(_subfolders(test_dir), folder, groups)
+    test = _label_kinds(subfolders(test_dir), folder, groups)
     if not test:
         raise DataError(
             "the test folder has no subfolders",
@@ -326,28 +246,13 @@ def _label_kinds(kinds: list[Path], root: Path, groups: dict[str, str]) -> list[
         DataError: A folder holds something else by its name, or there are masks and none belongs to a picture.
     """
     for folder in kinds:
-        _check_kind(folder)
+        check_kind(folder)
     pictures = [p for folder in kinds for p in _label_with_masks(folder, root, groups)]
     bad, truth = [p for p in pictures if p.label != GOOD], root / GROUND_TRUTH
     # Some may be left of a kind that was taken out; where all are, they lie in the wrong place.
-    if bad and truth.is_dir() and any(_is_picture(p, truth) for p in _files_below(truth)):
+    if bad and truth.is_dir() and any(is_picture(p, truth) for p in files_below(truth)):
         _check_masked(bad, truth)
     return pictures
-
-
-def _check_kind(folder: Path) -> None:
-    """Refuse a folder that by its name is none of defects, as all in it would count as bad parts."""
-    name = folder.name.casefold()
-    if folder.name == GOOD or name not in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES:
-        return
-    cure = f"take it out; defects lie in folders of their own beside {GOOD}"
-    if name in _GOOD_NAMES:
-        cure = f"rename it to {GOOD}, or after the defect if these parts are bad"
-    elif name in _MASK_NAMES:
-        cure = f"move its masks to {GROUND_TRUTH}/DEFECT, named like their pictures"
-    raise DataError(
-        f"all pictures of the folder {folder.name} would count as bad parts", where=folder, cure=cure
-    )
 
 
 def _check_masked(pictures: list[Picture], truth: Path) -> None:
@@ -382,34 +287,3 @@ def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) ->
         # With the folder's name: good/1.png and bad/1.png are not the same part.
         labelled.append(Picture(path, label, groups.get(relative, f"{root.name}/{relative}")))
     return labelled
-
-
-def _read_groups(folder: Path) -> dict[str, str]:
-    """Read `manifest.csv`: relative path -> group."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        # Spreadsheets write a byte order mark and, on Windows, backslashes.
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{MANIFEST} cannot be read: {error}", where=path, cure="save it as CSV in UTF-8, or remove it"
-        ) from None
-    groups: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row.get("file") or not row.get("group"):
-            raise DataError(
-                f"{MANIFEST} needs a file and a group in every row",
-                where=f"{path}, line {number}",
-                cure="add the columns file and group and fill them, or remove the file",
-            )
-        groups[row["file"].replace("\\", "/")] = row["group"]
-    if not any((folder / name).is_file() for name in groups):
-        raise DataError(
-            f"{MANIFEST} names no file of this folder",
-            where=path,
-            cure="write paths relative to the folder, like good/part1.png, or remove the file",
-        )
-    return groups

@@ -17,8 +17,8 @@ from kenpin import drawn_defects as defects
 from kenpin import drawn_products as products
 from kenpin.drawn_products import CAP_RADIUS, MIDDLE, SIZE, Canvas, Mask, blurred
 from kenpin.errors import ConfigError
+from kenpin.folder_names import GOOD
 from kenpin.frame import Image
-from kenpin.pictures import GOOD
 
 PRODUCTS = ("fabric", "metal", "board", "cap")
 

@@ -26,7 +26,9 @@ from kenpin.demo_data import Folders, draw_pictures, split_four, split_pictures
 from kenpin.demo_result import StoredPart, Times, compare
 from kenpin.demo_steps import Journal, Plan
 from kenpin.errors import ConfigError, DataError
-from kenpin.pictures import GOOD, Picture, list_pictures
+from kenpin.folder_names import GOOD
+from kenpin.picture_files import list_pictures
+from kenpin.pictures import Picture
 from kenpin.signing import PublicKey, SecretKey
 from kenpin.synthetic import draw_part
 

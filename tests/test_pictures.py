@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kenpin.errors import DataError
+from kenpin.picture_files import list_pictures, sha256_of
 from kenpin.pictures import (
     Picture,
     PictureSet,
     join_copies,
-    list_pictures,
     read_data,
     read_folder,
     read_good_bad,
-    sha256_of,
     split_groups,
 )
 

@@ -18,8 +18,9 @@ from kenpin.bundle import CARD, MODEL, MODEL_FP, Bundle, open_bundle, write_bund
 from kenpin.edge_runtime.engine_ort import load_engine
 from kenpin.errors import BundleError, ConfigError, DataError, KenpinError, OutOfView
 from kenpin.export.cli import export
+from kenpin.folder_names import GOOD
 from kenpin.frame import Image, decode_picture
-from kenpin.pictures import GOOD, Picture, PictureSet
+from kenpin.pictures import Picture, PictureSet
 from kenpin.preprocess import to_input
 from kenpin.sight import Sight, read_sight, sight_of, take
 from kenpin.signing import SecretKey

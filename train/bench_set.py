@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, Picture, read_data, split_groups
+from kenpin.folder_names import GOOD
+from kenpin.pictures import Picture, read_data, split_groups
 from kenpin.preprocess import to_input
 from kenpin.synthetic import PRODUCTS, draw_part
 from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures, shrink_mask

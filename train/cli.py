@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kenpin.errors import ConfigError, DataError
-from kenpin.pictures import GOOD, Picture, PictureSet, read_data, read_good_bad, read_measured, sha256_of
+from kenpin.folder_names import GOOD
+from kenpin.picture_files import sha256_of
+from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
 from kenpin.sight import Sight, read_sight
 from kenpin.train.card import figure_of
 from kenpin.train.data import Roles, assign_roles

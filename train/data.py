@@ -15,8 +15,11 @@ from torch import Tensor
 
 from kenpin import frame
 from kenpin.errors import DataError
+from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
-from kenpin.pictures import GOOD, MANIFEST, Picture, PictureSet, sha256_of, split_groups
+from kenpin.part_groups import MANIFEST
+from kenpin.picture_files import sha256_of
+from kenpin.pictures import Picture, PictureSet, split_groups
 from kenpin.preprocess import to_input
 from kenpin.sight import take
 

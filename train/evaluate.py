@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kenpin.pictures import GOOD, Picture
+from kenpin.folder_names import GOOD
+from kenpin.pictures import Picture
 from kenpin.train.bounds import LEAST_PARTS, auroc_interval, parts_of, rate_interval
 from kenpin.train.data import load_masks, load_pictures
 from kenpin.train.inspector import Inspector

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, Picture, read_data
+from kenpin.folder_names import GOOD
+from kenpin.pictures import Picture, read_data
 from kenpin.train.bench_set import BenchSet, set_of
 from kenpin.train.data import evenly
 

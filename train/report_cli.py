@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 
 from kenpin.errors import ConfigError, DataError
-from kenpin.pictures import Picture, sha256_of
+from kenpin.picture_files import sha256_of
+from kenpin.pictures import Picture
 from kenpin.train.compare import OTHER_PICTURES, as_document, as_page, as_table, read_entries
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.inspector import Inspector

@@ -16,7 +16,8 @@ from torch import Tensor
 from kenpin.bundle import TRAINED, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.errors import ConfigError
-from kenpin.pictures import PictureSet, sha256_of
+from kenpin.picture_files import sha256_of
+from kenpin.pictures import PictureSet
 from kenpin.sight import Sight, sight_of
 from kenpin.train.fit import update_head
 from kenpin.train.inspector import Inspector, inspector_of

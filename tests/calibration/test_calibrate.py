@@ -21,7 +21,7 @@ from kenpin.calibration.cli import calibrate
 from kenpin.calibration.threshold import false_call_bound
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError, StoreError
-from kenpin.pictures import sha256_of
+from kenpin.picture_files import sha256_of
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder

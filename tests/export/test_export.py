@@ -27,7 +27,7 @@ from kenpin.export.golden import SPREAD_SHARE
 from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.samples import MOST_FIT, MOST_HELD_BACK, MOST_TEST_OF_EACH, choose_rows, read_samples
 from kenpin.frame import decode_picture
-from kenpin.pictures import sha256_of
+from kenpin.picture_files import sha256_of
 from kenpin.signing import PublicKey, SecretKey
 from kenpin.train.run import RunFolder
 from kenpin.train.transfer import load_origin

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, Picture, PictureSet
+from kenpin.folder_names import GOOD
+from kenpin.pictures import Picture, PictureSet
 from kenpin.train.data import assign_roles, load_masks, shrink_mask
 from kenpin.train.intake import check_masks
 

@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 
 from kenpin.cli import cli
 from kenpin.errors import DataError
-from kenpin.pictures import GOOD, Picture, PictureSet
+from kenpin.folder_names import GOOD
+from kenpin.pictures import Picture, PictureSet
 from kenpin.synthetic import draw_part
 from kenpin.train import objective
 from kenpin.train.card import facts

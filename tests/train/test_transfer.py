@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
 from kenpin.errors import BundleError, ConfigError, DataError, TrainError
-from kenpin.pictures import GOOD, Picture, PictureSet, sha256_of
+from kenpin.folder_names import GOOD
+from kenpin.picture_files import sha256_of
+from kenpin.pictures import Picture, PictureSet
 from kenpin.signing import SecretKey
 from kenpin.synthetic import draw_part
 from kenpin.train.cli import evaluate, train

@@ -1,4 +1,4 @@
-"""A folder that is said to hold good parts only: whether its subfolders may be what they are said to be."""
+"""Names of folders: whether what lies in a folder can be what it is taken for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 
 from kenpin.errors import DataError
 
+GOOD = "good"
+GROUND_TRUTH = "ground_truth"
+# Names of folders that hold anything but one kind of defect: taken for one, they would make up the figures.
+_GOOD_NAMES = frozenset({"good", "io", "normal", "ok", "gut", "良品", "正常"})
+_MASK_NAMES = frozenset({GROUND_TRUTH, "groundtruth", "ground-truth", "mask", "masks"})
+_SIDE_NAMES = frozenset({"test", "train", "val", "validation"})
 # Folders of data sets: beside or below them lie others, with bad parts or none.
 _SIDES = frozenset({"good", "ok", "bad", "ng", "defects", "ground_truth", "masters", "test", "train"})
 _LOTS = frozenset(
@@ -42,6 +48,21 @@ def check_good_only(folder: Path, pictures: Sequence[Path]) -> None:
         where=folder,
         cure=(f"give --good {inner}" if inner else "give the one folder of good parts")
         + "; subfolders of good parts are named by a number, like lot-12, 2026-11-03 or part7",
+    )
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse a folder that by its name is none of defects, as all in it would count as bad parts."""
+    name = folder.name.casefold()
+    if folder.name == GOOD or name not in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES:
+        return
+    cure = f"take it out; defects lie in folders of their own beside {GOOD}"
+    if name in _GOOD_NAMES:
+        cure = f"rename it to {GOOD}, or after the defect if these parts are bad"
+    elif name in _MASK_NAMES:
+        cure = f"move its masks to {GROUND_TRUTH}/DEFECT, named like their pictures"
+    raise DataError(
+        f"all pictures of the folder {folder.name} would count as bad parts", where=folder, cure=cure
     )
 
 
