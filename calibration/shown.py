@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from kenpin.bundle import Bundle
 from kenpin.calibration.origin import origin_of
 from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
+from kenpin.console import human_console
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.errors import CalibrationError, ConfigError, DataError
 from kenpin.folder_names import GOOD
@@ -77,7 +77,7 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
     engine = choice.loaded()
     if choice.note:
         click.echo(f"note: ONNX Runtime scores instead of TensorRT: {choice.note}", err=True)
-    with closing(engine), Progress(console=Console(stderr=True)) as progress:
+    with closing(engine), Progress(console=human_console()) as progress:
         bar = progress.add_task("score", total=len(good) + len(masters))
         seen: list[Quality] = []
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kenpin.config import StationConfig, load_config
+from kenpin.console import human_console
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.folder_lock import sole_in_role
@@ -175,8 +174,8 @@ def _print_table(report: Report) -> None:
     )
     table.add_row("memory", f"{report.rss_mb:.0f} MB")
     for reason, count in now.reasons.items():
-        table.add_row(f"{count} without decision", escape(reason))
-    Console(stderr=True).print(table)
+        table.add_row(f"{count} without decision", reason)
+    human_console().print(table)
 
 
 def _stored(state: Path, since: int) -> Iterator[Entry]:

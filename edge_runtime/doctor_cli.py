@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kenpin.config import StationConfig, load_config
+from kenpin.console import human_console
 from kenpin.edge_runtime.doctor import Finding, examine
 from kenpin.edge_runtime.doctor_host import host_checks
 from kenpin.edge_runtime.doctor_station import station_checks
@@ -32,7 +32,7 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"findings": [dataclasses.asdict(f) for f in findings]}))
     else:
-        Console(stderr=True).print(_table(findings))
+        human_console().print(_table(findings))
     if any(f.verdict == "FAIL" for f in findings):
         raise click.exceptions.Exit(1)
 
@@ -59,5 +59,5 @@ def _table(findings: list[Finding]) -> Table:
     table.add_column(overflow="fold")
     for finding in findings:
         words = finding.words + (f"\n  cure: {finding.cure}" if finding.cure else "")
-        table.add_row(f"[{_STYLE[finding.verdict]}]{finding.verdict}[/]", escape(finding.name), escape(words))
+        table.add_row(Text(finding.verdict, _STYLE[finding.verdict]), finding.name, words)
     return table

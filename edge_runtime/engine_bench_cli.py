@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from kenpin import __version__
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
+from kenpin.console import human_console
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_bench import time_engine, time_streams
 from kenpin.edge_runtime.engine_choice import choose_engine
@@ -149,7 +149,7 @@ def _show(document: dict[str, Any], before: dict[str, Any] | None) -> None:
         old = before["rows"].get(way) if before is not None else None
         ratio = f"{row['p50_ms'] / old['p50_ms']:.2f}" if old else "-"
         table.add_row(way, f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['per_s']:.1f}", ratio)
-    console = Console(stderr=True)
+    console = human_console()
     console.print(table)
     for when, state in document["machine"].items():
         console.print(f"{when}: " + ", ".join(f"{k} {v}" for k, v in state.items()), soft_wrap=True)

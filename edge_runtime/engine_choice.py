@@ -1,8 +1,8 @@
 """Which engine a station uses: TensorRT where it has one that it built itself, else ONNX Runtime.
 
 Both may run on the same thresholds. What ties them together are the golden frames: an engine that scores them
-within its tolerance is the same model, and the tolerance is a small share of the spread of good scores, which
-thresholds do not feel (docs/tensorrt.md). So a calibration record names the precision and not what runs it.
+within the tolerance of its precision counts as the same model (docs/tensorrt.md says how much that is). So a
+calibration record names the precision and not what runs it.
 """
 
 from __future__ import annotations

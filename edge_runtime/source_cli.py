@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from kenpin.config import load_config
+from kenpin.console import human_console
 from kenpin.edge_runtime.replay_source import record as write_recording
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.trigger_input import send_trigger
@@ -22,7 +22,7 @@ from kenpin.station_folder import StationFolder
 @click.option("--frames", type=click.IntRange(min=1), default=100, show_default=True)
 def record(url: str, out: Path, frames: int) -> None:
     """Write a source's frames, with their times and numbers, to a folder that replay:DIR plays back."""
-    with closing(make_source(url)) as source, Progress(console=Console(stderr=True)) as progress:
+    with closing(make_source(url)) as source, Progress(console=human_console()) as progress:
         source.open()
         bar = progress.add_task("record", total=frames)
         count = write_recording(source, out, frames=frames, taken=lambda: progress.advance(bar))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from kenpin import __version__
@@ -18,6 +17,7 @@ from kenpin.build_log import BuildLog
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.config import WORKSPACE_MB
+from kenpin.console import human_console
 from kenpin.edge_runtime.device import Device
 from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
 from kenpin.edge_runtime.golden_check import GoldenCheck, prove
@@ -141,7 +141,7 @@ def _build_and_seal(wish: _Wish, device: Device) -> tuple[Passport, GoldenCheck]
 def _build(wish: _Wish, device: Device, target: Target, log: BuildLog) -> Built:
     model = model_of(wish.bundle, wish.precision)
     cache = wish.folder.engines / f"timings-{target.tensorrt}.cache"
-    console = Console(stderr=True)
+    console = human_console()
     with device.current(), Progress(console=console, transient=True) as progress:
         bars = Bars(progress)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kenpin.activation import version_order
+from kenpin.console import human_console
 from kenpin.errors import ConfigError
 from kenpin.export.pack import Label
 from kenpin.export.pipeline import Exported, Order, export_run
@@ -23,7 +23,7 @@ from kenpin.precision import Precision
 from kenpin.signing import SecretKey, default_key
 from kenpin.train.run import RunFolder
 
-console = Console(stderr=True)
+console = human_console()
 
 
 @click.command()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from kenpin.activation import Activation, change_activation, read_activation, refuse_older
 from kenpin.audit import Entry, append
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
+from kenpin.console import human_console
 from kenpin.errors import BundleError, CalibrationError, ConfigError
 from kenpin.login_name import login_name
 from kenpin.record import newest_for, station_records
@@ -86,7 +86,7 @@ def show(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
         manifest = found.manifest.model_dump(mode="json", by_alias=True)
         click.echo(json.dumps({**_identity(found), "manifest": manifest}))
         return
-    Console(stderr=True).print(_table(found))
+    human_console().print(_table(found))
     click.echo(found.files[CARD].decode(errors="replace"), err=True)
 
 
@@ -188,7 +188,7 @@ def list_(state: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
     table = Table("sha256", "product", "version", "", "calibrated")
     for line in kept:
         table.add_row(line["sha256"][:16], line["product"], line["version"], line["role"], line["calibrated"])
-    Console(stderr=True).print(table)
+    human_console().print(table)
     if now.reason:
         click.echo(f"{now.left[:16]} was given up: {now.reason}" if now.left else now.reason, err=True)
     if as_json:

@@ -104,7 +104,7 @@ def _make_line(plan: Plan, journal: Journal, broker_url: str) -> Line:
             line = split_pictures(plan.data, plan.folders, parts=plan.parts)
         else:
             line = draw_pictures(plan.product, plan.folders, parts=plan.parts)
-        console.print(f"{plan.folders.root}: {line.summary}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{plan.folders.root}: {line.summary}", soft_wrap=True, highlight=False)
     values = (plan.topic, str(plan.station.root.resolve()), str(plan.trust.resolve()))
     topic, state, trusted, source, broker = (
         json.dumps(value, ensure_ascii=False) for value in (*values, line.source, broker_url)
@@ -167,7 +167,7 @@ def _show(plan: Plan, journal: Journal, result: LineResult, *, broker: str) -> N
     console.print(_figures(plan, journal, result, broker=broker))
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in journal.seconds.items())
     console.print(f"{times}; together {sum(journal.seconds.values()):.0f} s", highlight=False)
-    console.print(_NEXT, soft_wrap=True, markup=False, highlight=False)
+    console.print(_NEXT, soft_wrap=True, highlight=False)
 
 
 def _figures(plan: Plan, journal: Journal, result: LineResult, *, broker: str) -> Table:

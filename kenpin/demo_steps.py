@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from kenpin.console import human_console
 from kenpin.demo_data import Folders
 from kenpin.station_folder import StationFolder
 
 # A station may take some seconds to say goodbye to the broker.
 _END_S = 20.0
-console = Console(stderr=True)
+console = human_console()
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,7 @@ class Journal:
         """
         words = [str(argument) for argument in arguments]
         with self.step(name):
-            console.print(
-                f"$ kenpin {shlex.join(words)}", style="bold", soft_wrap=True, markup=False, highlight=False
-            )
+            console.print(f"$ kenpin {shlex.join(words)}", style="bold", soft_wrap=True, highlight=False)
             output = _run([sys.executable, "-m", "kenpin", *words], name)
         if "--json" in words:
             self.documents[name] = json.loads(output)
@@ -141,7 +139,7 @@ def _run(command: Sequence[str], name: str) -> str:
             raise
     code = process.returncode
     if code:
-        console.print(output, end="", markup=False, highlight=False)
+        console.print(output, end="", highlight=False)
         console.print(f"FAILED at the step: {name}", style="bold red")
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
     return output

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kenpin.console import human_console
 from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench import Bench, Job, Outcome, jobs_of
 from kenpin.train.bench_tables import (
@@ -29,7 +29,7 @@ from kenpin.train.trial import RANDOM
 FLAT, CROPS = "flat, full picture", "flat, crops of all sizes"
 MAIN = (HIERARCHY, FLAT, CROPS, "fine only")
 PICTURES = (8, 16, 32, 64, 0)
-console = Console(stderr=True)
+console = human_console()
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:

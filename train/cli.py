@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
 from kenpin.folder_names import GOOD
 from kenpin.picture_files import sha256_of
@@ -39,7 +39,7 @@ SIZE = 160
 _NO_PRODUCT = (GOOD, "train", "test")
 # Every draw depends on the seed times a large number, which has to fit into 64 bits.
 MOST_SEED = 2**32 - 1
-console = Console(stderr=True)
+console = human_console()
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     fabric.barrier()
     if not (resume and folder.finished):
         tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
-        told = Console(stderr=True, quiet=not fabric.is_global_zero)
+        told = human_console(quiet=not fabric.is_global_zero)
         means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, told)
         try:
             if origin and origin.same_parts:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
@@ -56,7 +56,7 @@ def rewrite(folder: RunFolder) -> dict[str, Any]:
         DataError: A picture is gone or is no longer the one of the training.
     """
     figures = measure_and_report(folder, pictures_of(folder, "held_back"), pictures_of(folder, "test"))
-    _console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
+    human_console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
     return figures
 
 
@@ -107,7 +107,7 @@ def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
     if len(roots) < 2:
         raise ConfigError("fewer than two runs to compare", cure="give: kenpin report compare RUN RUN")
     entries = read_entries(roots)
-    console = _console()
+    console = human_console()
     console.print(as_table(entries))
     for entry in entries:
         if not entry.comparable(entries[0]):
@@ -130,10 +130,6 @@ def _write(path: Path, text: str) -> None:
 
 def score_with_bar(inspector: Inspector, pictures: Sequence[Picture], *, side: int) -> Scores:
     """Score pictures and show how far it is."""
-    with progress_bar(_console()) as progress:
+    with progress_bar(human_console()) as progress:
         bar = progress.add_task("score", total=len(pictures))
         return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))
-
-
-def _console() -> Console:
-    return Console(stderr=True)

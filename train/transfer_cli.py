@@ -10,8 +10,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from rich.console import Console
 
+from kenpin.console import human_console
 from kenpin.errors import ConfigError
 from kenpin.train.bench_cli import show
 from kenpin.train.bench_set import BenchSet, read_set
@@ -24,7 +24,7 @@ from kenpin.train.transfer_trial import Figures, Lines, Outcome, false_calls
 COUNTS = (20, 50)
 # Outcomes of all seeds, by arm and number of pictures.
 Arms = dict[tuple[str, int], list[Outcome]]
-console = Console(stderr=True)
+console = human_console()
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
