@@ -13,6 +13,8 @@ from kenpin.export.outputs import Floats, Fusion, Models, Outputs, run_onnx
 from kenpin.frame import Image
 
 COUNT = 8
+# Of so many drawn defects so many are taken.
+CANDIDATES, DEFECTS = 16, 2
 # Scores of one model differ a little between machines: other instruction sets sum in another order, and in
 # INT8 a sum near the middle of two steps falls to the other side. What this machine can show of it (one
 # thread and two, the graph as written and optimised) is taken this many times,
@@ -38,44 +40,56 @@ class GoldenFrames:
     tolerance_fp: float
 
 
-def make_golden(models: Models, held_back: Image, *, spread: float) -> GoldenFrames:
+def make_golden(models: Models, held_back: Image, drawn: Image, *, spread: float) -> GoldenFrames:
     """Choose golden frames and measure how well their scores repeat.
+
+    Good parts alone would not show an engine that saturates where it matters. So some drawn defects come with
+    them: the strongest of those whose scores repeat as well.
 
     Args:
         models: The models of the bundle.
         held_back: Good pictures, BGR uint8 (N, H, W, 3).
+        drawn: Others with drawn defects (M, H, W, 3).
         spread: Standard deviation of the score over good pictures.
     """
-    count = min(COUNT, len(held_back))
-    chosen = held_back[np.linspace(0, len(held_back) - 1, count).round().astype(int)]
+    good = _evenly(held_back, COUNT)
+    images = np.concatenate([good, _evenly(drawn, CANDIDATES)])
     # As a station runs it: on a CPU that is nothing with fp16 in it, so that is scored as written.
-    fusion = Fusion.NONE if models.half else Fusion.BASIC
-    int8 = run_onnx(models.int8, chosen, fusion=fusion, threads=2)
-    fp = run_onnx(models.fp, chosen, fusion=Fusion.FULL, threads=2)
-    noise = _noise(models.int8, chosen, int8.score, fusion)
-    noise_fp = _noise(models.fp, chosen, fp.score, Fusion.FULL)
-    files = {f"golden/{number}.png": _png(image) for number, image in enumerate(chosen)}
-    scores = tuple(_golden(name, number, int8, fp) for number, name in enumerate(files))
-    return GoldenFrames(scores, files, _tolerance(noise, spread), _tolerance(noise_fp, spread))
+    small, noise = _repeat(models.int8, images, Fusion.NONE if models.half else Fusion.BASIC)
+    exact, noise_fp = _repeat(models.fp, images, Fusion.FULL)
+    count = len(good)
+    tolerance, tolerance_fp = _tolerance(noise[:count], spread), _tolerance(noise_fp[:count], spread)
+    repeats = (NOISE_MARGIN * noise <= tolerance) & (NOISE_MARGIN * noise_fp <= tolerance_fp)
+    strongest = [int(n) for n in np.argsort(-exact.score) if n >= count and repeats[n]][:DEFECTS]
+    chosen = [*range(count), *strongest]
+    files = {f"golden/{number}.png": _png(images[n]) for number, n in enumerate(chosen)}
+    scores = tuple(_golden(file, n, small, exact) for file, n in zip(files, chosen, strict=True))
+    return GoldenFrames(scores, files, tolerance, tolerance_fp)
 
 
-def _noise(model: ModelProto, images: Image, score: Floats, fusion: Fusion) -> float:
-    """How far scores (N,) move with one thread, and in the graph as written."""
+def _repeat(model: ModelProto, images: Image, fusion: Fusion) -> tuple[Outputs, Floats]:
+    """Outputs of images, and how far each score moves with one thread, and in the graph as written, (N,)."""
+    outputs = run_onnx(model, images, fusion=fusion, threads=2)
     others = [run_onnx(model, images, fusion=other, threads=1).score for other in (fusion, Fusion.NONE)]
-    return max(float(np.abs(score - other).max()) for other in others)
+    return outputs, np.max([np.abs(outputs.score - other) for other in others], 0)
 
 
-def _tolerance(noise: float, spread: float) -> float:
-    return max(NOISE_MARGIN * noise, SPREAD_SHARE * spread, 1e-6)
+def _tolerance(noise: Floats, spread: float) -> float:
+    return max(NOISE_MARGIN * float(noise.max()), SPREAD_SHARE * spread, 1e-6)
 
 
-def _golden(file: str, number: int, int8: Outputs, fp: Outputs) -> Golden:
+def _evenly(images: Image, count: int) -> Image:
+    numbers = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    return np.asarray(images[numbers], np.uint8)
+
+
+def _golden(file: str, number: int, small: Outputs, exact: Outputs) -> Golden:
     return Golden(
         file=file,
-        score=float(int8.score[number]),
-        level_scores=_three(int8.level_scores[number]),
-        score_fp=float(fp.score[number]),
-        level_scores_fp=_three(fp.level_scores[number]),
+        score=float(small.score[number]),
+        level_scores=_three(small.level_scores[number]),
+        score_fp=float(exact.score[number]),
+        level_scores_fp=_three(exact.level_scores[number]),
     )
 
 

@@ -104,7 +104,7 @@ def export_run(run: RunFolder, out: Path, order: Order, *, step: Step) -> Export
 
     advance = step("golden frames, sign and write", 1)
     stats = score_stats(forms.int8.score[: len(samples.held_back)])
-    golden = make_golden(models, samples.held_back, spread=stats["std"])
+    golden = make_golden(models, samples.held_back, judged.pictures[known.stop :], spread=stats["std"])
     content = Content(models, golden, parity, stats, _how(compressed))
     sha256 = pack(out, run=run, content=content, label=order.label, key=order.key)
     advance()

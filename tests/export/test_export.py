@@ -8,9 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -19,14 +19,16 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from kenpin import __version__
 from kenpin.bundle import TRAINED, Bundle, open_bundle
+from kenpin.edge_runtime.engine import Engine, Scored
 from kenpin.edge_runtime.engine_ort import load_engine
+from kenpin.edge_runtime.golden_check import check_golden
 from kenpin.errors import ConfigError, DataError, EngineError, ExportError, TrainError
 from kenpin.export.audit import audit
 from kenpin.export.cli import export
-from kenpin.export.golden import SPREAD_SHARE
+from kenpin.export.golden import DEFECTS, SPREAD_SHARE
 from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.samples import MOST_FIT, MOST_HELD_BACK, MOST_TEST_OF_EACH, choose_rows, read_samples
-from kenpin.frame import decode_picture
+from kenpin.frame import Image, decode_picture
 from kenpin.picture_files import sha256_of
 from kenpin.signing import PublicKey, SecretKey
 from kenpin.train.run import RunFolder
@@ -138,7 +140,7 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert set(how["ranges"]) <= {n.output[0] for n in exported.graph("model.onnx").graph.node}
     card = exported.open().files["card.md"].decode()
     assert f"Of the {how['gate']['unseen']['pictures']} others {how['gate']['unseen']['flips']} changed" in card
-    assert len(manifest.golden) == 5
+    assert 5 < len(manifest.golden) <= 5 + DEFECTS
 
 
 def test_the_trained_model_travels_along_to_go_on_learning_from(exported: Exported, run: Path) -> None:
@@ -172,6 +174,28 @@ def test_a_station_runs_both_models(exported: Exported) -> None:
         scored = engine.score(decode_picture(found.files[golden.file], where=golden.file))
         levels = golden.level_scores if precision == "int8" else golden.level_scores_fp
         np.testing.assert_allclose(scored.level_scores, levels, atol=10 * found.manifest.golden_tolerance)
+
+
+def test_an_engine_that_saturates_on_defects_fails_the_golden_check(exported: Exported) -> None:
+    """Good parts alone would not show it."""
+    found = exported.open()
+    good, defects = found.manifest.golden[:5], found.manifest.golden[5:]
+    highest = max(golden.score_fp for golden in good)
+    assert min(golden.score_fp for golden in defects) > highest + found.manifest.score_stats["std"]
+
+    class Saturated:
+        runtime, precision = "onnxruntime", "fp32"
+
+        def __init__(self) -> None:
+            self.engine = load_engine(found, "fp32")
+
+        def score(self, image: Image) -> Scored:
+            scored = self.engine.score(image)
+            return replace(scored, score=min(scored.score, highest))
+
+    check = check_golden(cast("Engine", Saturated()), found)
+    assert not check.passed
+    assert {s.file for s in check.scores if s.difference > check.tolerance} == {g.file for g in defects}
 
 
 def test_the_tolerances_are_those_of_each_model(exported: Exported) -> None:
