@@ -169,9 +169,8 @@ def _print_table(report: Report) -> None:
     table.add_section()
     table.add_row("capture to verdict", f"p50 {now.latency_ms_p50:.1f} ms, p99 {now.latency_ms_p99:.1f} ms")
     table.add_row("engine", f"{report.precision or 'none'}, p50 {now.infer_ms_p50:.1f} ms")
-    table.add_row(
-        "events", f"{now.events} written, {report.events_acked} acknowledged, {report.depth.waiting} waiting"
-    )
+    table.add_row("NG and REVIEW told", f"{now.events} written, {report.events_acked} acknowledged")
+    table.add_row("events of any kind", f"{report.depth.waiting} waiting")
     table.add_row("memory", f"{report.rss_mb:.0f} MB")
     for reason, count in now.reasons.items():
         table.add_row(f"{count} without decision", reason)

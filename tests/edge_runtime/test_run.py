@@ -83,7 +83,7 @@ def test_run_ends_with_a_table_for_people(workshop: Any) -> None:
     done = run("run", "--config", config, "--source", f"folder:{folder}", "--max-parts", 2)
     assert done.returncode == 0
     assert done.stdout == ""
-    for text in ("NO_DECISION", "capture to verdict", "1 written, 0 acknowledged, 1 waiting", "int8", "MB"):
+    for text in ("NO_DECISION", "capture to verdict", "1 written, 0 acknowledged", "1 waiting", "int8", "MB"):
         assert text in done.stderr
 
 
