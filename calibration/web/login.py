@@ -34,12 +34,12 @@ def log_in(request: Request, name: Text = "", pin: Text = "", back: Text = "/") 
     """Check name and PIN, and go back to where the visitor came from."""
     site = site_of(request)
     try:
-        site.pins.check(name, pin, address=address_of(request))
+        user = site.pins.check(name, pin, address=address_of(request))
     except Refused as refused:
         return login_page(request, refused=refused, back=back, name=name)
     audit.append(site.folder, audit.Entry(WHAT, name, "", "logged in", f"from {address_of(request)}"))
     response = RedirectResponse(_own_path(back), status_code=303)
-    set_cookie(response, SESSION_COOKIE, site.sessions.start(name))
+    set_cookie(response, SESSION_COOKIE, site.sessions.start(name, user_since_ms=user.since_ms))
     return response
 
 

@@ -47,6 +47,8 @@ _MIGRATIONS = (
         plan TEXT NOT NULL
     );
     """,
+    # Which setting of the user somebody has logged in by; logins from before do not count.
+    "ALTER TABLE session ADD COLUMN user_since_ms INTEGER NOT NULL DEFAULT -1;",
 )
 
 

@@ -24,11 +24,14 @@ class Session:
         name: Who.
         started_ms: UTC of the login, milliseconds since 1970.
         seen_ms: UTC of the last page.
+        user_since_ms: `User.since_ms` then. The login is of that setting only, and the two are never compared
+            with a clock: that of a Jetson without a battery starts in the past.
     """
 
     name: str
     started_ms: int
     seen_ms: int
+    user_since_ms: int
 
     def is_over(self, role: Role) -> bool:
         """Whether it has ended by itself; a clock that was set is no reason to go on."""
@@ -52,8 +55,12 @@ class Sessions:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def start(self, name: str) -> str:
+    def start(self, name: str, *, user_since_ms: int) -> str:
         """Log somebody in.
+
+        Args:
+            name: Who.
+            user_since_ms: `User.since_ms`.
 
         Returns:
             What the cookie says from now on: what it said before, a stranger might have set.
@@ -64,7 +71,8 @@ class Sessions:
         session_id, now = new_session_id(), now_ms()
         with page_database(self._path) as connection:
             connection.execute("DELETE FROM session WHERE abs(? - started_ms) >= ?", (now, LONGEST_MS))
-            connection.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (_key(session_id), name, now, now))
+            row = (_key(session_id), name, now, now, user_since_ms)
+            connection.execute("INSERT INTO session VALUES (?, ?, ?, ?, ?)", row)
         return session_id
 
     def find(self, session_id: str) -> Session | None:
@@ -73,7 +81,7 @@ class Sessions:
         Raises:
             StoreError: It cannot be read.
         """
-        sql = "SELECT name, started_ms, seen_ms FROM session WHERE id_sha256 = ?"
+        sql = "SELECT name, started_ms, seen_ms, user_since_ms FROM session WHERE id_sha256 = ?"
         with page_database(self._path) as connection:
             row = connection.execute(sql, (_key(session_id),)).fetchone()
         return Session(*row) if row else None

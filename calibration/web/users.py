@@ -37,7 +37,7 @@ class User(BaseModel):
     Attributes:
         role: What the person may do.
         pin: The PIN's argon2id hash.
-        since_ms: UTC when this was set, milliseconds since 1970; older logins do not count.
+        since_ms: UTC when this was set, milliseconds since 1970; a login by another setting does not count.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -55,6 +55,6 @@ def _find(site: Site, session_id: str) -> Visitor:
         return Visitor("", role, new_session_id(), is_new=True)
     session = site.sessions.find(session_id)
     user = site.users.read().get(session.name) if session else None
-    if session and user and session.started_ms >= user.since_ms and not session.is_over(user.may):
+    if session and user and session.user_since_ms == user.since_ms and not session.is_over(user.may):
         return Visitor(session.name, user.may, session_id, is_new=False)
     return Visitor("", role, session_id, is_new=False)

@@ -15,6 +15,7 @@ from kenpin.calibration.web.users import Users
 from kenpin.calibration.web_cli import web
 from kenpin.config import WebSection
 from kenpin.errors import ConfigError
+from kenpin.events import now_ms
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import PIN, Visit
@@ -117,6 +118,16 @@ def test_who_is_removed_or_changed_is_logged_out(
     else:
         Users(people).remove("sato", by="test")
     assert browser.get("/log").status_code == 401
+
+
+def test_a_clock_that_is_behind_keeps_nobody_out(
+    visit: Callable[..., Visit], people: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Jetson without a battery starts in the past, before the users were added."""
+    monkeypatch.setattr("kenpin.calibration.web.session.now_ms", lambda: now_ms() - 86_400_000)
+    browser = visit(open_view=False)
+    assert browser.log_in("sato").status_code == 303
+    assert browser.get("/log").status_code == 200
 
 
 def test_without_users_the_page_says_how_to_add_one(folder: StationFolder) -> None:
