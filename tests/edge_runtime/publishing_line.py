@@ -74,7 +74,22 @@ class PublishingLine:
             self.publisher = None
 
 
-class MuteBroker:
+class RawBroker:
+    """Listens where a broker would; what it says is up to `_serve`."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        raise NotImplementedError
+
+
+class MuteBroker(RawBroker):
     """Speaks MQTT 5 with Receive Maximum 5, acknowledges nothing, hangs up the first time when no more comes.
 
     Attributes:
@@ -83,12 +98,7 @@ class MuteBroker:
 
     def __init__(self) -> None:
         self.publishes: list[list[int]] = [[], []]
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.close()
+        super().__init__()
 
     def _serve(self) -> None:
         for number, publishes in enumerate(self.publishes):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -29,7 +27,7 @@ from kenpin.edge_runtime.site import NoNews, Site, in_own_processes
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
-from tests.edge_runtime.publishing_line import FAST, PublishingLine
+from tests.edge_runtime.publishing_line import FAST, PublishingLine, RawBroker
 
 KEY = "comms_denied"
 AT_ONCE = [replace(alarm, on_delay_s=0.0, off_delay_s=0.0) for alarm in CATALOGUE if alarm.key == KEY]
@@ -190,16 +188,8 @@ def test_what_is_larger_than_the_broker_takes_is_refused_and_does_not_end_the_co
     wait_for(lambda: line.waiting() == 0, "the event at the broker")
 
 
-class StrictBroker:
+class StrictBroker(RawBroker):
     """Ends the connection of a client that publishes where it may not, and says why, as several brokers do."""
-
-    def __init__(self) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.close()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):

@@ -78,6 +78,13 @@ def counted(station: StationFolder) -> FreshCount:
     return found
 
 
+def place(station: StationFolder, record: CalibrationRecord, *, looks: int) -> CalibrationRecord:
+    """Place T1 below the fitted one by hand."""
+    placement = Placement(record.t1 - 0.5, record.t2, looks=looks, by="sato", why="closer")
+    with calibration_lock(station):
+        return record_placed(open_book(station), record.bundle_sha256, placement)
+
+
 def test_enough_fresh_parts_confirm(
     station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
 ) -> None:
@@ -189,9 +196,7 @@ def test_by_hand_fresh_parts_alone_are_looked_at_once(
     answer: Callable[[int, Label], None],
     stopped: int,
 ) -> None:
-    with calibration_lock(station):
-        placement = Placement(record.t1 - 0.5, record.t2, looks=1, by="sato", why="closer")
-        placed = record_placed(open_book(station), record.bundle_sha256, placement)
+    placed = place(station, record, looks=1)
     judge(placed, ["OK"] * (298 - stopped) + ["NG"] * stopped)
     for seq in range(1299 - stopped, 1299):
         answer(seq, "good")
@@ -289,9 +294,7 @@ def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
     answer: Callable[[int, Label], None],
     looks: int,
 ) -> None:
-    with calibration_lock(station):
-        placement = Placement(record.t1 - 0.5, record.t2, looks=looks, by="sato", why="closer")
-        standing = record_placed(open_book(station), record.bundle_sha256, placement)
+    standing = place(station, record, looks=looks)
     judge(standing, [])
     for taken in range(looks):
         found = counted(station)
