@@ -12,6 +12,7 @@ from kenpin import audit
 from kenpin.calibrating import end_calibrating, read_calibrating
 from kenpin.calibration.web.calibrate_run import Runs
 from kenpin.calibration.web.words import LANGUAGES, load_words
+from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.record import CalibrationRecord, station_records
 from kenpin.signing import PublicKey
 from tests.calibration.web.page_station import PIN, Server
@@ -58,6 +59,12 @@ def records(line: ShownLine) -> list[CalibrationRecord]:
 def begin(page: Page, line: ShownLine) -> None:
     button(page, "camera_begin").click()
     line.wait(lambda: line.state() == "CALIBRATING", "the calibration")
+
+
+def shows_other_light(line: ShownLine) -> bool:
+    line.good()
+    light = light_against_sign_off(line.folder)
+    return light is not None and light.is_other
 
 
 def show_parts(page: Page, line: ShownLine, good: int, masters: int) -> None:
@@ -157,8 +164,9 @@ def test_another_light_that_is_meant_begins_with_a_reason(page: Page, line: Show
     sign(page)
     line.wait(lambda: line.state() == "RUNNING", "the station by its new record")
     line.light = 1.0
-    line.good()
+    line.wait(lambda: shows_other_light(line), "a part in another light than the signed one")
     page.goto(f"{server.url}/calibrate?step=camera")
+    expect(page.get_by_role("alert")).to_be_visible()
     page.fill("#why", "新しいランプ")
     page.wait_for_timeout(2500)  # what is typed outlives the renewal of the page
     button(page, "light_meant").click()
