@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
-from kenpin.cell import plain_cell
+from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import CalibrationError, SourceError
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
@@ -202,8 +202,7 @@ def suspects_csv(suspects: Sequence[Suspect]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([field.name for field in fields(Suspect)])
-    for suspect in suspects:
-        writer.writerow([plain_cell(v) if isinstance(v, str) else v for v in astuple(suspect)])
+    writer.writerows(plain_row(astuple(suspect)) for suspect in suspects)
     return out.getvalue()
 
 

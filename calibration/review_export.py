@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
-from kenpin.cell import plain_cell
+from kenpin.cell import plain_row
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
 from kenpin.part_groups import MANIFEST
@@ -80,4 +80,4 @@ def _write_manifest(path: Path, rows: Sequence[Sequence[object]]) -> None:
         writer = csv.writer(out)
         writer.writerow(_COLUMNS)
         # A spreadsheet must not take what a line sent as an identity for a formula.
-        writer.writerows([plain_cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+        writer.writerows(map(plain_row, rows))

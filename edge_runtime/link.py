@@ -166,9 +166,8 @@ class Link:
         if not self._client.is_connected():
             return None  # paho would say no, and keep it all the same
         properties = message_properties(body, source=self._source, expiry_s=expiry_s) if self._is_v5 else None
-        described = len(properties.pack()) if properties else 0  # type: ignore[no-untyped-call]
-        size = _HEAD_BYTES + len(topic.encode()) + described + len(body)
-        if size > self._max_packet:
+        # Most brokers name no limit, and packing what describes a message takes time.
+        if self._max_packet < sys.maxsize and (size := _size_of(topic, body, properties)) > self._max_packet:
             return self._keep_back(size)
         info = self._client.publish(topic, body, qos=qos, retain=retain, properties=properties)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
@@ -290,6 +289,12 @@ class Link:
             self.dropped += 1
         else:
             self._signals.put(Incoming(message.topic, bytes(message.payload), message.retain))
+
+
+def _size_of(topic: str, body: bytes, properties: Properties | None) -> int:
+    """Bytes of a PUBLISH, at most."""
+    described = len(properties.pack()) if properties else 0  # type: ignore[no-untyped-call]
+    return _HEAD_BYTES + len(topic.encode()) + described + len(body)
 
 
 def _why(flags: DisconnectFlags, code: ReasonCode) -> str:

@@ -23,7 +23,6 @@ from kenpin.station_folder import StationFolder
 
 _STATE = Path("/var/lib/kenpin")
 _COLUMNS = ("seq", "ts", "by", "what", "old", "new", "why")
-# A spreadsheet takes a cell that starts with one of these for a formula.
 
 _state = click.option(
     "--state", type=click.Path(path_type=Path), default=_STATE, show_default=True, help="The station's folder."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # The signs = + - @, and full-width ones, which are taken for them in Japanese. German files are split at
 # semicolons, so a cell may begin in the midst of what was written as one.
@@ -12,3 +13,8 @@ _FORMULA = re.compile(r'(?:^|[;\t\r\n])[\s"]*(?=[=+\-@\uff1d\uff0b\uff0d\uff20])
 def plain_cell(text: str) -> str:
     """The text, with an apostrophe before everything that a spreadsheet could take for a formula."""
     return _FORMULA.sub(lambda found: f"{found[0]}'", text)
+
+
+def plain_row(values: Iterable[object]) -> list[object]:
+    """A row of which every text is a `plain_cell`; numbers stay numbers."""
+    return [plain_cell(value) if isinstance(value, str) else value for value in values]

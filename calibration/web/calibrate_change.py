@@ -23,7 +23,7 @@ from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
-from kenpin.calibration.web.shift_run import ShiftRuns
+from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.light import Light, light_against_sign_off
@@ -173,7 +173,7 @@ def _check_no_shift_check(request: Request) -> None:
     Raises:
         Refused: 409.
     """
-    if ShiftRuns(site_of(request).folder.root / "page.db").read() is not None:
+    if shift_under_way(site_of(request).folder) is not None:
         raise Refused(409, "shift_busy")
 
 

@@ -28,7 +28,7 @@ from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
-from kenpin.calibration.web.shift_run import ShiftRuns
+from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.edge_runtime.light import light_against_sign_off
@@ -71,7 +71,7 @@ def calibrate(request: Request, step: str = Query(default="", max_length=20)) ->
         return page(request, "calibrate_confirm.html", {**around, **_fresh(request, count, fault)})
     note = read_calibrating(site_of(request).folder)
     light = light_against_sign_off(site_of(request).folder)
-    checking = ShiftRuns(site_of(request).folder.root / "page.db").read()
+    checking = shift_under_way(site_of(request).folder)
     show = {
         **around,
         "bars": _bars(request),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kenpin.calibrating import read_calibrating
-from kenpin.calibration.web.shift_run import ShiftRuns
+from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.hold import read_hold
 from kenpin.record import CalibrationRecord
@@ -56,6 +56,6 @@ def _somebody_is_at_it(folder: StationFolder) -> Held:
     """A calibration or a shift check: they hold the station by the same note."""
     note = read_calibrating(folder)
     name = note.by if note else "?"
-    if ShiftRuns(folder.root / "page.db").read() is not None:
+    if shift_under_way(folder) is not None:
         return Held("shift_nothing_released", {"name": name}, "/shift")
     return Held("calibrate_note", {"name": name}, "/calibrate")

@@ -11,6 +11,7 @@ from kenpin.calibration.masters_check import Seen
 from kenpin.calibration.web.page_database import page_database
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.masters import Masters
+from kenpin.station_folder import StationFolder
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,12 @@ def shown_parts(database: Path, run: ShiftRun, *, limit: int) -> Sequence[Seen]:
         ORDER BY seq LIMIT ?"""
     with closing(connect_to_read(database)) as connection, explained(database):
         return [Seen(*row) for row in connection.execute(sql, (run.after_seq, limit))]
+
+
+def shift_under_way(folder: StationFolder) -> ShiftRun | None:
+    """The check of the masters that goes on at a station; `None` without one.
+
+    Raises:
+        StoreError: The page's database cannot be read.
+    """
+    return ShiftRuns(folder.root / "page.db").read()

@@ -75,6 +75,12 @@ def transitions(line: PublishingLine) -> list[str]:
         return [json.loads(body)["transition"] for (body,) in rows]
 
 
+def allow_all(acl: Path, broker: Any) -> None:
+    """From now on everybody may do everything."""
+    acl.write_text("topic readwrite #\n")
+    broker.send(signal.SIGHUP)
+
+
 def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it_is_over(
     line: PublishingLine, door: Doorkeeper, wait_for: Callable[..., None]
 ) -> None:
@@ -126,8 +132,7 @@ def test_one_refused_topic_is_enough_and_others_that_pass_do_not_hide_it(
     line.stop(drain_s=0)
     publisher = line.publish(broker.port)
     wait_for(lambda: publisher.is_denied, "the refusal")
-    acl.write_text("topic readwrite #\n")
-    broker.send(signal.SIGHUP)
+    allow_all(acl, broker)
     wait_for(lambda: publisher.is_denied is False, "the permission")
     wait_for(lambda: line.waiting() == 0, "the note of it")
 
@@ -151,8 +156,7 @@ def test_a_refused_retained_topic_counts_too(
         AlarmBoard(connection, Identity("st1"), AT_ONCE).come_round({})
     publisher = line.publish(broker.port)
     wait_for(lambda: publisher.is_denied, "the refusal of alarm/comms_denied")
-    acl.write_text("topic readwrite #\n")
-    broker.send(signal.SIGHUP)
+    allow_all(acl, broker)
     wait_for(lambda: publisher.is_denied is False, "the permission")
 
 
@@ -165,8 +169,7 @@ def test_a_refused_status_counts_too(
     broker.start()
     publisher = line.publish(broker.port, replace(FAST, status_s=0.3))
     wait_for(lambda: publisher.is_denied, "the refusal of the status")
-    acl.write_text("topic readwrite #\n")
-    broker.send(signal.SIGHUP)
+    allow_all(acl, broker)
     wait_for(lambda: publisher.is_denied is False, "the permission")
 
 
