@@ -57,7 +57,7 @@ class Answer:
         is_master: Whether it shall become a master; then a second person looks at it.
         name: Who says so.
         answered_ms: UTC of the answer.
-        picture_sha256: Of the picture.
+        picture_sha256: Of the picture; empty where there was none, and only the part itself was looked at.
     """
 
     part_seq: int
@@ -106,28 +106,26 @@ class Reviewed:
 
 
 def keep_answer(folder: StationFolder, part: BenchPart, label: Label, *, name: str, is_master: bool) -> Answer:
-    """Write an answer down, with a copy of the picture.
+    """Write an answer down, with a copy of the picture where there is one.
 
     Args:
         folder: The station's folder.
         part: What was looked at.
         label: What it is.
         name: Who says so.
-        is_master: Whether it shall become a master.
+        is_master: Whether it shall become a master, which takes a picture.
 
     Raises:
-        DataError: The picture is gone, or is not the one that the station kept.
+        DataError: The picture cannot be read, or is not the one that the station kept; a master has none.
         StoreError: It cannot be written.
     """
-    content = _picture_of(folder, part)
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = _keep_picture(folder, part)
+    if is_master and not sha256:
+        raise DataError(
+            f"there is no picture of part {part.part_id}", where=folder.images, cure="choose another master"
+        )
     where = (part.seq, part.part_id, part.ts_ms, part.verdict, part.score, part.bundle_sha256)
     answer = Answer(*where, label, is_master, name, now_ms(), sha256)
-    target = picture_path(folder, answer)
-    with explained(target):
-        target.parent.mkdir(exist_ok=True)
-        if not target.exists():
-            replace_synced(target, content)
     columns = ", ".join(field.name for field in fields(Answer))
     marks = ", ".join("?" * len(fields(Answer)))
     with _database(folder) as connection:
@@ -156,12 +154,43 @@ def reviewed_parts(folder: StationFolder) -> Sequence[Reviewed]:
 
 
 def picture_path(folder: StationFolder, answer: Answer) -> Path:
-    """Where the picture of an answer lies."""
-    return folder.root / "review" / f"{answer.picture_sha256}.png"
+    """Where the picture of an answer lies, if it has one."""
+    return _copy_path(folder, answer.picture_sha256)
 
 
-def _picture_of(folder: StationFolder, part: BenchPart) -> bytes:
-    path = folder.images / part.image_ref
+def find_picture(folder: StationFolder, seq: int, image_ref: str) -> Path | None:
+    """Where the picture of a part is now: where the station kept it, or beside an answer; `None` without one.
+
+    Args:
+        folder: The station's folder.
+        seq: Number of the part.
+        image_ref: As in `BenchPart`.
+
+    Raises:
+        StoreError: The answers cannot be read.
+    """
+    if image_ref and (folder.images / image_ref).is_file():
+        return folder.images / image_ref
+    answers = (a for part in reviewed_parts(folder) for a in part.answers if a.part_seq == seq)
+    return next((picture_path(folder, answer) for answer in answers if answer.picture_sha256), None)
+
+
+def _keep_picture(folder: StationFolder, part: BenchPart) -> str:
+    """Copy the picture of a part to where it stays; its SHA-256, empty where there is none any more."""
+    path = find_picture(folder, part.seq, part.image_ref)
+    if path is None:
+        return ""
+    content = _read(path, part)
+    sha256 = hashlib.sha256(content).hexdigest()
+    target = _copy_path(folder, sha256)
+    with explained(target):
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            replace_synced(target, content)
+    return sha256
+
+
+def _read(path: Path, part: BenchPart) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -177,6 +206,10 @@ def _picture_of(folder: StationFolder, part: BenchPart) -> bytes:
             cure="find out who changed it; nothing was written down",
         )
     return content
+
+
+def _copy_path(folder: StationFolder, sha256: str) -> Path:
+    return folder.root / "review" / f"{sha256}.png"
 
 
 def _path(folder: StationFolder) -> Path:

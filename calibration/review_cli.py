@@ -27,5 +27,7 @@ def export(state: Path, out: Path, *, as_json: bool) -> None:
     click.echo(f"{counts['good']} good and {counts['bad']} bad pictures: {out}", err=True)
     if counts["disputed"]:
         click.echo(f"left out, as people do not agree: {counts['disputed']}", err=True)
+    if counts["without_picture"]:
+        click.echo(f"left out, as no picture was kept: {counts['without_picture']}", err=True)
     if as_json:
         click.echo(json.dumps({"out": str(out), **counts}))

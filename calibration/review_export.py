@@ -28,7 +28,7 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
         out: A new or empty folder.
 
     Returns:
-        Number of pictures by label, and of those left out as `disputed`.
+        Number of pictures by label, and of the parts left out as `disputed` or `without_picture`.
 
     Raises:
         DataError: The folder is not empty or cannot be written, or a picture is not the one that was labelled.
@@ -40,8 +40,9 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
     if not parts:
         raise DataError("no part was looked at yet", where=folder.root, cure="answer on the page: Review bench")
     agreed = [part for part in parts if part.label is not None]
+    shown = [part for part in agreed if part.newest.picture_sha256]
     try:
-        rows = [_write(folder, out, part) for part in agreed]
+        rows = [_write(folder, out, part) for part in shown]
         out.mkdir(parents=True, exist_ok=True)
         _write_manifest(out / MANIFEST, rows)
     except OSError as error:
@@ -50,7 +51,8 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
             where=error.filename or out,
             cure="make room, or give another --out",
         ) from None
-    return {"good": 0, "bad": 0, "disputed": len(parts) - len(agreed), **Counter(str(p.label) for p in agreed)}
+    left_out = {"disputed": len(parts) - len(agreed), "without_picture": len(agreed) - len(shown)}
+    return {"good": 0, "bad": 0, **left_out, **Counter(str(p.label) for p in shown)}
 
 
 def _write(folder: StationFolder, out: Path, part: Reviewed) -> Sequence[object]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.bench import part_of, waiting_parts
-from kenpin.calibration.review import keep_answer, reviewed_parts
+from kenpin.calibration.review import find_picture, keep_answer, reviewed_parts
 from kenpin.calibration.web import review_gallery, review_picture
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
@@ -38,17 +38,18 @@ def bench(
     """One part, large, and those that wait behind it.
 
     Raises:
-        Refused: 404 if the part that was asked for has no picture.
+        Refused: 404 if there is no such part.
     """
     folder = site_of(request).folder
     reviewed = {r.newest.part_seq: r for r in reviewed_parts(folder)}
     waiting = waiting_parts(folder, reviewed.keys(), limit=LIMIT)
     shown = part_of(folder, part) if part is not None else next(iter(waiting), None)
-    if part is not None and (shown is None or not shown.image_ref):
+    if part is not None and shown is None:
         raise Refused(404, "review_no_picture")
     show = {
         "tabs": tabs_of("waiting", waiting, list(reviewed.values()), visitor_of(request).name),
         "part": shown,
+        "has_picture": shown is not None and find_picture(folder, shown.seq, shown.image_ref) is not None,
         "answers": reviewed[shown.seq].answers if shown and shown.seq in reviewed else (),
         "next": [p for p in waiting if shown is None or p.seq != shown.seq],
         "done": done,
@@ -69,11 +70,11 @@ def answer(
     """Write an answer down, and show the next part.
 
     Raises:
-        Refused: 404 if the part has no picture any more.
+        Refused: 404 if there is no such part, or its picture cannot be used.
     """
     folder = site_of(request).folder
     part = part_of(folder, seq)
-    if part is None or not part.image_ref:
+    if part is None:
         raise Refused(404, "review_no_picture")
     try:
         keep_answer(folder, part, label, name=visitor_of(request).name, is_master=is_master and label == "bad")

@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from kenpin.calibration.bench import BenchPart, part_of
-from kenpin.calibration.review import picture_path, reviewed_parts
+from kenpin.calibration.review import find_picture
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -67,10 +67,7 @@ def _read(folder: StationFolder, seq: int) -> tuple[BenchPart | None, Image]:
 
 
 def _file(folder: StationFolder, part: BenchPart | None, seq: int) -> Path:
-    if part is not None and part.image_ref and (folder.images / part.image_ref).is_file():
-        return folder.images / part.image_ref
-    kept = (picture_path(folder, p.newest) for p in reviewed_parts(folder) if p.newest.part_seq == seq)
-    path = next(kept, None)
+    path = find_picture(folder, seq, part.image_ref if part else "")
     if path is None:
         raise Refused(404, "review_no_picture")
     return path

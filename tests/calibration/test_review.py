@@ -74,16 +74,36 @@ def test_an_answer_keeps_its_picture(folder: StationFolder) -> None:
 
 
 def test_an_answer_needs_the_very_picture(folder: StationFolder) -> None:
-    altered, gone = (part_of(folder, seq) for seq in inspect(folder, [Made(0.9), Made(0.9)]))
+    (seq,) = inspect(folder, [Made(0.9)])
+    altered = part_of(folder, seq)
     assert altered is not None
-    assert gone is not None
     (folder.images / altered.image_ref).write_bytes(b"another")
-    (folder.images / gone.image_ref).unlink()
     with pytest.raises(DataError, match="altered"):
         keep_answer(folder, altered, "good", name="sato", is_master=False)
-    with pytest.raises(DataError, match="cannot be read"):
-        keep_answer(folder, gone, "good", name="sato", is_master=False)
     assert not reviewed_parts(folder)
+
+
+def test_a_part_in_the_hand_can_be_answered_without_a_picture(folder: StationFolder, tmp_path: Path) -> None:
+    (seq,) = inspect(folder, [Made(0.9, has_picture=False)])
+    with pytest.raises(DataError, match="no picture of part"):
+        say(folder, seq, "bad", is_master=True)
+    say(folder, seq, "good")
+    (reviewed,) = reviewed_parts(folder)
+    assert (reviewed.label, reviewed.newest.picture_sha256) == ("good", "")
+    counts = export_review(folder, tmp_path / "out")
+    assert counts == {"good": 0, "bad": 0, "disputed": 0, "without_picture": 1}
+
+
+def test_a_second_opinion_uses_the_picture_of_the_first(folder: StationFolder) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    say(folder, seq, "bad", "sato", is_master=True)
+    part = part_of(folder, seq)
+    assert part is not None
+    (folder.images / part.image_ref).unlink()
+    say(folder, seq, "bad", "abe")
+    (reviewed,) = reviewed_parts(folder)
+    first, second = reviewed.answers
+    assert first.picture_sha256 == second.picture_sha256 != ""
 
 
 def test_the_newest_answer_of_each_person_counts(folder: StationFolder) -> None:
@@ -133,7 +153,13 @@ def test_the_export_is_a_folder_to_train_on(folder: StationFolder, tmp_path: Pat
         review_command, ["export", "--state", str(folder.root), "--out", str(out), "--json"]
     )
     assert answer.exit_code == 0
-    assert json.loads(answer.stdout) == {"out": str(out), "good": 4, "bad": 1, "disputed": 1}
+    assert json.loads(answer.stdout) == {
+        "out": str(out),
+        "good": 4,
+        "bad": 1,
+        "disputed": 1,
+        "without_picture": 0,
+    }
     data = read_data(out)
     assert {p.label for p in data.test} == {"good", "bad"}
     assert {p.group for p in (*data.train, *data.test)} == {f"A-{seq:05}" for seq in seqs[:5]}

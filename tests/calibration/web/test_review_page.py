@@ -57,9 +57,28 @@ def test_what_is_no_answer_is_refused(bench: Callable[[str], Visit], folder: Sta
     assert browser.submit("/review/answer", seq="99", label="bad").status_code == 404
     assert browser.submit("/review/answer", seq="3", label="bad", back="//elsewhere").status_code == 422
     assert browser.get("/review?part=99").status_code == 404
-    for path in (folder.images / "day").iterdir():
-        path.unlink()
+    (folder.images / "day/3.png").write_bytes(b"another")
     assert browser.submit("/review/answer", seq="3", label="bad").status_code == 404
+
+
+def test_a_part_whose_picture_is_gone_is_answered_with_the_part_in_the_hand(
+    bench: Callable[[str], Visit], folder: StationFolder
+) -> None:
+    browser = bench("sato")
+    (folder.images / "day/3.png").unlink()
+    text = browser.get("/review?part=3").text
+    assert "Answer only with the part itself in your hand." in text
+    assert "A-00003" in text
+    assert "is_master" not in text
+    assert "/review/large/3.jpg" not in text
+    assert browser.submit("/review/answer", seq="3", label="bad", is_master="1").status_code == 404
+    assert browser.submit("/review/answer", seq="3", label="bad").status_code == 303
+    browser.submit("/review/answer", seq="2", label="bad")
+    other = bench("abe")
+    other.submit("/review/answer", seq="3", label="good")
+    disputed = browser.get("/review/second").text
+    assert "Answer only with the part itself in your hand." in disputed
+    assert "is_master" not in disputed
 
 
 def test_near_misses_can_be_answered_too(bench: Callable[[str], Visit], folder: StationFolder) -> None:
