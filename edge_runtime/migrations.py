@@ -130,4 +130,8 @@ MIGRATIONS = (
     INSERT OR REPLACE INTO state SELECT topic, body, row_number() OVER (ORDER BY ver, topic) FROM state
         WHERE EXISTS (SELECT 1 FROM state WHERE typeof(ver) = 'real');
     """,
+    """
+    -- Fresh parts are counted from the first that a calibration record has judged.
+    CREATE INDEX part_judged ON part (threshold_rev) WHERE threshold_rev IS NOT NULL;
+    """,
 )

@@ -28,7 +28,10 @@ from kenpin.record import Bound, CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
-_NEWEST = 20_000
+_PARTS = 20_000
+# The first, not the newest: a false call that waits for its answer would leave the count as others come.
+_JUDGED = """SELECT seq, part_id, score, image_sha256, verdict FROM part
+    WHERE threshold_rev = ? AND bundle_sha256 = ? AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""
 _log = logging.getLogger(__name__)
 
 
@@ -151,12 +154,9 @@ def _records(folder: StationFolder) -> list[CalibrationRecord]:
 
 
 def _judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
-    """Parts in production; one whose picture was shown for the calibration or the training is not fresh."""
-    sql = """SELECT seq, part_id, score, image_sha256, verdict FROM
-        (SELECT * FROM part ORDER BY seq DESC LIMIT ?)
-        WHERE threshold_rev = ? AND bundle_sha256 = ? AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq"""
+    """The first parts in production but those whose pictures were shown for the calibration or the training."""
     with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
-        rows = connection.execute(sql, (_NEWEST, record.rev, record.bundle_sha256)).fetchall()
+        rows = connection.execute(_JUDGED, (record.rev, record.bundle_sha256, _PARTS)).fetchall()
     known = {*record.good, *(record.fresh.scores if record.fresh else ())}
     parts = [FreshPart(*row) for row in rows]
     shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}

@@ -43,7 +43,7 @@ def test_the_file_is_what_the_design_says(path: Path) -> None:
     store = Store(path)
     pragmas = ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
     found = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert found == ["wal", 2, 1, 0x6B656E70, 6]
+    assert found == ["wal", 2, 1, 0x6B656E70, 7]
     store.close()
 
 
@@ -295,6 +295,6 @@ def test_two_processes_may_prepare_the_same_new_file(path: Path, step: Callable[
     overtaken = Overtaken(path)
     with closing(overtaken):
         assert not step(overtaken, path)  # nothing is left to be done, nothing is wrong
-        assert overtaken.execute("PRAGMA user_version").fetchone() == (6,)
+        assert overtaken.execute("PRAGMA user_version").fetchone() == (7,)
     Store(path).close()
     assert list(path.parent.glob("*.corrupt-*")) == []

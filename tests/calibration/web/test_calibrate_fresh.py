@@ -132,6 +132,27 @@ def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
     assert confirm_when_due(station) is not None
 
 
+def test_a_false_call_does_not_leave_the_count_while_it_waits(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibrate_fresh, "_PARTS", 400)
+    judge(record, ["NG"] + ["OK"] * 500)
+    assert [part.seq for part in counted(station).waiting] == [1001]
+    assert counted(station).parts == 50 + 399
+    assert confirm_when_due(station) is None
+
+
+def test_fresh_parts_are_found_without_reading_all_others(
+    station: StationFolder,
+) -> None:
+    with closing(open_database(station.database)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {calibrate_fresh._JUDGED}", (1, "ab" * 32, 9))
+        assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_judged (threshold_rev=?)"]
+
+
 def test_a_false_call_needs_more_parts(
     station: StationFolder,
     record: CalibrationRecord,
