@@ -18,6 +18,7 @@ from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.camera_source import MANUAL
 from kenpin.edge_runtime.command_key import load_keys
+from kenpin.edge_runtime.database import find_damage
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
@@ -102,9 +103,9 @@ def _database(folder: StationFolder) -> Finding:
     if not folder.database.exists():
         return passed("database", "none yet: the first run makes it")
     with closing(sqlite3.connect(f"{folder.database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finding = find_damage(connection)
         (parts,) = connection.execute("SELECT count(*) FROM part").fetchone()
-    if finding != "ok":
+    if finding:
         cure = "start the station: it moves the damaged file aside and goes on; keep that file"
         return failed("database", f"damaged: {finding}", cure)
     return passed("database", f"{parts:,} parts")

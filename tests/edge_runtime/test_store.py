@@ -116,6 +116,53 @@ def test_a_damaged_file_is_moved_aside_and_its_numbers_are_not_used_again(
     assert sum("was damaged" in r.message for r in caplog.records) == 2
 
 
+class TooLarge(sqlite3.Connection):
+    """A connection to a file of which not all can be checked within the limit."""
+
+    def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
+        if sql == "PRAGMA quick_check(1)":
+            raise sqlite3.OperationalError("interrupted")
+        return super().execute(sql, values)
+
+
+@pytest.mark.parametrize("table", ["", "outbox", "part"])
+def test_of_a_file_too_large_to_check_what_is_needed_next_is_checked(path: Path, table: str) -> None:
+    store = Store(path)
+    store.commit([(part("x" * 500), FakeEvent()) for _ in range(100)])
+    store.close()
+    with closing(sqlite3.connect(path)) as plain:
+        (page,) = plain.execute("PRAGMA page_size").fetchone()
+        (root,) = plain.execute("SELECT sum(rootpage) FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    if table:
+        with path.open("r+b") as file:
+            file.seek((root - 1) * page)
+            file.write(b"\xa5" * page)
+    with closing(sqlite3.connect(path, factory=TooLarge)) as connection:
+        try:
+            found = database.find_damage(connection)
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+    assert bool(found) == bool(table)
+
+
+def test_the_check_of_a_large_file_ends_in_time(path: Path) -> None:
+    store = Store(path)
+    store.commit([(part("x" * 500), None) for _ in range(2000)])
+    store.close()
+    interrupted = []
+
+    class Slow(sqlite3.Connection):
+        def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
+            if sql == "PRAGMA quick_check(1)":  # as long as the timer lets it
+                sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
+                interrupted.append(sql)
+            return super().execute(sql, values)
+
+    with closing(sqlite3.connect(path, factory=Slow)) as connection:
+        assert database.find_damage(connection, limit_s=0.2) == ""
+    assert interrupted
+
+
 @pytest.mark.parametrize("also_journal", [False, True])
 def test_a_file_that_was_removed_under_the_station_is_put_back_whole(path: Path, also_journal: bool) -> None:
     store = Store(path)
