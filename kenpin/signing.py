@@ -94,11 +94,13 @@ class SecretKey:
             raise ConfigError(
                 "the secret key must not end in .pub", where=path, cure="name it, for example, signing.key"
             )
-        _write_new(public, self.public.dumps(), mode=0o644)
+        # The secret first: after a power cut between the two, the public one can be made of it.
+        _refuse_taken(public)
+        _write_new(path, text, mode=0o600)
         try:
-            _write_new(path, text, mode=0o600)
+            _write_new(public, self.public.dumps(), mode=0o644)
         except ConfigError:
-            public.unlink()
+            path.unlink()
             raise
 
     @classmethod
@@ -194,14 +196,24 @@ def _write_new(path: Path, text: str, *, mode: int) -> None:
             out.flush()
             os.fsync(out.fileno())
     except OSError as error:
-        taken = isinstance(error, FileExistsError) and path.parent.is_dir()
-        what = "a key with this name exists" if taken else f"cannot write the key: {error.strerror}"
+        if isinstance(error, FileExistsError):
+            _refuse_taken(path)
+        what = f"cannot write the key: {error.strerror}"
         raise ConfigError(what, where=path, cure="choose another name; no key is ever overwritten") from None
+
+
+def _refuse_taken(path: Path) -> None:
+    if os.path.lexists(path):
+        cure = "choose another name; no key is ever overwritten"
+        raise ConfigError("a key with this name exists", where=path, cure=cure)
 
 
 def _read_key_line(path: Path, *, size: int, cure: str) -> bytes:
     try:
         lines = path.read_text(encoding="ascii").splitlines()
+    except PermissionError as error:  # a new key would not have signed what is there
+        cure = "run this as the user that owns the key, or let this user read it"
+        raise ConfigError(f"cannot read the key: {error.strerror}", where=path, cure=cure) from None
     except OSError as error:
         raise ConfigError(f"cannot read the key: {error.strerror}", where=path, cure=cure) from None
     except UnicodeDecodeError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from kenpin.errors import CalibrationError
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from kenpin.synced_file import replace_synced
 
 
 def station_key(folder: StationFolder) -> SecretKey:
@@ -22,4 +25,8 @@ def station_key(folder: StationFolder) -> SecretKey:
                 cure=f"restore it, or move {folder.records} away and calibrate again",
             )
         SecretKey.generate().save(folder.key)
-    return SecretKey.load(folder.key)
+    key, public = SecretKey.load(folder.key), folder.key.with_suffix(".pub")
+    if not public.exists():  # the power failed between the two
+        with suppress(OSError):  # a full disk; whoever needs the public one says so
+            replace_synced(public, key.public.dumps().encode())
+    return key

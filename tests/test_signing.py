@@ -6,11 +6,16 @@ import base64
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from kenpin import signing
 from kenpin.errors import BundleError, ConfigError
 from kenpin.signing import PublicKey, SecretKey, default_key, verify
+from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_key
 
 DATA = b"what is signed"
 KEY = SecretKey(b"12345678", bytes(range(32)))
@@ -153,6 +158,28 @@ def test_damaged_secret_key_without_checksum(tmp_path: Path) -> None:
         SecretKey.load(tmp_path / "line.key")
 
 
+@pytest.mark.parametrize("dies_at", [1, 2])
+def test_a_station_whose_power_fails_while_its_key_is_made_has_one_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    folder = StationFolder(tmp_path)
+    write, calls = signing._write_new, []
+
+    def dies(*arguments: Any, **options: Any) -> None:
+        calls.append(1)
+        if len(calls) == dies_at:
+            raise SystemExit
+        write(*arguments, **options)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(signing, "_write_new", dies)
+        with pytest.raises(SystemExit):
+            station_key(folder)
+    key = station_key(folder)
+    assert PublicKey.load(folder.key.with_suffix(".pub")) == key.public
+    assert station_key(folder) == key
+
+
 def test_keys_of_the_wrong_kind(tmp_path: Path) -> None:
     KEY.save(tmp_path / "line.key")
     (tmp_path / "line.pub").chmod(0o600)
@@ -162,6 +189,12 @@ def test_keys_of_the_wrong_kind(tmp_path: Path) -> None:
         PublicKey.load(tmp_path / "line.key")
     with pytest.raises(ConfigError, match="cannot read the key: No such file"):
         PublicKey.load(tmp_path / "none.pub")
+    with pytest.MonkeyPatch.context() as other_user:
+        refused = PermissionError(13, "Permission denied")
+        other_user.setattr(Path, "read_text", Mock(side_effect=refused))
+        with pytest.raises(ConfigError, match="cannot read the key: Permission") as caught:
+            SecretKey.load(tmp_path / "station.key")
+    assert "user" in caught.value.cure  # a new key would be another one
     with pytest.raises(ConfigError, match="cannot read the key: Is a directory"):
         PublicKey.load(tmp_path)
     (tmp_path / "picture.pub").write_bytes(bytes(range(256)))
