@@ -82,7 +82,11 @@ def _login(config: StationConfig) -> Finding:
         )
     if path is None:
         return passed("login", f"user {config.mqtt.username}" if config.mqtt.username else "none, this machine")
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        cure = "correct cert_file in [mqtt], a PEM file that this user can read"
+        return failed("login", f"the certificate cannot be read: {error}", cure)
     names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     days = (certificate.not_valid_after_utc - datetime.now(timezone.utc)).days
     cure = f"make one: kenpin mqtt issue --client {station}"
@@ -143,9 +147,23 @@ def _last_will(config: StationConfig) -> Finding:
 
 def _readers(config: StationConfig) -> Finding:
     """Whether anybody subscribes to the events, as the broker told the publisher; a probe would be an event."""
-    publisher = read_vitals(StationFolder(config.station.state_dir).run).get("publisher")
+    found = read_vitals(StationFolder(config.station.state_dir).run)
+    publisher = found.get("publisher")
     if publisher is None or not publisher.is_alive:
+        # With --single-process there is none; but then the cameras have no processes either.
+        if any(role.startswith("capture-") and vitals.is_alive for role, vitals in found.items()):
+            return failed(
+                "readers",
+                "the station runs without its publisher: alerts stay in the store",
+                "journalctl -u kenpin-publisher -n 50; mend that; then sudo systemctl restart kenpin-publisher",
+            )
         return passed("readers", "not known: the publisher is not running")
+    if publisher.numbers.get("broker_denied"):
+        return failed(
+            "readers",
+            "the broker refuses the station, or some of its messages: alerts wait in the store",
+            f"let this station's user write {config.station.topic}/# there; journalctl -u kenpin-publisher",
+        )
     if unread := publisher.texts.get("unread"):
         return warned(
             "readers",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
 import sqlite3
 import statistics
@@ -30,13 +33,18 @@ from kenpin.events import now_ms
 from kenpin.frame import Frame, decode_picture
 from kenpin.masters import masters_due
 from kenpin.signing import PublicKey
-from kenpin.station_folder import StationFolder
+from kenpin.station_folder import StationFolder, owner_name
 
 _FRAME_S = 5.0
 _RUNS = 20
 _OLD_DAYS = 90
 _DAY_MS = 24 * 3600 * 1000
 _KEYS = "trusted keys"
+_DISK_CURES = {
+    errno.ENOSPC: "make room on that disk: sudo du -xh --max-depth=2 / | sort -h | tail",
+    errno.EDQUOT: "make room, or raise this user's quota",
+    errno.EROFS: "the file system is read-only, as after an error of the disk: see dmesg, check it, remount it",
+}
 
 
 def station_checks(config: StationConfig) -> list[Check]:
@@ -75,10 +83,20 @@ def _folder(folder: StationFolder) -> Finding:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        return failed(
-            "folder", f"{folder.root} cannot be written: {error.strerror}", "run this as the station's user"
-        )
+        cure = _DISK_CURES.get(error.errno or 0, "run this as the station's user")
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        return failed("folder", f"{folder.root} cannot be written: {error.strerror}", cure)
+    if strange := _not_usable(folder.root):
+        cure = f"sudo chown -R {owner_name(os.geteuid())} {folder.root}; work there as that user, never as root"
+        return failed("folder", f"this user cannot read or write {', '.join(strange)} in {folder.root}", cure)
     return passed("folder", str(folder.root))
+
+
+def _not_usable(root: Path) -> list[str]:
+    """What the station writes and this user may not, as after somebody has worked there as root."""
+    own = (path for path in sorted(root.iterdir()) if not path.is_symlink() and path.suffix != ".pub")
+    return [path.name for path in own if not os.access(path, os.R_OK | os.W_OK)]
 
 
 def _secrets(config: StationConfig, folder: StationFolder) -> Finding:

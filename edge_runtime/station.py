@@ -97,6 +97,8 @@ class Station:
         folder.run.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
             opened.enter_context(sole_user(folder.root))
+            with contextlib.suppress(OSError):  # a disk that is full; commands then do not see this station run
+                folder.show_run()
             cameras = site.cameras(config, folder)
             self._identity = Identity(config.station.id, test=cameras[0].drawn)
             news = PartNews(self._identity, config.mqtt.results)

@@ -77,6 +77,7 @@ def build_engine(  # noqa: PLR0913 - one argument per option
     It takes minutes the first time. The station may run meanwhile; restart it afterwards.
     """
     folder = StationFolder(state)
+    folder.refuse_root()
     # The device first: without a driver TensorRT does not say so, it crashes.
     with Device() as device:
         bundle = open_bundle(bundle_path or folder.installed(), trusted_keys(trust))

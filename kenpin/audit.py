@@ -79,8 +79,9 @@ def append(folder: StationFolder, entry: Entry) -> Head:
     Raises:
         StoreError: It cannot be written; do not make the change then.
         CalibrationError: The station's key is gone.
-        ConfigError: The station's key is damaged.
+        ConfigError: The station's key is damaged, or this is root in another user's folder.
     """
+    folder.refuse_root()
     path = audit_file(folder)
     if path.exists() and not folder.key.exists():
         raise StoreError(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.errors import BundleError, ConfigError
 from kenpin.synced_file import sync_folder
+
+
+def owner_name(uid: int) -> str:
+    """Name of a user, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,30 @@ class StationFolder:
     def run(self) -> Path:
         """What the running processes tell each other; means nothing after a boot.
 
-        A file system in memory where systemd gives one (`RuntimeDirectory=`), as it is written every second.
+        A file system in memory where systemd gives one (`RuntimeDirectory=`), as it is written every second. A
+        command that somebody types is not told where that is; it follows the station's link.
         """
-        given = os.environ.get("RUNTIME_DIRECTORY")
-        return Path(given) if given else self.root / "run"
+        if given := os.environ.get("RUNTIME_DIRECTORY"):
+            return Path(given)
+        # A link that leads nowhere is of before the last boot. Unlike Path's, this never raises.
+        return self._run_of_service if os.path.isdir(self._run_of_service) else self.root / "run"  # noqa: PTH112
+
+    @property
+    def _run_of_service(self) -> Path:
+        return self.root / "run-of-service"
+
+    def show_run(self) -> None:
+        """Let commands find what systemd gave to the station; whoever holds the station's lock calls this.
+
+        Raises:
+            OSError: The link cannot be made.
+        """
+        given = os.environ.get("RUNTIME_DIRECTORY", "")
+        link = self._run_of_service
+        if not given or (link.is_symlink() and str(link.readlink()) == given):
+            return
+        link.unlink(missing_ok=True)
+        link.symlink_to(given)
 
     def installed(self) -> Path:
         """The folder of the bundle in use.
@@ -107,8 +136,9 @@ class StationFolder:
         """Make the folder.
 
         Raises:
-            ConfigError: It cannot be made or written.
+            ConfigError: It cannot be made or written, or is another user's and this is root.
         """
+        self.refuse_root()
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,6 +147,26 @@ class StationFolder:
                 where=self.root,
                 cure="give another --state DIR, or create it for this user",
             ) from None
+
+    def refuse_root(self) -> None:
+        """Keep root from making files in another user's folder, which that user's station could not use.
+
+        Raises:
+            ConfigError: This is root, and the folder belongs to somebody else.
+        """
+        if os.geteuid() != 0:
+            return
+        try:
+            owner = self.root.stat().st_uid
+        except OSError:
+            return
+        if owner:
+            name = owner_name(owner)
+            raise ConfigError(
+                f"the station's folder belongs to {name}, who could not use files that root makes there",
+                where=self.root,
+                cure=f"run this as {name}: sudo -u {name} …",
+            )
 
     def activate(self, installed: Path) -> None:
         """Let `active` point to an installed bundle: the old one or the new one, never neither."""

@@ -20,8 +20,9 @@ from kenpin.activation import (
     refuse_older,
     version_order,
 )
+from kenpin.audit import Entry, append
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
-from kenpin.errors import BundleError
+from kenpin.errors import BundleError, ConfigError
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 
@@ -34,6 +35,20 @@ def folder(tmp_path: Path) -> StationFolder:
     made = StationFolder(tmp_path / "state")
     made.create()
     return made
+
+
+def test_root_makes_no_files_in_the_folder_of_another_user(
+    folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        folder.create()
+        append(folder, Entry("bundle", "root"))  # its own folder
+        os.chown(folder.root, 12345, 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for step in (folder.create, lambda: append(folder, Entry("bundle", "root"))):
+        with pytest.raises(ConfigError, match="belongs to") as caught:
+            step()
+        assert "sudo -u" in caught.value.cure
 
 
 def make(root: Path, version: str, *, floor: str = "") -> Bundle:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -14,11 +15,13 @@ import pytest
 from kenpin.activation import change_activation
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
+from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
 from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import SourceError, StoreError
@@ -132,6 +135,74 @@ def test_a_running_station_keeps_its_camera(workshop: Any) -> None:
     found = findings(workshop, "usb:93")
     assert "camera" not in found
     assert found["running station"].verdict == "PASS"
+
+
+def test_a_station_that_systemd_runs_is_seen_by_whoever_types_a_command(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = tmp_path / "run" / "kenpin"
+    given.mkdir(parents=True)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
+    config = workshop.ready().config(f"folder:{workshop.pictures(10)}")
+    with Station(config):
+        write_vitals(workshop.folder.run, Vitals(role="station", pid=1, numbers={"ready": 1}))
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    assert workshop.folder.run.resolve() == given
+    assert findings(workshop, "usb:93")["running station"].verdict == "PASS"
+    given.rename(tmp_path / "gone")  # as after a boot
+    assert workshop.folder.run == workshop.folder.root / "run"
+
+
+@pytest.mark.parametrize("is_denied", [False, True])
+def test_a_station_whose_alerts_stay_in_the_store_is_told(
+    workshop: Any, free_port: int, is_denied: bool
+) -> None:
+    workshop.ready().port = free_port
+    workshop.folder.run.mkdir()
+    for role in ("station", "capture-0", *(["publisher"] if is_denied else [])):
+        numbers = {"ready": 1.0, "broker_denied": 1.0}
+        write_vitals(workshop.folder.run, Vitals(role=role, pid=1, numbers=numbers))
+    found = findings(workshop)["readers"]
+    assert found.verdict == "FAIL"
+    assert ("refuses" if is_denied else "without its publisher") in found.words
+
+
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [(errno.ENOSPC, "make room"), (errno.EROFS, "read-only"), (errno.EACCES, "station's user")],
+)
+def test_a_folder_that_cannot_be_written_has_the_cure_of_its_cause(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, code: int, cure: str
+) -> None:
+    workshop.ready()
+    write = Path.write_bytes
+
+    def refuse(path: Path, data: bytes) -> int:
+        if path.name == ".doctor":
+            raise OSError(code, os.strerror(code))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    found = findings(workshop)["folder"]
+    assert found.verdict == "FAIL"
+    assert cure in found.cure
+
+
+def test_files_that_root_left_in_the_folder_are_told(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.ready()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).name != "station.key")
+    found = findings(workshop)["folder"]
+    assert found.verdict == "FAIL"
+    assert "station.key" in found.words
+    assert "sudo chown -R" in found.cure
+
+
+def test_a_certificate_that_is_not_there_is_told_with_its_key(workshop: Any, tmp_path: Path) -> None:
+    workshop.ready()
+    files = {"cert_file": tmp_path / "no.pem", "key_file": tmp_path / "no.key"}
+    config = workshop.config("usb:93", url="mqtts://127.0.0.1:1", **files)
+    (login,) = (f for f in examine(broker_checks(config)) if f.name == "login")
+    assert "cert_file" in login.cure
 
 
 def test_the_broker_answers_and_delivers_the_last_will(workshop: Any, mosquitto: Any) -> None:
