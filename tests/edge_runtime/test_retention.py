@@ -19,6 +19,11 @@ from kenpin.events import now_ms
 DAY_MS = 24 * 3600 * 1000
 
 
+@pytest.fixture(autouse=True)
+def synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "clock_is_synchronised", lambda: True)
+
+
 @pytest.fixture
 def connection(workshop: Any) -> Iterator[sqlite3.Connection]:
     """A station that judged nine parts: OK and NG in turn."""
@@ -51,6 +56,34 @@ def test_what_is_old_goes_unless_its_event_is_still_there(connection: sqlite3.Co
     connection.execute("DELETE FROM outbox")
     Retention(connection, keep_days=10).come_round()
     assert seqs(connection) == [7, 8, 9]
+
+
+def test_parts_that_were_judged_before_the_clock_was_set_stay_with_those_around_them(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_BITE_ROWS", 2)
+    connection.execute("DELETE FROM outbox")
+    age(connection, up_to=4, days=11)
+    connection.execute("UPDATE part SET ts_ms = seq WHERE seq IN (3, 4, 7, 8)")  # 1970, as without a battery
+    keeper = Retention(connection, keep_days=10)
+    for _ in range(5):
+        keeper.come_round()
+    assert seqs(connection) == [5, 6, 7, 8, 9]
+
+
+def test_a_clock_that_is_years_ahead_takes_nothing_away(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute("DELETE FROM outbox")
+    ahead_ms = now_ms() + 4000 * DAY_MS
+    monkeypatch.setattr(retention, "now_ms", lambda: ahead_ms)
+    monkeypatch.setattr(retention, "clock_is_synchronised", lambda: False)
+    age(connection, up_to=2, days=11)
+    Retention(connection, keep_days=10).come_round()
+    assert seqs(connection) == [3, 4, 5, 6, 7, 8, 9]  # against the last part before the start
+    monkeypatch.setattr(retention, "clock_is_synchronised", lambda: True)
+    Retention(connection, keep_days=10).come_round()
+    assert seqs(connection) == []
 
 
 def test_it_goes_bite_by_bite(connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
