@@ -1,7 +1,7 @@
 """The retention: records of parts that are old enough go, a few at a time, so that the line need not wait.
 
-Dates are only as good as the clock was: a board without a battery starts in the past, and a clock that nobody sets
-can be years ahead. Neither may take records away that somebody asks for after an incident.
+Dates are only as good as the clock was: a board without a battery starts in the past, and a clock that nobody
+sets can be years ahead. Neither may take records away that somebody asks for after an incident.
 """
 
 from __future__ import annotations

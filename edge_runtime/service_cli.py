@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from kenpin.errors import ConfigError
 from kenpin.synced_file import replace_synced
 
 _UNITS = Path("/etc/systemd/system")
+_HOMES = ("/home", "/root", "/run/user")
 _NODES = ("nvidia*", "nvhost-*", "nvmap", "dri/*", "video*", "media*", "gpiochip*", "bus/usb/*/*")
 _folder = click.option(
     "--dir", "folder", type=click.Path(path_type=Path), default=_UNITS, show_default=True, help="Of the units."
@@ -83,6 +84,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         raise ConfigError("the program kenpin is not found", where=sys.prefix, cure="pip install kenpin there")
     state = config.station.state_dir
     _check_whole(config, config_path)
+    _check_seen(config, config_path, program)
     _check_names(program, config_path.resolve(), state, config.output.log or "")
     host = config.output.modbus.rpartition(":")[0]
     nodes = [node for name in _NODES for node in sorted(Path("/dev").glob(name))]
@@ -101,9 +103,9 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
     )
 
 
-def _check_whole(config: StationConfig, config_path: Path) -> None:
+def _named(config: StationConfig) -> Mapping[str, Sequence[Path | None]]:
     mqtt, web = config.mqtt, config.web
-    named = {
+    return {
         "state_dir": [config.station.state_dir],
         "trusted_keys": config.station.trusted_keys,
         "a file of [mqtt]": [mqtt.password_file, mqtt.ca_file, mqtt.cert_file, mqtt.key_file],
@@ -111,7 +113,34 @@ def _check_whole(config: StationConfig, config_path: Path) -> None:
         "log of [output]": [config.output.log],
         "keys of [commands]": [config.commands.keys],
     }
-    for name, paths in named.items():
+
+
+def _is_at_home(path: Path) -> bool:
+    return any(path.is_relative_to(home) for home in _HOMES)
+
+
+def _check_seen(config: StationConfig, config_path: Path, program: str) -> None:
+    """Units do not see the home folders: `ProtectHome=`."""
+    for name, paths in {"the configuration": [config_path], **_named(config)}.items():
+        for path in paths:
+            if path is not None and _is_at_home(path.resolve()):
+                raise ConfigError(
+                    f"{name} lies in a home folder, which the units do not see",
+                    where=path,
+                    cure="put it elsewhere, as below /etc/kenpin or /var/lib/kenpin",
+                )
+    # The environment's Python is a link to another place, which must be seen too.
+    for needed in (Path(program).absolute(), Path(sys.executable).resolve()):
+        if _is_at_home(needed):
+            click.echo(
+                f"warning: {needed} lies in a home folder, which the units do not see: they will not start "
+                "(203/EXEC). Make the environment elsewhere, as in /opt/kenpin, and install from there.",
+                err=True,
+            )
+
+
+def _check_whole(config: StationConfig, config_path: Path) -> None:
+    for name, paths in _named(config).items():
         for path in paths:
             if path is not None and not path.is_absolute():
                 raise ConfigError(

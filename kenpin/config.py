@@ -40,6 +40,15 @@ def is_loopback(host: str) -> bool:
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*")
+    @classmethod
+    def _no_tilde(cls, value: object) -> object:
+        """Only a shell knows what ~ is: here it would be a folder of that name."""
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.parts[:1] and path.parts[0].startswith("~"):
+                raise ValueError(f"{path} begins with ~, which only a shell understands; write the whole path")
+        return value
+
 
 class StationSection(_Section):
     """Who and where the station is.
@@ -347,7 +356,7 @@ def load_config(path: Path) -> StationConfig:
         ConfigError: The file is missing, not TOML, or has a wrong key or value; the line is named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration: {error.strerror}", where=path, cure="give --config station.toml"
@@ -377,8 +386,12 @@ def _explain(error: ValidationError, text: str, path: Path) -> ConfigError:
     if first["type"] == "missing":
         cure = f"add {keys[-1]} to [{keys[0]}]" if len(keys) > 1 else f"add the section [{name}]"
         return ConfigError(f"{name} is missing", where=path, cure=cure)
-    message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{name}: {message}", where=where, cure="correct the value")
+    message, cure = first["msg"].removeprefix("Value error, "), "correct the value"
+    if first["type"] == "tuple_type":
+        message, cure = "this is a list", f'write it in brackets: {keys[-1]} = ["…"]'
+    elif first["type"] == "model_type":
+        message, cure = "this is a section", f"write a line [{name}], and its keys below it"
+    return ConfigError(f"{name}: {message}", where=where, cure=cure)
 
 
 def _known_keys(parents: list[str]) -> list[str]:
@@ -393,7 +406,7 @@ def _line_of(keys: list[str], text: str) -> int:
     section = ""
     found = 1
     for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[([^\]]+)\]", line)
+        header = re.match(r"\s*\[+([^\]]+)\]", line)
         if header:
             section = header.group(1).strip()
             if section == keys[0]:

@@ -79,6 +79,10 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ("250 -> 0", 18, "decide.timeout_ms: Input should be greater than or equal to 1", "correct"),
         ('250 -> "fast"', 18, "decide.timeout_ms: Input should be a valid integer", "correct"),
         ('["/etc/kenpin/a.pub"] -> [7]', 6, "station.trusted_keys", "correct"),
+        ('["/etc/kenpin/a.pub"] -> "/etc/kenpin/a.pub"', 6, "this is a list", 'trusted_keys = ["…"]'),
+        ("/etc/kenpin/a.pub -> ~/a.pub", 6, "~/a.pub begins with ~", "correct"),
+        ('"/tmp/kenpin" -> "~/station"', 5, "~/station begins with ~", "correct"),
+        ("[decide] -> [[decide]]", 17, "decide: this is a section", "[decide]"),
         ("mqtts:// -> mqtt://", 11, "plain mqtt:// to another machine", "correct"),
         ("mqtts://broker.plant:8883 -> broker.plant", 11, "mqtt: url must look like", "correct"),
         ("mqtts://broker.plant:8883 -> mqtts://broker.plant:port", 11, "mqtt: url must look like", "correct"),
@@ -121,6 +125,12 @@ def test_missing_section_and_key(tmp_path: Path) -> None:
     assert (error.what, error.cure) == ("source is missing", "add the section [source]")
     error = refusal(tmp_path, "[source]\n")
     assert (error.what, error.cure) == ("source.url is missing", "add url to [source]")
+
+
+def test_a_file_as_windows_editors_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "station.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
+    assert load_config(path).station.id == "cap-3"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

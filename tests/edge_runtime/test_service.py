@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from kenpin.edge_runtime import service_cli
 
 LIMIT = 25  # systemd-analyze's exposure times ten
 
@@ -156,3 +159,22 @@ def test_the_station_may_write_the_log_of_its_output(workshop: Any, tmp_path: Pa
     line = "ReadWritePaths=/var/log/kenpin\n"
     assert line in (tmp_path / "kenpin-station.service").read_text()
     assert line not in (tmp_path / "kenpin-web.service").read_text()
+
+
+def test_what_lies_in_a_home_folder_is_refused_as_units_do_not_see_it(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.toml("usb:0")
+    config.write_text(config.read_text().replace(str(workshop.folder.root), "/home/jetson/station"))
+    done = kenpin("install", "--config", config, "--dir", tmp_path, "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/home/jetson/station" in done.stderr
+    assert "units do not see" in done.stderr
+
+
+def test_an_environment_in_a_home_folder_is_told(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_cli.shutil, "which", lambda *_a, **_k: "/home/jetson/kenpin/bin/kenpin")
+    arguments = ["install", "--config", str(workshop.toml("usb:0")), "--dir", str(tmp_path)]
+    done = CliRunner().invoke(service_cli.service, arguments)
+    assert done.exit_code == 0, done.output
+    assert "warning: /home/jetson/kenpin/bin/kenpin lies in a home folder" in done.output
