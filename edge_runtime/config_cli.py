@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from kenpin.config import StationConfig, load_config
+from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.sources import check_address
+from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.signing import PublicKey
 
 
@@ -24,6 +26,8 @@ def check(file: Path) -> None:
     loaded = load_config(file)
     for url in loaded.source.urls:
         check_address(url)
+    check_trigger(loaded, has_modbus=bool(loaded.output.modbus))
+    check_outputs(loaded.output)
     for path in loaded.station.trusted_keys:
         PublicKey.load(path)
     click.echo(f"{file}: correct", err=True)

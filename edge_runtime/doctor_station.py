@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -25,9 +26,11 @@ from kenpin.edge_runtime.database import find_damage
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
+from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
 from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
 from kenpin.frame import Frame, decode_picture
@@ -58,6 +61,7 @@ def station_checks(config: StationConfig) -> list[Check]:
         Check("folder", lambda: _folder(folder)),
         Check("secrets", lambda: _secrets(config, folder)),
         Check("database", lambda: _database(folder)),
+        Check("line", lambda: _line(config)),
         Check(_KEYS, lambda: _keys(config)),
         Check("bundle", lambda: _bundle(config, folder), needs=_KEYS),
         Check("calibration", lambda: _calibration(config, folder), needs=_KEYS),
@@ -127,6 +131,27 @@ def _database(folder: StationFolder) -> Finding:
         cure = "start the station: it moves the damaged file aside and goes on; keep that file"
         return failed("database", f"damaged: {finding}", cure)
     return passed("database", f"{parts:,} parts")
+
+
+def _line(config: StationConfig) -> Finding:
+    """How the line triggers and hears; nothing is opened, as a line would take it for a result."""
+    check_trigger(config, has_modbus=bool(config.output.modbus))
+    check_outputs(config.output)
+    output, by_gpio = config.output, config.source.trigger.startswith("gpio:")
+    for is_used, package, extra in (
+        (output.modbus, "pymodbus", "modbus"),
+        (output.gpio or by_gpio, "gpiod", "gpio"),
+    ):
+        if is_used and find_spec(package) is None:
+            cure = f"pip install 'kenpin[{extra}]'"
+            return failed("line", f"the Python package {package} is not installed", cure)
+    if output.log is not None and not os.access(output.log.parent, os.W_OK):
+        cure = "make that folder and let the station's user own it"
+        return failed("line", f"{output.log} cannot be written", cure)
+    names = [name for name, value in output.model_dump().items() if value]
+    return passed(
+        "line", f"triggered by {config.source.trigger or 'the source'}, results to {', '.join(names) or 'none'}"
+    )
 
 
 def _trusted(config: StationConfig) -> list[PublicKey]:

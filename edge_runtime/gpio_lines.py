@@ -7,6 +7,11 @@ from typing import Any
 
 from kenpin.errors import ConfigError
 
+OUTPUT_CURE = 'write gpio = "gpiochip0/4,17,27,22": the numbers of READY, BUSY, VALID and PASS'
+TRIGGER_CURE = (
+    'write trigger = "gpio:/dev/gpiochip0/18", let this user read it, and see gpioinfo for its number'
+)
+
 
 def load_gpiod() -> Any:
     """The module gpiod.
@@ -22,6 +27,25 @@ def load_gpiod() -> Any:
             where="gpio",
             cure="pip install 'kenpin[gpio]'",
         ) from None
+
+
+def parse_output_lines(text: str) -> tuple[str, tuple[int, ...]]:
+    """Chip and lines of `[output] gpio`: READY, BUSY, VALID and PASS.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    return parse_lines(text, 4, where="[output] gpio", cure=OUTPUT_CURE)
+
+
+def parse_trigger_line(text: str) -> tuple[str, int]:
+    """Chip and line of `[source] trigger`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    chip, (line,) = parse_lines(text, 1, where="[source] trigger", cure=TRIGGER_CURE)
+    return chip, line
 
 
 def parse_lines(text: str, count: int, *, where: str, cure: str) -> tuple[str, tuple[int, ...]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.gpio_lines import load_gpiod, parse_lines
+from kenpin.edge_runtime.gpio_lines import OUTPUT_CURE, load_gpiod, parse_output_lines
 from kenpin.edge_runtime.output import Result
 from kenpin.errors import ConfigError
-
-_CURE = 'write gpio = "gpiochip0/4,17,27,22": the numbers of READY, BUSY, VALID and PASS'
 
 
 class GpioOutput:
@@ -25,7 +23,7 @@ class GpioOutput:
     """
 
     def __init__(self, lines: str) -> None:
-        chip, numbers = parse_lines(lines, 4, where="[output] gpio", cure=_CURE)
+        chip, numbers = parse_output_lines(lines)
         self._ready, self._busy, self._valid, self._pass = numbers
         gpiod = load_gpiod()
         self._value = gpiod.line.Value
@@ -36,7 +34,7 @@ class GpioOutput:
             self._request: Any = gpiod.request_lines(chip, consumer="kenpin", config={numbers: settings})
         except OSError as error:
             raise ConfigError(
-                f"the GPIO lines cannot be used: {error.strerror}", where=lines, cure=_CURE
+                f"the GPIO lines cannot be used: {error.strerror}", where=lines, cure=OUTPUT_CURE
             ) from None
 
     def beat(self, *, ready: bool) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kenpin.edge_runtime.gpio_lines import load_gpiod, parse_lines
+from kenpin.edge_runtime.gpio_lines import TRIGGER_CURE, load_gpiod, parse_trigger_line
 from kenpin.edge_runtime.source import Trigger
 from kenpin.errors import ConfigError
 from kenpin.events import now_ms
-
-_CURE = 'write trigger = "gpio:/dev/gpiochip0/18", let this user read it, and see gpioinfo for its number'
 
 
 class GpioTrigger:
@@ -25,14 +23,14 @@ class GpioTrigger:
 
     def __init__(self, lines: str) -> None:
         self.refused = 0
-        chip, (line,) = parse_lines(lines, 1, where="[source] trigger", cure=_CURE)
+        chip, line = parse_trigger_line(lines)
         gpiod = load_gpiod()
         settings = gpiod.LineSettings(edge_detection=gpiod.line.Edge.RISING)
         try:
             self._request: Any = gpiod.request_lines(chip, consumer="kenpin", config={line: settings})
         except OSError as error:
             raise ConfigError(
-                f"the GPIO line cannot be read: {error.strerror}", where=lines, cure=_CURE
+                f"the GPIO line cannot be read: {error.strerror}", where=lines, cure=TRIGGER_CURE
             ) from None
 
     def wait(self, deadline_s: float) -> Trigger | None:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.config import StationConfig
+from kenpin.config import OutputSection, StationConfig
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.gpio_lines import parse_output_lines
 from kenpin.edge_runtime.log_output import LogOutput
 from kenpin.edge_runtime.mqtt_output import MqttOutput
 from kenpin.edge_runtime.output import Output, Result
 from kenpin.edge_runtime.trigger_input import TriggerInput
+from kenpin.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +81,26 @@ class Outputs:
         self.trouble = f"the output failed: {error}"
 
 
+def check_outputs(section: OutputSection) -> None:
+    """Make sure that the addresses of the outputs can be understood; nothing is opened.
+
+    Args:
+        section: The configuration's.
+
+    Raises:
+        ConfigError: One cannot.
+    """
+    host, _, port = section.modbus.rpartition(":")
+    if section.modbus and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigError(
+            f"{section.modbus!r} is not HOST:PORT",
+            where="[output] modbus",
+            cure="give a free HOST:PORT of this machine, such as 0.0.0.0:1502",
+        )
+    if section.gpio:
+        parse_output_lines(section.gpio)
+
+
 def make_outputs(config: StationConfig, run: Path, more: Output | None = None) -> Outputs:
     """The outputs that the configuration names.
 
@@ -93,6 +115,7 @@ def make_outputs(config: StationConfig, run: Path, more: Output | None = None) -
     outputs: list[Output] = []
     triggers: TriggerInput | None = None
     section = config.output
+    check_outputs(section)
     if section.log is not None:
         outputs.append(LogOutput(section.log))
     if section.mqtt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kenpin.config import StationConfig
+from kenpin.edge_runtime.gpio_lines import parse_trigger_line
 from kenpin.edge_runtime.run_socket import bind_in, send_in
 from kenpin.edge_runtime.source import SourceUrl, Trigger
 from kenpin.edge_runtime.trigger_message import MAX_BYTES, read_trigger
@@ -136,6 +137,29 @@ def _check_camera(url: SourceUrl, kind: str) -> None:
         )
 
 
+def check_trigger(config: StationConfig, *, has_modbus: bool) -> None:
+    """Make sure that who triggers can be understood and fits the cameras; nothing is opened.
+
+    Args:
+        config: The station's configuration.
+        has_modbus: Whether there is a Modbus output, which takes a PLC's triggers.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    kind, _, rest = config.source.trigger.partition(":")
+    for url in config.source.urls:
+        _check_camera(SourceUrl.parse(url), kind)
+    if kind == "modbus" and not has_modbus:
+        raise ConfigError(
+            "triggers by Modbus need a Modbus output",
+            where="[source] trigger",
+            cure='add modbus = "127.0.0.1:1502" to [output]',
+        )
+    if kind == "gpio":
+        parse_trigger_line(rest)
+
+
 def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | None) -> TriggerInput | None:
     """The trigger input that the configuration names; `None` where the camera leads.
 
@@ -147,18 +171,11 @@ def make_trigger_input(config: StationConfig, run: Path, modbus: TriggerInput | 
     Raises:
         ConfigError: It cannot be made.
     """
+    check_trigger(config, has_modbus=modbus is not None)
     kind, _, rest = config.source.trigger.partition(":")
-    for url in config.source.urls:
-        _check_camera(SourceUrl.parse(url), kind)
     if kind == "software":
         return SoftwareTrigger(run)
     if kind == "modbus":
-        if modbus is None:
-            raise ConfigError(
-                "triggers by Modbus need a Modbus output",
-                where="[source] trigger",
-                cure='add modbus = "127.0.0.1:1502" to [output]',
-            )
         return modbus
     if kind == "mqtt":
         from kenpin.edge_runtime.mqtt_trigger import MqttTrigger  # noqa: PLC0415 - only where it is used

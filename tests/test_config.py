@@ -185,6 +185,23 @@ def test_check_refuses_addresses_that_no_station_takes(
     assert cure in error.cure
 
 
+@pytest.mark.parametrize(
+    ("more", "cure"),
+    [
+        ('trigger = "modbus"', "add modbus"),
+        ('trigger = "software"', "add trigger=software"),
+        ('trigger = "gpio:gpiochip0/x"', "gpioinfo"),
+        ('[output]\nmodbus = "1502"', "HOST:PORT"),
+        ('[output]\ngpio = "gpiochip0/1,1,1,1"', "the numbers of READY"),
+    ],
+)
+def test_check_refuses_triggers_and_outputs_that_end_the_station(tmp_path: Path, more: str, cure: str) -> None:
+    url = "synthetic:cap?trigger=1" if more.startswith("trigger") and "software" not in more else "usb:0"
+    error = checked(tmp_path, f'[source]\nurl = "{url}"\n{more}\n').exception
+    assert isinstance(error, ConfigError), error
+    assert cure in error.cure
+
+
 def test_check_opens_no_camera_and_needs_no_makers_package(tmp_path: Path) -> None:
     result = checked(tmp_path, '[source]\nurl = "aravis:cam?trigger=off"\nviews = ["usb:93", "pylon:0"]\n')
     assert result.exit_code == 0, result.output

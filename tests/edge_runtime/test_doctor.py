@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kenpin.activation import change_activation
+from kenpin.edge_runtime import doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
 from kenpin.edge_runtime.doctor_broker import broker_checks
@@ -45,6 +46,7 @@ def test_a_station_that_is_well(workshop: Any) -> None:
         "folder": "PASS",
         "secrets": "PASS",
         "database": "PASS",
+        "line": "PASS",
         "trusted keys": "PASS",
         "bundle": "WARN",
         "calibration": "WARN",
@@ -195,6 +197,25 @@ def test_files_that_root_left_in_the_folder_are_told(workshop: Any, monkeypatch:
     assert found.verdict == "FAIL"
     assert "station.key" in found.words
     assert "sudo chown -R" in found.cure
+
+
+@pytest.mark.parametrize(
+    ("output", "cure"),
+    [
+        ({"modbus": "1502"}, "HOST:PORT"),
+        ({"gpio": "gpiochip0/4,17,27,22"}, "kenpin[gpio]"),
+        ({"log": Path("/nowhere/out.log")}, "make that folder"),
+    ],
+)
+def test_an_output_that_would_end_the_station_is_told(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, output: dict[str, Any], cure: str
+) -> None:
+    monkeypatch.setattr(doctor_station, "find_spec", lambda _: None)
+    config = workshop.ready().config("usb:93")
+    config = config.model_copy(update={"output": config.output.model_copy(update=output)})
+    (line,) = (f for f in examine(station_checks(config)) if f.name == "line")
+    assert line.verdict == "FAIL"
+    assert cure in line.cure
 
 
 def test_a_certificate_that_is_not_there_is_told_with_its_key(workshop: Any, tmp_path: Path) -> None:
