@@ -7,7 +7,7 @@ import json
 import click
 
 from kenpin.calibration.words import describe, more_parts_needed, warnings_about
-from kenpin.record import CalibrationRecord
+from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
 
 
@@ -22,11 +22,7 @@ def tell(record: CalibrationRecord, folder: StationFolder, *, as_json: bool) -> 
     sentences, weak = describe(record), warnings_about(record)
     active = folder.active.resolve().name if folder.active.exists() else ""
     if record.bundle_sha256 != active:
-        weak.append(
-            f"this calibration is for bundle {record.bundle_sha256[:16]}, but "
-            + (f"{active[:16]} is active" if active else "none is active")
-            + ": the station is NOT CALIBRATED and releases no part"
-        )
+        weak.append(_not_for_the_active(record, folder, active))
     for line in sentences + [f"warning: {w}" for w in weak]:
         click.echo(line, err=True)
     if as_json:
@@ -38,3 +34,18 @@ def tell(record: CalibrationRecord, folder: StationFolder, *, as_json: bool) -> 
             "warnings": weak,
         }
         click.echo(json.dumps(document))
+
+
+def _not_for_the_active(record: CalibrationRecord, folder: StationFolder, active: str) -> str:
+    meant = record.bundle_sha256[:16]
+    words = f"this calibration is for bundle {meant}, but "
+    if active and newest_for(station_records(folder), active) is not None:
+        change = f"kenpin bundle activate {meant} --state {folder.root}"
+        return (
+            f"{words}{active[:16]} is active, by a calibration of its own; to change to the other one: {change}"
+        )
+    return (
+        words
+        + (f"{active[:16]} is active" if active else "none is active")
+        + ": the station is NOT CALIBRATED and releases no part"
+    )

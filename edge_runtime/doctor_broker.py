@@ -102,6 +102,9 @@ def _broker(config: StationConfig) -> Finding:
     topic = f"{config.station.topic}/doctor"
     try:
         heard, trouble = _listen(client, broker, topic)
+        if "CERTIFICATE_VERIFY_FAILED" in trouble:
+            cure = "give the authority of its certificate as ca_file, a name in it as url; and set the clock"
+            return failed("broker", f"{broker}: {trouble}", cure)
         if trouble:
             return failed("broker", f"{broker}: {trouble}", "check its address, the login and the permissions")
         word = uuid7(now_ms()).encode()

@@ -379,7 +379,9 @@ def test_the_record_of_the_active_bundle_is_shown_though_another_one_is_newer(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path], make_bundle: Callable[[str], Path]
 ) -> None:
     fit("--good", pictures[0])
-    fit("--bundle", make_bundle("2"), "--good", pictures[0])
+    later = fit("--bundle", make_bundle("2"), "--good", pictures[0])
+    assert "NOT CALIBRATED" not in later.stderr  # the active one has a record, and goes on
+    assert f"kenpin bundle activate {records_of(station)[1].bundle_sha256[:16]}" in later.stderr
     assert [r.rev for r in records_of(station)] == [1, 2]
     shown = CliRunner().invoke(calibrate, ["show", "--state", str(station.root), "--json"])
     assert (json.loads(shown.stdout)["record"]["rev"], json.loads(shown.stdout)["in_force"]) == (1, True)

@@ -4,6 +4,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from kenpin.activation import change_activation
-from kenpin.edge_runtime import doctor_station
+from kenpin.edge_runtime import doctor_broker, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
 from kenpin.edge_runtime.doctor_broker import broker_checks
@@ -266,6 +267,18 @@ def test_events_that_nobody_reads_are_told(
     assert (told().verdict, publisher.traffic.no_subscriber) == ("PASS", 1)
     line.stop()
     line.store.close()
+
+
+def test_a_certificate_of_the_broker_that_does_not_verify(
+    workshop: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.ready().port = free_port
+    why = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate is not yet valid"
+    monkeypatch.setattr(doctor_broker, "_listen", lambda *_: (queue.SimpleQueue(), why))
+    found = findings(workshop)["broker"]
+    assert found.verdict == "FAIL"
+    assert "ca_file" in found.cure
+    assert "clock" in found.cure
 
 
 def test_a_broker_that_allows_nothing(workshop: Any, make_mosquitto: Any, tmp_path: Path) -> None:
