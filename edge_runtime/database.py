@@ -90,8 +90,17 @@ def find_damage(connection: sqlite3.Connection, *, limit_s: float = _CHECK_S) ->
         limit_s: Longest time for the whole, in seconds.
 
     Raises:
-        sqlite3.DatabaseError: It is damaged so that it cannot even be read.
+        sqlite3.OperationalError: It cannot be read for another reason.
     """
+    try:
+        return _look_at_all(connection, limit_s)
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        return str(error)
+
+
+def _look_at_all(connection: sqlite3.Connection, limit_s: float) -> str:
     timer = threading.Timer(limit_s, connection.interrupt)
     timer.start()
     try:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import time
@@ -22,7 +21,7 @@ from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.camera_source import MANUAL
 from kenpin.edge_runtime.command_key import load_keys
-from kenpin.edge_runtime.database import find_damage
+from kenpin.edge_runtime.database import connect_to_read, explained, find_damage
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
@@ -124,12 +123,11 @@ def _is_open(path: Path | None, mask: int) -> bool:
 def _database(folder: StationFolder) -> Finding:
     if not folder.database.exists():
         return passed("database", "none yet: the first run makes it")
-    with closing(sqlite3.connect(f"{folder.database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        finding = find_damage(connection)
+    with explained(folder.database), closing(connect_to_read(folder.database)) as connection:
+        if finding := find_damage(connection):
+            cure = "start the station: it moves the damaged file aside and goes on; keep that file"
+            return failed("database", f"damaged: {finding}", cure)
         (parts,) = connection.execute("SELECT count(*) FROM part").fetchone()
-    if finding:
-        cure = "start the station: it moves the damaged file aside and goes on; keep that file"
-        return failed("database", f"damaged: {finding}", cure)
     return passed("database", f"{parts:,} parts")
 
 

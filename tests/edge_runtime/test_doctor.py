@@ -5,16 +5,18 @@ import importlib.metadata
 import json
 import os
 import queue
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from kenpin.activation import change_activation
-from kenpin.edge_runtime import doctor_broker, doctor_station
+from kenpin.edge_runtime import database, doctor_broker, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
 from kenpin.edge_runtime.doctor_broker import broker_checks
@@ -24,6 +26,7 @@ from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import SourceError, StoreError
@@ -188,6 +191,24 @@ def test_a_folder_that_cannot_be_written_has_the_cure_of_its_cause(
     monkeypatch.setattr(Path, "write_bytes", refuse)
     found = findings(workshop)["folder"]
     assert found.verdict == "FAIL"
+    assert cure in found.cure
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "cure"),
+    [
+        (sqlite3.OperationalError("disk I/O error"), "disk I/O error", "free space"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "damaged", "moves the damaged file aside"),
+    ],
+)
+def test_a_database_that_cannot_be_read_is_told_with_its_cure(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error, words: str, cure: str
+) -> None:
+    Store(workshop.ready().folder.database).close()
+    monkeypatch.setattr(database, "_look_at_all", Mock(side_effect=error))
+    found = findings(workshop, "usb:93")["database"]
+    assert found.verdict == "FAIL"
+    assert words in found.words
     assert cure in found.cure
 
 
