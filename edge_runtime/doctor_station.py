@@ -25,6 +25,7 @@ from kenpin.edge_runtime.database import connect_to_read, explained, find_damage
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
+from kenpin.edge_runtime.migrations import MIGRATIONS
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
@@ -127,6 +128,10 @@ def _database(folder: StationFolder) -> Finding:
         if finding := find_damage(connection):
             cure = "start the station: it moves the damaged file aside and goes on; keep that file"
             return failed("database", f"damaged: {finding}", cure)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            cure = "update kenpin here, or put back the station's folder as it was before that kenpin"
+            return failed("database", "it was written by a newer kenpin", cure)
         (parts,) = connection.execute("SELECT count(*) FROM part").fetchone()
     return passed("database", f"{parts:,} parts")
 

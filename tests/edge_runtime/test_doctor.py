@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -210,6 +211,14 @@ def test_a_database_that_cannot_be_read_is_told_with_its_cure(
     assert found.verdict == "FAIL"
     assert words in found.words
     assert cure in found.cure
+
+
+def test_a_database_of_a_newer_kenpin_is_told(workshop: Any) -> None:
+    Store(workshop.ready().folder.database).close()
+    with closing(sqlite3.connect(workshop.folder.database)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    found = findings(workshop, "usb:93")["database"]
+    assert (found.verdict, found.words) == ("FAIL", "it was written by a newer kenpin")
 
 
 def test_files_that_root_left_in_the_folder_are_told(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
