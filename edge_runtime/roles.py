@@ -22,7 +22,7 @@ from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.result_inbox import ResultInbox
 from kenpin.edge_runtime.site import in_own_processes, make_publisher
-from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.sources import make_sources
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.station import DRAIN_S, Station
 from kenpin.edge_runtime.store import Part
@@ -93,7 +93,10 @@ def capture(config: StationConfig, index: int) -> None:
     """Read one camera until SIGTERM."""
     keep_freed_memory()
     folder = StationFolder(config.station.state_dir)
-    source = make_source(config.source.urls[index])
+    made = make_sources(config.source.urls)  # all of them, for their names
+    source = made.pop(index)
+    for other in made:
+        other.close()
     # Of a camera that runs freely only the newest picture counts; behind every other one is a part.
     latest = not config.source.trigger and isinstance(source, CameraSource | GenicamSource)
     with stop_signals() as stopping:

@@ -19,7 +19,7 @@ from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.remote_threshold import Reach
 from kenpin.edge_runtime.result_inbox import wake_publisher
 from kenpin.edge_runtime.source import FrameSource
-from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.sources import make_sources
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.station_folder import StationFolder
 
@@ -116,11 +116,11 @@ def in_own_processes() -> Site:
 
 
 def _own_cameras(config: StationConfig, _folder: StationFolder) -> list[FrameSource]:
-    return [make_source(url) for url in config.source.urls]
+    return make_sources(config.source.urls)
 
 
 def _captured(config: StationConfig, folder: StationFolder) -> list[FrameSource]:
-    made = [make_source(url) for url in config.source.urls]
+    made = make_sources(config.source.urls)
     return [CapturedSource(folder.run, k, source) for k, source in enumerate(made)]
 
 

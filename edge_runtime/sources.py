@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kenpin.edge_runtime.aravis_source import aravis_source
 from kenpin.edge_runtime.camera_source import CameraSource
@@ -48,6 +48,29 @@ def make_source(url: str) -> FrameSource:
     """
     parsed = SourceUrl.parse(url)
     return _MAKE[parsed.scheme](parsed)
+
+
+def make_sources(urls: Sequence[str]) -> list[FrameSource]:
+    """Make the sources of a station, each with a name of its own; none is opened yet.
+
+    Two channels of one RTSP server, or two folders `good`, had one name: what is watched per camera, such
+    as a picture that stands still, would see both in turn and find nothing.
+
+    Args:
+        urls: Their addresses, in the station's order.
+
+    Raises:
+        ConfigError: One is wrong.
+    """
+    made = [make_source(url) for url in urls]
+    names: set[str] = set()
+    for source in made:
+        base, number = source.camera, 1
+        while source.camera in names:
+            number += 1
+            source.camera = f"{base}-{number}"
+        names.add(source.camera)
+    return made
 
 
 def check_address(url: str) -> None:

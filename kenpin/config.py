@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from kenpin.errors import ConfigError
 
@@ -98,6 +106,16 @@ class SourceSection(_Section):
     wait_ms: int = Field(default=500, ge=1, le=60_000)
     counter_max: int = Field(default=0, ge=0)
     counter_first: int = Field(default=0, ge=0, le=1)
+
+    @field_validator("views")
+    @classmethod
+    def _once(cls, views: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """A camera opens once."""
+        devices = [address.partition("?")[0] for address in (str(info.data.get("url", "")), *views)]
+        for device in devices:
+            if device.startswith(("usb:", "csi:", "aravis:", "pylon:")) and devices.count(device) > 1:
+                raise ValueError(f"{device} is there twice; each camera once, the leading one as url")
+        return views
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -82,6 +82,12 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ('["/etc/kenpin/a.pub"] -> "/etc/kenpin/a.pub"', 6, "this is a list", 'trusted_keys = ["…"]'),
         ("/etc/kenpin/a.pub -> ~/a.pub", 6, "~/a.pub begins with ~", "correct"),
         ('"/tmp/kenpin" -> "~/station"', 5, "~/station begins with ~", "correct"),
+        (
+            "url = \"folder -> views = ['usb:1', 'usb:1?fps=9']\nurl = \"folder",
+            9,
+            "usb:1 is there twice",
+            "correct",
+        ),
         ("[decide] -> [[decide]]", 17, "decide: this is a section", "[decide]"),
         ("mqtts:// -> mqtt://", 11, "plain mqtt:// to another machine", "correct"),
         ("mqtts://broker.plant:8883 -> broker.plant", 11, "mqtt: url must look like", "correct"),
@@ -178,7 +184,7 @@ def test_check_refuses_addresses_that_no_station_takes(
     text = (
         f'[source]\nurl = "{address}"\n'
         if key == "url"
-        else f'[source]\nurl = "usb:0"\nviews = ["{address}"]\n'
+        else f'[source]\nurl = "usb:7"\nviews = ["{address}"]\n'
     )
     error = checked(tmp_path, text).exception
     assert isinstance(error, ConfigError), error

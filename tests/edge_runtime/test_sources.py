@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.look import Look
+from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull
-from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.sources import make_source, make_sources
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
@@ -54,6 +56,12 @@ def test_a_wrong_address_says_what_is_wrong_and_the_cure(url: str, what: str, cu
         make_source(url)
     assert what in error.value.what
     assert cure in error.value.cure
+
+
+def test_each_camera_of_a_station_has_a_name_of_its_own() -> None:
+    urls = ["rtsp://nvr/1", "rtsp://nvr/2", "folder:a/good", "folder:b/good", "folder:c/good-2", "usb:1"]
+    names = [source.camera for source in make_sources(urls)]
+    assert names == ["rtsp-nvr", "rtsp-nvr-2", "good", "good-2", "good-2-2", "usb1"]
 
 
 @pytest.mark.parametrize(
@@ -147,3 +155,19 @@ def test_parts_that_a_late_station_overran_are_missed_one_by_one() -> None:
     assert len(missed) < 40
     assert all(item.verdict is Verdict.MISSED and "overrun" in item.reason for item in missed)
     assert missed[0].ts_ms == pytest.approx(first.ts_ms + 25, abs=20)
+
+
+def test_of_two_cameras_of_one_name_the_one_that_stands_still_is_found(workshop: Any, tmp_path: Path) -> None:
+    folders = [tmp_path / "a/good", tmp_path / "b/good"]
+    sources = make_sources([f"folder:{folder}" for folder in folders])
+    look = Look(Readiness(), cameras=[s.camera for s in sources], live=[s.camera for s in sources])
+    noise = np.random.default_rng(1)
+    still = noise.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    found = []
+    for number in range(20):
+        for source in sources:
+            moves = noise.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+            image = moves if source is sources[0] else still.copy()
+            found.append(look.at(Frame(image, str(number), source.camera)).cause)
+    assert "frozen" in found[1::2]
+    assert "frozen" not in found[::2]
