@@ -43,6 +43,7 @@ _RUNS = 20
 _OLD_DAYS = 90
 _DAY_MS = 24 * 3600 * 1000
 _KEYS = "trusted keys"
+_SYSTEMD = Path("/run/systemd/system")
 _DISK_CURES = {
     errno.ENOSPC: "make room on that disk: sudo du -xh --max-depth=2 / | sort -h | tail",
     errno.EDQUOT: "make room, or raise this user's quota",
@@ -277,18 +278,26 @@ def _running(folder: StationFolder) -> Finding:
 
 
 def _service() -> Finding:
-    if shutil.which("systemctl") is None or not Path("/run/systemd/system").exists():
+    if shutil.which("systemctl") is None or not _SYSTEMD.exists():
         return warned("service", "this machine does not run systemd", "start kenpin run by other means at boot")
-    done = subprocess.run(
-        ["systemctl", "show", "kenpin-station.service", "-p", "UnitFileState,ActiveState,NRestarts"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-    if told.get("UnitFileState") != "enabled":
-        return warned("service", "not installed or not enabled", "kenpin service install --config station.toml")
-    words = f"{told.get('ActiveState')}, {told.get('NRestarts')} restarts"
-    if told.get("ActiveState") != "active":
-        return failed("service", words, "journalctl -u kenpin-station -n 50")
-    return passed("service", words)
+    # The target is what is enabled; the services are started for it, and are never enabled themselves.
+    if [unit.get("UnitFileState") for unit in _shown("kenpin.target", "UnitFileState")] != ["enabled"]:
+        cure = "kenpin service install --config FILE, then sudo systemctl enable --now kenpin.target"
+        return warned("service", "not installed, or not started at boot", cure)
+    units = _shown("kenpin-*.service", "Id,ActiveState,NRestarts")
+    away = [f"{unit['Id']} is {unit['ActiveState']}" for unit in units if unit["ActiveState"] != "active"]
+    if away or not units:
+        cure = (
+            "journalctl -u 'kenpin-*' -n 50; sudo systemctl reset-failed 'kenpin-*', then start kenpin.target"
+        )
+        return failed("service", ", ".join(away) or "no unit is started", cure)
+    restarts = sum(int(unit["NRestarts"]) for unit in units)
+    return passed("service", f"{len(units)} units are active, {restarts} restarts")
+
+
+def _shown(units: str, properties: str) -> list[dict[str, str]]:
+    """What systemd says of units, one dictionary each."""
+    command = ["systemctl", "show", units, "-p", properties]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    blocks = (block for block in done.stdout.split("\n\n") if block.strip())
+    return [dict(line.partition("=")[::2] for line in block.splitlines()) for block in blocks]

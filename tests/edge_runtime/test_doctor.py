@@ -387,6 +387,36 @@ def test_a_machine_that_is_kept_slow_is_told(
     assert bool(told.cure) == (verdict == "WARN")
 
 
+@pytest.mark.parametrize(
+    ("enabled", "publisher", "said"),
+    [
+        ("enabled", "active", ("PASS", "2 units are active, 3 restarts")),
+        ("enabled", "failed", ("FAIL", "kenpin-publisher.service is failed")),
+        ("disabled", "active", ("WARN", "not installed, or not started at boot")),
+    ],
+)
+def test_units_as_the_documents_say_to_start_them(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, enabled: str, publisher: str, said: tuple[str, str]
+) -> None:
+    """`systemctl enable kenpin.target` leaves every service disabled."""
+    tool = workshop.root / "systemctl"
+    tool.write_text(
+        f"""#!/bin/sh
+case "$2" in
+kenpin.target) echo UnitFileState={enabled} ;;
+kenpin-station.service) printf 'UnitFileState=disabled\\nActiveState=active\\nNRestarts=1\\n' ;;
+*) printf 'Id=kenpin-station.service\\nActiveState=active\\nNRestarts=1\\n\\n'
+   printf 'Id=kenpin-publisher.service\\nActiveState={publisher}\\nNRestarts=2\\n' ;;
+esac
+"""
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workshop.root}:{os.environ['PATH']}")
+    monkeypatch.setattr(doctor_station, "_SYSTEMD", workshop.root)
+    found = findings(workshop.ready(), "usb:93")["service"]
+    assert (found.verdict, found.words) == said
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_the_command_ends_with_1_when_something_fails(workshop: Any, as_json: bool) -> None:
     config = workshop.toml(f"folder:{workshop.pictures(10)}")
