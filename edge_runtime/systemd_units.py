@@ -137,13 +137,16 @@ def make_units(installation: Installation) -> Mapping[str, str]:
 
 
 def _service(installation: Installation, role: str, rights: str, more: str) -> str:
+    # Who listens at an address of the network can do so only when the machine has it.
+    listens = (role == "station" and installation.lan_output) or (role, installation.page) == ("web", "network")
+    network = "network-online.target\nWants=network-online.target" if listens else "network.target"
     kind, verb = "Type=notify\nNotifyAccess=main\nWatchdogSec=10", f"run --role {role}"
     if role == "web":
         kind, verb = "Type=exec", "web"
     return f"""{MARK}[Unit]
 Description=kenpin {role}
 PartOf={TARGET}
-After=network.target
+After={network}
 StartLimitIntervalSec=300
 StartLimitBurst=5
 

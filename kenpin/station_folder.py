@@ -142,10 +142,12 @@ class StationFolder:
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            name = self._other_owner()
+            cure = f"run this as {name}: sudo -u {name} …" if name else "create it for this user"
             raise ConfigError(
                 f"cannot make the station folder: {error.strerror}",
                 where=self.root,
-                cure="give another --state DIR, or create it for this user",
+                cure=f"{cure}; or give another --state DIR",
             ) from None
 
     def refuse_root(self) -> None:
@@ -154,19 +156,20 @@ class StationFolder:
         Raises:
             ConfigError: This is root, and the folder belongs to somebody else.
         """
-        if os.geteuid() != 0:
-            return
-        try:
-            owner = self.root.stat().st_uid
-        except OSError:
-            return
-        if owner:
-            name = owner_name(owner)
+        if os.geteuid() == 0 and (name := self._other_owner()):
             raise ConfigError(
                 f"the station's folder belongs to {name}, who could not use files that root makes there",
                 where=self.root,
                 cure=f"run this as {name}: sudo -u {name} …",
             )
+
+    def _other_owner(self) -> str:
+        """Whose folder it is; empty where it is this user's, or not there."""
+        try:
+            owner = self.root.stat().st_uid
+        except OSError:
+            return ""
+        return owner_name(owner) if owner != os.geteuid() else ""
 
     def activate(self, installed: Path) -> None:
         """Let `active` point to an installed bundle: the old one or the new one, never neither."""

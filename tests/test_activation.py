@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,17 @@ def test_root_makes_no_files_in_the_folder_of_another_user(
         with pytest.raises(ConfigError, match="belongs to") as caught:
             step()
         assert "sudo -u" in caught.value.cure
+
+
+def test_who_may_not_work_in_a_folder_is_told_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    for user, cure in ((os.geteuid(), "create it for this user"), (12345, "sudo -u")):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with pytest.raises(ConfigError, match="Permission denied") as caught:
+            StationFolder(tmp_path).create()
+        assert cure in caught.value.cure
 
 
 def make(root: Path, version: str, *, floor: str = "") -> Bundle:
