@@ -17,6 +17,7 @@ from rich.table import Table
 from kenpin.config import StationConfig, load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.folder_lock import sole_in_role
 from kenpin.edge_runtime.outbox import Entry, Outbox
@@ -70,7 +71,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
         end_with_parent()
         with sole_in_role(config.station.state_dir, role):
             try:
-                run_role(role, config, max_parts=max_parts, on_part=_tell)
+                run_role(role, config, max_parts=max_parts, on_part=Teller())
             except OSError:
                 _log.exception("The %s process ends.", role)  # where, which the message does not say
                 raise
@@ -98,7 +99,7 @@ def _refuse_alone(config: StationConfig) -> None:
 
 def _run_here(config: StationConfig, max_parts: int | None) -> Report:
     keep_freed_memory()
-    with Station(config, on_part=_tell) as station:
+    with Station(config, on_part=Teller()) as station:
 
         def stop(number: int, _frame: object) -> None:
             station.stop()
@@ -133,15 +134,32 @@ def events(state: Path, since: int, watch: bool, as_json: bool) -> None:
             click.echo(f"{event_line(entry.topic, entry.payload())}  {fate}", err=True)
 
 
-def _tell(part: Part) -> None:
-    decision = part.decision
-    if decision.verdict.value == "OK":
-        return
-    score = f"  score {decision.scored.score:.4g}" if decision.scored else ""
-    limits = f" (T1 {part.record.t1:.4g}, T2 {part.record.t2:.4g})" if score and part.record else ""
-    reason = f"  {decision.reason}" if decision.reason else ""
-    with suppress(OSError):  # a terminal that went away must not stop the line
-        click.echo(f"{decision.verdict.value:<11} {part.part_id}{score}{limits}{reason}", err=True)
+class Teller:
+    """Says each part that was not released.
+
+    Of parts without a decision for one reason the first, second, fourth, eighth and so on in a row:
+    a station that waits for its calibration over a weekend must not push everything else out of the journal.
+    """
+
+    def __init__(self) -> None:
+        self._why: tuple[Verdict, str] | None = None
+        self._in_row = 0
+
+    def __call__(self, part: Part) -> None:
+        """Tell of a part that is settled."""
+        decision = part.decision
+        why = (decision.verdict, decision.reason)
+        self._in_row = self._in_row + 1 if why == self._why else 1
+        self._why = why
+        is_said_already = decision.verdict not in DECIDED and self._in_row & (self._in_row - 1)
+        if decision.verdict is Verdict.OK or is_said_already:
+            return
+        score = f"  score {decision.scored.score:.4g}" if decision.scored else ""
+        limits = f" (T1 {part.record.t1:.4g}, T2 {part.record.t2:.4g})" if score and part.record else ""
+        reason = f"  {decision.reason}" if decision.reason else ""
+        row = f"  ({self._in_row} in a row)" if decision.verdict not in DECIDED and self._in_row > 2 else ""
+        with suppress(OSError):  # a terminal that went away must not stop the line
+            click.echo(f"{decision.verdict.value:<11} {part.part_id}{score}{limits}{reason}{row}", err=True)
 
 
 def _document(report: Report) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kenpin.edge_runtime.cli import Teller
 from kenpin.edge_runtime.cli import run as run_command
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import ConfigError
@@ -44,6 +47,23 @@ def start() -> Iterator[Any]:
     for process in made:
         process.kill()
         process.communicate()
+
+
+def test_parts_without_a_decision_for_one_reason_do_not_flood_the_journal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell = Teller()
+
+    def told(count: int, verdict: Verdict, reason: str) -> int:
+        for number in range(count):
+            tell(Part(str(number), "cam", "session", 0, 0, Decision(verdict, reason)))
+        return len(capsys.readouterr().err.splitlines())
+
+    assert told(1000, Verdict.NO_DECISION, "not calibrated") == 10
+    assert told(3, Verdict.NG, "") == 3
+    assert told(2, Verdict.NO_DECISION, "not calibrated") == 2
+    assert told(5, Verdict.OK, "") == 0
+    assert told(1, Verdict.MISSED, "no frame came") == 1
 
 
 def test_run_prints_one_json_document_and_everything_human_to_stderr(workshop: Any) -> None:
