@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 
 from kenpin import tensorrt_seam
@@ -105,10 +106,14 @@ def power_mode(governor: Path) -> Finding:
 
 
 def _clock() -> Finding:
+    now = datetime.now(timezone.utc)
+    told = (
+        f"{now:%Y-%m-%d %H:%M} UTC, {now.astimezone():%H:%M %Z} here"  # a wrong zone is seen by a person only
+    )
     if clock_is_synchronised():
-        return passed("clock", "synchronised")
+        return passed("clock", f"synchronised, {told}")
     cure = "timedatectl set-ntp true, or ask for the plant's time server; events say clock_ok = false meanwhile"
-    return warned("clock", "not synchronised", cure)
+    return warned("clock", f"not synchronised, {told}", cure)
 
 
 def owners_of_cv2(distributions: Iterable[importlib.metadata.Distribution]) -> list[str]:

@@ -180,6 +180,9 @@ def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
         given_up = f"{words}; {activation.left[:16]} was given up: {activation.reason}"
         return warned("bundle", given_up, "have that bundle mended; kenpin bundle list shows all")
     age_days = (now_ms() - found.manifest.created_ms) // _DAY_MS
+    if age_days < -1:
+        ahead = f"{words}, made {-age_days} days after what the clock says"
+        return failed("bundle", ahead, "set the clock, here or on the workstation that exported it")
     if age_days > _OLD_DAYS:
         return warned("bundle", f"{words}, {age_days} days old", "ask whether there is a newer one")
     return passed("bundle", words)

@@ -31,6 +31,7 @@ from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import SourceError, StoreError
+from kenpin.events import now_ms
 from tests.edge_runtime.publishing_line import PublishingLine
 
 
@@ -84,6 +85,14 @@ def test_a_key_that_is_not_there_is_one_failure_with_its_file_and_its_cure(works
     for name in ("bundle", "calibration", "engine", "camera"):
         assert found[name].verdict == "WARN"
         assert found[name].cure == "see to trusted keys first"
+
+
+def test_a_clock_that_stands_before_the_bundle_was_made_is_told(workshop: Any) -> None:
+    workshop.calibrate(workshop.install(workshop.bundle(created_ms=now_ms() + 40 * 86_400_000)))
+    found = findings(workshop)["bundle"]
+    assert found.verdict == "FAIL"
+    assert "made 40 days after what the clock says" in found.words
+    assert "set the clock" in found.cure
 
 
 def test_a_bundle_that_was_given_up_is_told(workshop: Any) -> None:
@@ -358,6 +367,7 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
     found = {f.name: f for f in examine(host_checks(tmp_path / "not" / "there"))}
     assert {"machine", "disk", "memory", "clock", "OpenCV", "engine runtime"} <= found.keys()
     assert found["OpenCV"].verdict == "PASS"
+    assert " UTC, " in found["clock"].words
 
 
 @pytest.mark.parametrize(
