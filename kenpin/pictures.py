@@ -153,25 +153,30 @@ def split_groups(
 ) -> tuple[list[Picture], list[Picture]]:
     """Split pictures in two by group.
 
+    A group that holds most of the pictures goes to the first part, whatever the lot says: taken for the second,
+    it would leave next to nothing to learn from.
+
     Args:
         pictures: Pictures of any label.
         share: Share of the pictures that the second part should get, 0 to 1.
         seed: Decides which groups go where.
 
     Returns:
-        The larger rest and the part of about `share`, each in the given order. With two groups or more
-        neither is empty.
+        The rest and the part of about `share`, each in the given order. With two groups or more neither is
+        empty.
     """
     size = Counter(p.group for p in pictures)
     names = sorted(size)
     random.Random(seed).shuffle(names)
     second: set[str] = set()
     taken = 0
-    for name in names[:-1]:
+    for name in names:
         if taken >= share * len(pictures):
             break
-        second.add(name)
-        taken += size[name]
+        # Half of the way from the share to all there is.
+        if taken + size[name] <= (1 + share) / 2 * len(pictures):
+            second.add(name)
+            taken += size[name]
     return [p for p in pictures if p.group not in second], [p for p in pictures if p.group in second]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -299,6 +300,24 @@ def test_no_group_is_ever_split(numbers: list[int], share: float, seed: int) -> 
         assert part
         largest = max(numbers.count(n) for n in numbers)
         assert len(part) <= share * len(pictures) + largest
+        assert len(part) <= (1 + share) / 2 * len(pictures)
+
+
+@given(st.integers(2, 60), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_of_single_parts_the_share_is_rounded_up(count: int, share: float, seed: int) -> None:
+    pictures = [Picture(Path(f"{i}.png"), "good", f"part {i}") for i in range(count)]
+    _, part = split_groups(pictures, share, seed=seed)
+    assert len(part) == min(math.ceil(share * count), count - 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_part_with_most_of_the_pictures_is_learned_from(tmp_path: Path, seed: int) -> None:
+    _fill(tmp_path, *_names("good", 40))
+    _manifest(tmp_path, dict.fromkeys(_names("good", 36), "A"))
+    parts = read_data(tmp_path, seed=seed)
+    assert _is_whole(parts)
+    assert len(parts.train) >= 36
+    assert parts.test
 
 
 @pytest.mark.parametrize("seed", range(6))

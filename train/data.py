@@ -92,7 +92,7 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
     fit, held_back = split_groups(pictures.train, HELD_BACK_SHARE, seed=seed)
     if not held_back:
         raise DataError(
-            "all pictures show the same part (one group)",
+            "all pictures to learn from show the same part (one group)",
             where=where,
             cure="give pictures of several parts, or correct the column group in manifest.csv",
         )
