@@ -21,12 +21,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kenpin import __version__
 from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
+from kenpin.synced_file import replace_synced
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.journal import append, cannot_write, read_journal, rewrite
@@ -89,6 +90,7 @@ class RunFolder:
 
         Raises:
             ConfigError: The folder holds another run.
+            TrainError: A file cannot be written.
         """
         # A run without a view looks like one from before there were views.
         settings = config.model_dump(mode="json", exclude_none=True)
@@ -109,10 +111,11 @@ class RunFolder:
                     )
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        for name, content in wanted.items():
-            (self.root / name).write_text(json.dumps(content, indent=1) + "\n")
         if reference:
-            (self.root / REFERENCE).write_bytes(reference)
+            _replace(self.root / REFERENCE, reference)
+        # config.json comes last: with it the folder is a run, and all that a resume looks at has to be there.
+        for name in ("data.json", "config.json"):
+            _replace(self.root / name, (json.dumps(wanted[name], indent=1) + "\n").encode())
 
     @property
     def exists(self) -> bool:
@@ -278,12 +281,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    partial = path.with_name(path.name + ".part")
+    _replace(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file of a run; the old one stays until the new one is on the disk, also over a power cut."""
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        # Others of a group may use the run, as they may use metrics.jsonl.
+        replace_synced(path, content, mode=0o666)
+    except OSError as error:
         raise cannot_write(path, error) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from kenpin.errors import ConfigError, TrainError
+from kenpin.train.head import AnomalyHead, HeadShape
+from kenpin.train.inspector import Inspector
 from kenpin.train.report import write_page
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.training import Training
@@ -44,6 +47,31 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_to_do(tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     folder.load_training(training)
     assert training.step == 5
+
+
+def test_after_a_full_disk_at_the_start_the_same_command_starts_again(tmp_path: Path) -> None:
+    folder, pictures = RunFolder(tmp_path / "run"), {"pictures": [{"file": "x" * 2000}]}
+    config = RunConfig(product="cap", data="", size=64, width=8, steps=3, batch=6, seed=0)
+    with full_disk(1000), pytest.raises(TrainError, match="cannot write"):
+        folder.create(config, pictures, resume=False)
+    assert not folder.exists
+    folder.create(config, pictures, resume=False)
+    folder.create(config, pictures, resume=True)
+
+
+def test_others_may_read_a_run_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    training = Training.start(width=8, seed=0, device=torch.device("cpu"))
+    shape = HeadShape(64, training.model.encoder.channels, 4)
+    before = os.umask(0o022)
+    try:
+        folder.save_training(training)
+        folder.save_model(Inspector(training.model.encoder, AnomalyHead(shape, training.model.discriminators)))
+    finally:
+        os.umask(before)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()} == {
+        f"{name}.safetensors": "0o644" for name in ("checkpoint", "encoder", "head")
+    }
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
