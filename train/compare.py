@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kenpin.train.card import device_seconds, figure_of, fingerprint
-from kenpin.train.plots import loss_curves_of_runs
+from kenpin.train.plots import COLOURS, loss_curves_of_runs
 from kenpin.train.report import render
 from kenpin.train.run import RunFolder
 
@@ -108,10 +109,11 @@ def as_page(entries: Sequence[Entry]) -> str:
     return render(
         TEMPLATE,
         names=[e.name for e in entries],
+        colours=list(islice(cycle(COLOURS), len(entries))),
         rows=rows_of(entries),
         strangers=[e.name for e in entries if not e.comparable(entries[0])],
         marked=OTHER_PICTURES,
-        loss=loss_curves_of_runs({e.name: e.metrics for e in entries}),
+        loss=loss_curves_of_runs([e.metrics for e in entries]),
     )
 
 

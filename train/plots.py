@@ -32,21 +32,23 @@ def loss_curves(metrics: Lines) -> str:
     return _svg(figure)
 
 
-def loss_curves_of_runs(runs: Mapping[str, Lines]) -> str:
-    """Smoothed loss of each level over the seconds on the device, all runs laid over each other."""
-    curves = {name: _points(metrics, over="device_seconds") for name, metrics in runs.items()}
-    levels = list(dict.fromkeys(level for by_level in curves.values() for level in by_level))
+def loss_curves_of_runs(runs: Sequence[Lines]) -> str:
+    """Smoothed loss of each level over the seconds on the device, all runs laid over each other.
+
+    Which colour is which run the page says (`COLOURS`, in the order of the runs): a plot has neither every
+    script nor every character that the name of a folder may have.
+    """
+    curves = [_points(metrics, over="device_seconds") for metrics in runs]
+    levels = list(dict.fromkeys(level for by_level in curves for level in by_level))
     if not levels:
         return ""
     figure, panels = _panels(len(levels))
-    for colour, (name, by_level) in zip(cycle(COLOURS), curves.items(), strict=False):
+    for colour, by_level in zip(cycle(COLOURS), curves, strict=False):
         for level, points in by_level.items():
             axes = panels[levels.index(level)]
-            axes.plot(points[:, 0], smoothed(points[:, 1]), color=colour, lw=1.4, label=name)
+            axes.plot(points[:, 0], smoothed(points[:, 1]), color=colour, lw=1.4)
             axes.set(title=level, xlabel="seconds on the device")
     panels[0].set_ylabel("loss")
-    handles = {line.get_label(): line for axes in panels for line in axes.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
     return _svg(figure)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from kenpin.errors import ConfigError
 from kenpin.train.compare import OTHER_PICTURES, as_document, read_entries, rows_of
+from kenpin.train.plots import COLOURS
 from kenpin.train.report_cli import report
 from kenpin.train.run import RunConfig, RunFolder
 
@@ -92,6 +93,19 @@ def test_the_page_shows_all_curves_and_asks_nothing_from_outside(
     assert not re.search(r"<script|<link|@import", page)
     assert OTHER_PICTURES not in page
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", [r"$\frac$", "_first", "部品", "\udcff"])
+def test_curves_of_a_run_with_any_name_are_told_apart(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "page.html"
+    call(run_of(tmp_path / name), run_of(tmp_path / "two"), "--out", out)
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    assert re.findall(r'color: (#\w+)">&#9473;&#9473;</b> (.*?)</span>', out.read_text()) == [
+        (COLOURS[0], shown),
+        (COLOURS[1], "two"),
+    ]
+    assert all(f"stroke: {colour}" in out.read_text() for colour in COLOURS[:2])
 
 
 def test_runs_that_are_called_alike_are_told_apart_by_their_path(tmp_path: Path) -> None:
