@@ -181,7 +181,6 @@ class Trainer:
         frozen = self._set_modes()
         torch.manual_seed(seed * 1_000_003 + training.step)
         drawn, weight = self.importance.draw(self.schedule.batch, self.progress)
-        torch.manual_seed((seed * 1_000_003 + training.step) * world() + rank())
         loss = self._backward(level, drawn[rank() :: world()], weight[rank() :: world()])
         if not math.isfinite(loss):
             raise TrainError(
@@ -200,7 +199,10 @@ class Trainer:
 
     def _backward(self, level: Level, drawn: Tensor, weight: Tensor) -> float:
         """Gradients of a batch; the mean loss, over all processes."""
+        seed = self.schedule.seed * 1_000_003 + self.training.step
         while True:
+            # Anew for each attempt: a resumed run may need another number of them than the interrupted one.
+            torch.manual_seed(seed * world() + rank())
             self.optimizer.zero_grad()
             try:
                 return self._accumulate(level, drawn.tensor_split(self.parts), weight.tensor_split(self.parts))

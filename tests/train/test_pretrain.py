@@ -238,6 +238,28 @@ def test_a_device_without_memory_gets_the_batch_in_parts_and_says_so(
     assert "in 4 parts" in told[1]
 
 
+def test_a_batch_in_parts_sees_the_same_however_often_it_was_tried(
+    pictures: torch.Tensor, fabric: Fabric
+) -> None:
+    def losses(room: int, parts: int) -> list[float]:
+        logs: list[StepLog] = []
+        work = trainer(pictures, fabric, Schedule(2, 12, 0), on_step=logs.append)
+        work.parts, forward = parts, work.objective.module.forward
+
+        def small_memory(task: Task) -> object:
+            found = forward(task)
+            if len(task.importance) > room:
+                raise torch.OutOfMemoryError
+            return found
+
+        work.objective.module.forward = small_memory  # type: ignore[method-assign]
+        work.run()
+        return [log.loss for log in logs]
+
+    # As when a run goes on that had found out before that halves fit.
+    assert losses(room=6, parts=1) == losses(room=12, parts=2)
+
+
 def test_parts_of_a_batch_are_as_equal_as_can_be_and_count_by_their_pictures(
     pictures: torch.Tensor, fabric: Fabric
 ) -> None:
