@@ -154,8 +154,9 @@ def _known(
 ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
     """What the head is filled from: light grids, and features at strides 8 and 16."""
     batches = torch.split(pictures, BATCH)
-    taps = [_taps(trained, batch) for batch in batches]
-    return _grids(head, pictures), torch.cat([t[1] for t in taps]), torch.cat([t[2] for t in taps])
+    # Without the tap at stride 4, which is the largest and not remembered.
+    taps = [_taps(trained, batch)[1:] for batch in batches]
+    return _grids(head, pictures), torch.cat([t[0] for t in taps]), torch.cat([t[1] for t in taps])
 
 
 def _grids(head: AnomalyHead, pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 from rich.console import Console
 
 from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
-from kenpin.train.data import Roles, assign_roles
+from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.device import open_fabric
 from kenpin.train.learn import Means, learn
 from kenpin.train.model import Pretrained
@@ -116,3 +118,21 @@ def test_a_resume_keeps_the_allotment_once(
     steps = [line["step"] for line in lines if "step" in line]
     assert steps == list(range(1, len(steps) + 1))
     assert lines[-1]["device_seconds"] == pytest.approx(sum(line.get("seconds", 0) for line in lines), abs=0.01)
+
+
+def test_the_scale_of_the_score_is_set_by_pictures_of_all_lots_where_there_are_too_many(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = replace(roles, held_back=tuple(sorted((*roles.held_back, *roles.test), key=lambda p: p.path)))
+    scaled: list[torch.Tensor] = []
+
+    def stop(*args: torch.Tensor, **_: object) -> None:
+        scaled.append(args[2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    monkeypatch.setattr("kenpin.train.learn.HELD_BACK_PICTURES", 2)
+    monkeypatch.setattr("kenpin.train.learn.fit_head", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go(folder, many)
+    assert torch.equal(scaled[0], load_pictures([many.held_back[0], many.held_back[-1]], side=SIDE))
