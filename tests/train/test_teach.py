@@ -246,6 +246,7 @@ def test_train_with_teach_from_the_folders_to_the_evaluation(
     figures = json.loads(capsys.readouterr().out)
     assert figures["bad"] == 8
     assert "8 bad parts to learn from, too" in dict(facts(RunFolder(run)))["pictures"]
+    assert "good parts only" not in (run / "report.html").read_text()
     # A folder that holds them all is measured without those that the run learned from.
     kenpin("evaluate", run, "--data", parts, "--json")
     told = capsys.readouterr()
