@@ -21,8 +21,9 @@ from kenpin.sight import Sight, read_sight
 from kenpin.train.card import figure_of
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
+from kenpin.train.encoder import Encoder
 from kenpin.train.evaluate import measure
-from kenpin.train.init import width_of
+from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.report_cli import measure_and_report, score_with_bar
@@ -237,7 +238,7 @@ def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | No
         product=_product(root.resolve()),
         data=str(root.resolve()),
         size=size,
-        width=origin.width if origin else width_of(init) if init else WIDTH,
+        width=origin.width if origin else _width(init) if init else WIDTH,
         steps=0 if origin and origin.same_parts else count,
         batch=batch,
         seed=given["seed"],
@@ -246,6 +247,13 @@ def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | No
         origin=origin.name if origin else "",
         commit=git_commit(),
     )
+
+
+def _width(init: Path) -> int:
+    """Width of the encoder that a file of weights fits, all of it: the run folder will name it for good."""
+    width = width_of(init)
+    load_initial_weights(Encoder(width), init)
+    return width
 
 
 def _check_with_bar(pictures: Sequence[Picture]) -> None:

@@ -22,6 +22,7 @@ from kenpin.errors import ConfigError, DataError, KenpinError, TrainError
 from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
 from kenpin.train.data import assign_roles, load_masks, load_pictures
+from kenpin.train.encoder import Encoder
 from kenpin.train.run import RunFolder, load_inspector
 
 
@@ -284,3 +285,12 @@ def test_a_mask_of_a_tiny_defect_does_not_vanish(tmp_path: Path) -> None:
     write(tmp_path / "ground_truth/pit/0_mask.png", mask)
     masks = load_masks(read_data(tmp_path).test, side=16)
     assert masks.sum() == 1
+
+
+def test_weights_that_do_not_fit_leave_no_run_folder(parts: Path, tmp_path: Path) -> None:
+    weights = {k: v for k, v in Encoder(8).state_dict().items() if not k.startswith("layer3")}
+    torch.save(weights, tmp_path / "weights.pth")
+    command = ["train", "--data", parts, "--run", tmp_path / "run", "--init", tmp_path / "weights.pth"]
+    with pytest.raises(ConfigError, match="lack: layer3"):
+        cli.main([str(c) for c in command], standalone_mode=False)
+    assert not (tmp_path / "run").exists()
