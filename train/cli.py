@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.table import Table
 
 from kenpin.console import human_console
-from kenpin.errors import ConfigError, DataError
+from kenpin.errors import ConfigError, DataError, TrainError
 from kenpin.folder_names import GOOD
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
@@ -140,6 +141,12 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
         except KeyboardInterrupt:
             told.print("stopped; the same command with --resume goes on from the last checkpoint")
             raise
+        except torch.OutOfMemoryError:
+            raise TrainError(
+                "the device is out of memory",
+                where=fabric.device,
+                cure="go on with --resume --device cpu, or train with a smaller --size",
+            ) from None
         finally:
             tracker.close()
     if not fabric.is_global_zero:

@@ -294,3 +294,20 @@ def test_weights_that_do_not_fit_leave_no_run_folder(parts: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="lack: layer3"):
         cli.main([str(c) for c in command], standalone_mode=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_without_memory_for_the_head_ends_in_words_and_the_run_goes_on_elsewhere(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError
+
+    command = ["train", "--data", parts, "--run", tmp_path / "run", "--size", 64, "--steps", 2, "--resume"]
+    with monkeypatch.context() as small:
+        small.setattr("kenpin.train.learn.fit_head", no_memory)
+        with pytest.raises(TrainError, match="the device is out of memory") as refused:
+            cli.main([str(c) for c in command], standalone_mode=False)
+    assert "--resume --device cpu" in refused.value.cure
+    assert not RunFolder(tmp_path / "run").finished
+    cli.main([str(c) for c in (*command, "--device", "cpu")], standalone_mode=False)
+    assert RunFolder(tmp_path / "run").finished
