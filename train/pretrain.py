@@ -174,12 +174,12 @@ class Trainer:
     def _step(self, level: Level) -> None:
         """One step; where the device's memory does not suffice, in parts whose gradients are summed."""
         started = time.monotonic()
-        training, seed = self.training, self.schedule.seed
+        training = self.training
         rate = learning_rate(self.progress, training.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         frozen = self._set_modes()
-        torch.manual_seed(seed * 1_000_003 + training.step)
+        torch.manual_seed(self._step_seed)
         drawn, weight = self.importance.draw(self.schedule.batch, self.progress)
         loss = self._backward(level, drawn[rank() :: world()], weight[rank() :: world()])
         if not math.isfinite(loss):
@@ -197,12 +197,15 @@ class Trainer:
         log = StepLog(training.step, level.name, loss, rate, time.monotonic() - started, self.progress)
         self.on_step(log)
 
+    @property
+    def _step_seed(self) -> int:
+        return self.schedule.seed * 1_000_003 + self.training.step
+
     def _backward(self, level: Level, drawn: Tensor, weight: Tensor) -> float:
         """Gradients of a batch; the mean loss, over all processes."""
-        seed = self.schedule.seed * 1_000_003 + self.training.step
         while True:
             # Anew for each attempt: a resumed run may need another number of them than the interrupted one.
-            torch.manual_seed(seed * world() + rank())
+            torch.manual_seed(self._step_seed * world() + rank())
             self.optimizer.zero_grad()
             try:
                 return self._accumulate(level, drawn.tensor_split(self.parts), weight.tensor_split(self.parts))
