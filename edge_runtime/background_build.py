@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from kenpin.build_log import end_for_it, last_step
 from kenpin.config import WORKSPACE_MB
@@ -21,6 +22,7 @@ _NICENESS, _NICEST = 10, 19
 _FIRST_TO_END = "1000"
 _END_S = 5.0
 _LOOK_S = 2.0
+_ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BUILD_BY_HAND = "build it with kenpin build-engine; if memory was short, with less --workspace-mb"
 _log = logging.getLogger(__name__)
 
@@ -89,8 +91,10 @@ class BackgroundBuild:
             self.told = "the engine was not built"
             _log.warning("The engine was not built (exit code %d): %s", self._process.returncode, last)
             if self._process.returncode < 0:  # a signal; whatever else ends it is in the log already
-                ended_by = signal.Signals(-self._process.returncode).name
-                end_for_it(self._folder, "FAILED", f"it was ended by {ended_by}; {_BUILD_BY_HAND}")
+                ended_by = signal.Signals(-self._process.returncode)
+                # systemd asks all processes of a service at once to end: the build may be faster.
+                state: Literal["FAILED", "INTERRUPTED"] = "INTERRUPTED" if ended_by in _ASKED else "FAILED"
+                end_for_it(self._folder, state, f"it was ended by {ended_by.name}; {_BUILD_BY_HAND}")
         else:
             end_for_it(self._folder, "INTERRUPTED", "the station ended")
 

@@ -18,7 +18,7 @@ from typing import Any
 from kenpin.engine_passport import Layers
 from kenpin.engine_store import mac
 from kenpin.errors import EngineError
-from kenpin.export.build_progress import Listener, make_monitor
+from kenpin.export.build_progress import Listener, ctrl_c_waits, make_monitor
 from kenpin.export.model_header import check_header
 from kenpin.synced_file import replace_synced
 from kenpin.tensorrt_seam import Tensor, check_tensors, failure, load_tensorrt, plain_errors, shared_log
@@ -74,21 +74,20 @@ def build_plan(order: BuildOrder) -> Built:
     check_header(order.model)
     trt = load_tensorrt()
     log = shared_log(trt)
-    with plain_errors(log, "build the engine"):
+    with ctrl_c_waits() as cancelled, plain_errors(log, "build the engine"):
         builder = trt.Builder(log)
-        monitor = make_monitor(trt, order.listen)
+        monitor = make_monitor(trt, order.listen, cancelled)
         with _network(trt, log, builder, order.model) as network:
             config = _configure(trt, builder, order, monitor)
             started_s = time.monotonic()
             memory = builder.build_serialized_network(network, config)
             build_s = time.monotonic() - started_s
-        if monitor.cancelled:
-            raise KeyboardInterrupt
         if memory is None:
             raise failure(log, "build the engine")
         plan = bytes(memory)
         _keep_timings(order, config)
-    return Built(plan, _inspect(trt, log, plan), round(build_s, 3))
+    with plain_errors(log, "load the engine that it has just built"):
+        return Built(plan, _inspect(trt, log, plan), round(build_s, 3))
 
 
 @contextmanager
@@ -150,8 +149,11 @@ def _earlier_timings(order: BuildOrder) -> bytes:
 
 def _keep_timings(order: BuildOrder, config: Any) -> None:
     """They make the next build shorter. That they cannot be kept is no reason to have no engine."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return  # TensorRT took none
+    timings = bytes(cache.serialize())
     try:
-        timings = bytes(config.get_timing_cache().serialize())
         order.cache.parent.mkdir(parents=True, exist_ok=True)
         replace_synced(order.cache, mac(order.key, timings).encode() + timings)
     except OSError as error:
@@ -178,15 +180,14 @@ def read_layers(text: str) -> Layers:
         text: What the inspector returned.
     """
     try:
-        found = json.loads(text)["Layers"]
-        layers = [layer for layer in found if isinstance(layer, dict)]
+        layers = [layer for layer in json.loads(text)["Layers"] if isinstance(layer, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         return Layers()
     computing = [layer for layer in layers if layer.get("LayerType") not in _NO_COMPUTING]
     int8 = [_name(layer) for layer in computing if _takes_int8(layer)]
     convolutions = [layer for layer in computing if "conv" in f"{layer.get('LayerType')}{_name(layer)}".lower()]
     others = [_name(layer) for layer in convolutions if not _takes_int8(layer)]
-    return Layers(total=len(found), int8=tuple(int8), float_convolutions=tuple(others))
+    return Layers(total=len(layers), int8=tuple(int8), float_convolutions=tuple(others))
 
 
 def _name(layer: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ def _build_and_seal(wish: _Wish, device: Device) -> tuple[Passport, GoldenCheck]
             check = prove(engine, wish.bundle, cure=_GOLDEN_CURE)
         seal_engine(wish.folder, built.plan, passport)
     except BaseException as error:
-        log.end(_reason(error))
+        log.end(_reason(error), wanted=isinstance(error, KeyboardInterrupt))
         raise
     log.end()
     return passport, check

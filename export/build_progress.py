@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from rich.progress import Progress, TaskID
@@ -14,14 +18,40 @@ Listener = Callable[[str, float], None]
 _log = logging.getLogger(__name__)
 
 
-def make_monitor(trt: Any, listen: Listener) -> Any:
-    """A progress monitor for TensorRT. `cancelled` becomes true when Ctrl-C ended the build."""
+@contextmanager
+def ctrl_c_waits() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event meanwhile, and is raised at the end; a second one ends the process at once.
 
-    # TensorRT takes nothing but a subclass, calls from threads of its own, and dies of an exception.
+    TensorRT's bindings print an exception that comes up in a call to Python and go on, and Ctrl-C comes up in
+    the first line of such a call: the build would go on, or fail as if something were wrong.
+    """
+    pressed = threading.Event()
+    # Another thread gets no signals; where somebody else handles or ignores Ctrl-C, that holds.
+    ours = threading.current_thread() is threading.main_thread()
+    if not (ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        yield pressed
+        return
+
+    def press(number: int, _frame: FrameType | None) -> None:
+        pressed.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+
+def make_monitor(trt: Any, listen: Listener, cancelled: threading.Event) -> Any:
+    """A progress monitor for TensorRT, which ends the build at its next step once `cancelled` is set."""
+
+    # TensorRT takes nothing but a subclass, may call from threads of its own, and swallows exceptions.
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.cancelled = False
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -30,7 +60,7 @@ def make_monitor(trt: Any, listen: Listener) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._tell(phase_name, min(1.0, (step + 1) / max(1, self._steps.get(phase_name, 1))))
-            return not self.cancelled
+            return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)
@@ -39,8 +69,6 @@ def make_monitor(trt: Any, listen: Listener) -> Any:
         def _tell(self, phase_name: str, share: float) -> None:
             try:
                 listen(phase_name, share)
-            except KeyboardInterrupt:
-                self.cancelled = True
             except Exception:
                 _log.exception("The progress of the build could not be told.")
 

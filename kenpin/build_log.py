@@ -71,9 +71,10 @@ class BuildLog:
             self._next_s = time.monotonic() + _LEAST_S
             self._write(self._step(phase=phase, share=share), "a")
 
-    def end(self, reason: str = "") -> None:
-        """Note the end: done, or failed for this reason."""
-        self._write(self._step(state="FAILED" if reason else "DONE", reason=reason), "a")
+    def end(self, reason: str = "", *, wanted: bool = False) -> None:
+        """Note the end: done, or failed for this reason, or interrupted by somebody who wanted that."""
+        state = "DONE" if not reason else "INTERRUPTED" if wanted else "FAILED"
+        self._write(self._step(state=state, reason=reason), "a")
 
     def _step(self, **told: Any) -> BuildStep:
         facts = {"ts_ms": now_ms(), "state": "BUILDING", "key": self._key, "attempt": self._attempt}

@@ -2,8 +2,9 @@
 
 `make_tensorrt("10.3.0")` gives a module. Its classes and enums have exactly the names that the real bindings
 of that version have (`tests/tensorrt_api`, read out of NVIDIA's wheels): another one raises AttributeError, as
-on a station. Inference runs in ONNX Runtime without graph optimisation, on the memory that the context was
-pointed to.
+on a station. As with pybind11, an argument of another kind raises TypeError, a shape is no tuple, and what is
+raised in a call from TensorRT is printed and swallowed. Inference runs in ONNX Runtime without graph
+optimisation, on the memory that the context was pointed to.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import json
+import sys
 import types
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from weakref import WeakMethod, WeakSet
@@ -37,12 +39,47 @@ _ENUMS = (
     "TensorIOMode",
 )
 _DTYPES = {onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}
+_BUFFER = (bytes, bytearray, memoryview)
 _KNOWN_OPS = {op.name for op in onnx.defs.get_all_schemas()} - {"Det"}
 
 
 def _enqueue(stream: int, work: Callable[[], None]) -> bool:
     fake_device.STREAMS[stream].enqueue(work)
     return True
+
+
+class Named(Enum):
+    """As pybind11's enums: a number only where one asks for it."""
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    __index__ = __int__
+
+
+class Dims:
+    """A shape, which compares equal to nothing."""
+
+    def __init__(self, sides: tuple[int, ...]) -> None:
+        self._sides = sides
+
+    def __len__(self) -> int:
+        return len(self._sides)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sides)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _needs(*pairs: tuple[Any, Any]) -> None:
+    """Values, each with the type that the real function takes."""
+    for value, kind in pairs:
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"incompatible function arguments: {kind} is needed, not {value!r}")
 
 
 class FakeTensorrt(types.ModuleType):
@@ -53,6 +90,8 @@ class FakeTensorrt(types.ModuleType):
         gpu: What the plans are built for.
         noise: Added to every score, to play a GPU that computes something else.
         fail_build: What the builder says before it gives up; empty = nothing.
+        arrives: Is called at the beginning of each call from TensorRT, as a signal that came meanwhile is.
+        takes_timings: Whether it keeps a cache of timings at all.
         enqueue: Puts work on the stream of this handle, and says whether it could.
         networks: Flags of the networks that were made.
         configs: Of the builds.
@@ -69,6 +108,8 @@ class FakeTensorrt(types.ModuleType):
         self.loads, self.noise = 0, 0.0
         self.fail_build: str | None = None
         self.gpu = "Orin"
+        self.arrives: Callable[[], object] = lambda: None
+        self.takes_timings = True
         self.enqueue = _enqueue
         self.networks: list[int] = []
         self.configs: list[Any] = []
@@ -78,15 +119,28 @@ class FakeTensorrt(types.ModuleType):
 
     def take_logger(self, logger: Any) -> Any:
         """The first one that was ever given: TensorRT ignores all others."""
+        _needs((logger, self.ILogger))
         assert logger._ready
         self.first_logger = self.first_logger or logger
         return self.first_logger
+
+    def call(self, function: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
+        """Call into Python as the bindings do."""
+        try:
+            self.arrives()
+            return function(*arguments)
+        except BaseException as error:
+            sys.stderr.write(f"[ERROR] Exception caught in {function.__name__}(): {error!r}\n")
+            return otherwise
+
+    def say(self, severity: Any, text: str) -> None:
+        self.call(self.first_logger.log, severity, text)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self.api["module"]:
             raise AttributeError(f"module 'tensorrt' {self.__version__} has no attribute {name!r}")
         if name in _ENUMS:
-            made: Any = IntEnum(name, {member: n for n, member in enumerate(self.api[name])})
+            made: Any = Named(name, {member: n for n, member in enumerate(self.api[name])})  # type: ignore[arg-type]
         elif name in _CLASSES:
             made = _CLASSES[name](self)
         else:
@@ -171,9 +225,10 @@ def _builder(trt: FakeTensorrt) -> type:
 
         def __init__(self, logger: Any) -> None:
             _needs_device()
-            self._logger = trt.take_logger(logger)
+            trt.take_logger(logger)
 
         def create_network(self, flags: int) -> Any:
+            _needs((flags, int))
             trt.networks.append(flags)
             return Network(trt)
 
@@ -182,25 +237,33 @@ def _builder(trt: FakeTensorrt) -> type:
             return trt.configs[-1]
 
         def build_serialized_network(self, network: Any, config: Any) -> HostMemory | None:
-            monitor = config.progress_monitor
-            monitor.phase_start("Building Engine", None, 2)
-            for step in range(2):
-                monitor.phase_start("Timing", "Building Engine", 3)
-                monitor.step_complete("Timing", 1)
-                monitor.phase_finish("Timing")
-                if not monitor.step_complete("Building Engine", step):
-                    return None
-            monitor.phase_finish("Building Engine")
+            _needs((network, Network), (config, Config))
+            if not self._go_on(config.progress_monitor):
+                trt.say(trt.ILogger.ERROR, "Error Code 7: BuildCanceled (Build canceled by user)")
+                return None
             if trt.fail_build is not None:
                 if trt.fail_build:
-                    self._logger.log(trt.ILogger.ERROR, trt.fail_build)
+                    trt.say(trt.ILogger.ERROR, trt.fail_build)
                 return None
-            config._cache._timings = b"measured"
-            header = f"{trt.__version__}|{trt.gpu}\n".encode()
+            if config._cache is not None:
+                config._cache._timings = b"measured"
+            detail = config.profiling_verbosity.name
+            header = f"{trt.__version__}|{trt.gpu}|{detail}\n".encode()
             trt.builds += 1
             model = onnx.ModelProto.FromString(network._model)
             model.doc_string = f"build {trt.builds}"  # no two builds give the same bytes
             return HostMemory(_MAGIC + header + model.SerializeToString())
+
+        def _go_on(self, monitor: Any) -> bool:
+            trt.call(monitor.phase_start, "Building Engine", None, 2)
+            for step in range(2):
+                trt.call(monitor.phase_start, "Timing", "Building Engine", 3)
+                trt.call(monitor.step_complete, "Timing", 1)
+                trt.call(monitor.phase_finish, "Timing")
+                if not trt.call(monitor.step_complete, "Building Engine", step, otherwise=False):
+                    return False
+            trt.call(monitor.phase_finish, "Building Engine")
+            return True
 
     return Builder
 
@@ -229,7 +292,7 @@ class Network(Guarded):
 class ITensor(Guarded):
     _api_name = "ITensor"
 
-    def __init__(self, trt: FakeTensorrt, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, trt: FakeTensorrt, name: str, dtype: Any, shape: Dims) -> None:
         self._trt = trt
         self.name, self.dtype, self.shape = name, dtype, shape
 
@@ -237,7 +300,7 @@ class ITensor(Guarded):
 def _tensor(trt: FakeTensorrt, value: Any) -> ITensor:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-    return ITensor(trt, value.name, getattr(trt.DataType, _DTYPES[kind.elem_type]), shape)
+    return ITensor(trt, value.name, getattr(trt.DataType, _DTYPES[kind.elem_type]), Dims(shape))
 
 
 class Config(Guarded):
@@ -247,23 +310,37 @@ class Config(Guarded):
         self._trt, self._cache = trt, None
         self._limits: dict[Any, int] = {}
         self._flags = {trt.BuilderFlag.TF32}
+        self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
 
     progress_monitor: Any = None
-    profiling_verbosity: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "progress_monitor":
+            _needs((value, self._trt.IProgressMonitor))
+        elif name == "profiling_verbosity":
+            _needs((value, self._trt.ProfilingVerbosity))
+        super().__setattr__(name, value)
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        _needs((pool, self._trt.MemoryPoolType), (size, int))
         self._limits[pool] = size
 
     def clear_flag(self, flag: Any) -> None:
+        _needs((flag, self._trt.BuilderFlag))
         self._flags.discard(flag)
 
     def set_flag(self, flag: Any) -> None:
+        _needs((flag, self._trt.BuilderFlag))
         self._flags.add(flag)
 
     def create_timing_cache(self, data: bytes) -> Any:
+        _needs((data, _BUFFER))
         return TimingCache(self._trt, data)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        _needs((cache, TimingCache), (ignore_mismatch, bool))
+        if not self._trt.takes_timings:
+            return False
         if cache._timings not in (b"", b"measured"):
             return ignore_mismatch
         self._cache = cache
@@ -308,13 +385,20 @@ def _parser(trt: FakeTensorrt) -> type:
         _api_name, _trt = "OnnxParser", trt
 
         def __init__(self, network: Any, logger: Any) -> None:
+            _needs((network, Network), (logger, trt.ILogger))
             self._network, self._errors = network, []
 
         def parse(self, model: bytes) -> bool:
+            _needs((model, _BUFFER))
             parsed = onnx.ModelProto.FromString(model)
+            kinds = {value.name: value.type.tensor_type.elem_type for value in parsed.graph.input}
+            bytes_in = {name for name, kind in kinds.items() if kind == onnx.TensorProto.UINT8}
             for number, node in enumerate(parsed.graph.node):
                 place = (number, node.name, node.op_type)
-                if node.op_type not in _KNOWN_OPS:
+                if node.op_type != "Cast" and bytes_in.intersection(node.input):
+                    # https://github.com/NVIDIA/TensorRT/issues/3985
+                    self._errors.append(ParserError(trt, place, "only a Cast takes UINT8"))
+                elif node.op_type not in _KNOWN_OPS:
                     self._errors.append(ParserError(trt, place, "In function checkDet: [8] false"))
                 elif node.op_type.endswith("Linear") and _zero_point(parsed, node):
                     said = "Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported"
@@ -350,17 +434,17 @@ def _runtime(trt: FakeTensorrt) -> type:
         def __init__(self, logger: Any) -> None:
             _needs_device()
             self._born()
-            self._logger = trt.take_logger(logger)
+            trt.take_logger(logger)
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            _needs((plan, _BUFFER))
             trt.loads += 1
             header, _, model = plan.partition(b"\n")
-            if header != _MAGIC + f"{trt.__version__}|{trt.gpu}".encode():
-                self._logger.log(
-                    trt.ILogger.ERROR, "Serialization assertion plan->header.magicTag == MAGIC failed"
-                )
+            made_for, _, detail = header.rpartition(b"|")
+            if made_for != _MAGIC + f"{trt.__version__}|{trt.gpu}".encode():
+                trt.say(trt.ILogger.ERROR, "Serialization assertion plan->header.magicTag == MAGIC failed")
                 return None
-            return Engine(trt, model)
+            return Engine(trt, model, detail.decode())
 
     return Runtime
 
@@ -368,8 +452,8 @@ def _runtime(trt: FakeTensorrt) -> type:
 class Engine(OnDevice):
     _api_name = "ICudaEngine"
 
-    def __init__(self, trt: FakeTensorrt, model: bytes) -> None:
-        self._trt, self._model = trt, model
+    def __init__(self, trt: FakeTensorrt, model: bytes, detail: str) -> None:
+        self._trt, self._model, self._detail = trt, model, detail
         self._born()
         parsed = onnx.ModelProto.FromString(model)
         self._inputs = {value.name for value in parsed.graph.input}
@@ -388,25 +472,25 @@ class Engine(OnDevice):
     def get_tensor_dtype(self, name: str) -> Any:
         return self._tensors[name].dtype
 
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._tensors[name].shape
+    def get_tensor_shape(self, name: str) -> Dims:
+        shape: Dims = self._tensors[name].shape
         return shape
 
     def create_execution_context(self) -> Any:
         return Context(self._trt, self)
 
     def create_engine_inspector(self) -> Any:
-        return Inspector(self._trt)
+        return Inspector(self._trt, self._detail)
 
 
 class Inspector(Guarded):
     _api_name = "EngineInspector"
 
-    def __init__(self, trt: FakeTensorrt) -> None:
-        self._trt = trt
+    def __init__(self, trt: FakeTensorrt, detail: str) -> None:
+        self._trt, self._detail = trt, detail
 
     def get_engine_information(self, kind: Any) -> str:
-        assert kind == self._trt.LayerInformationFormat.JSON
+        assert kind is self._trt.LayerInformationFormat.JSON
         new = self._trt.__version__.startswith("11.")
         int8 = {"Format": "NC/32HW32", "DataType": "Int8"} if new else {"Format/Datatype": "Int8 NC/32HW32"}
         full = {"Format": "Row major", "DataType": "Float"} if new else {"Format/Datatype": "Row major FP32"}
@@ -416,6 +500,8 @@ class Inspector(Guarded):
             {"Name": "conv2", "LayerType": "CaskConvolution", "Inputs": [full], "Outputs": [full]},
             {"Name": "head", "LayerType": "gemm", "Inputs": [full], "Outputs": [full]},
         ]
+        if self._detail != "DETAILED":
+            layers = [layer["Name"] for layer in layers]  # type: ignore[misc]
         return json.dumps({"Layers": layers, "I/O Tensors" if new else "Bindings": []})
 
 
@@ -433,10 +519,14 @@ class Context(OnDevice):
         self._session = ort.InferenceSession(engine._model, options, providers=providers)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        _needs((name, str), (address, int))
+        if name not in self._engine._tensors:
+            return False
         self._addresses[name] = address
         return address != 0
 
     def execute_async_v3(self, stream: int) -> bool:
+        _needs((stream, int))
         if self._addresses.keys() != self._engine._tensors.keys():
             return False
         # What is enqueued or recorded does not keep the context.
@@ -456,7 +546,7 @@ class Context(OnDevice):
             self._host(output.name, np.float32)[:] = result + self._trt.noise
 
     def _host(self, name: str, dtype: Any) -> Any:
-        shape = self._engine._tensors[name].shape
+        shape = tuple(self._engine._tensors[name].shape)
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         memory = (ctypes.c_char * size).from_address(self._addresses[name])
         return np.frombuffer(memory, dtype).reshape(shape)

@@ -654,6 +654,21 @@ def test_how_a_build_ended_that_could_not_say_so_is_kept(
     assert "the last build failed: it was ended by SIGSEGV; build it with kenpin build-engine" in choice.note
 
 
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_build_that_was_asked_to_end_before_its_station_is_tried_again(
+    jetson_6: FakeJetson, endless_build: None, asked: signal.Signals
+) -> None:
+    """systemd asks all processes of a service at once, as does Ctrl-C on a terminal."""
+    folder, key = jetson_6.workshop.folder, jetson_6.passport.target.key
+    cut_plan(jetson_6)
+    build = BackgroundBuild(folder, "int8", ())
+    BuildLog(folder, key)
+    build._process.send_signal(asked)
+    build.wait()
+    assert jetson_6.build_steps()[-1]["state"] == "INTERRUPTED"
+    assert choose(jetson_6).build == "int8"
+
+
 def verify_engine(jetson: FakeJetson, *words: object) -> Any:
     workshop = jetson.workshop
     workshop.folder.key.unlink(missing_ok=True)

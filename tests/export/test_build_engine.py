@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kenpin.build_log import BuildStep
+from kenpin.engine_passport import Layers
 from kenpin.engine_store import load_engine_key, mac
 from kenpin.errors import EngineError
 from kenpin.export import build_engine
@@ -300,15 +302,54 @@ def test_two_builds_at_once_are_refused(jetson_6: FakeJetson) -> None:
     jetson_6.build()
 
 
-def test_ctrl_c_ends_the_build(jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("call", [1, 3, 4, 9])
+def test_ctrl_c_ends_the_build_whatever_tensorrt_calls_just_then(jetson: FakeJetson, call: int) -> None:
+    calls = 0
 
-    monkeypatch.setattr("kenpin.export.build_progress.Bars.show", interrupted)
+    def press() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        elif calls > call:
+            # Whoever does not want to wait for TensorRT's next step presses again.
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+    jetson.trt.arrives = press
     with pytest.raises(click.Abort):
         jetson.build()
+    assert calls >= call
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not list(jetson.workshop.folder.engines.rglob("*.plan"))
-    assert jetson.build_steps()[-1]["reason"] == "interrupted"
+    last = jetson.build_steps()[-1]
+    assert (last["state"], last["reason"]) == ("INTERRUPTED", "interrupted")
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        jetson_6.trt.arrives = lambda: os.kill(os.getpid(), signal.SIGINT)
+        jetson_6.build()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_engine_that_cannot_be_loaded_after_its_build_is_told_in_plain_words(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(jetson_6.trt.Runtime, "__init__", broken)
+    with pytest.raises(EngineError, match=r"cannot load the engine that it has just built: .*nullptr"):
+        jetson_6.build()
+
+
+def test_timings_that_tensorrt_does_not_keep_are_no_reason_to_have_no_engine(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.takes_timings = False
+    jetson_6.build()
+    assert not list(jetson_6.workshop.folder.engines.glob("timings-*.cache"))
 
 
 def test_progress_that_cannot_be_told_does_not_end_the_build(
@@ -344,8 +385,8 @@ def test_only_one_line_per_second_is_written(jetson_6: FakeJetson) -> None:
 @pytest.mark.parametrize(
     "text", ["", "nonsense", "[]", "{}", '{"Layers": 3}', '{"Layers": ["conv1", "conv2"]}', "[" * 10**5]
 )
-def test_an_inspector_that_cannot_be_read_gives_no_int8_layers(text: str) -> None:
-    assert read_layers(text).int8 == ()
+def test_an_inspector_that_cannot_be_read_gives_no_layers(text: str) -> None:
+    assert read_layers(text) == Layers()
 
 
 def test_uint8_is_not_int8() -> None:

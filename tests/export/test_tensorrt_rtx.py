@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -71,15 +74,35 @@ def test_refuses_what_the_audit_refuses(int8_model: ModelProto) -> None:
     assert built.engine_bytes == 0
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
-def test_what_a_station_asks_of_tensorrt_exists_up_to_the_engine(
-    pair_model: ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NVIDIA's own objects take every call of a build; only loading the engine needs a GPU."""
+@pytest.fixture
+def rtx_as_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = types.ModuleType("tensorrt")
     stand_in.__dict__.update(vars(importlib.import_module("tensorrt_rtx")), __version__="10.0.rtx")
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
+
+
+@pytest.mark.parametrize("phase", ["Building engine", "Timing tactics"])
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
+def test_ctrl_c_ends_a_build(pair_model: ModelProto, tmp_path: Path, rtx_as_tensorrt: None, phase: str) -> None:
+    """NVIDIA's bindings print an exception and go on; the signal comes up in their next call to Python."""
+    pressed = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT))
+
+    def listen(name: str, _share: float) -> None:
+        if name == phase and pressed.ident is None:
+            pressed.start()  # comes up after this call
+
+    order = BuildOrder(pair_model.SerializeToString(), 256, tmp_path / "cache", b"key", listen)
+    with pytest.raises(KeyboardInterrupt):
+        build_plan(order)
+    assert not (tmp_path / "cache").exists()  # it did not go on to its end
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
+def test_what_a_station_asks_of_tensorrt_exists_up_to_the_engine(
+    pair_model: ModelProto, tmp_path: Path, rtx_as_tensorrt: None
+) -> None:
+    """NVIDIA's own objects take every call of a build; only loading the engine needs a GPU."""
     heard: list[str] = []
     model = pair_model.SerializeToString()
     order = BuildOrder(model, 256, tmp_path / "cache", b"key", lambda phase, _: heard.append(phase))
