@@ -21,7 +21,9 @@ from kenpin.synced_file import replace_synced
 
 _UNITS = Path("/etc/systemd/system")
 _HOMES = ("/home", "/root", "/run/user")
-_NODES = ("nvidia*", "nvhost-*", "nvmap", "dri/*", "video*", "media*", "gpiochip*", "bus/usb/*/*")
+# Since JetPack 6, CUDA on a Jetson opens what is below nvgpu, and host1x-fence.
+_GPU = ("nvidia*", "nvhost-*", "nvmap", "nvgpu/*/*", "host1x-fence", "nvsciipc", "dri/*")
+_CAMERAS = ("video*", "media*", "gpiochip*", "bus/usb/*/*")
 _folder = click.option(
     "--dir", "folder", type=click.Path(path_type=Path), default=_UNITS, show_default=True, help="Of the units."
 )
@@ -78,6 +80,11 @@ def uninstall(folder: Path) -> None:
     click.echo(f"removed: {', '.join(names) or 'nothing'}\nnext: sudo systemctl daemon-reload", err=True)
 
 
+def device_nodes(root: Path = Path("/dev")) -> list[str]:
+    """The nodes of GPU and cameras that are there."""
+    return [str(node) for name in (*_GPU, *_CAMERAS) for node in sorted(root.glob(name))]
+
+
 def _installation(config: StationConfig, config_path: Path, user: str) -> Installation:
     program = shutil.which("kenpin", path=str(Path(sys.executable).parent)) or shutil.which("kenpin")
     if program is None:
@@ -87,7 +94,6 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
     _check_seen(config, config_path, program)
     _check_names(program, config_path.resolve(), state, config.output.log or "")
     host = config.output.modbus.rpartition(":")[0]
-    nodes = [node for name in _NODES for node in sorted(Path("/dev").glob(name))]
     return Installation(
         kenpin=Path(program),
         config=config_path.resolve(),
@@ -95,8 +101,9 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         log=config.output.log,
         user=user or getpass.getuser(),
         cameras=len(config.source.urls),
-        devices=[str(node) for node in nodes],
+        devices=device_nodes(),
         network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in config.source.urls),
+        csi_cameras=any(url.startswith("csi:") for url in config.source.urls),
         lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
         broker=bool(config.mqtt.url),
         page=_page(config),

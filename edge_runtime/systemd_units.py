@@ -53,6 +53,8 @@ _STEPS_BACK = "SystemCallFilter=sched_setscheduler\n"
 _CAMERA_AND_GPU = """DevicePolicy=closed
 SupplementaryGroups=video render
 """
+# NVIDIA's camera daemon listens at /tmp/argus_socket; a bind mount of that would not outlive the daemon.
+_CSI = "PrivateTmp=no\n"
 _LOCAL_ONLY = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nIPAddressDeny=any\nIPAddressAllow=localhost\n"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any\n"
@@ -71,6 +73,7 @@ class Installation:
         cameras: Number of cameras.
         devices: Device nodes of cameras and GPU.
         network_cameras: Whether a camera is reached over the network.
+        csi_cameras: Whether a camera is one of a Jetson's own sensors.
         lan_output: Whether the station listens for a PLC on the network.
         broker: Whether there is a broker.
         page: Whether to serve the technician's page, and if so whether to other machines; empty = no page.
@@ -84,6 +87,7 @@ class Installation:
     cameras: int
     devices: Sequence[str]
     network_cameras: bool
+    csi_cameras: bool
     lan_output: bool
     broker: bool
     page: Literal["", "local", "network"] = ""
@@ -105,7 +109,9 @@ def make_units(installation: Installation) -> Mapping[str, str]:
         "kenpin-capture@.service": _service(
             installation,
             "capture-%i",
-            rights + (_NETWORK if installation.network_cameras else _NO_NETWORK),
+            rights
+            + (_CSI if installation.csi_cameras else "")
+            + (_NETWORK if installation.network_cameras else _NO_NETWORK),
             "WatchdogSec=5\nTasksMax=64\n",
         ),
         "kenpin-health.service": _service(

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from kenpin.edge_runtime import service_cli
 
+from kenpin.edge_runtime.service_cli import device_nodes
+
 LIMIT = 25  # systemd-analyze's exposure times ten
 
 
@@ -65,6 +67,28 @@ def test_systemd_understands_every_line(units: Path) -> None:
     )
     ours = [line for line in done.stderr.splitlines() if "kenpin" in line and "not found" not in line]
     assert ours == []
+
+
+def test_the_nodes_that_cuda_opens_on_an_orin_are_allowed(tmp_path: Path) -> None:
+    cuda = ("nvmap", "nvgpu/igpu0/ctrl", "nvgpu/igpu0/as", "host1x-fence", "dri/renderD128", "nvhost-ctrl-gpu")
+    for name in (*cuda, "nvidia0", "video0", "sda", "mem"):
+        node = tmp_path / name
+        node.parent.mkdir(parents=True, exist_ok=True)
+        node.touch()
+    found = {Path(node).relative_to(tmp_path).as_posix() for node in device_nodes(tmp_path)}
+    assert found == {*cuda, "nvidia0", "video0"}
+
+
+def test_a_capture_of_a_csi_camera_reaches_nvidias_daemon(workshop: Any, tmp_path: Path) -> None:
+    """Its socket lies in /tmp."""
+    assert kenpin("install", "--config", workshop.toml("csi:0"), "--dir", tmp_path).returncode == 0
+    private = {
+        path.name: re.findall("^PrivateTmp=(.*)$", path.read_text(), re.MULTILINE)[-1]
+        for path in tmp_path.glob("kenpin-*.service")
+    }
+    assert private.pop("kenpin-capture@.service") == "no"
+    assert set(private.values()) == {"yes"}
+    test_no_unit_has_more_rights_than_it_should(tmp_path, tmp_path)
 
 
 def test_a_unit_of_somebody_else_is_left_alone(workshop: Any, tmp_path: Path) -> None:
