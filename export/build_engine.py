@@ -118,7 +118,8 @@ def _parser_error(errors: list[Any], log: Any) -> EngineError:
     more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
     return EngineError(
         "TensorRT does not take the model: " + "; ".join(places) + more,
-        cure="export the bundle again with this version of kenpin; if it stays, export with --precision fp32",
+        cure="export the bundle again with this version of kenpin; if it stays, export with --weights fp32qdq, "
+        "then with --precision fp32",
     )
 
 

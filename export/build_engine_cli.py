@@ -128,8 +128,8 @@ def _build_and_seal(wish: _Wish, device: Device) -> tuple[Passport, GoldenCheck]
         built = _build(wish, device, target, log)
         log.step("golden frames", 0.0)
         passport = _passport(wish, device, target, built)
-        # The engine owns its device from there on; this one stays for the caller.
-        with TrtEngine(built.plan, wish.precision, Device()) as engine:
+        # The engine closes its device; this one stays for the caller.
+        with Device() as own, TrtEngine(built.plan, wish.precision, own) as engine:
             check = prove(engine, wish.bundle, cure=_GOLDEN_CURE)
         seal_engine(wish.folder, built.plan, passport)
     except BaseException as error:

@@ -199,7 +199,8 @@ def beside_bare(work: Workplace, precision: Precision, name: str) -> Finding:
 
         def run(self) -> None:
             with self.device.current():
-                self._context.execute_async_v3(self._stream.handle)
+                if not self._context.execute_async_v3(self._stream.handle):
+                    raise RuntimeError("TensorRT does not run the engine")
                 self._ended.record(self._stream)
                 self._stream.synchronize()
 

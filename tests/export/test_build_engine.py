@@ -23,6 +23,7 @@ from kenpin.export import build_engine
 from kenpin.export.build_engine import read_layers
 from kenpin.export.driver import driver_version, l4t_release
 from kenpin.export.model_header import check_header
+from tests.edge_runtime import fake_device
 from tests.edge_runtime.conftest import brightness_model
 from tests.fake_jetson import FakeJetson, make_jetson
 from tests.fake_tensorrt import VERSIONS, Config, make_tensorrt
@@ -344,6 +345,18 @@ def test_an_engine_that_cannot_be_loaded_after_its_build_is_told_in_plain_words(
     monkeypatch.setattr(jetson_6.trt.Runtime, "__init__", broken)
     with pytest.raises(EngineError, match=r"cannot load the engine that it has just built: .*nullptr"):
         jetson_6.build()
+
+
+def test_a_build_whose_engine_does_not_load_leaves_no_device_open(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("TensorRT cannot make room for the engine")
+
+    monkeypatch.setattr("kenpin.edge_runtime.engine_trt.TrtEngine._load", refuse)
+    with pytest.raises(EngineError, match="make room"):
+        jetson_6.build()
+    assert fake_device.opened == []
 
 
 def test_timings_that_tensorrt_does_not_keep_are_no_reason_to_have_no_engine(jetson_6: FakeJetson) -> None:
