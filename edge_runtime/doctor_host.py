@@ -15,6 +15,7 @@ from pathlib import Path
 from kenpin import tensorrt_seam
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.errors import EngineError
 from kenpin.machine_state import read_state
 
 _TEGRA = Path("/etc/nv_tegra_release")
@@ -100,7 +101,11 @@ def power_mode(governor: Path) -> Finding:
         cure = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         return warned("power mode", f"{words}: they are kept slow", cure)
     if mode and "MAXN" not in mode:
-        cure = "sudo nvpmodel -m 0, if power supply and cooling allow it; then measure: kenpin bench engine"
+        # Its number differs: 0 on an AGX Orin, 2 on an Orin Nano.
+        cure = (
+            "find the number of MAXN with nvpmodel -p --verbose, then sudo nvpmodel -m NUMBER, if power supply "
+            "and cooling allow it; then measure: kenpin bench engine"
+        )
         return warned("power mode", words, cure)
     return passed("power mode", words)
 
@@ -163,4 +168,20 @@ def _runtime() -> Finding:
     if _TEGRA.exists() and "TensorRT" not in found:
         cure = "apt install python3-libnvinfer, in an environment made with --system-site-packages"
         return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", cure)
+    fault = _fault_of_tensorrt() if "TensorRT" in found else None
+    if fault is not None:
+        return warned("engine runtime", f"{', '.join(found)}, but without TensorRT: {fault.what}", fault.cure)
     return passed("engine runtime", ", ".join(found))
+
+
+def _fault_of_tensorrt() -> EngineError | None:
+    """Why what is installed cannot be used: a station that never had an engine only logs it."""
+    from kenpin.edge_runtime.device import Device  # noqa: PLC0415 - only where there is TensorRT
+
+    try:
+        # The device first: without a driver TensorRT crashes.
+        with Device():
+            tensorrt_seam.load_tensorrt()
+    except EngineError as error:
+        return error
+    return None

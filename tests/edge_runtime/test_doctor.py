@@ -30,8 +30,9 @@ from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
-from kenpin.errors import SourceError, StoreError
+from kenpin.errors import EngineError, SourceError, StoreError
 from kenpin.events import now_ms
+from tests.edge_runtime import fake_device
 from tests.edge_runtime.publishing_line import PublishingLine
 
 
@@ -370,6 +371,29 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
     assert " UTC, " in found["clock"].words
 
 
+@pytest.mark.parametrize("lacks", ["pycuda", "a library of TensorRT", ""])
+def test_a_tensorrt_that_cannot_be_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError(f"{lacks} is missing", cure="install it")
+
+    device: Any = type("Device", (fake_device.Device,), {})
+    if lacks == "pycuda":
+        monkeypatch.setattr(device, "__init__", refuse)
+    elif lacks:
+        monkeypatch.setattr("kenpin.tensorrt_seam.load_tensorrt", refuse)
+    else:
+        monkeypatch.setattr("kenpin.tensorrt_seam.load_tensorrt", lambda: None)
+    monkeypatch.setattr("kenpin.edge_runtime.device.Device", device)
+    monkeypatch.setattr("kenpin.tensorrt_seam.is_installed", lambda: True)
+    (found,) = (f for f in examine(host_checks(tmp_path)) if f.name == "engine runtime")
+    assert found.words.startswith("TensorRT, ")
+    assert (found.verdict, found.cure) == (("WARN", "install it") if lacks else ("PASS", ""))
+    assert lacks in found.words
+    assert fake_device.opened == []
+
+
 @pytest.mark.parametrize(
     ("governor", "jetson", "found"),
     [
@@ -395,6 +419,7 @@ def test_a_machine_that_is_kept_slow_is_told(
     assert told.verdict == verdict
     assert words in told.words
     assert bool(told.cure) == (verdict == "WARN")
+    assert "-m 0" not in told.cure  # which is 15 W on an Orin Nano
 
 
 @pytest.mark.parametrize(
