@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from kenpin.errors import ExportError
 from kenpin.export.audit import audit
-from kenpin.export.channel_groups import find_channel_groups
-from kenpin.export.equalise import EXPONENT, equalise, rescale
+from kenpin.export.channel_groups import ChannelGroup, find_channel_groups
+from kenpin.export.equalise import EXPONENT, _scales, equalise, rescale
 from kenpin.export.fidelity import measure_taps
 from kenpin.export.half import to_half
 from kenpin.export.onnx_model import ENCODER, HALF_OPSET, check_model
@@ -103,15 +104,28 @@ def test_what_comes_out_keeps_the_rules(float_model: ModelProto, pictures: Image
     audit(small)
 
 
-def test_a_dead_channel_stays_dead(float_model: ModelProto, pictures: Image) -> None:
+@pytest.mark.parametrize("channels", [slice(3, 4), slice(None)], ids=["one", "all"])
+def test_dead_channels_stay_dead(float_model: ModelProto, pictures: Image, channels: slice) -> None:
     dead = ModelProto()
     dead.CopyFrom(float_model)
     for tensor in dead.graph.initializer:
-        if tensor.name.startswith(f"{ENCODER}layer1.0.conv1.weight"):
+        if tensor.name.startswith(f"{ENCODER}layer1.0.conv1.weight"):  # and its bias
             value = numpy_helper.to_array(tensor).copy()
-            value[3] = 0
+            value[channels] = 0
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     even = equalise(dead, pictures)
     weights = {t.name: numpy_helper.to_array(t) for t in even.graph.initializer}
-    assert not weights[f"{ENCODER}layer1.0.conv1.weight"][3].any()
+    assert not weights[f"{ENCODER}layer1.0.conv1.weight"][channels].any()
     assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def test_a_channel_is_divided_by_its_largest_share_of_any_tensor_of_its_group() -> None:
+    """By less, and it would reach farther than the widest one of a tensor."""
+    group = ChannelGroup(frozenset({"a", "b", "unmeasured"}), (), (), ())
+    reaches = {"a": np.float32([1.0, 0.25]), "b": np.float32([4.0, 2.0]), "other": np.float32([1.0, 1.0])}
+    np.testing.assert_allclose(_scales(group, reaches), [1.0, 0.5**EXPONENT])
+
+
+def test_without_a_picture_nothing_is_known(float_model: ModelProto, pictures: Image) -> None:
+    with pytest.raises(ExportError):
+        equalise(float_model, pictures[:0])

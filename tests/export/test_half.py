@@ -96,11 +96,12 @@ def test_a_scale_below_what_fp16_has_does_not_vanish(
     assert numpy_helper.to_array(scale)[2] == LEAST_HALF_SCALE
 
 
-def test_a_number_too_large_for_fp16_is_refused(float_model: ModelProto) -> None:
+@pytest.mark.parametrize("times", [1e7, np.nan])
+def test_a_number_that_fp16_does_not_hold_is_refused(float_model: ModelProto, times: float) -> None:
     loud = ModelProto()
     loud.CopyFrom(float_model)
     tensor = next(t for t in loud.graph.initializer if t.name == f"{ENCODER}conv1.weight")
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1e7), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(times), tensor.name))
     with pytest.raises(ExportError, match="fp16 ends at 65504"):
         to_half(loud)
 

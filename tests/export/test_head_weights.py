@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from kenpin.export.audit import audit, find_faults
 from kenpin.export.half import to_half
@@ -107,6 +107,14 @@ def test_a_field_that_fp16_does_not_hold_stays_float(trained: ModelProto) -> Non
     assert found["inspector.head.scale_half"].dtype == np.float16
 
 
+def test_what_is_no_matrix_stays_float(trained: ModelProto) -> None:
+    cube = ModelProto()
+    cube.CopyFrom(trained)
+    cube.graph.initializer.append(numpy_helper.from_array(np.ones((2, 50, 50), np.float32), "cube"))
+    cube.graph.node.append(helper.make_node("MatMul", ["cube", "cube"], ["product"], name="product"))
+    assert constants(store_head(cube))["cube"].dtype == np.float32
+
+
 def test_beside_fp16(trained: ModelProto) -> None:
     ranges = dict.fromkeys(activations(trained), 20.0)
     half = store_head(to_half(quantize(trained, find_placement(trained), ranges, Scheme("fp16"))))
@@ -140,6 +148,29 @@ def _dead_scale(model: ModelProto) -> None:
     replace(model, f"{BANKS[0]}_scale", scale)
 
 
+def _infinite_scale(model: ModelProto) -> None:
+    scale = constants(model)[f"{BANKS[0]}_scale"].copy()
+    scale[7] = np.inf
+    replace(model, f"{BANKS[0]}_scale", scale)
+
+
+def _subnormal_scale(model: ModelProto) -> None:
+    replace(model, f"{BANKS[0]}_scale", np.full(1000, 1e-39, np.float32))
+
+
+def _half_scale(model: ModelProto) -> None:
+    replace(model, f"{BANKS[0]}_scale", constants(model)[f"{BANKS[0]}_scale"].astype(np.float16))
+
+
+def _uint8(model: ModelProto) -> None:
+    replace(model, f"{BANKS[0]}_int8", constants(model)[f"{BANKS[0]}_int8"].view(np.uint8))
+    replace(model, f"{BANKS[0]}_zero", np.zeros(1000, np.uint8))
+
+
+def _axis_from_the_end(model: ModelProto) -> None:
+    of_bank(model).attribute[0].i = -1
+
+
 def _one_scale(model: ModelProto) -> None:
     replace(model, f"{BANKS[0]}_scale", np.float32(0.1))
     replace(model, f"{BANKS[0]}_zero", np.int8(0))
@@ -163,6 +194,11 @@ def _other_reader(model: ModelProto) -> None:
         (_zero_point, "its zero point 0"),
         (_least_step, "int8 in -127..127"),
         (_dead_scale, "must be float32, finite and positive"),
+        (_infinite_scale, "must be float32, finite and positive"),
+        (_subnormal_scale, "must be float32, finite and positive"),
+        (_half_scale, "must be float32, finite and positive"),
+        (_uint8, "int8 in -127..127"),
+        (_axis_from_the_end, "a scale per row or column, not (1000,) on axis -1"),
         (_one_scale, "a scale per row or column"),
         (_one_zero, "the zero point has the shape (), its scale (1000,)"),
         (_computed_scale, "is not a constant"),
