@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -128,6 +130,14 @@ def pair_model(float_model: ModelProto, placement: Placement, ranges: dict[str, 
 def half_model(float_model: ModelProto, placement: Placement, ranges: dict[str, float]) -> ModelProto:
     """INT8 and fp16."""
     return to_half(quantize(float_model, placement, ranges, Scheme("fp16")))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard: what a shell starts in its background is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,9 @@ def rtx_as_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("phase", ["Building engine", "Timing tactics"])
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
-def test_ctrl_c_ends_a_build(pair_model: ModelProto, tmp_path: Path, rtx_as_tensorrt: None, phase: str) -> None:
+def test_ctrl_c_ends_a_build(
+    pair_model: ModelProto, tmp_path: Path, rtx_as_tensorrt: None, ctrl_c: None, phase: str
+) -> None:
     """NVIDIA's bindings print an exception and go on; the signal comes up in their next call to Python."""
     pressed = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT))
 

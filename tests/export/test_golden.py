@@ -1,0 +1,88 @@
+"""Golden frames of models that are played: a picture's grey is its score, and some scores do not repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from kenpin.export import golden
+from kenpin.export.golden import DEFECTS, NOISE_MARGIN, SPREAD_SHARE, GoldenFrames, make_golden
+from kenpin.export.outputs import Fusion, Models, Outputs
+from kenpin.frame import Image
+
+FP, SMALL = ModelProto(producer_name="fp"), ModelProto(producer_name="small")
+GOOD, DRAWN = (10, 11, 12), (40, 50, 60, 70)
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], float]:
+    """How much more one thread scores a grey, by the name of the model."""
+    moved: dict[tuple[str, int], float] = {}
+
+    def run(model: ModelProto, images: Image, *, fusion: Fusion, threads: int) -> Outputs:
+        name, greys = model.producer_name, images[:, 0, 0, 0].tolist()
+        # The small model is off by a half; the float one is exact.
+        more = [moved.get((name, grey), 0.0) if threads == 1 else 0.0 for grey in greys]
+        score = np.array(greys) + np.array(more) + (0.5 if name == "small" else 0.0)
+        return Outputs(score, np.stack([score / 4, score / 2, score], 1), np.zeros((len(greys), 1, 1)))
+
+    monkeypatch.setattr(golden, "run_onnx", run)
+    return moved
+
+
+def pictures(greys: tuple[int, ...]) -> Image:
+    return np.stack([np.full((4, 4, 3), grey, np.uint8) for grey in greys])
+
+
+def made(spread: float = 1.0, good: tuple[int, ...] = GOOD, **models: Any) -> GoldenFrames:
+    return make_golden(Models(FP, SMALL, **models), pictures(good), pictures(DRAWN), spread=spread)
+
+
+def test_each_model_has_scores_of_its_own(noise: object) -> None:
+    found = made()
+    assert [(frame.score, frame.score_fp) for frame in found.scores] == [
+        (grey + 0.5, grey) for grey in (*GOOD, 70, 60)
+    ]
+    assert found.scores[0].level_scores == (10.5 / 4, 10.5 / 2, 10.5)
+    assert found.scores[0].level_scores_fp == (10 / 4, 10 / 2, 10)
+    assert list(found.files) == [frame.file for frame in found.scores]
+
+
+def test_the_tolerance_is_some_times_what_good_scores_move_by(noise: dict[tuple[str, int], float]) -> None:
+    noise["small", 11] = -0.02
+    found = made()
+    assert found.tolerance == pytest.approx(NOISE_MARGIN * 0.02)
+    assert found.tolerance_fp == pytest.approx(SPREAD_SHARE)
+    assert made(spread=100.0).tolerance == pytest.approx(SPREAD_SHARE * 100)
+
+
+@pytest.mark.parametrize("model", ["small", "fp"])
+def test_a_defect_that_repeats_worse_than_good_parts_is_no_golden_frame(
+    noise: dict[tuple[str, int], float], model: str
+) -> None:
+    noise[model, 70] = 1.0
+    found = made()
+    assert [frame.score_fp for frame in found.scores[len(GOOD) :]] == [60, 50][:DEFECTS]
+    assert found.tolerance == found.tolerance_fp == pytest.approx(SPREAD_SHARE)
+
+
+def test_a_good_part_that_looks_stranger_than_defects_stands_for_none(noise: object) -> None:
+    assert [frame.score_fp for frame in made(good=(10, 90, 12)).scores] == [10, 90, 12, 70, 60]
+
+
+def test_fp16_is_scored_as_written(noise: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set[Fusion]()
+    run = golden.run_onnx
+
+    def watched(model: ModelProto, *arguments: Any, fusion: Fusion, **more: Any) -> Outputs:
+        seen.update({fusion} if model.producer_name == "small" else set())
+        return run(model, *arguments, fusion=fusion, **more)
+
+    monkeypatch.setattr(golden, "run_onnx", watched)
+    made(half=True)
+    assert seen == {Fusion.NONE}
+    made()
+    assert seen == {Fusion.NONE, Fusion.BASIC}
