@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from kenpin.errors import ExportError
+from kenpin.export import compress as compression
 from kenpin.export.audit import audit
 from kenpin.export.compress import compress
 from kenpin.export.fallback import Recipe, settle
@@ -218,6 +219,45 @@ def test_a_broken_inserter_ends_the_export(
     monkeypatch.setattr("kenpin.export.compress.LIMITS", Limits(auroc_points=100, flip_share=1))
     with pytest.raises(ExportError, match="breaks the placement rules"):
         compress(float_model, samples, judged, Scheme(), step=lambda *_: lambda: None)
+
+
+def test_each_step_of_the_compression_sees_its_pictures_and_its_result_is_used(
+    float_model: ModelProto, pictures: Image, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the manifest says was done, and on what."""
+    calls: dict[str, tuple[tuple[Any, ...], Any]] = {}
+
+    def watch(name: str) -> None:
+        step = getattr(compression, name)
+
+        def watched(*given: Any, **more: Any) -> Any:
+            made = step(*given, **more)
+            calls[name] = given, made
+            return made
+
+        monkeypatch.setattr(compression, name, watched)
+
+    for name in ("equalise", "measure_reach", "choose_ranges", "correct_biases", "measure_sensitivity"):
+        watch(name)
+    monkeypatch.setattr(compression, "CORRECTED", 3)
+    samples = Samples(pictures[:4], judged.pictures[:12], judged.pictures[:0], judged.test_bad)
+    found = compress(float_model, samples, judged, Scheme(), step=lambda *_: lambda: None)
+    # Strange parts reach farther, so they count for ranges; what is usual they do not know.
+    (model, shown), even = calls["equalise"]
+    assert model is float_model
+    assert len(shown) == found.pictures > len(samples.fit)
+    np.testing.assert_array_equal(calls["measure_reach"][0][2], shown)
+    (corrected, _, _, usual), biases = calls["correct_biases"]
+    np.testing.assert_array_equal(usual, samples.fit[:3])
+    assert calls["measure_reach"][0][0] is corrected is even
+    stored = {t.name: t.SerializeToString() for t in found.settled.model.graph.initializer}
+    assert all(stored[biases[c].name] == biases[c].SerializeToString() for c in found.settled.placement.convs)
+    assert any(name.endswith("_unit") for name in stored)
+    # Half of what is measured shows drawn defects, and none of it is of the half that tells what this is worth.
+    for name in ("choose_ranges", "measure_sensitivity"):
+        rows = calls[name][0][3]
+        assert set(rows) <= set(judged.halves[0]), name
+        assert sum(row >= judged.held_back for row in rows) == len(rows) / 2, name
 
 
 def test_taps(float_model: ModelProto, int8_model: ModelProto, pictures: Image) -> None:
