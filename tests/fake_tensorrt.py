@@ -396,7 +396,7 @@ def _parser(trt: FakeTensorrt) -> type:
             for number, node in enumerate(parsed.graph.node):
                 place = (number, node.name, node.op_type)
                 if node.op_type != "Cast" and bytes_in.intersection(node.input):
-                    # https://github.com/NVIDIA/TensorRT/issues/3985
+                    # Not even a Transpose does, as NVIDIA says.
                     self._errors.append(ParserError(trt, place, "only a Cast takes UINT8"))
                 elif node.op_type not in _KNOWN_OPS:
                     self._errors.append(ParserError(trt, place, "In function checkDet: [8] false"))
