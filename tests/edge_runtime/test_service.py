@@ -11,8 +11,6 @@ from click.testing import CliRunner
 
 from kenpin.edge_runtime import service_cli
 
-from kenpin.edge_runtime.service_cli import device_nodes
-
 LIMIT = 25  # systemd-analyze's exposure times ten
 
 
@@ -75,7 +73,7 @@ def test_the_nodes_that_cuda_opens_on_an_orin_are_allowed(tmp_path: Path) -> Non
         node = tmp_path / name
         node.parent.mkdir(parents=True, exist_ok=True)
         node.touch()
-    found = {Path(node).relative_to(tmp_path).as_posix() for node in device_nodes(tmp_path)}
+    found = {Path(node).relative_to(tmp_path).as_posix() for node in service_cli.device_nodes(tmp_path)}
     assert found == {*cuda, "nvidia0", "video0"}
 
 
