@@ -29,7 +29,7 @@ from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder, git_commit
-from kenpin.train.tracking import KINDS, open_tracker
+from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
@@ -110,6 +110,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     another line. With --from it starts on similar parts, with a share of the training and a memory of its own.
     """
     started = time.monotonic()
+    load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
     origin, seed = _origin(given), given["seed"]
     sight = _sight(given, origin)

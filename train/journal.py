@@ -62,8 +62,9 @@ def rewrite(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def cannot_write(path: Path, error: Exception) -> TrainError:
-    """What a run says when its disk is full."""
-    return TrainError(f"cannot write: {error}", where=path, cure="free disk space, then go on with --resume")
+    """What a run says when its disk is full, or it may not write there."""
+    do = "let this user write there" if isinstance(error, PermissionError) else "free disk space"
+    return TrainError(f"cannot write: {error}", where=path, cure=f"{do}, then go on with --resume")
 
 
 def _line(entry: Mapping[str, Any]) -> str:

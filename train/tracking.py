@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from kenpin.errors import ConfigError
 
-KINDS = ("none", "tensorboard", "mlflow")
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow"}
+KINDS = ("none", *_MODULES)
 
 
 class Tracker(Protocol):
@@ -30,15 +31,32 @@ def open_tracker(kind: str, folder: Path) -> Tracker:
         folder: The run folder.
 
     Raises:
+        ConfigError: As `load_package`.
+    """
+    package = load_package(kind)
+    if kind == "tensorboard":
+        return _TensorBoard(package, folder)
+    if kind == "mlflow":
+        return _Mlflow(package, folder)
+    return _Silence()
+
+
+def load_package(kind: str) -> Any:
+    """Import what a kind of logging needs; nothing is written.
+
+    Raises:
         ConfigError: The kind is unknown, or its package is not installed.
     """
-    if kind == "none":
-        return _Silence()
-    if kind == "tensorboard":
-        return _TensorBoard(_package("torch.utils.tensorboard", kind), folder)
-    if kind == "mlflow":
-        return _Mlflow(_package("mlflow", kind), folder)
-    raise ConfigError(f"there is no logging to {kind!r}", cure=f"give one of: {', '.join(KINDS)}")
+    if kind not in KINDS:
+        raise ConfigError(f"there is no logging to {kind!r}", cure=f"give one of: {', '.join(KINDS)}")
+    try:
+        return importlib.import_module(_MODULES[kind]) if kind in _MODULES else None
+    except ImportError as error:
+        raise ConfigError(
+            f"logging to {kind} needs a Python package that is not installed: {error}",
+            where=f"--log {kind}",
+            cure=f"pip install {kind}",
+        ) from None
 
 
 class _Silence:
@@ -81,14 +99,3 @@ class _Mlflow:
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
-
-
-def _package(module: str, kind: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"logging to {kind} needs a Python package that is not installed: {error}",
-            where=f"--log {kind}",
-            cure=f"pip install {kind}",
-        ) from None

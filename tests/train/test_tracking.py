@@ -8,8 +8,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from kenpin.errors import ConfigError
+from kenpin.train.cli import train
 from kenpin.train.tracking import KINDS, open_tracker
 
 Calls = list[tuple[Any, ...]]
@@ -98,6 +100,17 @@ def test_a_missing_package_is_named_with_the_cure(
         open_tracker(kind, tmp_path)
     assert refused.value.cure == f"pip install {package}"
     assert refused.value.where == f"--log {kind}"
+
+
+def test_a_missing_package_is_told_before_there_is_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    run = tmp_path / "run"
+    done = CliRunner().invoke(train, ["--good", str(tmp_path), "--run", str(run), "--log", "mlflow"])
+    assert isinstance(done.exception, ConfigError)
+    assert "mlflow" in str(done.exception)
+    assert not run.exists()
 
 
 def test_no_logging_writes_nothing(tmp_path: Path) -> None:
