@@ -84,9 +84,11 @@ def calibrate(request: Request, step: str = Query(default="", max_length=20)) ->
 
 
 @router.get("/calibrate/light", dependencies=needs(Role.VIEWER))
-def light(request: Request) -> Response:
-    """Whether the light lets anybody begin, or go on, as a part of the page."""
+def light(request: Request, step: str = Query(default="", max_length=20)) -> Response:
+    """Whether the light lets anybody begin, or go on, as a part of the page; nothing where it is the other."""
     now = _moment(request)
+    if step not in ("", "camera" if now is None else "held"):
+        return Response(status_code=204)
     if now is not None:
         return part(request, "calibrate_light_panel.html", {"light": now.shown.light})
     found = light_against_sign_off(site_of(request).folder)
@@ -100,10 +102,10 @@ def bars(request: Request) -> Response:
 
 
 @router.get("/calibrate/shown", dependencies=needs(Role.VIEWER))
-def shown(request: Request) -> Response:
-    """What was shown so far, as a part of the page; nothing at a step that shows nothing new."""
+def shown(request: Request, step: str = Query(default="", max_length=20)) -> Response:
+    """What was shown so far, as a part of the page; nothing at a step that shows nothing new, or at another."""
     now = _moment(request)
-    if now is None or now.run.step not in _PARTIAL:
+    if now is None or now.run.step not in _PARTIAL or step not in ("", now.run.step):
         return Response(status_code=204)
     return part(request, _PARTIAL[now.run.step], _at_step(request, now))
 

@@ -1,15 +1,29 @@
 /* The calibration's script, ES5. It works nothing out: every number is the server's answer. Forms work without it. */
 (function () {
   "use strict";
-  var RENEW_MS = 700, TIMEOUT_MS = 5000;
+  var RENEW_MS = 700, AGAIN_MS = 1000, TIMEOUT_MS = 5000;
 
+  /* Another step, made by somebody else, or a login that has ended, is another page. */
   function ask(url, done, failed) {
     var request = new XMLHttpRequest();
     request.open("GET", url);
     request.timeout = TIMEOUT_MS;
-    request.onload = function () { if (request.status === 200) { done(request.responseText); } else { failed(); } };
+    request.onload = function () {
+      if (/^(204|401|409)$/.test(request.status)) { window.location.reload(); return; }
+      if (request.status === 200) { done(request.responseText); } else { failed(); }
+    };
     request.onerror = request.ontimeout = failed;
     request.send();
+  }
+
+  /* What was counted a while ago must not look as if it were now. */
+  function lost(place) {
+    var box = document.createElement("p");
+    box.className = "bad large";
+    box.setAttribute("role", "alert");
+    box.appendChild(document.createTextNode(document.querySelector("[data-lost]").getAttribute("data-lost")));
+    place.innerHTML = "";
+    place.appendChild(box);
   }
 
   /* What a finger is on, or has chosen, is not taken away from under it. */
@@ -17,11 +31,15 @@
     var every = parseInt(place.getAttribute("data-every"), 10) || RENEW_MS;
     var url = place.getAttribute("data-renew"), hold = place.getAttribute("data-hold"), last = "", pressed = false;
     function next() { window.setTimeout(load, every); }
+    function isHeld() { return pressed || (hold && place.querySelector(hold)); }
     function load() {
       ask(url, function (html) {
-        if (html !== last && !pressed && !(hold && place.querySelector(hold))) { last = html; place.innerHTML = html; }
+        if (html !== last && !isHeld()) { last = html; place.innerHTML = html; }
         next();
-      }, next);
+      }, function () {
+        if (!isHeld()) { last = ""; lost(place); }
+        next();
+      });
     }
     function press() { pressed = true; }
     function free() { window.setTimeout(function () { pressed = false; }, 300); }
@@ -56,7 +74,9 @@
       asking = true;
       function ready() { asking = false; if (again) { again = false; refresh(); } }
       ask(url + "?t1=" + encodeURIComponent(field("t1").value) + "&t2=" + encodeURIComponent(field("t2").value),
-        function (html) { if (!again) { show(html); } ready(); }, ready);
+        function (html) { if (!again) { show(html); } ready(); },
+        /* What T1 and T2 meant before they were moved must not stand beside where they are now. */
+        function () { lost(place.querySelector(".cards")); ready(); window.setTimeout(refresh, AGAIN_MS); });
     }
     function set(name, score) {
       var other = name === "t1" ? "t2" : "t1";

@@ -2,7 +2,18 @@
 (function () {
   "use strict";
   var form = document.getElementById("sliders"), place = document.getElementById("outcome");
-  var t1, t2, busy = false, again = false;
+  var AGAIN_MS = 1000, t1, t2, busy = false, again = false;
+
+  /* What other thresholds would have done must not stand beside these. */
+  function lost() {
+    var box = document.createElement("p");
+    box.className = "card bad large";
+    box.setAttribute("role", "alert");
+    box.appendChild(document.createTextNode(place.getAttribute("data-lost")));
+    place.innerHTML = "";
+    place.appendChild(box);
+    window.setTimeout(show, AGAIN_MS);
+  }
 
   function show() {
     var request = new XMLHttpRequest();
@@ -10,8 +21,8 @@
     busy = true;
     function done() {
       busy = false;
-      if (request.status === 200) { place.innerHTML = request.responseText; }
       if (request.status === 401) { window.location.reload(); }
+      if (request.status === 200) { place.innerHTML = request.responseText; } else { lost(); }
       if (again) { again = false; show(); }
     }
     request.open("GET", place.getAttribute("data-panel-of") + "?t1=" + t1.value + "&t2=" + t2.value);

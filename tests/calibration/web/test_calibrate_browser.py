@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from kenpin.calibrating import end_calibrating
+from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.calibrate_run import Runs
 from kenpin.record import load_records
 from kenpin.sight import read_sight
@@ -179,6 +180,35 @@ def test_thresholds_by_forms_without_javascript(
     without.get_by_text("Accept for TRIAL").click()
     expect(without.locator("#why")).to_be_visible()
     plain.close()
+
+
+def test_nothing_old_stands_beside_thresholds_that_were_moved(page: Page, line: ShownLine) -> None:
+    page.goto(page.url.partition("?")[0] + "?step=camera")
+    begin(page, line)
+    line.good(8)
+    name_masters(page, line, STRENGTHS[:1])
+    page.get_by_text("Done: set the thresholds").click()
+    expect(page.locator("#escapes .tag")).to_be_visible()
+    page.route("**/calibrate/limits?*", lambda route: route.abort())
+    drag(page, "t1", 400)
+    expect(page.get_by_role("alert")).to_contain_text("No connection to the station")
+    expect(page.locator("#escapes")).to_have_count(0)
+    page.unroute("**/calibrate/limits?*")
+    expect(page.locator("#escapes .tag")).to_have_text("FAIL")
+
+
+def test_a_step_that_somebody_else_makes_is_followed(page: Page, line: ShownLine) -> None:
+    page.goto(page.url.partition("?")[0] + "?step=camera")
+    begin(page, line)
+    line.good(8)
+    page.route("**/calibrate/shown?*", lambda route: route.abort())
+    expect(page.get_by_role("alert")).to_contain_text("No connection to the station")
+    page.unroute("**/calibrate/shown?*")
+    expect(page.locator(".doubt .num")).to_have_text("8 / 50")
+    Runs(line.folder.root / "page.db").go("masters", newest_seq=newest_seq(line.folder.database))
+    expect(page.get_by_text("Show one master, then tap its picture")).to_be_visible()
+    Runs(line.folder.root / "page.db").end()
+    expect(page.get_by_text("Camera is good")).to_be_visible()
 
 
 def test_region_and_masks_are_drawn_by_finger(page: Page, server: Server, line: ShownLine) -> None:

@@ -292,6 +292,17 @@ def test_nothing_can_be_done_where_no_calibration_goes_on(browser: Visit) -> Non
     assert browser.get("/calibrate/look/1").status_code == 404
 
 
+def test_a_page_of_another_step_is_told_so(browser: Visit, line: ShownLine) -> None:
+    assert browser.get("/calibrate/light?step=camera").status_code == 200
+    assert browser.get("/calibrate/light?step=held").status_code == 204
+    begin(browser, line)  # by somebody else, while the camera check stands open
+    assert browser.get("/calibrate/light?step=camera").status_code == 204
+    assert browser.get("/calibrate/shown?step=good").status_code == 200
+    browser.submit("/calibrate/step", step="masters")
+    assert browser.get("/calibrate/shown?step=good").status_code == 204
+    assert browser.get("/calibrate/shown?step=masters").status_code == 200
+
+
 def test_signing_needs_pin_reason_and_a_second_person_where_one_is_wanted(line: ShownLine) -> None:
     browser = page_of(line.folder, second_person=True)
     browser.log_in("sato")

@@ -127,6 +127,19 @@ def test_moving_t1_shows_at_once_what_would_change(page: Page, server: Server) -
     assert page.locator("#t2").input_value() == page.locator("#t1").input_value()
 
 
+def test_nothing_old_stands_beside_a_slider_that_was_moved(context: BrowserContext, server: Server) -> None:
+    page = context.new_page()  # one whose faults are not counted: the browser tells of the request that fails
+    log_in(page, server, "sato")
+    page.goto(f"{server.url}/what-if")
+    page.route("**/what-if/panel?*", lambda route: route.abort())
+    page.focus("#t1")
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("alert")).to_contain_text("No connection to the station")
+    expect(page.locator("#outcome .figure")).to_have_count(0)
+    page.unroute("**/what-if/panel?*")
+    expect(page.locator("#outcome .figure").first).to_be_visible()
+
+
 def test_all_of_it_works_without_javascript(chromium: Browser, server: Server, folder: StationFolder) -> None:
     context = chromium.new_context(viewport=PANEL, java_script_enabled=False)
     context.set_default_timeout(WAIT_MS)
