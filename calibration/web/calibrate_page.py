@@ -132,6 +132,15 @@ def fresh(request: Request) -> Response:
     return part(request, "calibrate_fresh.html", _fresh(request, count, fault))
 
 
+@router.get("/calibrate/end", dependencies=needs(Role.TECHNICIAN))
+def ask_to_give_up(request: Request) -> Response:
+    """Whether what was shown is to be forgotten: it cannot be brought back."""
+    now = _moment(request)
+    if now is None:
+        raise Refused(404, "calibrate_none")
+    return page(request, "calibrate_give_up.html", {"run": now.run, "shown": now.shown})
+
+
 @router.get("/calibrate/look/{seq}", dependencies=needs(Role.VIEWER))
 def look(request: Request, seq: int = Path(ge=0, lt=1 << 62)) -> Response:
     """One part that was shown, large, to say what it is."""

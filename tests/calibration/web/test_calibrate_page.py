@@ -292,6 +292,20 @@ def test_nothing_can_be_done_where_no_calibration_goes_on(browser: Visit) -> Non
     assert browser.get("/calibrate/look/1").status_code == 404
 
 
+def test_giving_up_is_asked_again(browser: Visit, line: ShownLine) -> None:
+    assert browser.get("/calibrate/end").status_code == 404
+    begin(browser, line)
+    for step in ("good", "masters", "sign"):
+        browser.submit("/calibrate/step", step=step)
+        text = browser.get("/calibrate").text
+        assert 'href="/calibrate/end"' in text
+        assert 'action="/calibrate/end"' not in text
+    text = browser.get("/calibrate/end").text
+    assert "12 good parts and 0 masters were shown" in text
+    assert 'action="/calibrate/end"' in text
+    assert read_calibrating(line.folder) is not None
+
+
 def test_a_page_of_another_step_is_told_so(browser: Visit, line: ShownLine) -> None:
     assert browser.get("/calibrate/light?step=camera").status_code == 200
     assert browser.get("/calibrate/light?step=held").status_code == 204
