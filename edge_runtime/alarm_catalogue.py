@@ -129,7 +129,7 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         priority=1,
         severity=300,
         message="The scores of parts have moved away from those of the calibration",
-        operator_action="Show the masters; call the technician to calibrate again where one fails",
+        operator_action="Show the masters; call the technician to calibrate again where one is judged wrongly",
     ),
     AlarmSpec(
         key="inference_slow",

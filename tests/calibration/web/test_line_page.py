@@ -180,7 +180,7 @@ def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     calibrate(folder)
     add_masters(folder)
     text = visit(language="de").get("/line").text
-    assert "Schichtprüfung fällig: bis dahin wird kein Teil freigegeben" in text
+    assert "Schichtprüfung fällig: kein Teil wird freigegeben, bis die Master gezeigt wurden" in text
     assert 'id="held" href="/shift"' in text
     assert "masters were never shown: M-01, M-02" in text
     begin_calibrating(folder, "sato")
