@@ -197,6 +197,7 @@ def _position(now: Moment, t1: float, t2: float) -> dict[str, object]:
         "near": nearest(now.shown, t1, t2),
         "shown": now.shown,
         "is_narrow": is_narrow(now.shown.origin),
+        "wanted_masters": WANTED_MASTERS,
         "good_in_review": in_review,
         "per_hour": 3600 / cycle_s * in_review / found.good if cycle_s else None,
         "minutes": ceil(found.more * cycle_s / 60) if cycle_s else None,

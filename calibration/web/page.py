@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
@@ -37,13 +38,20 @@ def page(request: Request, template: str, show: Mapping[str, object], *, status:
         "site": site,
         "visitor": visitor,
         "languages": LANGUAGES,
-        "path": request.url.path,
+        "path": path_before(request) or request.url.path,
         "token": form_token(request),
     }
     response = part(request, template, {**around, **show}, status=status)
     if visitor.is_new:
         set_cookie(response, SESSION_COOKIE, visitor.session_id)
     return response
+
+
+def path_before(request: Request) -> str:
+    """The page whose form was sent; empty where no form was, or the browser does not tell."""
+    before = urlsplit(request.headers.get("referer", ""))
+    is_ours = before.netloc == request.url.netloc and not before.path.startswith("//")
+    return before.path if request.method == "POST" and is_ours else ""
 
 
 def part(request: Request, template: str, show: Mapping[str, object], *, status: int = 200) -> Response:

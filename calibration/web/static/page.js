@@ -78,6 +78,15 @@
     input.parentNode.insertBefore(box, input.nextSibling);
   }
 
+  /* By the browser's own way back, what was typed is still there. */
+  function wayBack(link) {
+    link.onclick = function () {
+      if (window.history.length < 2) { return true; }
+      window.history.back();
+      return false;
+    };
+  }
+
   document.addEventListener("keydown", function (event) {
     var tag = event.target.tagName, link;
     if (tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA" || event.ctrlKey || event.altKey || event.metaKey) { return; }
@@ -88,6 +97,8 @@
   (function start() {
     var image = document.querySelector("[data-live]"), place = document.querySelector("[data-panel]");
     var pins = document.querySelectorAll("[data-pad]");
+    var before = document.querySelector("[data-back]");
+    if (before) { wayBack(before); }
     if (image) { live(image); }
     if (place) { panel(place); }
     if (pins.length === 1) { pad(pins[0]); }

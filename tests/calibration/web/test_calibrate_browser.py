@@ -124,7 +124,7 @@ def find_thresholds(page: Page) -> str:
     suggested = page.input_value("#t1")
     drag(page, "t1", 400)  # beyond some masters
     expect(page.locator("#accept")).to_be_disabled()
-    expect(page.locator("#accept")).to_contain_text("NG masters would pass: M-01")
+    expect(page.locator("#accept")).to_contain_text("NG masters would be let through: M-01")
     expect(page.locator("#escapes .tag")).to_have_text("FAIL")
     assert page.input_value("#t1") == page.input_value("#t2")  # T1 has pushed T2
     page.locator("main").press("s")
@@ -144,6 +144,14 @@ def find_thresholds(page: Page) -> str:
 def sign(page: Page) -> None:
     fits_in_every_language(page)
     page.fill("#why", "first set-up")
+    page.select_option("[name=lots]", "2")
+    page.fill("#sign-pin", "000000")
+    page.get_by_role("button", name="Sign", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text("Name or PIN is wrong.")
+    page.get_by_role("link", name="Back", exact=True).click()
+    expect(page.locator("#why")).to_have_value("first set-up")  # what was typed is not lost
+    expect(page.locator("[name=lots]")).to_have_value("2")
+    page.wait_for_timeout(2500)  # a wrong PIN must wait
     for digit in PIN:
         page.locator(".pad").get_by_text(digit, exact=True).click()
     page.uncheck("[name=keep]")

@@ -162,7 +162,7 @@ def test_a_master_that_would_pass_blocks_the_page_and_the_server(browser: Visit,
     begin(browser, line)
     show_masters(browser, line)
     shown = browser.get("/calibrate/limits", params={"t1": "250", "t2": "250"}).text
-    assert "NG masters would pass: M-01" in shown
+    assert "NG masters would be let through: M-01" in shown
     assert 'id="accept" disabled' in shown
     refused = browser.submit("/calibrate/limits", t1="250", t2="250", do="accept")
     assert refused.status_code == 409
@@ -304,6 +304,30 @@ def test_giving_up_is_asked_again(browser: Visit, line: ShownLine) -> None:
     assert "12 good parts and 0 masters were shown" in text
     assert 'action="/calibrate/end"' in text
     assert read_calibrating(line.folder) is not None
+
+
+def test_few_masters_are_no_pass(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    show_masters(browser, line)  # 5 of the 10 that are wanted, all of them caught
+    card = browser.get("/calibrate").text.partition('id="escapes"')[2]
+    assert re.findall(r'class="tag \w+">([^<]*)', card)[0] == "NOT PROVED"
+
+
+def test_a_refused_form_leads_back_to_its_page(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    fields = {"token": browser.token(), "step": "nowhere"}
+    own = str(browser.base_url).rstrip("/")
+    for before, leads_back in (
+        (f"{own}/calibrate?x=1", True),
+        ("http://elsewhere/calibrate", False),
+        ("", False),
+    ):
+        sent = browser.post("/calibrate/step", data=fields, headers={"Origin": own, "Referer": before})
+        assert sent.status_code == 422
+        assert ('href="/calibrate" data-back' in sent.text) == leads_back
+        assert ('name="back" value="/calibrate"' in sent.text) == leads_back
+    foreign = {"Origin": own, "Referer": f"{own}//elsewhere"}
+    assert "data-back" not in browser.post("/calibrate/step", data=fields, headers=foreign).text
 
 
 def test_a_page_of_another_step_is_told_so(browser: Visit, line: ShownLine) -> None:

@@ -38,8 +38,16 @@ def test_a_move_is_told_at_once(browser: Visit) -> None:
 
 
 def test_a_master_that_would_pass_is_said(browser: Visit) -> None:
-    assert "none of 2 masters would pass" in browser.get("/what-if").text
-    assert "Masters that would pass: 1" in browser.get("/what-if/panel?t1=0.47").text
+    assert "all 2 masters would be caught" in browser.get("/what-if").text
+    assert "Masters that would be let through: 1" in browser.get("/what-if/panel?t1=0.47").text
+
+
+def test_without_masters_no_escape_is_no_good_news(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    calibrate(folder, masters={})
+    inspect(folder, [Made(0.1), Made(0.9)])
+    text = visit().get("/what-if").text
+    assert "the calibration has no master" in text
+    assert "figure ok" not in text
 
 
 def test_t1_pushes_t2(browser: Visit) -> None:
@@ -79,7 +87,7 @@ def test_drift_is_shown_per_hour_and_level(visit: Callable[..., Visit], folder: 
     calibrate(folder)
     a_day(folder, shift=0.15)
     text = visit().get("/drift").text
-    assert '<div class="state-of drifted">DRIFTED</div>' in text
+    assert '<div class="state-of drifted">▲▲ DRIFTED</div>' in text
     assert text.count('class="steady" x=') >= 15
     assert 2 <= text.count('class="drifted" x=') <= 4
     assert text.count('class="NG" x=') >= 20
@@ -115,7 +123,7 @@ def test_light_and_focus_are_drawn_per_hour(visit: Callable[..., Visit], folder:
     assert [light.count(f'class="{word}" x=') for word in ("steady", "drifted")] == [2, 1]
     assert [focus.count(f'class="{word}" x=') for word in ("steady", "drifted")] == [3, 0]
     assert [limit in light for limit in ("75.0 %", "133.3 %")] == [True, True]
-    assert '<b class="drifted">58 %</b></td><td><b class="moved">93 %</b>' in text
+    assert '<b class="drifted">▲▲ 58 %</b></td><td><b class="moved">▲ 93 %</b>' in text
     assert visit().get("/drift?show=nothing").status_code == 422
 
 
