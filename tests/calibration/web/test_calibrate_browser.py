@@ -164,7 +164,7 @@ def see_fresh_parts_counted(page: Page, line: ShownLine) -> None:
     line.bad(0.7)
     assert line.verdicts()[:3] == ["NG", "OK", "OK"]
     expect(page.locator(".num.huge")).to_have_text("70 / 299")
-    expect(page.locator(".near h2")).to_contain_text("1 stopped parts")
+    expect(page.locator(".near h2")).to_contain_text("Stopped: 1.")
     fits_in_every_language(page)
 
 

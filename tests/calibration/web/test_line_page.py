@@ -182,11 +182,14 @@ def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     text = visit(language="de").get("/line").text
     assert "Schichtprüfung fällig: kein Teil wird freigegeben, bis die Master gezeigt wurden" in text
     assert 'id="held" href="/shift"' in text
-    assert "masters were never shown: M-01, M-02" in text
+    assert '<span class="cut" lang="en" title="masters were never shown: M-01, M-02' in text
     begin_calibrating(folder, "sato")
     ShiftRuns(folder.root / "page.db").begin(ShiftRun("sato", 0, 0, ""))
-    show_live(folder, state="CALIBRATING", numbers={"ready": 0})
-    assert "Schichtprüfung durch sato" in visit(language="de").get("/line").text
+    reason = "sato calibrates this station"
+    show_live(folder, state="CALIBRATING", numbers={"ready": 0}, reason=reason)
+    text = visit(language="de").get("/line").text
+    assert "Schichtprüfung durch sato" in text
+    assert reason not in text  # it is a check, and said already
 
 
 def test_what_waits_on_the_review_bench_is_told_with_a_link(

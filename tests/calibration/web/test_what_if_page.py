@@ -38,7 +38,7 @@ def test_a_move_is_told_at_once(browser: Visit) -> None:
 
 
 def test_a_master_that_would_pass_is_said(browser: Visit) -> None:
-    assert "all 2 masters would be caught" in browser.get("/what-if").text
+    assert "masters that would be caught: all 2" in browser.get("/what-if").text
     assert "Masters that would be let through: 1" in browser.get("/what-if/panel?t1=0.47").text
 
 
