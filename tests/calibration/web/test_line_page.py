@@ -45,7 +45,7 @@ def test_the_last_verdict_of_a_running_station(browser: Visit, folder: StationFo
     assert "A-00002" in text
 
 
-@pytest.mark.parametrize("state", ["DEGRADED", "FAULT", "CALIBRATING", "STARTING"])
+@pytest.mark.parametrize("state", ["DEGRADED", "FAULT", "STARTING"])
 def test_why_a_station_does_not_run_is_told(browser: Visit, folder: StationFolder, state: str) -> None:
     show_live(folder, state=state, reason="the <lamp> is out")
     text = browser.get("/line/panel").text
