@@ -54,7 +54,7 @@
 
   function limits(form) {
     var place = document.getElementById("position"), url = form.getAttribute("data-limits");
-    var asking = false, again = false, dragged = "";
+    var asking = false, again = false, dragged = "", later;
     function field(name) { return document.getElementById(name); }
     function value(name) { return parseFloat(field(name).value); }
     function show(html) {
@@ -76,7 +76,12 @@
       ask(url + "?t1=" + encodeURIComponent(field("t1").value) + "&t2=" + encodeURIComponent(field("t2").value),
         function (html) { if (!again) { show(html); } ready(); },
         /* What T1 and T2 meant before they were moved must not stand beside where they are now. */
-        function () { lost(place.querySelector(".cards")); ready(); window.setTimeout(refresh, AGAIN_MS); });
+        function () {
+          lost(place.querySelector(".cards"));
+          ready();
+          window.clearTimeout(later);
+          later = window.setTimeout(refresh, AGAIN_MS);
+        });
     }
     function set(name, score) {
       var other = name === "t1" ? "t2" : "t1";

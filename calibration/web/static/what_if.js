@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   var form = document.getElementById("sliders"), place = document.getElementById("outcome");
-  var AGAIN_MS = 1000, t1, t2, busy = false, again = false;
+  var AGAIN_MS = 1000, t1, t2, busy = false, again = false, later;
 
   /* What other thresholds would have done must not stand beside these. */
   function lost() {
@@ -12,7 +12,8 @@
     box.appendChild(document.createTextNode(place.getAttribute("data-lost")));
     place.innerHTML = "";
     place.appendChild(box);
-    window.setTimeout(show, AGAIN_MS);
+    window.clearTimeout(later);
+    later = window.setTimeout(show, AGAIN_MS);
   }
 
   function show() {
