@@ -27,7 +27,7 @@ from tests.edge_runtime.conftest import Workshop
 PRODUCT = "board"
 LIMIT_S = 60
 ALIKE = 50
-AT_ONCE = 25  # parts that wait before the camera: few enough that none is judged too late
+AT_ONCE = 8  # parts that wait before the camera: no more than pictures may wait for the disk
 
 
 class Camera:
@@ -121,7 +121,7 @@ class ShownLine:
         self.wait(self._is_kept, "its picture")
 
     def run_by(self, count: int) -> None:
-        """Let so many good parts run by, as in production, and wait until all are judged.
+        """Let so many good parts run by, as in production, and wait until all are judged and stored.
 
         They differ as much as the first 50 do: no fresh part is stopped by chance.
         """
@@ -130,6 +130,7 @@ class ShownLine:
             for _ in range(min(AT_ONCE, count)):
                 self._lay(self._alike())
             self.wait(lambda: self.parts() >= judged, "the parts")  # noqa: B023 called at once
+            self.wait(self._is_kept, "their pictures")
             count -= AT_ONCE
 
     def parts(self) -> int:
