@@ -35,6 +35,7 @@ from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
 from kenpin.masters import masters_due, read_masters
+from kenpin.quality_limits import LEAST
 
 MENU = Page("calibrate", "/calibrate")
 WANTED_GOOD, WANTED_MASTERS = 50, 10
@@ -178,6 +179,7 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
         "wanted": {"good": WANTED_GOOD, "masters": WANTED_MASTERS, "least": LEAST_GOOD_PARTS},
         "is_narrow": is_narrow(now.shown.origin),
         "most_lots": MOST_LOTS,
+        "least_pictures": LEAST,
     }
     if now.run.step == "masters":
         show |= {"next_name": _next_name(now), "registered": _registered(request)}

@@ -148,6 +148,8 @@ def test_nobody_signs_what_somebody_else_has_changed_meanwhile(browser: Visit, l
 def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visit, line: ShownLine) -> None:
     begin(browser, line, good=25)
     show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "the note of all pictures")
     assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
     (record,) = records(line.folder)
     assert record.quality is not None
@@ -228,6 +230,7 @@ def test_the_lots_are_asked_for_and_stand_in_the_record(browser: Visit, line: Sh
     browser.submit("/calibrate/step", step="sign")
     text = browser.get("/calibrate").text
     assert "One lot or one time of day" in text
+    assert 'id="few-pictures"' in text
     assert '<select name="lots" form="signing">' in text
     assert browser.submit("/calibrate/sign", pin=PIN, why="x", lots="10").status_code == 422
     assert browser.submit("/calibrate/sign", pin=PIN, why="x", lots="2").status_code == 303
