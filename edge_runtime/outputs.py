@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.config import OutputSection, StationConfig
+from kenpin.config import OutputSection, StationConfig, is_host_port
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.gpio_lines import parse_output_lines
 from kenpin.edge_runtime.log_output import LogOutput
@@ -90,8 +90,7 @@ def check_outputs(section: OutputSection) -> None:
     Raises:
         ConfigError: One cannot.
     """
-    host, _, port = section.modbus.rpartition(":")
-    if section.modbus and not (host and port.isdecimal() and 0 < int(port) < 65536):
+    if section.modbus and not is_host_port(section.modbus):
         raise ConfigError(
             f"{section.modbus!r} is not HOST:PORT",
             where="[output] modbus",

@@ -45,6 +45,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_host_port(listen: str) -> bool:
+    """Whether it is `HOST:PORT`, with a port that can be asked for."""
+    host, _, port = listen.rpartition(":")
+    return host != "" and port.isdecimal() and 0 < int(port) < 65536
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -317,8 +323,7 @@ class WebSection(_Section):
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        if not is_host_port(listen):
             raise ValueError("use an address and a port, such as 127.0.0.1:8080")
         return listen
 

@@ -150,6 +150,11 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(n) for n in np.linspace(0, count - 1, min(count, most))]
 
 
+def some_of(pictures: Sequence[Picture], most: int) -> list[Picture]:
+    """At most so many, of all days and lots: pictures are in the order of their names."""
+    return [pictures[number] for number in evenly(len(pictures), most)]
+
+
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
     """Read and resize pictures: BGR uint8 (N, 3, side, side)."""
     images = [read_image(p, side=side) for p in pictures]

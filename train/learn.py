@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from kenpin.pictures import Picture
 from kenpin.train.allot import Gauge, because
-from kenpin.train.data import Roles, evenly, load_pictures
+from kenpin.train.data import Roles, evenly, load_pictures, some_of
 from kenpin.train.fit import fit_head
 from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
@@ -77,7 +75,7 @@ def learn(
     if means.compiled:
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
-    held_back = load_pictures(_some(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
+    held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
     for_head = pictures.batch(torch.tensor(evenly(len(pictures), HEAD_PICTURES)))
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
@@ -109,15 +107,10 @@ def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> Non
     side, device = folder.config.size, means.fabric.device
     with progress_bar(means.console) as progress:
         progress.add_task("update the anomaly head", total=None)
-        pictures = load_pictures(_some(roles.fit, HEAD_PICTURES), side=side).to(device)
-        held_back = load_pictures(_some(roles.held_back, HELD_BACK_PICTURES), side=side).to(device)
+        pictures = load_pictures(some_of(roles.fit, HEAD_PICTURES), side=side).to(device)
+        held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=side).to(device)
         inspector = remember(origin, pictures, held_back, seed=folder.config.seed)
     folder.save_model(inspector.cpu())
-
-
-def _some(pictures: Sequence[Picture], most: int) -> list[Picture]:
-    """At most so many, of all days and lots: pictures are in the order of their names."""
-    return [pictures[number] for number in evenly(len(pictures), most)]
 
 
 def _load_in_turn(folder: RunFolder, training: Training, fabric: Fabric) -> None:

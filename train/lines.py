@@ -11,7 +11,7 @@ from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, read_data
 from kenpin.train.bench_set import BenchSet, set_of
-from kenpin.train.data import evenly
+from kenpin.train.data import some_of
 
 STREAM = "stream.csv"
 # Enough for figures that can be trusted, few enough for minutes.
@@ -100,10 +100,6 @@ def _picture(folder: Path, row: dict[str, str]) -> Picture:
 
 
 def _bench_set(name: str, train: Sequence[Picture], test: Sequence[Picture], side: int) -> BenchSet:
-    kept = _some([p for p in test if p.label == GOOD], MOST_GOOD)
-    kept += _some([p for p in test if p.label != GOOD], MOST_BAD)
-    return set_of(name, _some(train, MOST_TRAIN), kept, side=side)
-
-
-def _some(pictures: Sequence[Picture], most: int) -> list[Picture]:
-    return [pictures[number] for number in evenly(len(pictures), most)]
+    kept = some_of([p for p in test if p.label == GOOD], MOST_GOOD)
+    kept += some_of([p for p in test if p.label != GOOD], MOST_BAD)
+    return set_of(name, some_of(train, MOST_TRAIN), kept, side=side)
