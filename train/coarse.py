@@ -1,4 +1,4 @@
-"""The two maps of the coarse level: the usual light at each place, and the usual pattern of whole parts."""
+"""The two maps of the coarse level: usual light and colour at each place, and usual patterns of whole parts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from kenpin.train.moments import Moments
 # Principal components of the pattern: at most this many, and one for every four pictures.
 PATTERN_SIZE = 32
 PICTURES_PER_COMPONENT = 4
+# Variance that the logarithms of mean and contrast have at least.
+LEAST_VARIANCE = 1e-6
 
 
 class LightStatistics(nn.Module):
-    """Deviation of local light from what is usual at each place of good parts."""
+    """Deviation of local light from what is usual at each place of good parts.
+
+    Args:
+        cells: h = w of the grids.
+        least: Variance of each of the C channels at least: less is taken for noise.
+    """
 
     count: Tensor
     mean: Tensor
     variance: Tensor
     inverse_std: Tensor
 
-    def __init__(self, cells: int) -> None:
+    def __init__(self, cells: int, least: tuple[float, ...] = (LEAST_VARIANCE, LEAST_VARIANCE)) -> None:
         super().__init__()
+        self.least = least
         # Count and variance do not score; `merge` needs them.
         self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("mean", torch.zeros(2, cells, cells))
-        self.register_buffer("variance", torch.ones(2, cells, cells))
-        self.register_buffer("inverse_std", torch.ones(2, cells, cells))
+        self.register_buffer("mean", torch.zeros(len(least), cells, cells))
+        self.register_buffer("variance", torch.ones(len(least), cells, cells))
+        self.register_buffer("inverse_std", torch.ones(len(least), cells, cells))
 
     @property
     def moments(self) -> Moments:
@@ -34,7 +42,7 @@ class LightStatistics(nn.Module):
         return Moments(self.count.clone(), self.mean.clone(), self.variance.clone())
 
     def fit(self, grids: Tensor) -> None:
-        """Learn from light grids (N, 2, h, w)."""
+        """Learn from light grids (N, C, h, w)."""
         self._set(Moments.of(grids))
 
     def merge(self, grids: Tensor) -> None:
@@ -47,14 +55,15 @@ class LightStatistics(nn.Module):
         self.mean.copy_(moments.mean)
         self.variance.copy_(moments.variance)
         everywhere = moments.variance.mean((1, 2), keepdim=True)
-        self.inverse_std.copy_((0.5 * moments.variance + 0.5 * everywhere + 1e-6).rsqrt())
+        least = everywhere.new_tensor(self.least).view(-1, 1, 1)
+        self.inverse_std.copy_((0.5 * moments.variance + 0.5 * everywhere + least).rsqrt())
 
     def standardise(self, grids: Tensor) -> Tensor:
-        """Standardised deviations (N, 2, h, w)."""
+        """Standardised deviations (N, C, h, w)."""
         return (grids - self.mean) * self.inverse_std
 
     def forward(self, grids: Tensor) -> Tensor:
-        """Largest deviation of mean and contrast (N, h, w)."""
+        """Largest deviation among the channels (N, h, w)."""
         return self.standardise(grids).abs().amax(1)
 
 

@@ -4,7 +4,7 @@ Plain convolutions, matrix products and minima with static shapes, so that it ex
 
 Six maps, two per level:
 
-    coarse  light: local mean and contrast unlike what is usual at this place
+    coarse  light: local mean, contrast and colour unlike what is usual at this place
             pattern: what a linear model of the whole part (principal components) cannot explain
     mid     bank16: unlike any place of good parts (stride 16; PatchCore, Roth et al., CVPR 2022)
             defect16: the discriminator trained on synthetic defects
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.train.bank import MemoryBank
-from kenpin.train.coarse import LightStatistics, Pattern
+from kenpin.train.coarse import LEAST_VARIANCE, LightStatistics, Pattern
 from kenpin.train.encoder import whole_mean
 from kenpin.train.moments import Moments
 
@@ -36,6 +36,9 @@ LIGHT_CELLS = 16
 PATTERN_CELLS = 32
 # Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
 DARK = 0.02
+# A colour that differs by less than 1 % is not seen, or the noise of a colour camera would be: a grey product
+# has no colour that varies.
+LEAST_COLOUR = 0.01
 BANK_SIZE = 1000
 # What is usual at a place counts as much as what is usual anywhere from this many held-back pictures on.
 PLACE_PICTURES = 30
@@ -86,7 +89,7 @@ class AnomalyHead(nn.Module):
     def __init__(self, shape: HeadShape, discriminators: nn.ModuleList) -> None:
         super().__init__()
         self.map_side = shape.side // 4
-        self.light = LightStatistics(LIGHT_CELLS)
+        self.light = LightStatistics(LIGHT_CELLS, 2 * (LEAST_VARIANCE,) + 2 * (LEAST_COLOUR**2,))
         self.pattern = Pattern(shape.pattern_cells)
         self.bank8 = MemoryBank(shape.channels[1], shape.bank)
         self.bank16 = MemoryBank(shape.channels[2], shape.bank)
@@ -157,9 +160,10 @@ class AnomalyHead(nn.Module):
         self.pattern.merge(relative)
 
     def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two coarse maps look at: light, and light relative to the picture's own."""
+        """What the two coarse maps look at: light and colour, and light relative to the picture's own."""
         own = whole_mean(pictures)
-        return light(pictures, LIGHT_CELLS), light(0.5 * pictures / (own + DARK), self.pattern_cells)
+        seen = torch.cat([light(pictures, LIGHT_CELLS), colour(pictures, LIGHT_CELLS)], 1)
+        return seen, light(0.5 * pictures / (own + DARK), self.pattern_cells)
 
     def standardise(self, raw: Sequence[Tensor]) -> None:
         """Set offset and scale, such that each map has zero mean and unit spread at each place.
@@ -253,6 +257,17 @@ def light(pictures: Tensor, cells: int) -> Tensor:
     # Not the mean of squares less the square of the mean: that loses all digits where contrast is low.
     contrast = ((grey - mean) ** 2).mean((2, 4)).sqrt()
     return (torch.stack([mean[:, :, 0, :, 0], contrast], 1) + DARK).log()
+
+
+def colour(pictures: Tensor, cells: int) -> Tensor:
+    """Logarithm of local blue and red over green of pictures (N, 3, S, S) on a grid: (N, 2, cells, cells).
+
+    Zero where a picture is grey. A lamp that ages changes its light and, as long as its colour stays, not this.
+    """
+    cell = pictures.shape[-1] // cells
+    mean = pictures.reshape(-1, 3, cells, cell, cells, cell).mean((3, 5))
+    logarithm = (mean + DARK).log()
+    return torch.cat([logarithm[:, :1] - logarithm[:, 1:2], logarithm[:, 2:] - logarithm[:, 1:2]], 1)
 
 
 def _wide_mean(maps: Tensor) -> Tensor:

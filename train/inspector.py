@@ -65,7 +65,9 @@ def inspector_of(encoder: bytes, head: bytes, *, where: Path) -> Inspector:
         inspector.head.load_state_dict(of_head)
     except (KeyError, RuntimeError) as error:
         raise TrainError(
-            f"the weights do not make a model: {str(error).splitlines()[0]}", where=where, cure="train again"
+            f"the weights do not make a model of this version of kenpin: {str(error).splitlines()[0]}",
+            where=where,
+            cure="train again",
         ) from None
     return inspector.eval()
 

@@ -5,16 +5,18 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
-from kenpin.train.encoder import Encoder
+from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.fit import _cross_fitted, _units, choose_weights, fit_head
 from kenpin.train.head import (
     DARK,
     MAPS,
     AnomalyHead,
     HeadShape,
+    colour,
     light,
     robust_maximum,
 )
@@ -214,6 +216,37 @@ def test_a_part_darker_or_lighter_than_every_good_part_scores_high(grey_inspecto
     usual = max(score(grey_inspector, level) for level in (92, 100, 108))
     assert score(grey_inspector, 50) > 2 * usual
     assert score(grey_inspector, 160) > 2 * usual
+
+
+def test_colour_is_that_of_each_cell_whatever_its_light_and_none_where_grey() -> None:
+    torch.manual_seed(0)
+    grey = torch.rand(1, 1, 64, 64).expand(1, 3, 64, 64).clone()
+    assert colour(grey, 16).abs().max() < 1e-6
+    tinted = torch.full((1, 3, 64, 64), 0.5)
+    tinted[:, 2, :4, 4:8] = 0.25  # red, of one cell
+    found = colour(tinted, 16)
+    assert found[0, 1, 0, 1] == pytest.approx(np.log((0.25 + DARK) / (0.5 + DARK)), abs=1e-6)
+    assert found.abs().flatten().topk(2).values[1] == 0
+    assert torch.allclose(colour(0.8 * tinted, 16), found, atol=0.02)
+
+
+@torch.no_grad()
+def test_a_coloured_spot_as_light_as_its_part_is_found_and_the_noise_of_a_camera_is_not() -> None:
+    torch.manual_seed(0)
+    pictures = (100 + 10 * torch.randn(40, 1, 64, 64)).expand(40, 3, 64, 64).clamp(0, 255).to(torch.uint8)
+    trained = Pretrained(8)
+    head = fit_head(trained, pictures[::2].contiguous(), pictures[1::2].contiguous(), seed=0)
+    asked = pictures[1::2].float()
+    noisy = asked + torch.randint(-1, 2, asked.shape)
+    spotted = asked.clone()
+    spotted[:, :, 20:28, 20:28] += torch.tensor([-30.0, 0.0, 30.0]).view(3, 1, 1)
+
+    def light_map(frames: Tensor) -> Tensor:
+        maps: Tensor = head.maps(frames / 255, trained.encoder(normalise(frames / 255)))[:, MAPS.index("light")]
+        return robust_maximum(maps)
+
+    assert light_map(spotted).min() > 3 * light_map(asked).max()
+    assert light_map(noisy).max() < 1.5 * light_map(asked).max()
 
 
 def test_inspector_returns_score_levels_and_map(grey_inspector: Inspector) -> None:
