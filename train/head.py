@@ -36,9 +36,9 @@ LIGHT_CELLS = 16
 PATTERN_CELLS = 32
 # Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
 DARK = 0.02
-# A colour that differs by less than 1 % is not seen, or the noise of a colour camera would be: a grey product
+# A colour that differs by less than 2 % is not seen, or lamps and white balances that age would be: a grey product
 # has no colour that varies.
-LEAST_COLOUR = 0.01
+LEAST_COLOUR = 0.02
 BANK_SIZE = 1000
 # What is usual at a place counts as much as what is usual anywhere from this many held-back pictures on.
 PLACE_PICTURES = 30
