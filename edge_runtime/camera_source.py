@@ -17,13 +17,14 @@ from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame, Image
 
 _REOPEN_S = 1.0
-MANUAL = 1  # V4L2_EXPOSURE_MANUAL
+MANUAL, _AUTOMATIC = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY
 _EXPOSURE_US = 100  # the unit of V4L2_CID_EXPOSURE_ABSOLUTE, microseconds
 # Longest time to open a network camera, and for one of its pictures. Neither comes near the silence after which
 # a capture process is killed (`CAPTURE_S`).
 _OPEN_MS, _READ_MS = 2500, 1000
+# Without its temporal noise reduction: that mixes a part's picture with those before.
 _CSI = (
-    "nvarguscamerasrc sensor-id={sensor}"
+    "nvarguscamerasrc sensor-id={sensor} tnr-mode=0{fixed}"
     " ! video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1"
     " ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
     " ! appsink drop=true max-buffers=1 sync=false"
@@ -250,10 +251,26 @@ def _csi(url: SourceUrl) -> Camera:
         int(url.number(name, default, low=1, high=100_000))
         for name, default in (("width", 1920), ("height", 1080), ("fps", 30))
     )
-    pipeline = _CSI.format(sensor=url.target, width=width, height=height, fps=fps)
+    fixed = ""
+    settings: dict[str, float | str] = {"width": width, "height": height, "auto_exposure": _AUTOMATIC}
+    if "exposure_us" in url.options:
+        exposure_us = int(url.number("exposure_us", 0, low=10, high=10_000_000))
+        gain = url.number("gain", 1, low=1, high=1000)
+        exposure_ns = 1000 * exposure_us
+        # Ranges without width, as NVIDIA's source knows no fixed values; and its automatic white balance off.
+        fixed = (
+            f' exposuretimerange="{exposure_ns} {exposure_ns}" gainrange="{gain:g} {gain:g}"'
+            ' ispdigitalgainrange="1 1" wbmode=0'
+        )
+        settings |= {"auto_exposure": MANUAL, "exposure_us": exposure_us, "gain": gain}
+    elif "gain" in url.options:
+        raise ConfigError("gain goes with an exposure", where=url.url, cure="add exposure_us=MICROSECONDS")
+    pipeline = _CSI.format(sensor=url.target, fixed=fixed, width=width, height=height, fps=fps)
     return Camera(
         f"csi{url.target}",
         f"CSI sensor {url.target}",
         "OpenCV needs GStreamer: apt's python3-opencv on a Jetson, never pip's; then check the cable",
         lambda: cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER),
+        # As it was asked for: NVIDIA's source cannot be read back.
+        read=lambda _capture: settings,
     )

@@ -14,6 +14,7 @@ from kenpin.errors import ConfigError, SourceError
 # Names of the SFNC, then those that cameras had before it.
 _EXPOSURE = ("ExposureTime", "ExposureTimeAbs")
 _GAIN = ("Gain", "GainAbs")
+_BALANCE = ("BalanceRatio", "BalanceRatioAbs")
 _RATE = (
     "ResultingFrameRate",
     "AcquisitionResultingFrameRate",
@@ -127,9 +128,11 @@ def set_up(camera: Features, wish: Wish) -> Opened:
     for name, size in (("PixelFormat", wish.pixel_format), ("Width", wish.width), ("Height", wish.height)):
         if size is not None:
             _set(camera, name, size)
-    for name, value in (("ExposureAuto", "Off"), ("GainAuto", "Off"), ("AcquisitionMode", "Continuous")):
+    for name in ("ExposureAuto", "GainAuto", *(("BalanceWhiteAuto",) if _has_colour(camera) else ())):
         if camera.has(name):
-            _set(camera, name, value)
+            _set(camera, name, "Off")
+    if camera.has("AcquisitionMode"):
+        _set(camera, "AcquisitionMode", "Continuous")
     if wish.exposure_us is not None:
         exposure = _named(camera, _EXPOSURE, "exposure_us")
         _set(camera, exposure, wish.exposure_us, off=wish.exposure_us * _EXPOSURE_OFF)
@@ -167,10 +170,27 @@ def _read_back(camera: Features, trigger: str) -> Opened:
         settings["exposure_us"] = round(float(camera.read(exposure)), 3)
     if gain := _first(camera, (*_GAIN, "GainRaw")):
         settings["gain_raw" if gain == "GainRaw" else "gain_db"] = round(float(camera.read(gain)), 3)
+    if _has_colour(camera):
+        settings |= _white_balance(camera)
     rate_name = _first(camera, _RATE)
     rate = float(camera.read(rate_name)) if rate_name else 0.0
     exposure_s = float(settings.get("exposure_us", 0.0)) / 1e6
     return Opened(settings, layout, max(1 / rate if rate > 0 else 0.0, exposure_s))
+
+
+def _has_colour(camera: Features) -> bool:
+    return not str(camera.read("PixelFormat")).startswith("Mono")
+
+
+def _white_balance(camera: Features) -> dict[str, float]:
+    """Gain of red and blue, as far as the camera tells."""
+    found = {}
+    for colour in ("Red", "Blue"):
+        if colour in camera.choices("BalanceRatioSelector"):
+            camera.write("BalanceRatioSelector", colour)
+            if balance := _first(camera, _BALANCE):
+                found[f"balance_{colour.lower()}"] = round(float(camera.read(balance)), 3)
+    return found
 
 
 def _set(camera: Features, name: str, value: float | str, *, off: float = 0.0) -> None:

@@ -29,7 +29,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "replay": ("speed",),
     "usb": ("exposure_us", "fps", "height", "width"),
     "rtsp": ("password_file", "user"),
-    "csi": ("fps", "height", "width"),
+    "csi": ("exposure_us", "fps", "gain", "height", "width"),
     "synthetic": ("defects", "height", "rate", "seed", "trigger", "width"),
 }
 _PATHS = {"folder": "picture folder", "video": "video", "replay": "recording"}

@@ -18,6 +18,7 @@ from kenpin.edge_runtime.captured_source import CapturedSource
 from kenpin.edge_runtime.doctor import examine
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger
+from kenpin.errors import ConfigError
 from kenpin.frame import Frame
 
 
@@ -97,6 +98,54 @@ def test_the_doctor_warns_of_an_automatic(workshop: Any, usb: UsbCamera, address
     found = {f.name: f for f in examine(station_checks(workshop.config(address)), limit_s=20)}
     assert found[f"camera {address}"].verdict == verdict
     assert ("it chooses its exposure itself" in found[f"camera {address}"].words) == (verdict == "WARN")
+
+
+@pytest.fixture
+def csi(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pipelines that were opened."""
+    opened: list[str] = []
+
+    def capture(pipeline: str = "", *_api: int) -> UsbCamera:
+        opened.append(pipeline)
+        return UsbCamera({})
+
+    monkeypatch.setattr(camera_source.cv2, "VideoCapture", capture)
+    return opened
+
+
+def test_a_csi_camera_is_automatic_until_an_exposure_is_asked_for(csi: list[str]) -> None:
+    source = CameraSource.from_url(SourceUrl.parse("csi:0"))
+    source.open()
+    assert source.settings == {"width": 1920, "height": 1080, "auto_exposure": 3}
+    assert csi[-1].startswith("nvarguscamerasrc sensor-id=0 tnr-mode=0 ! ")
+    source = CameraSource.from_url(SourceUrl.parse("csi:1?exposure_us=4000&gain=2.5"))
+    source.open()
+    assert source.settings == {
+        "width": 1920,
+        "height": 1080,
+        "auto_exposure": 1,
+        "exposure_us": 4000,
+        "gain": 2.5,
+    }
+    assert csi[-1].startswith(
+        'nvarguscamerasrc sensor-id=1 tnr-mode=0 exposuretimerange="4000000 4000000" gainrange="2.5 2.5"'
+        ' ispdigitalgainrange="1 1" wbmode=0 ! '
+    )
+
+
+def test_a_gain_without_an_exposure_would_not_hold() -> None:
+    with pytest.raises(ConfigError, match="gain goes with an exposure"):
+        CameraSource.from_url(SourceUrl.parse("csi:0?gain=2"))
+
+
+@pytest.mark.parametrize(("address", "verdict"), [("csi:0", "WARN"), ("csi:0?exposure_us=4000", "PASS")])
+def test_the_doctor_warns_of_an_automatic_csi_camera(
+    workshop: Any, csi: list[str], address: str, verdict: str
+) -> None:
+    workshop.ready()
+    found = {f.name: f for f in examine(station_checks(workshop.config(address)), limit_s=20)}
+    assert csi
+    assert found[f"camera {address}"].verdict == verdict
 
 
 class Turned:

@@ -243,6 +243,8 @@ class ScriptedFeatures:
             "ExposureTime": 10_000.0,
             "GainAuto": "Off",
             "Gain": 0.0,
+            "BalanceWhiteAuto": "Continuous",
+            "BalanceRatioSelector": "Red",
             "AcquisitionFrameRate": 25.0,
             "AcquisitionMode": "Continuous",
             "TriggerSelector": "AcquisitionStart",
@@ -254,6 +256,8 @@ class ScriptedFeatures:
             "PixelFormat": ("Mono8", "Mono16", "BayerRG8"),
             "ExposureAuto": ("Off", "Continuous"),
             "GainAuto": ("Off",),
+            "BalanceWhiteAuto": ("Off", "Once", "Continuous"),
+            "BalanceRatioSelector": ("Red", "Green", "Blue"),
             "AcquisitionMode": ("Continuous",),
             "TriggerSelector": ("FrameStart", "AcquisitionStart"),
             "TriggerMode": ("On", "Off"),
@@ -261,14 +265,17 @@ class ScriptedFeatures:
             "TriggerActivation": ("RisingEdge", "FallingEdge"),
         }
         self.step: float = 0.0
+        self.balance = {"Red": 1.8, "Green": 1.0, "Blue": 1.2}
 
     def has(self, name: str) -> bool:
-        return name in self.values
+        return name in self.values or name == "BalanceRatio"
 
     def choices(self, name: str) -> Sequence[str]:
         return self.enums.get(name, ())
 
     def read(self, name: str) -> float | str:
+        if name == "BalanceRatio":
+            return self.balance[str(self.values["BalanceRatioSelector"])]
         return self.values[name]
 
     def write(self, name: str, value: float | str) -> None:
@@ -286,9 +293,12 @@ def test_what_is_wished_is_written_and_what_is_signed_is_read_back() -> None:
         "trigger": "line1",
         "exposure_us": 5000.0,
         "gain_db": 3.0,
+        "balance_red": 1.8,
+        "balance_blue": 1.2,
     }
     assert opened.period_s == pytest.approx(0.04)
     assert camera.values["ExposureAuto"] == "Off"
+    assert camera.values["BalanceWhiteAuto"] == "Off"
     assert camera.values["TriggerSelector"] == "FrameStart"
     assert (camera.values["TriggerMode"], camera.values["TriggerSource"]) == ("On", "Line1")
     assert camera.values["TriggerActivation"] == "RisingEdge"
@@ -298,6 +308,12 @@ def test_a_camera_that_runs_freely_waits_for_no_trigger() -> None:
     camera = ScriptedFeatures()
     set_up(camera, Wish())
     assert camera.values["TriggerMode"] == "Off"
+
+
+def test_a_grey_picture_has_no_white_balance() -> None:
+    camera = ScriptedFeatures()
+    camera.enums["BalanceWhiteAuto"] = ()  # there, and cannot be switched off
+    assert "balance_red" not in set_up(camera, wish("pixel_format=Mono8")).settings
 
 
 @pytest.mark.parametrize(("query", "step"), [("exposure_us=5000", 6.0), ("gain_db=3", 0.02)])
