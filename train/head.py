@@ -36,8 +36,8 @@ LIGHT_CELLS = 16
 PATTERN_CELLS = 32
 # Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
 DARK = 0.02
-# A colour that differs by less than 2 % is noise: the colour of a grey product does not vary, and every lamp that
-# ages would be seen.
+# A colour that differs by less than 2 % is noise: the colour of a grey product does not vary, and every lamp
+# that ages would be seen.
 LEAST_COLOUR = 0.02
 BANK_SIZE = 1000
 # What is usual at a place counts as much as what is usual anywhere from this many held-back pictures on.
