@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kenpin.book import open_book
@@ -53,6 +54,7 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
     _check_enough(scores, rank)
     book = open_book(folder)
     good, masters = worst_of_parts(scores.good), best_of_parts(scores.masters)
+    left = worst_of_parts(scores.left)
     chosen = choose_thresholds([*good.values()], [*masters.values()], rank=rank)
     return book.append(
         {
@@ -60,10 +62,12 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
             "precision": basis.precision,
             "t1": chosen.t1,
             "t2": chosen.t2,
-            "method": chosen.method,
+            "method": chosen.method + _left_in_words(left, chosen),
             "good": {s.name: s.score for s in scores.good},
             "masters": {s.name: s.score for s in scores.masters},
-            "false_calls": _false_calls([*good.values()], chosen, rank),
+            "false_calls": None
+            if left_above(left, chosen.t1)
+            else _false_calls([*good.values()], chosen, rank),
             "caught": _caught([*masters.values()], chosen),
             "by": basis.by,
             "why": basis.why,
@@ -77,6 +81,19 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
     )
 
 
+def left_above(left: Mapping[str, float], t1: float) -> int:
+    """How many parts that were left out T1 would stop: while there are any, nothing is proved.
+
+    They may be good. Whoever leaves the highest out in view of the scores chooses T1 by eye, and the others,
+    none of which is stopped, say nothing about the parts of tomorrow.
+
+    Args:
+        left: Score of each part that was left out.
+        t1: Scores below are OK.
+    """
+    return sum(score >= t1 for score in left.values())
+
+
 def pictures_of(scores: tuple[PictureScore, ...]) -> tuple[str, ...]:
     """The pictures behind the scores, by SHA-256; none where only scores were given."""
     return tuple(sorted({s.sha256 for s in scores if s.sha256}))
@@ -86,6 +103,11 @@ def _levels_of(scores: tuple[PictureScore, ...]) -> dict[str, tuple[float, float
     """The levels behind the scores; `None` unless all are known."""
     levels = {s.name: s.levels for s in scores if s.levels is not None}
     return levels if len(levels) == len(scores) else None
+
+
+def _left_in_words(left: Mapping[str, float], chosen: Thresholds) -> str:
+    above = left_above(left, chosen.t1)
+    return f"; left out of the parts shown as good, although T1 stops them: {above}" if above else ""
 
 
 def _false_calls(good: list[float], chosen: Thresholds, rank: int) -> Bound:

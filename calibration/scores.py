@@ -51,12 +51,14 @@ class ScoreSet:
         quality: Limits of a frame's quality, learned from the pictures of good parts; `None` without pictures,
             or with too few.
         origin: Where the good parts came from; `None` where only their scores are known.
+        left: Of parts that were shown as good and that somebody has left out in view of their scores.
     """
 
     good: tuple[PictureScore, ...]
     masters: tuple[PictureScore, ...] = ()
     quality: QualityLimits | None = None
     origin: Origin | None = None
+    left: tuple[PictureScore, ...] = ()
 
 
 def worst_of_parts(scores: Sequence[PictureScore]) -> dict[str, float]:

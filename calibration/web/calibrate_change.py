@@ -101,8 +101,7 @@ def label(
 ) -> Response:
     """Say what a part is; with no kind, take back what was said."""
     _, shown = _going_on(request)
-    known = {p.seq for p in (*shown.good, *shown.newest, *(m.part for m in shown.masters))} | set(shown.left)
-    if seq not in known:
+    if shown.part(seq) is None:
         raise Refused(409, "calibrate_no_part")
     if not kind:
         _runs(request).unlabel(seq)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kenpin.calibration.confirm import WANTED_RATE
-from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.fit import LEAST_GOOD_PARTS, left_above
 from kenpin.calibration.scores import best_of_parts, worst_of_parts
 from kenpin.calibration.threshold import (
     Thresholds,
@@ -39,8 +39,9 @@ class Assessment:
         weakest: Name and score of the lowest master that is caught; `None` = none is.
         calls: Upper limit of the rate of good parts stopped; `None` = nothing is proved.
         caught: Lower limit of the rate of bad parts stopped; `None` without masters.
-        is_alone: Whether fresh parts alone will count, as a hand or a master has placed T1.
+        is_alone: Whether fresh parts alone will count, as a hand, a master, or leaving parts out has placed T1.
         more: How many good parts more, none of them stopped, prove the wanted rate; 0 = proved.
+        left: How many of the good parts that were left out the rule's T1 would stop: then nothing is proved.
         refusal: Key of the words that say why it may not be signed; empty = it may.
     """
 
@@ -58,6 +59,7 @@ class Assessment:
     caught: Bound | None
     is_alone: bool
     more: int
+    left: int
     refusal: str
 
     @property
@@ -109,9 +111,10 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
     fitted = suggest(shown)
     good, masters = worst_of_parts(shown.good_scores), best_of_parts(shown.master_scores)
     fitted_stopped = sum(score >= fitted.t1 for score in good.values())
-    calls = false_call_bound(fitted_stopped, len(good)) if t1 >= fitted.t1 else None
+    left = left_above(worst_of_parts(shown.left_scores), fitted.t1)
+    calls = false_call_bound(fitted_stopped, len(good)) if t1 >= fitted.t1 and not left else None
     is_suggested = (t1, t2) == (fitted.t1, fitted.t2)
-    is_alone = not is_suggested or fitted_stopped > 0
+    is_alone = not is_suggested or fitted_stopped > 0 or left > 0
     caught = sorted((score, name) for name, score in masters.items() if score >= t1)
     as_ng = sum(score >= t2 for score in good.values())
     passing = sorted(name for name, score in masters.items() if score < t1)
@@ -130,6 +133,7 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
         caught=caught_bound(len(caught), len(masters)) if masters else None,
         is_alone=is_alone,
         more=_more(None if is_alone else calls),
+        left=left,
         refusal="limits_learned" if shown.learned else _refusal(len(good), as_ng, passing),
     )
 

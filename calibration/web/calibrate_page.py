@@ -146,8 +146,7 @@ def ask_to_give_up(request: Request) -> Response:
 def look(request: Request, seq: int = Path(ge=0, lt=1 << 62)) -> Response:
     """One part that was shown, large, to say what it is."""
     now = _moment(request)
-    known = [*now.shown.good, *now.shown.newest, *(m.part for m in now.shown.masters)] if now else []
-    found = next((part_ for part_ in known if part_.seq == seq), None)
+    found = now.shown.part(seq) if now else None
     if now is None or found is None:
         raise Refused(404, "calibrate_no_part")
     label = now.run.labels.get(seq)

@@ -84,7 +84,8 @@ class Shown:
         good: Good parts that count, in their order.
         masters: Masters, lowest score first.
         doubtful: Good parts that score far above the others, where nobody has said that they are good.
-        left: Numbers of the parts that were left out.
+        left: Parts that were left out.
+        left_good: Those of them that were shown as good parts.
         newest: Newest parts after the good ones that nobody has named yet, newest first.
         unscored: Number of pictures that could not be judged, by cause.
         learned: Good parts whose pictures the model was trained on: their scores prove nothing.
@@ -95,7 +96,8 @@ class Shown:
     good: Sequence[ShownPart] = ()
     masters: Sequence[NamedMaster] = ()
     doubtful: Sequence[ShownPart] = ()
-    left: Sequence[int] = ()
+    left: Sequence[ShownPart] = ()
+    left_good: Sequence[ShownPart] = ()
     newest: Sequence[ShownPart] = ()
     unscored: Mapping[str, int] = field(default_factory=dict)
     learned: Sequence[ShownPart] = ()
@@ -111,6 +113,11 @@ class Shown:
     def master_scores(self) -> tuple[PictureScore, ...]:
         """The masters as the calibration takes them."""
         return tuple(m.part.as_score(f"{m.label.name} seq {m.part.seq}", m.label.name) for m in self.masters)
+
+    @property
+    def left_scores(self) -> tuple[PictureScore, ...]:
+        """The good parts that were left out, as the calibration takes them."""
+        return tuple(p.as_score(f"seq {p.seq}", p.part_id) for p in self.left_good)
 
     @property
     def origin(self) -> Origin:
@@ -133,6 +140,11 @@ class Shown:
         """Whether the good parts were lit so differently that half or double the light would be allowed."""
         light = self.light
         return light is not None and len(self.good) >= LEAST and light.high >= WIDE_LIGHT * light.low
+
+    def part(self, seq: int) -> ShownPart | None:
+        """The part of this number, if it can be said of it what it is."""
+        known = (*self.good, *self.newest, *self.left, *(m.part for m in self.masters))
+        return next((part for part in known if part.seq == seq), None)
 
     @property
     def cycle_s(self) -> float:
@@ -165,30 +177,29 @@ def read_shown(database: Path, run: Run) -> Shown:
     named = f"SELECT {_COLUMNS} FROM part WHERE seq = ? AND {_SCORED}"  # noqa: S608
     lost = "SELECT cause, count(*) FROM part WHERE seq > ? AND seq <= ? AND score IS NULL GROUP BY cause"
     labels = run.labels
-    masters = sorted(seq for seq, label in labels.items() if label.kind == "master")
+    said = sorted(seq for seq, label in labels.items() if label.kind != "good")
     with closing(connect_to_read(database)) as connection, explained(database):
         rows = connection.execute(f"{window} ORDER BY seq LIMIT ?", (first, until, bundle, MOST_GOOD))
         shown = [ShownPart(*row) for row in rows]
-        found = [connection.execute(named, (seq, bundle)).fetchone() for seq in masters]
+        found = [connection.execute(named, (seq, bundle)).fetchone() for seq in said]
         rows = connection.execute(after, (until, bundle, NEWEST + len(labels)))
         newest = [ShownPart(*row) for row in rows if row[0] not in labels][:NEWEST]
         unscored = dict(connection.execute(lost, (first, until)).fetchall())
     good = [part for part in shown if part.seq not in labels or labels[part.seq].kind == "good"]
-    unlike = [seq for seq, label in labels.items() if label.kind != "good"]
-    now = newest_light(database, after=first, but=unlike)
+    unlike = [ShownPart(*row) for row in found if row]
+    masters = [NamedMaster(part, labels[part.seq]) for part in unlike if labels[part.seq].kind == "master"]
+    left = [part for part in unlike if labels[part.seq].kind == "left"]
+    now = newest_light(database, after=first, but=said)
     return Shown(
         good,
-        sorted((_named(ShownPart(*row), labels) for row in found if row), key=lambda m: m.part.score),
+        sorted(masters, key=lambda m: m.part.score),
         [part for part in _far_out(good) if part.seq not in labels],
-        sorted(seq for seq, label in labels.items() if label.kind == "left"),
+        left,
+        [part for part in left if part.seq <= until],
         newest,
         unscored,
         light=light_against_parts(now, [part.light for part in good if part.light is not None]),
     )
-
-
-def _named(part: ShownPart, labels: Mapping[int, Label]) -> NamedMaster:
-    return NamedMaster(part, labels[part.seq])
 
 
 def _far_out(good: Sequence[ShownPart]) -> list[ShownPart]:

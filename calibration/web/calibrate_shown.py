@@ -19,7 +19,12 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
     """
     shown = read_shown(folder.database, run)
     known = learned_from(folder, run.start.bundle_sha256)
-    return replace(shown, learned=[part for part in shown.good if part.image_sha256 in known])
+    return replace(
+        shown,
+        learned=[part for part in shown.good if part.image_sha256 in known],
+        # These were left out for another reason than their scores.
+        left_good=[part for part in shown.left_good if part.image_sha256 not in known],
+    )
 
 
 def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:

@@ -55,7 +55,13 @@ def sign(
                 where=folder.active,
                 cure="give this calibration up and begin a new one",
             )
-        scores = ScoreSet(shown.good_scores, shown.master_scores, _quality(folder, shown.good), shown.origin)
+        scores = ScoreSet(
+            shown.good_scores,
+            shown.master_scores,
+            _quality(folder, shown.good),
+            shown.origin,
+            shown.left_scores,
+        )
         precision = start.precision
         record = record_fit(folder, scores, Basis(start.bundle_sha256, precision, signed.by, why))
         if (record.t1, record.t2) != (placed.t1, placed.t2):
@@ -81,9 +87,9 @@ def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], sign
         add_master(folder, master, picture, by=signed.by, why=signed.why)
 
 
-def _with_left_out(why: str, left: Sequence[int]) -> str:
+def _with_left_out(why: str, left: Sequence[ShownPart]) -> str:
     """Whoever reads the record must know which parts the technician did not count."""
-    return f"{why} (left out: seq {', '.join(map(str, left))})" if left else why
+    return f"{why} (left out: seq {', '.join(str(part.seq) for part in left)})" if left else why
 
 
 def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kenpin.book import calibration_lock
 from kenpin.bundle import install_bundle, open_bundle
+from kenpin.calibration.confirm import counts_with_fresh
 from kenpin.calibration.web import calibrate_parts
 from kenpin.calibration.web.calibrate_camera import Measured, bars
 from kenpin.calibration.web.calibrate_limits import assess, nearest, suggest
@@ -22,6 +23,7 @@ from kenpin.calibration.web.calibrate_run import Label, Run, Start
 from kenpin.calibration.web.calibrate_shown import learned_from
 from kenpin.calibration.web.calibrate_sign import sign
 from kenpin.calibration.web.signature import Signature
+from kenpin.calibration.words import describe
 from kenpin.edge_runtime.database import open_database
 from kenpin.errors import CalibrationError
 from kenpin.signing import PublicKey
@@ -187,11 +189,31 @@ def test_what_is_shown_is_what_is_signed(
 
 
 def test_parts_that_were_left_out_stand_in_the_record(sign_at: Callable[..., object]) -> None:
-    seen = replace(shown(GOOD, MASTERS), left=[17, 31])
+    seen = replace(shown(GOOD, MASTERS), left=[part(17, 9.0), part(31, 9.0)])
     record = sign_at(seen, *_place(seen))
     assert record.why == "new lens (left out: seq 17, 31)"  # type: ignore[attr-defined]
     assert record.origin.minutes == pytest.approx(49 * 2 / 60)  # type: ignore[attr-defined]
     assert record.good["seq 1"] == 10.0  # type: ignore[attr-defined]
+
+
+def test_who_leaves_the_highest_out_proves_nothing(sign_at: Callable[..., object]) -> None:
+    out = [part(100 + k, 15.0 + k) for k in range(3)]
+    seen = replace(shown(GOOD, MASTERS), left=out, left_good=out)
+    found = assess(seen, *_place(seen))
+    assert (found.calls, found.left, found.is_alone, found.more) == (None, 3, True, 299)
+    assert assess(seen, 18.5, 20.0).calls is None  # a hand has placed it, in view of these scores
+    record = sign_at(seen, *_place(seen))
+    assert (record.false_calls, record.state) == (None, "TRIAL")  # type: ignore[attr-defined]
+    assert record.method.endswith("; left out of the parts shown as good, although T1 stops them: 3")  # type: ignore[attr-defined]
+    assert "false calls: NOT PROVED" in describe(record)  # type: ignore[arg-type]
+    assert not counts_with_fresh(record)  # type: ignore[arg-type]
+
+
+def test_who_leaves_low_ones_out_proves_as_much_as_before(sign_at: Callable[..., object]) -> None:
+    seen = replace(shown(GOOD, MASTERS), left_good=[part(100, 9.0)])
+    found = assess(seen, *_place(seen))
+    assert found.calls is not None
+    assert found.calls == sign_at(seen, *_place(seen)).false_calls  # type: ignore[attr-defined]
 
 
 def test_another_bundle_is_not_signed_for(station: StationFolder) -> None:

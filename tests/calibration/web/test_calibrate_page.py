@@ -248,7 +248,10 @@ def test_a_doubtful_part_can_be_left_out_or_become_a_master(browser: Visit, line
     (seq,) = re.findall(r"/calibrate/look/(\d+)", text)
     assert "It is a good part" in browser.get(f"/calibrate/look/{seq}").text
     browser.submit("/calibrate/label", seq=seq, kind="left")
-    assert "1 left out" in browser.get("/calibrate/shown").text
+    panel = browser.get("/calibrate/shown").text
+    assert "1 left out" in panel
+    assert f'href="/calibrate/look/{seq}"' in panel  # a slip can be taken back
+    assert "Leave it out" in browser.get(f"/calibrate/look/{seq}").text
     browser.submit("/calibrate/label", seq=seq)  # taken back
     assert "Is this one good?" in browser.get("/calibrate/shown").text
     browser.submit("/calibrate/label", seq=seq, kind="good")
