@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kenpin.book import calibration_lock
 from kenpin.bundle import install_bundle, open_bundle
 from kenpin.calibration.confirm import counts_with_fresh
-from kenpin.calibration.web import calibrate_parts
+from kenpin.calibration.web import calibrate_parts, calibrate_shown
 from kenpin.calibration.web.calibrate_camera import Measured, bars
 from kenpin.calibration.web.calibrate_limits import assess, nearest, suggest
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart, read_shown
@@ -214,6 +214,16 @@ def test_who_leaves_low_ones_out_proves_as_much_as_before(sign_at: Callable[...,
     found = assess(seen, *_place(seen))
     assert found.calls is not None
     assert found.calls == sign_at(seen, *_place(seen)).false_calls  # type: ignore[attr-defined]
+
+
+def test_what_the_model_was_trained_on_is_left_out_for_that(
+    folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = [replace(part(1, 20.0), image_sha256="ab" * 32), part(2, 20.0)]
+    monkeypatch.setattr(calibrate_shown, "read_shown", lambda *_: Shown(left_good=out))
+    monkeypatch.setattr(calibrate_shown, "learned_from", lambda *_: frozenset({"ab" * 32}))
+    run = Run(Start("s", "f" * 64, "int8", 0), None, "good", None, None)
+    assert calibrate_shown.shown_for(folder, run).left_good == out[1:]
 
 
 def test_another_bundle_is_not_signed_for(station: StationFolder) -> None:
