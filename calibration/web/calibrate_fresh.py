@@ -65,8 +65,9 @@ class FreshCount:
 
     Attributes:
         record: What they were judged by.
-        good: Those that count as good: released, or stopped and found good by a person.
-        waiting: Those that were stopped and that nobody has looked at.
+        good: Those that count as good: released and doubted by nobody, or found good by people.
+        waiting: Those that were stopped and on which people have not agreed yet.
+        escaped: Those that were released although people found them bad.
         stopped: How many good parts were stopped.
         parts: Number of good parts.
         needed: How many good parts it takes, with so many stopped.
@@ -79,6 +80,7 @@ class FreshCount:
     record: CalibrationRecord
     good: Sequence[FreshPart]
     waiting: Sequence[FreshPart]
+    escaped: Sequence[FreshPart]
     stopped: int
     parts: int
     needed: int
@@ -90,13 +92,15 @@ class FreshCount:
     def is_due(self) -> bool:
         """Whether a record should be made of it: it proves enough, or a planned look has come."""
         enough = bool(self.good) and self.parts >= self.needed
-        return self.record.state == "TRIAL" and enough and not self.waiting and not self.is_used_up
+        is_open = self.waiting or self.escaped or self.is_used_up
+        return self.record.state == "TRIAL" and enough and not is_open
 
 
 def count_fresh(folder: StationFolder) -> FreshCount | None:
     """Count the parts that the calibration in force has judged; `None` without one.
 
-    What was released counts as good; of what was stopped, the review bench says what it is.
+    What was released counts as good unless people have found it bad or do not agree; of what was stopped, the
+    review bench says what it is.
 
     Raises:
         CalibrationError, ConfigError, StoreError: Records or parts cannot be read.
@@ -109,10 +113,15 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     # A good part is shown many times in a check of the masters, and is one part all the same.
     checked = shown_in_checks(folder) if record.state == "TRIAL" else frozenset()
     parts = [part for part in _judged_by(folder, record) if part.seq not in checked]
-    answers = {r.newest.part_seq: r.label == "good" for r in reviewed_parts(folder) if r.label is not None}
-    waiting = [part for part in parts if part.stopped and part.seq not in answers]
-    good = [part for part in parts if not part.stopped or answers.get(part.seq)]
-    return _counted(record, standing, good, waiting)
+    answers = {r.newest.part_seq: r.label for r in reviewed_parts(folder)}
+    said = [(part, answers.get(part.seq, None if part.stopped else "good")) for part in parts]
+    return _counted(
+        record,
+        standing,
+        good=[part for part, label in said if label == "good"],
+        waiting=[part for part, label in said if part.stopped and label is None],
+        escaped=[part for part, label in said if not part.stopped and label == "bad"],
+    )
 
 
 def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
@@ -170,8 +179,10 @@ def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:
 def _counted(
     record: CalibrationRecord,
     standing: CalibrationRecord,
+    *,
     good: Sequence[FreshPart],
     waiting: Sequence[FreshPart],
+    escaped: Sequence[FreshPart],
 ) -> FreshCount:
     with_shown, looks = counts_with_fresh(standing), record.fresh.looks if record.fresh else 0
     used_up = not with_shown and looks >= standing.looks
@@ -194,6 +205,7 @@ def _counted(
         record=record,
         good=good,
         waiting=waiting,
+        escaped=escaped,
         stopped=stopped,
         parts=parts,
         needed=needed,

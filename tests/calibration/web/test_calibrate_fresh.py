@@ -132,6 +132,31 @@ def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
     assert confirm_when_due(station) is not None
 
 
+def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+) -> None:
+    judge(record, ["OK"] * 300)
+    assert counted(station).is_due
+    answer(1005, "bad")
+    count = counted(station)
+    assert ([part.seq for part in count.escaped], count.parts, count.stopped) == ([1005], 349, 0)
+    assert confirm_when_due(station) is None
+    app = create_app(station, WebSection(), station="L2-03")
+    shown = TestClient(app, base_url="https://127.0.0.1", client=("127.0.0.1", 50000)).get("/calibrate/fresh")
+    assert "Released, and found bad on the review bench: 1" in shown.text
+    part = part_of(station, 1005)
+    assert part is not None
+    keep_answer(station, part, "good", name="sato", is_master=False)  # now they do not agree
+    count = counted(station)
+    assert (count.escaped, count.waiting, count.parts) == ([], [], 349)
+    answer(1005, "good")
+    assert counted(station).parts == 350
+    assert confirm_when_due(station) is not None
+
+
 def test_a_false_call_does_not_leave_the_count_while_it_waits(
     station: StationFolder,
     record: CalibrationRecord,
