@@ -201,8 +201,8 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         key="calibration_expired",
         priority=2,
         severity=450,
-        message="The calibration is too old or does not fit any more",
-        operator_action="Call the technician to confirm or renew the calibration",
+        message="The masters must be shown, or a camera is set otherwise than signed; no part is released",
+        operator_action="Show the masters (shift check); set the camera back, or call the technician",
     ),
     AlarmSpec(
         key="model_unapproved",

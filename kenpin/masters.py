@@ -23,6 +23,7 @@ _HOUR_MS = 3_600_000
 _LISTED = 8
 
 Expected = Literal["OK", "REVIEW", "NG"]
+DueKey = Literal["fault", "never", "failed", "clock", "late", "bundle", "thresholds"]
 
 
 class Row(BaseModel):
@@ -140,22 +141,42 @@ class Masters:
 
 
 @dataclass(frozen=True)
+class Due:
+    """Why the masters must be shown.
+
+    Attributes:
+        key: The page's word for it.
+        words: The same in words.
+        values: What the words of another language want to know.
+    """
+
+    key: DueKey
+    words: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Demand:
     """What the masters ask for, as long as no file changes.
 
     Attributes:
         masters: What the ledger says.
-        stale: Why the last check no longer holds, whatever the time is, in words; empty while it does.
-        fault: Why the ledger cannot be read, in words; empty where it was.
+        stale: Why the last check no longer holds, whatever the time is; `None` while it does.
+        fault: Why the ledger cannot be read; `None` where it was.
     """
 
     masters: Masters = field(default_factory=Masters)
-    stale: str = ""
-    fault: str = ""
+    stale: Due | None = None
+    fault: Due | None = None
+
+    def why(self, now_ms: int) -> Due | None:
+        """Why they must be shown; `None` when they need not."""
+        return self.fault or _why_due(self.masters, now_ms) or self.stale
 
     def due(self, now_ms: int) -> str:
         """As `masters_due` says it."""
-        return self.fault or _why_due(self.masters, now_ms) or self.stale
+        due = self.why(now_ms)
+        return due.words if due else ""
 
 
 def masters_file(folder: StationFolder) -> Path:
@@ -212,34 +233,35 @@ def read_demand(folder: StationFolder) -> Demand:
         return Demand(masters, stale=_why_stale(folder, masters))
     except (KenpinError, OSError) as error:
         what = error.what if isinstance(error, KenpinError) else error
-        return Demand(fault=f"the masters cannot be read: {what}")
+        return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": str(what)}))
 
 
-def _why_due(masters: Masters, now_ms: int) -> str:
+def _why_due(masters: Masters, now_ms: int) -> Due | None:
     if not masters.is_demanded:
-        return ""
+        return None
     if masters.last is None or masters.unseen:
-        return "masters were never shown: " + ", ".join(sorted(masters.unseen)[:_LISTED])
+        names = ", ".join(sorted(masters.unseen)[:_LISTED])
+        return Due("never", f"masters were never shown: {names}", {"names": names})
     if not masters.last.passed:
-        return "the last check of the masters failed"
+        return Due("failed", "the last check of the masters failed")
     age_h = (now_ms - masters.last.ts_ms) / _HOUR_MS
     if age_h < 0:
-        return "the clock stands before the last check of the masters"
+        return Due("clock", "the clock stands before the last check of the masters")
     late = f"the masters were last shown {age_h:.1f} h ago; they are due every {masters.interval_h:g} h"
-    return late if age_h > masters.interval_h else ""
+    return Due("late", late, {"h": int(age_h)}) if age_h > masters.interval_h else None
 
 
-def _why_stale(folder: StationFolder, masters: Masters) -> str:
+def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:
     """A check holds for the bundle and the thresholds that it was made with."""
     if not masters.is_demanded or masters.last is None or not folder.active.exists():
-        return ""
+        return None
     active = folder.active.resolve().name
     if masters.last.bundle_sha256 != active:
-        return "another bundle is active than at the last check of the masters"
+        return Due("bundle", "another bundle is active than at the last check of the masters")
     newest = newest_for(station_records(folder), active)
     if newest is not None and (newest.t1, newest.t2) != (masters.last.t1, masters.last.t2):
-        return "the thresholds were changed after the last check of the masters"
-    return ""
+        return Due("thresholds", "the thresholds were changed after the last check of the masters")
+    return None
 
 
 def _apply(row: Mapping[str, Any], masters: Masters, path: Path) -> None:

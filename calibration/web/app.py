@@ -27,7 +27,7 @@ from kenpin.calibration.web.calibrate_watch import watching
 from kenpin.calibration.web.guard import Guard
 from kenpin.calibration.web.line_state import LineReader
 from kenpin.calibration.web.login import login_page
-from kenpin.calibration.web.page import page, part, path_before
+from kenpin.calibration.web.page import here, page, page_before, part
 from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.web.pin_check import PinCheck
 from kenpin.calibration.web.pin_trail import PinTrail
@@ -110,7 +110,7 @@ def _templates() -> Environment:
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     if error.key == "refused_login":
-        back = request.url.path if request.method == "GET" else path_before(request) or "/"
+        back = here(request) if request.method == "GET" else page_before(request) or "/"
         return login_page(request, refused=error, back=back)
     return _error_page(request, error.status_code, error.key, error.values)
 
@@ -136,5 +136,5 @@ def _broken(request: Request, error: Exception) -> Response:
 def _error_page(
     request: Request, status: int, key: str, values: Mapping[str, object] | None = None
 ) -> Response:
-    show = {"key": key, "values": values or {}, "before": path_before(request)}
+    show = {"key": key, "values": values or {}, "before": page_before(request)}
     return page(request, "error.html", show, status=status)

@@ -19,7 +19,7 @@ from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
 from kenpin.in_force import record_in_force
-from kenpin.masters import Check, masters_due, read_masters
+from kenpin.masters import Check, Due, read_demand, read_masters
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
@@ -68,14 +68,14 @@ class Facts:
     Attributes:
         record: The calibration in force; `None` = none for this bundle.
         check: The newest check of the masters; `None` = none.
-        due: Why the masters must be shown, in words; empty = they need not.
+        due: Why the masters must be shown; `None` = they need not.
         counted: Parts of the last hours.
         waiting: How many parts wait on the review bench, `LIMIT` = that many or more.
     """
 
     record: CalibrationRecord | None = None
     check: Check | None = None
-    due: str = ""
+    due: Due | None = None
     counted: Counted = field(default_factory=Counted)
     waiting: int = 0
 
@@ -169,11 +169,11 @@ def _vitals(folder: StationFolder) -> Vitals:
 
 
 def _facts(folder: StationFolder) -> Facts:
-    due = masters_due(folder, now_ms())
+    due = read_demand(folder).why(now_ms())
     try:
         record, check = record_in_force(folder), read_masters(folder).last
     except KenpinError as error:
-        return Facts(due=error.what)
+        return Facts(due=due or Due("fault", error.what, {"fault": error.what}))
     try:
         return Facts(record, check, due, count_parts(folder.database), _waiting(folder))
     except StoreError:

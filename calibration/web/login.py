@@ -13,7 +13,7 @@ from kenpin.calibration.web.pin_trail import WHAT
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
-from kenpin.calibration.web.visitor import SESSION_COOKIE, site_of, visitor_of
+from kenpin.calibration.web.visitor import SESSION_COOKIE, address_of, site_of, visitor_of
 from kenpin.calibration.web.words import LANGUAGES
 from kenpin.config import is_loopback
 
@@ -87,11 +87,6 @@ def login_page(
     if refused and "seconds" in refused.values:
         response.headers["Retry-After"] = str(refused.values["seconds"])
     return response
-
-
-def address_of(request: Request) -> str:
-    """Where the browser is; no header is believed."""
-    return request.client.host if request.client else ""
 
 
 def _own_path(back: str) -> str:

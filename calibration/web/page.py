@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
 from kenpin.calibration.web.form_token import form_token
-from kenpin.calibration.web.visitor import SESSION_COOKIE, site_of, visitor_of
+from kenpin.calibration.web.role import Role
+from kenpin.calibration.web.visitor import SESSION_COOKIE, address_of, site_of, visitor_of
 from kenpin.calibration.web.words import LANGUAGES, Words
+from kenpin.config import is_loopback
 
 LANGUAGE_COOKIE = "__Host-language"
 
@@ -38,8 +40,10 @@ def page(request: Request, template: str, show: Mapping[str, object], *, status:
         "site": site,
         "visitor": visitor,
         "languages": LANGUAGES,
-        "path": path_before(request) or request.url.path,
+        "here": here(request),
+        "path": here(request).partition("?")[0],
         "token": form_token(request),
+        "seconds": _seconds(request),
     }
     response = part(request, template, {**around, **show}, status=status)
     if visitor.is_new:
@@ -47,11 +51,29 @@ def page(request: Request, template: str, show: Mapping[str, object], *, status:
     return response
 
 
-def path_before(request: Request) -> str:
+def here(request: Request) -> str:
+    """The page that is looked at, with what its address asks for: the sheet of a list, or one part."""
+    return page_before(request) or _with_query(request.url.path, request.url.query)
+
+
+def page_before(request: Request) -> str:
     """The page whose form was sent; empty where no form was, or the browser does not tell."""
     before = urlsplit(request.headers.get("referer", ""))
     is_ours = before.netloc == request.url.netloc and not before.path.startswith("//")
-    return before.path if request.method == "POST" and is_ours else ""
+    return _with_query(before.path, before.query) if request.method == "POST" and is_ours else ""
+
+
+def _seconds(request: Request) -> Sequence[str]:
+    """Who may sign beside the visitor, to choose from, for whoever stands at the station; the network types."""
+    site, visitor = site_of(request), visitor_of(request)
+    if not site.section.second_person or not is_loopback(address_of(request)):
+        return ()
+    users = site.users.read().items()
+    return sorted(name for name, user in users if user.may >= Role.TECHNICIAN and name != visitor.name)
+
+
+def _with_query(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
 
 
 def part(request: Request, template: str, show: Mapping[str, object], *, status: int = 200) -> Response:

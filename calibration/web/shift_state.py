@@ -9,7 +9,7 @@ from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, showing_of
 from kenpin.calibration.web.shift_run import ShiftRun, plan_of, shown_parts
 from kenpin.events import now_ms
 from kenpin.in_force import record_in_force
-from kenpin.masters import Master, Masters, Showing, masters_due, read_masters
+from kenpin.masters import Due, Master, Masters, Showing, read_demand, read_masters
 from kenpin.station_folder import StationFolder
 
 _ROWS = 11
@@ -59,12 +59,12 @@ class Standing:
 
     Attributes:
         masters: What is registered, and the last checks.
-        due: Why they must be shown, in words; empty = they need not.
+        due: Why they must be shown; `None` = they need not.
         suspects: Every part since the last check that was passed, where the last one was not.
     """
 
     masters: Masters
-    due: str
+    due: Due | None
     suspects: Sequence[Suspect]
 
     @property
@@ -83,7 +83,7 @@ def read_standing(folder: StationFolder) -> Standing:
     masters = read_masters(folder)
     failed = masters.last if masters.last and not masters.last.passed else None
     suspects = tuple(suspects_of(folder, masters.last_passed, failed)) if failed else ()
-    return Standing(masters, masters_due(folder, now_ms()), suspects)
+    return Standing(masters, read_demand(folder).why(now_ms()), suspects)
 
 
 def read_progress(folder: StationFolder, run: ShiftRun) -> Progress:

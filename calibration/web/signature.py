@@ -7,10 +7,9 @@ from typing import Annotated
 
 from fastapi import Form, Request
 
-from kenpin.calibration.web.login import address_of
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.calibration.web.visitor import address_of, site_of, visitor_of
 
 _PIN = Annotated[str, Form(max_length=256)]
 

@@ -49,6 +49,11 @@ def visitor_of(request: Request) -> Visitor:
     return cast(Visitor, request.state.visitor)
 
 
+def address_of(request: Request) -> str:
+    """Where the browser is; no header is believed."""
+    return request.client.host if request.client else ""
+
+
 def _find(site: Site, session_id: str) -> Visitor:
     role = Role.VIEWER if site.section.open_view else Role.ANYONE
     if not session_id:

@@ -26,12 +26,13 @@ from kenpin.calibration.masters_check import (
 from kenpin.calibration.masters_check import Result as Checked
 from kenpin.calibration.masters_cli import masters as masters_command
 from kenpin.calibration.scores import PictureScore, ScoreSet
+from kenpin.calibration.web.words import load_words
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
-from kenpin.masters import masters_due, masters_file, read_masters
+from kenpin.masters import masters_file, read_demand, read_masters
 from kenpin.placed import Placement, record_placed
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -185,6 +186,15 @@ def test_nothing_to_check(calibrated: StationFolder, station: StationFolder) -> 
     assert masters_due(station, now_ms()) == ""
     with pytest.raises(CalibrationError, match="no master"):
         show(calibrated)
+
+
+def masters_due(folder: StationFolder, at_ms: int) -> str:
+    """In words; the page has some for it, too."""
+    due = read_demand(folder).why(at_ms)
+    if due is None:
+        return ""
+    assert load_words()["ja"](f"due_{due.key}", **due.values)
+    return due.words
 
 
 def test_due_after_the_interval(two: StationFolder) -> None:

@@ -61,9 +61,13 @@
     next();
   }
 
-  /* Digits to tap, for a panel without a keyboard. */
-  function pad(input) {
-    var keys = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "\u232b", "0"], box = document.createElement("div"), k;
+  /* Digits to tap, for a panel without a keyboard; they go into the PIN that was touched last. */
+  function pad(box, pins) {
+    var keys = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "\u232b", "0"], input, k;
+    function choose(pin) {
+      for (k = 0; k < pins.length; k += 1) { pins[k].className = pins.length > 1 && pins[k] === pin ? "tapped" : ""; }
+      input = pin;
+    }
     function key(label) {
       var button = document.createElement("button");
       button.type = "button";
@@ -73,9 +77,10 @@
       };
       box.appendChild(button);
     }
-    box.className = "pad";
+    Array.prototype.forEach.call(pins, function (pin) { pin.onfocus = function () { choose(pin); }; });
+    choose(pins[0]);
     for (k = 0; k < keys.length; k += 1) { key(keys[k]); }
-    input.parentNode.insertBefore(box, input.nextSibling);
+    box.hidden = false;
   }
 
   /* By the browser's own way back, what was typed is still there. */
@@ -96,11 +101,11 @@
 
   (function start() {
     var image = document.querySelector("[data-live]"), place = document.querySelector("[data-panel]");
-    var pins = document.querySelectorAll("[data-pad]");
+    var box = document.querySelector("[data-pad]");
     var before = document.querySelector("[data-back]");
     if (before) { wayBack(before); }
     if (image) { live(image); }
     if (place) { panel(place); }
-    if (pins.length === 1) { pad(pins[0]); }
+    if (box) { pad(box, document.querySelectorAll("[data-pin]")); }
   }());
 }());

@@ -175,14 +175,21 @@ def test_why_nothing_is_released_stands_there_in_words(
 def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     visit: Callable[..., Visit], folder: StationFolder
 ) -> None:
-    show_live(folder, state="FAULT", numbers={"ready": 0})
-    assert "hat noch keine Schwellen" in visit(language="de").get("/line").text
+    reason = "not calibrated; calibrate with: kenpin calibrate fit"
+    show_live(folder, state="FAULT", numbers={"ready": 0}, reason=reason)
+    text = visit(language="de").get("/line").text
+    assert "hat noch keine Schwellen" in text
+    assert "kenpin calibrate" not in text  # who stands there has no command line
     calibrate(folder)
     add_masters(folder)
+    reason = "masters were never shown: M-01, M-02; show them: kenpin masters check"
+    show_live(folder, state="FAULT", numbers={"ready": 0}, reason=reason)
     text = visit(language="de").get("/line").text
     assert "Schichtprüfung fällig: kein Teil wird freigegeben, bis die Master gezeigt wurden" in text
     assert 'id="held" href="/shift"' in text
-    assert '<span class="cut" lang="en" title="masters were never shown: M-01, M-02' in text
+    assert '<span class="cut" title="Noch nicht gezeigt: M-01, M-02">' in text
+    assert "kenpin masters" not in text
+    assert "Noch nicht gezeigt: M-01, M-02" in visit(language="de").get("/shift").text
     begin_calibrating(folder, "sato")
     ShiftRuns(folder.root / "page.db").begin(ShiftRun("sato", 0, 0, ""))
     reason = "sato calibrates this station"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 
 import pytest
@@ -142,3 +143,22 @@ def test_the_csv_holds_all_rows(
 def test_what_somebody_typed_is_no_formula(text: str) -> None:
     (_, row) = csv.reader(io.StringIO(to_csv(Log([LogRow(0, "sato", "masters", "", "", text)])), newline=""))
     assert row[-1].lstrip() == f"'{text.lstrip()}"
+
+
+def test_another_language_leaves_the_sheet_where_it_is(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    for number in range(18):
+        note(folder, new=f"M-{number:02}")
+    browser = visit()
+    (back,) = re.findall('name="back" value="(.*)"', browser.get("/log?sheet=2&x=%22").text)
+    assert back == "/log?sheet=2&amp;x=%22"
+    answer = browser.submit("/language", language="de", back=back.replace("&amp;", "&"))
+    assert answer.headers["location"] == "/log?sheet=2&x=%22"
+
+
+def test_a_login_leads_to_the_sheet_that_was_asked_for(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    browser = visit(open_view=False)
+    assert 'name="back" value="/log?sheet=2"' in browser.get("/log?sheet=2").text

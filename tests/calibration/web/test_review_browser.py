@@ -158,8 +158,28 @@ def test_all_of_it_works_without_javascript(chromium: Browser, server: Server, f
     page.get_by_role("link", name="Give this check up").click()
     page.fill("#why", "test")
     page.fill("#sign-pin", PIN)
-    page.fill("#second-name", "abe")
+    page.select_option("#second-name", "abe")
     page.fill("#second-pin", PIN)
     page.get_by_role("button", name="Give this check up").click()
     expect(page.get_by_role("button", name="Begin the shift check")).to_be_visible()
     context.close()
+
+
+def test_two_persons_sign_without_a_keyboard(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/shift")
+    page.get_by_role("button", name="Begin the shift check").click()
+    page.get_by_role("link", name="Give this check up").click()
+    usual = page.locator("#reasons option").first.get_attribute("value")
+    assert usual == "a wrong part was shown"
+    page.fill("#why", usual)  # offered by the field's own list, which no script can open
+    assert page.locator("#second-name option").all_inner_texts() == ["", "abe"]  # neither a viewer nor oneself
+    for digit in PIN:
+        page.locator(".pad").get_by_text(digit, exact=True).click()
+    page.select_option("#second-name", "abe")
+    page.locator("#second-pin").click()
+    for digit in PIN + "1":
+        page.locator(".pad").get_by_text(digit, exact=True).click()
+    page.locator(".pad").get_by_text("\u232b").click()
+    assert (page.input_value("#sign-pin"), page.input_value("#second-pin")) == (PIN, PIN)
+    page.get_by_role("button", name="Give this check up").click()
+    expect(page.get_by_role("button", name="Begin the shift check")).to_be_visible()

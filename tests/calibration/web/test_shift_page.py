@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 
 import pytest
@@ -99,6 +100,16 @@ def test_nothing_is_written_down_before_all_was_shown(checking: Visit, folder: S
     inspect(folder, [*SHOWN * 5, SHOWN[0]])
     assert checking.submit("/shift/end").status_code == 409
     assert read_masters(folder).last is None
+
+
+def test_who_may_sign_too_is_offered_at_the_station_and_not_told_to_the_network(
+    checking: Visit, visit: Callable[..., Visit]
+) -> None:
+    checking.submit("/shift/begin")
+    for address, names in (("127.0.0.1", ["abe"]), ("192.0.2.7", [])):
+        browser = visit(address=address, second_person=True)
+        browser.log_in("sato")
+        assert re.findall("<option>(.+?)</option>", browser.get("/shift/give-up").text) == names
 
 
 def test_giving_up_is_signed_and_kept(checking: Visit, folder: StationFolder) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,6 +15,7 @@ from kenpin.calibration.web.words import LANGUAGES, Words, load_words
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.vitals import Vitals
+from kenpin.masters import DueKey
 from kenpin.quality_limits import Finding
 
 FOLDER = Path(str(package.__file__)).parent
@@ -74,13 +76,14 @@ def test_every_alarm_verdict_state_and_finding_has_words() -> None:
         assert english[f"alarm_{alarm.key}_do"] == alarm.operator_action
     wanted = {f"verdict_{verdict.value}" for verdict in Verdict}
     wanted |= {f"cause_{finding.value}" for finding in Finding}
+    wanted |= {f"due_{key}" for key in get_args(DueKey)}
     wanted |= {f"state_{state}" for state in Vitals.model_fields["state"].annotation.__args__}  # type: ignore[union-attr]
     assert wanted <= set(english)
 
 
 def test_no_word_stands_there_for_nothing() -> None:
     text = "".join(path.read_text() for path in [*FOLDER.glob("templates/*.html"), *FOLDER.glob("*.py")])
-    made = ("alarm_", "verdict_", "cause_", "state_", "calibration_", "nav_", "role_", "what_")
+    made = ("alarm_", "verdict_", "cause_", "state_", "calibration_", "nav_", "role_", "what_", "due_")
     assert not [key for key in texts("en") if not key.startswith(made) and key not in text]
 
 
