@@ -201,7 +201,7 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         key="calibration_expired",
         priority=2,
         severity=450,
-        message="The masters must be shown, or a camera is set otherwise than signed; no part is released",
+        message="The masters are due, or a camera is set otherwise than signed",
         operator_action="Show the masters (shift check); set the camera back, or call the technician",
     ),
     AlarmSpec(
