@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -89,10 +89,17 @@ class Reviewed:
         return self.answers[-1]
 
     @property
+    def agreed(self) -> Answer | None:
+        """The last answer of what all say, or most of three or more; `None` where people do not agree."""
+        (most, count), *others = Counter(answer.label for answer in self.answers).most_common()
+        if others and count == others[0][1]:
+            return None
+        return next(answer for answer in reversed(self.answers) if answer.label == most)
+
+    @property
     def label(self) -> Label | None:
         """What the part is; `None` where people do not agree."""
-        labels = {answer.label for answer in self.answers}
-        return self.newest.label if len(labels) == 1 else None
+        return self.agreed.label if self.agreed else None
 
     @property
     def is_master(self) -> bool:
@@ -101,8 +108,12 @@ class Reviewed:
 
     def awaits(self, name: str) -> bool:
         """Whether this person should look: a master-to-be that nobody else has seen, or a dispute."""
-        alone = self.is_master and len(self.answers) == 1 and self.newest.name != name
+        alone = self.is_master and len(self.answers) == 1 and not self.is_answered_by(name)
         return alone or self.label is None
+
+    def is_answered_by(self, name: str) -> bool:
+        """Whether this person has looked."""
+        return any(answer.name == name for answer in self.answers)
 
 
 def keep_answer(folder: StationFolder, part: BenchPart, label: Label, *, name: str, is_master: bool) -> Answer:

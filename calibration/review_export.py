@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
+from kenpin.calibration.review import Answer, Reviewed, picture_path, reviewed_parts
 from kenpin.cell import plain_row
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
@@ -39,10 +39,10 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
     parts = reviewed_parts(folder)
     if not parts:
         raise DataError("no part was looked at yet", where=folder.root, cure="answer on the page: Review bench")
-    agreed = [part for part in parts if part.label is not None]
-    shown = [part for part in agreed if part.newest.picture_sha256]
+    agreed = [(part, part.agreed) for part in parts if part.agreed]
+    shown = [(part, answer) for part, answer in agreed if answer.picture_sha256]
     try:
-        rows = [_write(folder, out, part) for part in shown]
+        rows = [_write(folder, out, part, answer) for part, answer in shown]
         out.mkdir(parents=True, exist_ok=True)
         _write_manifest(out / MANIFEST, rows)
     except OSError as error:
@@ -52,11 +52,10 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
             cure="make room, or give another --out",
         ) from None
     left_out = {"disputed": len(parts) - len(agreed), "without_picture": len(agreed) - len(shown)}
-    return {"good": 0, "bad": 0, **left_out, **Counter(str(p.label) for p in shown)}
+    return {"good": 0, "bad": 0, **left_out, **Counter(str(answer.label) for _, answer in shown)}
 
 
-def _write(folder: StationFolder, out: Path, part: Reviewed) -> Sequence[object]:
-    answer = part.newest
+def _write(folder: StationFolder, out: Path, part: Reviewed, answer: Answer) -> Sequence[object]:
     path = picture_path(folder, answer)
     try:
         content = path.read_bytes()

@@ -137,10 +137,8 @@ def known_parts(reviewed: Iterable[Reviewed], bundle_sha256: str, masters: Mappi
         bundle_sha256: The bundle.
         masters: Score of each master of the calibration.
     """
-    agreed = [part for part in reviewed if part.label is not None]
-    scored = [
-        p.newest for p in agreed if p.newest.bundle_sha256 == bundle_sha256 and p.newest.score is not None
-    ]
+    agreed = [part.agreed for part in reviewed if part.agreed]
+    scored = [a for a in agreed if a.bundle_sha256 == bundle_sha256 and a.score is not None]
     good = [answer for answer in scored if answer.label == "good"]
     return Known(good, [answer for answer in scored if answer.label == "bad"], masters)
 

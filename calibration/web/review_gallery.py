@@ -48,9 +48,13 @@ def second(request: Request) -> Response:
     """A part that somebody wants to keep as a master, without what was said of it; or one that two agree on."""
     folder, visitor = site_of(request).folder, visitor_of(request)
     reviewed = reviewed_parts(folder)
+    # Those on which this visitor has had a say come last: else they would stand before all others.
+    wanted = sorted(
+        (r for r in reviewed if r.awaits(visitor.name)), key=lambda r: r.is_answered_by(visitor.name)
+    )
     show = {
         "tabs": _tabs("second", request, reviewed),
-        "part": next((r.newest for r in reviewed if r.awaits(visitor.name)), None),
+        "part": wanted[0].newest if wanted else None,
         "agreed": next(iter(_agreed(folder, reviewed)), None),
         "may": visitor.role >= Role.TECHNICIAN,
     }

@@ -14,6 +14,7 @@ from kenpin.calibration.bench import near_misses, part_of, waiting_parts
 from kenpin.calibration.review import Label, keep_answer, picture_path, reviewed_parts
 from kenpin.calibration.review_cli import review as review_command
 from kenpin.calibration.review_export import export_review
+from kenpin.calibration.what_if import known_parts
 from kenpin.errors import DataError, StoreError
 from kenpin.pictures import read_data
 from kenpin.station_folder import StationFolder
@@ -118,6 +119,20 @@ def test_the_newest_answer_of_each_person_counts(folder: StationFolder) -> None:
     assert disputed.awaits("vera")
     say(folder, second, "bad", "abe")
     assert reviewed_parts(folder)[1].label == "bad"
+
+
+def test_a_third_person_settles_what_two_do_not_agree_on(folder: StationFolder, tmp_path: Path) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    for label, name in (("good", "sato"), ("bad", "abe"), ("bad", "vera"), ("good", "sato")):
+        say(folder, seq, label, name)
+    (settled,) = reviewed_parts(folder)
+    assert (settled.label, settled.newest.label) == ("bad", "good")
+    assert not settled.awaits("kimura")
+    assert known_parts([settled], BUNDLE, {}).bad == [settled.answers[1]]
+    assert export_review(folder, tmp_path / "out")["bad"] == 1
+    assert len(list((tmp_path / "out/bad").iterdir())) == 1
+    say(folder, seq, "good", "kimura")  # two against two
+    assert reviewed_parts(folder)[0].label is None
 
 
 def test_a_master_to_be_wants_somebody_else(folder: StationFolder) -> None:

@@ -113,6 +113,15 @@ def test_a_second_person_judges_without_the_first_answer(
     assert first.submit("/review/master", **sign).status_code == 409
 
 
+def test_a_dispute_that_one_had_a_say_in_does_not_stand_before_others(bench: Callable[[str], Visit]) -> None:
+    first, second = bench("sato"), bench("abe")
+    first.submit("/review/answer", seq="2", label="good")
+    second.submit("/review/answer", seq="2", label="bad")
+    first.submit("/review/answer", seq="3", label="bad", is_master="1")
+    assert 'name="seq" value="2"' in first.get("/review/second").text
+    assert 'name="seq" value="3"' in second.get("/review/second").text
+
+
 def test_one_opinion_makes_no_master(bench: Callable[[str], Visit], folder: StationFolder) -> None:
     first, second = bench("sato"), bench("abe")
     sign = {"seq": "3", "master": "M-07", "kind": "scratch", "pin": PIN, "why": "x"}
