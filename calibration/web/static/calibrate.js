@@ -1,29 +1,13 @@
 /* The calibration's script, ES5. It works nothing out: every number is the server's answer. Forms work without it. */
 (function () {
   "use strict";
-  var RENEW_MS = 700, AGAIN_MS = 1000, TIMEOUT_MS = 5000;
+  var RENEW_MS = 700, AGAIN_MS = 1000;
 
-  /* Another step, made by somebody else, or a login that has ended, is another page. */
-  function ask(url, done, failed) {
-    var request = new XMLHttpRequest();
-    request.open("GET", url);
-    request.timeout = TIMEOUT_MS;
-    request.onload = function () {
-      if (/^(204|401|409)$/.test(request.status)) { window.location.reload(); return; }
-      if (request.status === 200) { done(request.responseText); } else { failed(); }
-    };
-    request.onerror = request.ontimeout = failed;
-    request.send();
-  }
+  /* Another step, made by somebody else, is another page. */
+  function ask(url, done, failed) { kenpin.ask(url, done, failed, [204, 401, 409]); }
 
-  /* What was counted a while ago must not look as if it were now. */
   function lost(place) {
-    var box = document.createElement("p");
-    box.className = "bad large";
-    box.setAttribute("role", "alert");
-    box.appendChild(document.createTextNode(document.querySelector("[data-lost]").getAttribute("data-lost")));
-    place.innerHTML = "";
-    place.appendChild(box);
+    kenpin.lost(place, document.querySelector("[data-lost]").getAttribute("data-lost"), "bad large");
   }
 
   /* What a finger is on, or has chosen, is not taken away from under it. */

@@ -1,19 +1,32 @@
-/* The page's one script, ES5: old panel browsers read nothing newer. Every form works without it. */
+/* The script of every page, ES5: old panel browsers read nothing newer. Every form works without it. What the
+   scripts of single pages need too stands in `kenpin`; they are loaded after it. */
+var kenpin = {};
 (function () {
   "use strict";
   var PICTURE_MS = 300, PANEL_MS = 500, TIMEOUT_MS = 5000;
 
-  function ask(url, done, failed) {
+  /* Where the answer is another page, because a login has ended or what was shown has, that page is shown. */
+  kenpin.ask = function (url, done, failed, elsewhere) {
     var request = new XMLHttpRequest();
     request.open("GET", url);
     request.timeout = TIMEOUT_MS;
     request.onload = function () {
-      if (request.status === 401) { window.location.reload(); return; }
+      if ((elsewhere || [401]).indexOf(request.status) >= 0) { window.location.reload(); return; }
       if (request.status === 200) { done(request.responseText); } else { failed(); }
     };
     request.onerror = request.ontimeout = failed;
     request.send();
-  }
+  };
+
+  /* What was true a while ago must not look as if it were now: the words stand in its place. */
+  kenpin.lost = function (place, words, name) {
+    var box = document.createElement("div");
+    box.className = name;
+    box.setAttribute("role", "alert");
+    box.appendChild(document.createTextNode(words));
+    place.innerHTML = "";
+    place.appendChild(box);
+  };
 
   /* The next picture is asked for when the last one is there: a slow network gets fewer, not a queue. */
   function live(image) {
@@ -48,13 +61,8 @@
       pressed = "";
     });
     function load() {
-      ask(url, function (html) { show(html); next(); }, function () {
-        place.innerHTML = "";
-        var lost = document.createElement("div");
-        lost.className = "lost";
-        lost.setAttribute("role", "alert");
-        lost.appendChild(document.createTextNode(place.getAttribute("data-lost")));
-        place.appendChild(lost);
+      kenpin.ask(url, function (html) { show(html); next(); }, function () {
+        kenpin.lost(place, place.getAttribute("data-lost"), "lost");
         next();
       });
     }

@@ -4,32 +4,22 @@
   var form = document.getElementById("sliders"), place = document.getElementById("outcome");
   var AGAIN_MS = 1000, t1, t2, busy = false, again = false, later;
 
-  /* What other thresholds would have done must not stand beside these. */
-  function lost() {
-    var box = document.createElement("p");
-    box.className = "card bad large";
-    box.setAttribute("role", "alert");
-    box.appendChild(document.createTextNode(place.getAttribute("data-lost")));
-    place.innerHTML = "";
-    place.appendChild(box);
-    window.clearTimeout(later);
-    later = window.setTimeout(show, AGAIN_MS);
-  }
-
   function show() {
-    var request = new XMLHttpRequest();
+    var where = "?t1=" + t1.value + "&t2=" + t2.value;
     if (busy) { again = true; return; }
     busy = true;
-    function done() {
-      busy = false;
-      if (request.status === 401) { window.location.reload(); }
-      if (request.status === 200) { place.innerHTML = request.responseText; } else { lost(); }
-      if (again) { again = false; show(); }
-    }
-    request.open("GET", place.getAttribute("data-panel-of") + "?t1=" + t1.value + "&t2=" + t2.value);
-    request.timeout = 5000;
-    request.onload = request.onerror = request.ontimeout = done;
-    request.send();
+    function ready() { busy = false; if (again) { again = false; show(); } }
+    kenpin.ask(place.getAttribute("data-panel-of") + where, function (html) {
+      place.innerHTML = html;
+      document.querySelector(".languages [name=back]").value = form.getAttribute("action") + where;
+      ready();
+    }, function () {
+      /* What other thresholds would have done must not stand beside these. */
+      kenpin.lost(place, place.getAttribute("data-lost"), "card bad large");
+      window.clearTimeout(later);
+      later = window.setTimeout(show, AGAIN_MS);
+      ready();
+    });
   }
 
   function moved(one, other, pushes) {
