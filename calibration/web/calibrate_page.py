@@ -21,7 +21,7 @@ from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
 from kenpin.calibration.web.calibrate_plot import draw_plot, step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Run, Runs
-from kenpin.calibration.web.calibrate_shown import shown_for
+from kenpin.calibration.web.calibrate_shown import good_pictures, shown_for
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
@@ -182,6 +182,8 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
     }
     if now.run.step == "masters":
         show |= {"next_name": _next_name(now), "registered": _registered(request)}
+    if now.run.step == "sign":
+        show["pictures"] = len(good_pictures(site_of(request).folder, now.shown.good))
     if now.run.step in ("limits", "sign") and now.shown.good:
         show |= _position(now, *limits_of(now.run, now.shown))
     return show

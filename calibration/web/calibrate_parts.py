@@ -131,11 +131,6 @@ class Shown:
         return max(1, ceil(self.origin.minutes))
 
     @property
-    def pictures(self) -> int:
-        """How many good parts have a picture: a line may be faster than its disk."""
-        return sum(part.image_sha256 != "" for part in self.good)
-
-    @property
     def is_light_wide(self) -> bool:
         """Whether the good parts were lit so differently that half or double the light would be allowed."""
         light = self.light

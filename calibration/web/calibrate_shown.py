@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from kenpin.bundle import MANIFEST
-from kenpin.calibration.web.calibrate_parts import Shown, read_shown
+from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_run import Run
 from kenpin.station_folder import StationFolder
 
@@ -25,6 +27,12 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
         # These were left out for another reason than their scores.
         left_good=[part for part in shown.left_good if part.image_sha256 not in known],
     )
+
+
+def good_pictures(folder: StationFolder, good: Sequence[ShownPart]) -> Sequence[Path]:
+    """The pictures of good parts that are there: others gave way to newer ones, or the line outran its disk."""
+    paths = [folder.images / part.image_ref for part in good if part.image_ref]
+    return [path for path in paths if path.is_file()]
 
 
 def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from kenpin.calibration.scores import ScoreSet
 from kenpin.calibration.web.calibrate_limits import Assessment
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
 from kenpin.calibration.web.calibrate_run import Start
+from kenpin.calibration.web.calibrate_shown import good_pictures
 from kenpin.calibration.web.signature import Signature
 from kenpin.errors import CalibrationError, DataError
 from kenpin.frame import read_picture
@@ -94,13 +95,13 @@ def _with_left_out(why: str, left: Sequence[ShownPart]) -> str:
 
 def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:
     """Limits of light, focus and position, from the pictures of good parts that are still there."""
-    step = max(1, len(good) // _PICTURES)
+    pictures = good_pictures(folder, good)
     seen = []
-    for part in [part for part in good if part.image_ref][::step]:
+    for path in pictures[:: max(1, len(pictures) // _PICTURES)]:
         try:
-            seen.append(measure(read_picture(folder.images / part.image_ref)))
+            seen.append(measure(read_picture(path)))
         except DataError:
-            continue  # gave way to newer ones, or was never written
+            continue  # is damaged, or gave way just now
     return learn_limits(seen, place=not _is_aligned(folder))
 
 

@@ -43,6 +43,11 @@ class Words:
         swapped = {",": _THOUSANDS[self.language], ".": _POINTS[self.language]}
         return "".join(swapped.get(c, c) for c in text)
 
+    def per_thousand(self, seen: int, of: int) -> str:
+        """How many of 1,000, rounded up to a tenth: one of 3,000 is 0.4, never none."""
+        tenths = -(-10_000 * seen // of)
+        return self.number(tenths / 10, 1 if tenths % 10 else 0)
+
     def score(self, value: float) -> str:
         """A score, to four digits that matter: scores have no scale of their own."""
         return self.typed(f"{value:#.4g}".rstrip("."))

@@ -160,6 +160,23 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert "masters must be shown first" in browser.get("/calibrate").text
 
 
+def test_pictures_that_gave_way_are_not_counted_where_limits_are_learned(
+    browser: Visit, line: ShownLine
+) -> None:
+    begin(browser, line, good=25)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "all pictures")
+    with closing(connect_to_read(line.folder.database)) as connection:
+        rows = connection.execute("SELECT image_ref FROM part ORDER BY seq DESC LIMIT 6 OFFSET 5")
+        for (ref,) in rows.fetchall():
+            (line.folder.images / ref).unlink()
+    assert "Pictures of the good parts: 19. Below 20, no limits" in browser.get("/calibrate").text
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    (record,) = records(line.folder)
+    assert record.quality is None
+
+
 def test_a_master_that_would_pass_blocks_the_page_and_the_server(browser: Visit, line: ShownLine) -> None:
     begin(browser, line)
     show_masters(browser, line)
@@ -330,8 +347,8 @@ def test_a_refused_form_leads_back_to_its_page(browser: Visit, line: ShownLine) 
     ):
         sent = browser.post("/calibrate/step", data=fields, headers={"Origin": own, "Referer": before})
         assert sent.status_code == 422
-        assert ('href="/calibrate" data-back' in sent.text) == leads_back
-        assert ('name="back" value="/calibrate"' in sent.text) == leads_back
+        assert ('href="/calibrate?x=1" data-back' in sent.text) == leads_back
+        assert ('name="back" value="/calibrate?x=1"' in sent.text) == leads_back
     foreign = {"Origin": own, "Referer": f"{own}//elsewhere"}
     assert "data-back" not in browser.post("/calibrate/step", data=fields, headers=foreign).text
 

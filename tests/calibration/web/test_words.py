@@ -95,5 +95,7 @@ def test_numbers_are_written_as_the_language_does(language: str, number: str, sc
     words = Words(language, {"hello": "{n} of {who}"})
     assert words.number(1284.5, 1) == number
     assert words.score(0.25) == score
+    few, none, half = (words.per_thousand(seen, of) for seen, of in ((1, 3000), (0, 3000), (25, 50)))
+    assert (few.replace(",", "."), none, half) == ("0.4", "0", "500")
     assert words.score(1234.4) == "1234"
     assert words("hello", n=1284, who="1284") == words.number(1284) + " of 1284"
