@@ -178,15 +178,27 @@ def _power_cuts(lines: Sequence[Line], torn: int) -> list[str]:
 
 
 def _cut_records(lines: Sequence[Line], records: int) -> list[str]:
-    """A calibration record is named here before it is written: so the end of their file is known here."""
-    changes = [str(line.row.get("new")) for line in lines if line.row.get("what") == "thresholds"]
-    newest = max((int(found[1]) for found in map(_RECORD.match, changes) if found), default=0)
-    if newest <= records:
-        return []
-    ends = f"calibration record {newest} stands in the audit, but the file of records ends with {records}"
-    return [
-        f"{ends}: it was cut off, or a full disk or a power cut kept it from being written; calibrate again"
-    ]
+    """A calibration record is named here before it is written: so the end of their file is known here.
+
+    One that was cut off gives its number to the next one, and so is named twice.
+    """
+    changes = [(line.number, line.row) for line in lines if line.row.get("what") == "thresholds"]
+    matches = [(number, _RECORD.match(str(row.get("new")))) for number, row in changes]
+    named = [(number, int(found[1])) for number, found in matches if found]
+    why = "it was cut off, or a full disk or a power cut kept it from being written"
+    rows: dict[int, int] = {}
+    notes = []
+    for number, record in named:
+        if record in rows:
+            notes.append(
+                f"calibration record {record} of row {rows[record]} was made anew in row {number}: {why}"
+            )
+        rows[record] = number
+    newest = named[-1][1] if named else 0
+    if newest > records:
+        ends = f"calibration record {newest} stands in the audit, but the file of records ends with {records}"
+        notes.append(f"{ends}: {why}; calibrate again")
+    return notes
 
 
 def _against_witnesses(hashes: Sequence[str], witnessed: Sequence[Head]) -> list[str]:

@@ -29,9 +29,11 @@ from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
 _PARTS = 20_000
+# A record that was cut off gave its number to another one, with other thresholds.
 # The first, not the newest: a false call that waits for its answer would leave the count as others come.
 _JUDGED = """SELECT seq, part_id, score, image_sha256, verdict FROM part
-    WHERE threshold_rev = ? AND bundle_sha256 = ? AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""
+    WHERE threshold_rev = ? AND bundle_sha256 = ? AND t1 = ? AND t2 = ?
+        AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""
 _log = logging.getLogger(__name__)
 
 
@@ -165,7 +167,8 @@ def _records(folder: StationFolder) -> list[CalibrationRecord]:
 def _judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
     """The first parts in production but those whose pictures were shown for the calibration or the training."""
     with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
-        rows = connection.execute(_JUDGED, (record.rev, record.bundle_sha256, _PARTS)).fetchall()
+        judged_by = (record.rev, record.bundle_sha256, record.t1, record.t2)
+        rows = connection.execute(_JUDGED, (*judged_by, _PARTS)).fetchall()
     known = {*record.good, *(record.fresh.scores if record.fresh else ())}
     parts = [FreshPart(*row) for row in rows]
     shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}

@@ -360,3 +360,7 @@ def test_the_audit_knows_a_record_that_was_cut_off(run: Run, station: StationFol
     station.records.write_bytes(station.records.read_bytes().splitlines(keepends=True)[0])
     (note,) = audit.verify(station, public).notes
     assert note.startswith("calibration record 2 stands in the audit, but the file of records ends with 1")
+    place(run, 1.6, 2.7)  # takes the number of the one that is gone
+    place(run, 1.7, 2.7)
+    (note,) = audit.verify(station, public).notes
+    assert note.startswith("calibration record 2 of row 2 was made anew in row 3: it was cut off")

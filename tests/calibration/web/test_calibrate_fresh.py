@@ -174,7 +174,7 @@ def test_fresh_parts_are_found_without_reading_all_others(
     station: StationFolder,
 ) -> None:
     with closing(open_database(station.database)) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {calibrate_fresh._JUDGED}", (1, "ab" * 32, 9))
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {calibrate_fresh._JUDGED}", (1, "ab" * 32, 1.0, 2.0, 9))
         assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_judged (threshold_rev=?)"]
 
 
@@ -227,6 +227,15 @@ def test_parts_judged_by_another_record_do_not_count(
 ) -> None:
     judge(record.model_copy(update={"rev": 7}), ["OK"] * 300)
     assert counted(station).parts == 50
+
+
+def test_parts_judged_by_a_record_that_was_cut_off_do_not_count(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    """The record after it has the same number."""
+    judge(record.model_copy(update={"t1": record.t1 - 0.5}), ["OK"] * 200)
+    judge(record, ["OK"])
+    assert counted(station).parts == 51
 
 
 def test_a_station_without_calibration_counts_nothing(station: StationFolder) -> None:
