@@ -18,7 +18,7 @@ from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
 from kenpin.calibration.web.calibrate_plot import step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, Start
 from kenpin.calibration.web.calibrate_shown import shown_for
-from kenpin.calibration.web.calibrate_sign import register_masters, sign
+from kenpin.calibration.web.calibrate_sign import half_signed, register_masters, sign
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
@@ -73,6 +73,10 @@ def give_up(request: Request) -> Response:
     """Nothing is signed; the station goes on as before."""
     folder, by = site_of(request).folder, visitor_of(request).name
     _check_no_shift_check(request)
+    run = _runs(request).read()
+    left = half_signed(folder, run.start) if run is not None else None
+    if left is not None:
+        raise Refused(409, "calibrate_half_signed", t1=f"{left.t1:.6g}", t2=f"{left.t2:.6g}")
     audit.append(folder, audit.Entry("calibrating", by, "", "given up"))
     _end(request, folder)
     return RedirectResponse(f"{_PATH}?step=camera", status_code=303)

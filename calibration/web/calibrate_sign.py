@@ -16,13 +16,13 @@ from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
 from kenpin.calibration.web.calibrate_run import Start
 from kenpin.calibration.web.calibrate_shown import good_pictures
 from kenpin.calibration.web.signature import Signature
-from kenpin.errors import CalibrationError, DataError
+from kenpin.errors import CalibrationError, DataError, KenpinError
 from kenpin.frame import read_picture
 from kenpin.masters import read_masters
 from kenpin.placed import Placement, record_placed
 from kenpin.quality import measure
 from kenpin.quality_limits import QualityLimits, learn_limits
-from kenpin.record import CalibrationRecord
+from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
 
 _PICTURES = 100  # are enough to learn the limits of light and focus from
@@ -69,6 +69,24 @@ def sign(
             placement = Placement(placed.t1, placed.t2, looks=1, by=signed.by, why=why)
             record = record_placed(open_book(folder), start.bundle_sha256, placement)
     return record
+
+
+def half_signed(folder: StationFolder, start: Start) -> CalibrationRecord | None:
+    """The record that a signing left which broke off, as on a full disk; `None` without one.
+
+    It may be the rule's own one, before the position that a hand has chosen: in force, though nobody meant it.
+
+    Args:
+        folder: The station's folder.
+        start: What the calibration that goes on began with.
+    """
+    try:
+        newest = newest_for(station_records(folder), start.bundle_sha256)
+    except KenpinError:
+        return None  # what cannot be read is not in force
+    named = (newest.good if newest is not None else {}).keys()
+    seqs = (int(name.removeprefix("seq ")) for name in named if name.startswith("seq "))
+    return newest if any(seq > start.first_seq for seq in seqs) else None
 
 
 def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], signed: Signature) -> None:

@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.web import calibrate_change, calibrate_shown
+from kenpin.calibration.web import calibrate_change, calibrate_shown, calibrate_sign
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start
 from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.words import warnings_about
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.errors import StoreError
 from kenpin.masters import read_masters
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.sight import read_sight
@@ -158,6 +160,28 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert sorted(known) == ["M-01", "M-02", "M-03", "M-04", "M-05"]
     assert (line.folder.root / known["M-01"].picture).exists()
     assert "masters must be shown first" in browser.get("/calibrate").text
+
+
+def test_a_signing_that_broke_off_is_not_given_up(
+    browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    t1, t2 = places(browser)
+    browser.submit("/calibrate/limits", t1=str(t1 - 20), t2=str(t2), do="accept")
+    full = StoreError("the audit cannot be written", where="audit.jsonl", cure="make room")
+    with monkeypatch.context() as disk:
+        disk.setattr(calibrate_sign, "record_placed", Mock(side_effect=full))
+        assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 503
+    (suggested,) = records(line.folder)  # by the rule, which the technician did not mean
+    refused = browser.submit("/calibrate/end")
+    assert refused.status_code == 409
+    assert f"T1 {suggested.t1:.6g} and T2 {suggested.t2:.6g} were written already" in refused.text
+    assert read_calibrating(line.folder) is not None
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert records(line.folder)[-1].t1 == pytest.approx(t1 - 20, abs=0.1)
+    begin(browser, line)  # another one, after a whole signature
+    assert browser.submit("/calibrate/end").status_code == 303
 
 
 def test_pictures_that_gave_way_are_not_counted_where_limits_are_learned(
