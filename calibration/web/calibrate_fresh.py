@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kenpin.book import calibration_lock
 from kenpin.calibrating import read_calibrating
@@ -29,6 +29,7 @@ from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
 _PARTS = 20_000
+_NAMED = 20
 # A record that was cut off gave its number to another one, with other thresholds.
 # The first, not the newest: a false call that waits for its answer would leave the count as others come.
 _JUDGED = """SELECT seq, part_id, score, image_sha256, verdict FROM part
@@ -69,7 +70,6 @@ class FreshCount:
         record: What they were judged by.
         good: Those that count as good: released and doubted by nobody, or found good by people.
         waiting: Those that were stopped and on which people have not agreed yet.
-        escaped: Those that were released although people found them bad.
         stopped: How many good parts were stopped.
         parts: Number of good parts.
         needed: How many good parts it takes, with so many stopped.
@@ -77,18 +77,21 @@ class FreshCount:
             look has not come.
         with_shown: Whether the parts of the calibration count with them.
         is_used_up: Whether the planned looks at parts were taken, in vain: then nothing more is counted.
+        escaped: Those that were released although people found them bad.
+        caught: Those that were stopped and that people found bad: they are no false calls.
     """
 
     record: CalibrationRecord
     good: Sequence[FreshPart]
     waiting: Sequence[FreshPart]
-    escaped: Sequence[FreshPart]
     stopped: int
     parts: int
     needed: int
     bound: Bound | None
     with_shown: bool
     is_used_up: bool
+    escaped: Sequence[FreshPart] = ()
+    caught: Sequence[FreshPart] = ()
 
     @property
     def is_due(self) -> bool:
@@ -117,12 +120,12 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     parts = [part for part in _judged_by(folder, record) if part.seq not in checked]
     answers = {r.newest.part_seq: r.label for r in reviewed_parts(folder)}
     said = [(part, answers.get(part.seq, None if part.stopped else "good")) for part in parts]
-    return _counted(
-        record,
-        standing,
-        good=[part for part, label in said if label == "good"],
-        waiting=[part for part, label in said if part.stopped and label is None],
+    good = [part for part, label in said if label == "good"]
+    waiting = [part for part, label in said if part.stopped and label is None]
+    return replace(
+        _counted(record, standing, good, waiting),
         escaped=[part for part, label in said if not part.stopped and label == "bad"],
+        caught=[part for part, label in said if part.stopped and label == "bad"],
     )
 
 
@@ -140,6 +143,7 @@ def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
             return None
         record = count.record
         why = f"{len(count.good)} fresh parts in production, seq {count.good[0].seq} to {count.good[-1].seq}"
+        why += _left_out(count.caught)
         basis = Basis(record.bundle_sha256, record.precision, "page", why)
         return record_confirm(folder, ScoreSet(_scores(count.good)), basis)
 
@@ -154,6 +158,12 @@ def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
             if str(error) != told:
                 _log.warning("Fresh parts cannot be counted: %s", error)
             told = str(error)
+
+
+def _left_out(caught: Sequence[FreshPart]) -> str:
+    """Whoever reads the record must know on which parts it rests that people called them bad."""
+    some = ", ".join(str(part.seq) for part in caught[:_NAMED]) + (" …" if len(caught) > _NAMED else "")
+    return f"; {len(caught)} stopped ones that people found bad do not count, seq {some}" if caught else ""
 
 
 def _records(folder: StationFolder) -> list[CalibrationRecord]:
@@ -182,10 +192,8 @@ def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:
 def _counted(
     record: CalibrationRecord,
     standing: CalibrationRecord,
-    *,
     good: Sequence[FreshPart],
     waiting: Sequence[FreshPart],
-    escaped: Sequence[FreshPart],
 ) -> FreshCount:
     with_shown, looks = counts_with_fresh(standing), record.fresh.looks if record.fresh else 0
     used_up = not with_shown and looks >= standing.looks
@@ -208,7 +216,6 @@ def _counted(
         record=record,
         good=good,
         waiting=waiting,
-        escaped=escaped,
         stopped=stopped,
         parts=parts,
         needed=needed,

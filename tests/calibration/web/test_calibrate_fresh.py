@@ -129,7 +129,12 @@ def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
     assert confirm_when_due(station) is None
     answer(1301, "bad")
     assert (counted(station).stopped, counted(station).parts) == (0, 350)
-    assert confirm_when_due(station) is not None
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert confirmed.why == (
+        "300 fresh parts in production, seq 1001 to 1300; "
+        "1 stopped ones that people found bad do not count, seq 1301"
+    )
 
 
 def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
