@@ -163,7 +163,7 @@ def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
 def _left_out(caught: Sequence[FreshPart]) -> str:
     """Whoever reads the record must know on which parts it rests that people called them bad."""
     some = ", ".join(str(part.seq) for part in caught[:_NAMED]) + (" …" if len(caught) > _NAMED else "")
-    return f"; {len(caught)} stopped ones that people found bad do not count, seq {some}" if caught else ""
+    return f"; stopped, found bad by people and not counted: {len(caught)}, seq {some}" if caught else ""
 
 
 def _records(folder: StationFolder) -> list[CalibrationRecord]:

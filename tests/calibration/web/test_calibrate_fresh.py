@@ -133,7 +133,7 @@ def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
     assert confirmed is not None
     assert confirmed.why == (
         "300 fresh parts in production, seq 1001 to 1300; "
-        "1 stopped ones that people found bad do not count, seq 1301"
+        "stopped, found bad by people and not counted: 1, seq 1301"
     )
 
 
