@@ -1,4 +1,4 @@
-"""Every page on a tablet, on a small panel and on the one it is made for, in a real Chromium."""
+"""Every page on a telephone, a tablet, a small panel and the one it is made for, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SIZES: list[Any] = [
     {"width": 1024, "height": 768},
     {"width": 1280, "height": 800},
 ]
+PHONE: Any = {"width": 390, "height": 844}
 FURTHER = ["/line/alarms", "/review/near", "/review/second", "/what-if?t1=0.3&t2=0.5", "/login", "/nowhere"]
 FURTHER += ["/drift?show=picture", "/calibrate?step=camera", "/calibrate?step=confirm", "/calibrate/view"]
 TOO_WIDE = """() => {
@@ -75,7 +76,7 @@ def check(page: Page, *urls: str) -> None:
         choose(page, language)
         for url in urls:
             page.goto(url)
-            for size in SIZES:
+            for size in (PHONE, *SIZES):
                 page.set_viewport_size(size)
                 assert page.evaluate(TOO_WIDE) == [], (url, language, size)
                 assert smallest_target(page) >= 48, (url, language, size)
