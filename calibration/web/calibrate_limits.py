@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ class Assessment:
         is_alone: Whether fresh parts alone will count, as a hand, a master, or leaving parts out has placed T1.
         more: How many good parts more, none of them stopped, prove the wanted rate; 0 = proved.
         left: How many of the good parts that were left out the rule's T1 would stop: then nothing is proved.
+        parts: Which parts it rests on, and what was said of them, as a digest.
         refusal: Key of the words that say why it may not be signed; empty = it may.
     """
 
@@ -60,12 +62,13 @@ class Assessment:
     is_alone: bool
     more: int
     left: int
+    parts: str
     refusal: str
 
     @property
     def seen(self) -> str:
         """What whoever signs has seen: another one says that somebody has changed something meanwhile."""
-        return f"{self.t1!r} {self.t2!r} {self.good} {self.masters}"
+        return f"{self.t1!r} {self.t2!r} {self.parts}"
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def assess(shown: Shown, t1: float, t2: float) -> Assessment:
         is_alone=is_alone,
         more=_more(None if is_alone else calls),
         left=left,
+        parts=_digest(shown),
         refusal="limits_learned" if shown.learned else _refusal(len(good), as_ng, passing),
     )
 
@@ -149,6 +153,12 @@ def nearest(shown: Shown, t1: float, t2: float) -> list[Near]:
     return [Near(p.seq, p.score, "", verdict(p.score)) for p in good] + [
         Near(m.part.seq, m.part.score, m.label.name, verdict(m.part.score)) for m in masters
     ]
+
+
+def _digest(shown: Shown) -> str:
+    masters = [(m.part.seq, m.label.name, m.label.type) for m in shown.masters]
+    said = repr(([p.seq for p in shown.good], masters, [p.seq for p in shown.left]))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _more(calls: Bound | None) -> int:

@@ -127,7 +127,7 @@ def test_the_whole_way_by_forms(browser: Visit, line: ShownLine) -> None:
 
 def test_nobody_signs_what_somebody_else_has_changed_meanwhile(browser: Visit, line: ShownLine) -> None:
     begin(browser, line)
-    show_masters(browser, line)
+    masters = show_masters(browser, line)
     t1, t2 = places(browser)
     good = re.findall(r"/calibrate/look/(\d+)", browser.get("/calibrate").text)[0]
     assert browser.submit("/calibrate/limits", t1=str(t1), t2=str(t2 - 0.1), do="accept").status_code == 303
@@ -143,6 +143,10 @@ def test_nobody_signs_what_somebody_else_has_changed_meanwhile(browser: Visit, l
     assert (refused.status_code, "changed meanwhile" in refused.text) == (409, True)
     assert not line.folder.records.exists()
     assert seen() != before
+    before = seen()
+    said = {"kind": "master", "name": "M-98", "type": "dent"}  # neither a number nor a threshold changes
+    assert other.submit("/calibrate/label", seq=str(masters[0]), **said).status_code == 303
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", seen=before).status_code == 409
     assert browser.submit("/calibrate/sign", pin=PIN, why="x", seen=seen()).status_code == 303
     assert len(records(line.folder)) == 1
 
