@@ -102,7 +102,8 @@ def steps(masters: Masters) -> list[Step]:
 def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, by: str) -> Result:
     """Have every master shown, judge by the thresholds in force, and write the result down.
 
-    Parts are judged by their score, so that a station that may release nothing can be checked as well.
+    Parts are judged by their score, so that a station that may release nothing can be checked as well. A check
+    that is broken off after something was judged wrongly has failed: nobody tries until it fits.
 
     Args:
         folder: The station's folder.
@@ -122,19 +123,45 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
             cure="kenpin masters add ID --type TYPE --picture FILE",
         )
     record = open_book(folder).newest(folder.installed().name)
-    showings = []
-    for step in steps(masters):
-        showings.append(showing_of(step, next_seen(step), record))
-    check = Check(
+    showings: list[Showing] = []
+    try:
+        for step in steps(masters):
+            showings.append(showing_of(step, next_seen(step), record))
+    except BaseException:
+        write_broken_off(folder, showings, record, by=by)
+        raise
+    check = _check_of(showings, record)
+    append_check(folder, check, by=by)
+    suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
+    return Result(check, suspects)
+
+
+def write_broken_off(
+    folder: StationFolder, showings: Sequence[Showing], record: CalibrationRecord, *, by: str
+) -> None:
+    """Write a check that did not come to its end down as failed, where anything was judged wrongly by then.
+
+    Args:
+        folder: The station's folder.
+        showings: What was shown.
+        record: The calibration in force.
+        by: Who showed the parts.
+
+    Raises:
+        StoreError: A ledger cannot be written.
+    """
+    if not all(s.is_right for s in showings):
+        append_check(folder, _check_of(showings, record), by=by)
+
+
+def _check_of(showings: Sequence[Showing], record: CalibrationRecord) -> Check:
+    return Check(
         passed=all(s.is_right for s in showings),
         bundle_sha256=record.bundle_sha256,
         t1=record.t1,
         t2=record.t2,
         showings=tuple(showings),
     )
-    append_check(folder, check, by=by)
-    suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
-    return Result(check, suspects)
 
 
 class PartWatch:
@@ -162,7 +189,7 @@ class PartWatch:
         while not (row := self._ask(sql, self._newest)):
             if time.monotonic() > deadline:
                 raise SourceError(
-                    f"the station saw no part for {self._wait_s:g} s; the check is not counted",
+                    f"the station saw no part for {self._wait_s:g} s; the check is broken off",
                     where=self._path,
                     cure="start the station, show the part again, and begin anew",
                 )

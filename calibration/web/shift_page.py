@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.masters_check import check_masters, steps, suspects_csv
+from kenpin.calibration.masters_check import check_masters, steps, suspects_csv, write_broken_off
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
@@ -112,7 +112,7 @@ def ask_to_give_up(request: Request) -> Response:
 
 @router.post("/shift/give-up", dependencies=needs(Role.TECHNICIAN))
 def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) -> Response:
-    """Give a check up. What it has shown stands in the audit: nobody tries until it fits unseen.
+    """Give a check up. What it has shown stands in the audit, and where anything was wrong it has failed.
 
     Raises:
         Refused: 409 if no check goes on.
@@ -121,6 +121,9 @@ def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) 
     progress = read_progress(folder, run)
     told = f"given up after {progress.shown} of {progress.total} showings, {progress.wrong} of them wrong"
     audit.append(folder, audit.Entry("masters check", signed.by, "", told, signed.why))
+    record = record_in_force(folder)
+    if record is not None and not progress.is_void:  # else nobody can tell what was to be shown
+        write_broken_off(folder, progress.showings, record, by=signed.by)
     _release(request, folder)
     return RedirectResponse(MENU.path, status_code=303)
 

@@ -35,22 +35,30 @@ class Progress:
     Attributes:
         step: What is to be shown now; `None` = all was shown.
         number: The how-manieth showing of its master this is, from 1.
-        shown: How many parts were shown.
+        showings: What was shown, in order.
         total: How many are to be shown.
         wrong: How many of those shown were not judged as expected.
-        last: The last one that was shown.
         rows: Masters around the one that is shown now.
         is_void: Whether the masters were changed since the check began.
     """
 
     step: Step | None
     number: int
-    shown: int
+    showings: Sequence[Showing]
     total: int
     wrong: int
-    last: Showing | None
     rows: Sequence[Row]
     is_void: bool
+
+    @property
+    def shown(self) -> int:
+        """How many parts were shown."""
+        return len(self.showings)
+
+    @property
+    def last(self) -> Showing | None:
+        """The last one that was shown."""
+        return self.showings[-1] if self.showings else None
 
 
 @dataclass(frozen=True)
@@ -106,10 +114,9 @@ def read_progress(folder: StationFolder, run: ShiftRun) -> Progress:
     return Progress(
         step=plan[len(done)] if len(done) < len(plan) else None,
         number=number,
-        shown=len(done),
+        showings=done,
         total=len(plan),
         wrong=sum(not showing.is_right for showing in done),
-        last=done[-1] if done else None,
         rows=_rows(plan, done),
         is_void=plan_of(masters) != run.plan,
     )

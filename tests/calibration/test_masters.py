@@ -177,6 +177,24 @@ def test_a_failed_check_lists_every_part_since_the_last_good_one(two: StationFol
     assert numbers[-1] == 32
 
 
+@pytest.mark.parametrize(("master", "due"), [(5.0, ""), (1.0, "the last check of the masters failed")])
+def test_a_check_that_is_broken_off_has_failed_where_anything_was_wrong(
+    two: StationFolder, master: float, due: str
+) -> None:
+    judged(two, *[2.5] * 14)
+    show(two)
+    seen = iter([Seen(13, master, two.installed().name)])
+
+    def next_seen(_step: Step) -> Seen:
+        for part in seen:
+            return part
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_masters(two, next_seen, by="Aiko")
+    assert masters_due(two, now_ms()) == due
+
+
 def test_without_a_good_check_every_part_is_in_doubt(two: StationFolder) -> None:
     judged(two, *[2.5] * 5)
     assert [s.seq for s in show(two, start=4, m1=1.0).suspects] == [1, 2, 3]

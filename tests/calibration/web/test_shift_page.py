@@ -121,8 +121,24 @@ def test_giving_up_is_signed_and_kept(checking: Visit, folder: StationFolder) ->
     checking.submit("/login", name="abe", pin=PIN)
     assert checking.submit("/shift/give-up", why="wrong part", pin=PIN).status_code == 303
     assert read_calibrating(folder) is None
-    assert audited(folder) == ["given up after 2 of 12 showings, 1 of them wrong"]
+    assert audited(folder) == ["given up after 2 of 12 showings, 1 of them wrong", "FAILED, 1 of 2 showings"]
+    assert masters_due(folder, now_ms()) == "masters were never shown: M-02"
     assert checking.get("/shift/panel").status_code == 404
+
+
+@pytest.mark.parametrize(("shown", "due"), [(SHOWN, ""), (SHOWN[1:], "the last check of the masters failed")])
+def test_a_check_in_which_a_master_passed_cannot_be_given_up_to_release_parts(
+    checking: Visit, folder: StationFolder, shown: list[Made], due: str
+) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, SHOWN * 6)
+    checking.submit("/shift/end")
+    inspect(folder, [Made(0.1)])
+    checking.submit("/shift/begin")
+    inspect(folder, shown)
+    assert checking.submit("/shift/give-up", why="another time", pin=PIN).status_code == 303
+    assert masters_due(folder, now_ms()) == due
+    assert ("Parts in doubt: 1" in checking.get("/shift").text) == bool(due)
 
 
 def test_a_check_of_other_masters_is_void(checking: Visit, folder: StationFolder) -> None:
