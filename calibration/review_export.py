@@ -71,7 +71,7 @@ def _write(folder: StationFolder, out: Path, part: Reviewed, answer: Answer) -> 
     target = out / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
-    names = "+".join(a.name for a in part.answers)
+    names = "+".join(a.name for a in part.answers if a.label == answer.label)
     told = (answer.part_id, rfc3339(answer.ts_ms), answer.verdict, answer.score, names, answer.picture_sha256)
     return (name, answer.part_id or answer.part_seq, answer.label, *told)
 
