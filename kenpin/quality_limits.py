@@ -21,6 +21,7 @@ _LIGHT, _FOCUS, _SHIFT, _CLIPPED = 0.10, 0.35, 0.02, 0.005
 _MATCH = 0.15
 _NO_PLACE = 0.6  # a reference that good parts themselves match worse than this is a texture, which has no place
 _BLACK = 0.2  # of the lowest light
+_ANY_LIGHT = 1e6
 
 
 class Finding(str, Enum):
@@ -152,7 +153,9 @@ def light_limits(light: Sequence[float]) -> tuple[float, float]:
     logs = np.log([max(value, 0.1) for value in light])
     spread = _tolerance_factor(len(logs)) * float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
     wide = max(spread, math.log(1 + _LIGHT))
-    return math.exp(min(logs.mean() - wide, logs.min())), math.exp(max(logs.mean() + wide, logs.max()))
+    # Of two pictures nearly nothing is known: the interval is wider than numbers are.
+    high = min(max(logs.mean() + wide, logs.max()), math.log(_ANY_LIGHT))
+    return math.exp(min(logs.mean() - wide, logs.min())), math.exp(high)
 
 
 def _learn_place(seen: Sequence[Quality], factor: float) -> dict[str, object]:

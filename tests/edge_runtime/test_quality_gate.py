@@ -11,7 +11,7 @@ from kenpin.edge_runtime.stuck_score import STUCK_AT, StuckScore
 from kenpin.errors import DataError
 from kenpin.frame import Image
 from kenpin.quality import locate, measure
-from kenpin.quality_limits import LEAST, Finding, QualityLimits, learn_limits
+from kenpin.quality_limits import LEAST, Finding, QualityLimits, learn_limits, light_limits
 from kenpin.synthetic import draw_part
 
 
@@ -114,6 +114,12 @@ def test_fresh_good_parts_are_not_stopped(product: str) -> None:
     limits = learn_limits([measure(image) for image in parts(product, 50)])
     assert limits is not None
     assert [finding(limits, image) for image in parts(product, 150, first=500)] == [""] * 150
+
+
+def test_of_two_pictures_in_different_light_nothing_is_known() -> None:
+    low, high = light_limits([80.0, 120.0])
+    assert low == 0.0
+    assert high > 255
 
 
 def test_a_texture_has_no_place_and_a_part_has_one() -> None:

@@ -100,6 +100,21 @@ var kenpin = {};
     };
   }
 
+  /* A second tap while the first is answered would be refused, and look as if nothing had been done. */
+  function sendOnce(event) {
+    var form = event.target;
+    if (form.isSent) { event.preventDefault(); return; }
+    form.isSent = true;
+    window.setTimeout(function () { form.isSent = false; }, TIMEOUT_MS);
+  }
+
+  /* By the way back the page may come as it was left, with its forms sent. */
+  function allowAgain() {
+    Array.prototype.forEach.call(document.forms, function (form) { form.isSent = false; });
+  }
+
+  document.addEventListener("submit", sendOnce);
+  window.addEventListener("pageshow", allowAgain);
   document.addEventListener("keydown", function (event) {
     var tag = event.target.tagName, link;
     if (tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA" || event.ctrlKey || event.altKey || event.metaKey) { return; }

@@ -165,6 +165,22 @@ def test_all_of_it_works_without_javascript(chromium: Browser, server: Server, f
     context.close()
 
 
+def test_a_second_tap_sends_nothing(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/shift")
+    stopped = page.evaluate(
+        """() => {
+            var form = document.querySelector("main form"), stopped = [];
+            addEventListener("submit", e => { stopped.push(e.defaultPrevented); e.preventDefault(); });
+            form.requestSubmit();
+            form.requestSubmit();
+            dispatchEvent(new Event("pageshow"));  // back by the browser's own way: the form may be sent again
+            form.requestSubmit();
+            return stopped;
+        }"""
+    )
+    assert stopped == [False, True, False]
+
+
 def test_two_persons_sign_without_a_keyboard(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/shift")
     page.get_by_role("button", name="Begin the shift check").click()
