@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, cast
@@ -54,8 +54,7 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
     if _runs(request).read() is not None:
         raise Refused(409, "calibrate_going_on")
     _check_no_shift_check(request)
-    station = read_vitals(folder.run).get("station")
-    texts = station.texts if station is not None and 0 <= station.age_s < _STALE_S else {}
+    texts = _told(folder)
     bundle, precision = texts.get("bundle_sha256", ""), texts.get("precision", "")
     if not bundle or not precision:
         raise Refused(409, "calibrate_no_station")
@@ -153,12 +152,17 @@ def sign_it(
     lots: Annotated[int, Form(ge=0, le=MOST_LOTS)] = 0,
     seen: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
-    """Sign: the record is in force from the next part on."""
+    """Sign: the record is in force from the next part on.
+
+    It holds for the cameras as they are set now, which only a running station knows.
+    """
     run, shown = _going_on(request)
     placed = _may_be_signed(run, shown)
     if seen not in ("", placed.seen):
         raise Refused(409, "sign_changed")
     folder = site_of(request).folder
+    if not _told(folder):
+        raise Refused(409, "sign_no_station")
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
         register_masters(folder, shown.masters, signed)
@@ -168,6 +172,13 @@ def sign_it(
 
 def _runs(request: Request) -> Runs:
     return Runs(site_of(request).folder.root / "page.db")
+
+
+def _told(folder: StationFolder) -> Mapping[str, str]:
+    """What the station tells while it runs; nothing where it does not."""
+    station = read_vitals(folder.run).get("station")
+    runs = station is not None and station.is_alive and 0 <= station.age_s < _STALE_S
+    return station.texts if station is not None and runs else {}
 
 
 def _check_no_shift_check(request: Request) -> None:

@@ -430,6 +430,21 @@ def test_a_station_that_gives_no_sign_of_life_is_not_calibrated(
     assert read_calibrating(line.folder) is None
 
 
+def test_nothing_is_signed_while_the_station_does_not_run(
+    browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record would not say how the cameras are set, and hold for any other way."""
+    begin(browser, line)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    with monkeypatch.context() as dead:
+        dead.setattr(calibrate_change, "_STALE_S", 0.0)
+        refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+    assert (refused.status_code, "nobody knows how its cameras are set" in refused.text) == (409, True)
+    assert not line.folder.records.exists()
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+
+
 def test_begin_and_end_stand_in_the_audit(browser: Visit, line: ShownLine) -> None:
     begin(browser, line, good=0)
     browser.submit("/calibrate/end")
