@@ -159,7 +159,12 @@ def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
     assert (count.escaped, count.waiting, count.parts) == ([], [], 349)
     answer(1005, "good")
     assert counted(station).parts == 350
-    assert confirm_when_due(station) is not None
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    judge(confirmed, ["OK"])
+    answer(1301, "bad")  # this is told afterwards, too
+    shown = TestClient(app, base_url="https://127.0.0.1", client=("127.0.0.1", 50000)).get("/calibrate/fresh")
+    assert "Released, and found bad on the review bench: 1" in shown.text
 
 
 def test_a_false_call_does_not_leave_the_count_while_it_waits(
