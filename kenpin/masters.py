@@ -155,6 +155,9 @@ class Due:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
+_FAILED = Due("failed", "the last check of the masters failed")
+
+
 @dataclass(frozen=True)
 class Demand:
     """What the masters ask for, as long as no file changes.
@@ -237,13 +240,15 @@ def read_demand(folder: StationFolder) -> Demand:
 
 
 def _why_due(masters: Masters, now_ms: int) -> Due | None:
+    failed = bool(masters.registered) and masters.last is not None and not masters.last.passed
     if not masters.is_demanded:
-        return None
+        # Nobody demands a check, but one was made, and a known bad part passed.
+        return _FAILED if failed else None
     if masters.last is None or masters.unseen:
         names = ", ".join(sorted(masters.unseen)[:_LISTED])
         return Due("never", f"masters were never shown: {names}", {"names": names})
-    if not masters.last.passed:
-        return Due("failed", "the last check of the masters failed")
+    if failed:
+        return _FAILED
     age_h = (now_ms - masters.last.ts_ms) / _HOUR_MS
     if age_h < 0:
         return Due("clock", "the clock stands before the last check of the masters")

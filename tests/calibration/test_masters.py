@@ -225,6 +225,11 @@ def test_due_after_the_interval(two: StationFolder) -> None:
     assert "every 1 h" in masters_due(two, shown_ms + 2 * HOUR)
     run(two, "interval", 0, "--why", "trial")
     assert masters_due(two, shown_ms + 1000 * HOUR) == ""
+    judged(two, *[2.5] * 12)
+    show(two, m1=1.0)  # though no check was demanded, this one failed
+    assert masters_due(two, now_ms()) == "the last check of the masters failed"
+    show(two)
+    assert masters_due(two, now_ms()) == ""
 
 
 def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
