@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,8 @@ SIZE = 160
 _NO_PRODUCT = (GOOD, "train", "test")
 # Every draw depends on the seed times a large number, which has to fit into 64 bits.
 MOST_SEED = 2**32 - 1
-console = human_console()
+# Of several processes that train together, as torchrun starts them, one speaks.
+console = human_console(quiet=os.environ.get("RANK", "0") != "0")
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,14 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     fabric.barrier()
     if not (resume and folder.finished):
         tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
-        told = human_console(quiet=not fabric.is_global_zero)
-        means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, told)
+        means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, console)
         try:
             if origin and origin.same_parts:
                 update(folder, roles, means, origin)
             else:
                 learn(folder, roles, means, init=given["init"], origin=origin)
         except KeyboardInterrupt:
-            told.print("stopped; the same command with --resume goes on from the last checkpoint")
+            console.print("stopped; the same command with --resume goes on from the last checkpoint")
             raise
         except torch.OutOfMemoryError:
             raise TrainError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def test_torchrun_trains_one_run_and_writes_it_once(tmp_path: Path) -> None:
         picture = draw_part("cap", seed=1, index=number, defect_share=0).image
         (tmp_path / "good").mkdir(exist_ok=True)
         assert cv2.imwrite(str(tmp_path / f"good/{number}.png"), picture)
+    shutil.copy(tmp_path / "good/0.png", tmp_path / "good/copy.png")
     folder = tmp_path / "run"
     # "--" keeps torchrun from reading --run as one of its own options.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
@@ -88,6 +90,7 @@ def test_torchrun_trains_one_run_and_writes_it_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["good"] == 4
+    assert done.stderr.count("have the content of another one") == 1
     assert done.stderr.count("report.html") == 1
     assert done.stderr.count("fit the anomaly head") == 1
     names = ("config.json", "data.json", "metrics.jsonl", "report.html")
