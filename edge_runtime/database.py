@@ -6,11 +6,11 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kenpin.edge_runtime.migrations import MIGRATIONS
-from kenpin.errors import StoreError
+from kenpin.errors import StoreDamaged, StoreError
 from kenpin.events import now_ms
 from kenpin.synced_file import replace_synced, sync_folder
 
@@ -167,11 +167,12 @@ def write_back(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open the station's database, make it, or replace a damaged one.
+def open_database(path: Path, on_damage: Callable[[str], None] = lambda _damage: None) -> sqlite3.Connection:
+    """Open the station's database, make it, or replace a damaged one as `begin_anew` does.
 
-    A damaged file is moved aside, said so, and a fresh one started whose numbers jump. Only who holds the
-    station's lock may call this: others would go on writing into the file that was moved.
+    Args:
+        path: The file.
+        on_damage: Called with what `begin_anew` says, where it came to that.
 
     Raises:
         StoreError: It cannot be opened, or was made by another program or a newer kenpin.
@@ -182,18 +183,42 @@ def open_database(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
-            _move_aside(path, str(error))
-            _write_lease(path, max(_read_lease(path), SEQ_JUMP))
+            damage = str(error)
+    on_damage(begin_anew(path, damage))
+    with explained(path):
         return _prepare(path)
+
+
+def begin_anew(path: Path, damage: str) -> str:
+    """Move a damaged database aside, so that the next one to be opened is a fresh one whose numbers jump.
+
+    Only who holds the station's lock may do so: others would go on writing into the file that was moved.
+
+    Args:
+        path: The file.
+        damage: What is wrong with it.
+
+    Returns:
+        The same, and where it is now, in words.
+
+    Raises:
+        StoreError: The disk does not let it.
+    """
+    with explained(path):
+        aside = _move_aside(path, damage)
+        _write_lease(path, max(_read_lease(path), SEQ_JUMP))
+    return f"{damage}; the damaged file is {aside}"
 
 
 @contextlib.contextmanager
 def explained(where: object) -> Iterator[None]:
-    """Turn what SQLite and the file system raise into a StoreError."""
+    """Turn what SQLite and the file system raise into a StoreError, of damage into a StoreDamaged."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(
+        is_damage = isinstance(error, sqlite3.DatabaseError) and _is_damage(error)
+        kind = StoreDamaged if is_damage else StoreError
+        raise kind(
             f"the store does not work: {error}",
             where=where,
             cure="check the free space, the permissions and the health of the disk",
@@ -308,7 +333,8 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _move_aside(path: Path, why: str) -> None:
+def _move_aside(path: Path, why: str) -> str:
+    """Give the file and its journal another name, and return that."""
     suffix = f".corrupt-{now_ms()}"
     for name in (path.name, path.name + "-wal", path.name + "-shm"):
         part = path.with_name(name)
@@ -316,12 +342,13 @@ def _move_aside(path: Path, why: str) -> None:
             part.rename(part.with_name(name.replace(path.name, path.name + suffix, 1)))
     _log.warning(
         "The station's database was damaged (%s) and moved aside to %s%s. A fresh one is started; its numbers "
-        "jump so that none is used twice. Events that still waited in the damaged file are not sent. "
+        "jump so that none is used twice. Events that still waited there and can be read are sent later. "
         "Keep the file: much of it can usually be recovered.",
         why,
         path.name,
         suffix,
     )
+    return f"{path.name}{suffix}"
 
 
 def _lease_file(path: Path) -> Path:

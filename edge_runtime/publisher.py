@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import State
 from kenpin.edge_runtime.connection import Connection
-from kenpin.edge_runtime.database import connect
+from kenpin.edge_runtime.database import connect, file_id
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.delivery import Delivery, Manner
 from kenpin.edge_runtime.herald import Desk, Herald, Listener
@@ -26,7 +26,7 @@ from kenpin.edge_runtime.publisher_task import SendAgain, Task, Tell, TellAgain,
 from kenpin.edge_runtime.retained_topics import RetainedTopics
 from kenpin.edge_runtime.timing import Timing
 from kenpin.edge_runtime.traffic import Traffic
-from kenpin.errors import StoreError
+from kenpin.errors import StoreDamaged, StoreError
 
 _TICK_S = 0.2
 _GOODBYE_S = 2.0
@@ -46,6 +46,9 @@ class Publisher:
         desk: What it works for.
         timing: How long it waits for what.
 
+    Attributes:
+        damaged_file: Which file of the database was found damaged when it was read; `None` = all is well.
+
     Raises:
         StoreError: The database cannot be opened.
     """
@@ -64,6 +67,8 @@ class Publisher:
         )
         choice = ProtocolChoice(probe_s=timing.probe_s)
         self._connection = Connection(desk.broker, self._link, self._tasks, choice)
+        self.damaged_file: tuple[int, int] | None = None
+        self._file = file_id(desk.database)
         self._database = connect(desk.database, durable=False)
         self._outbox = Outbox(self._database)
         manner = Manner(timing.refused_s, desk.backlog_per_s)
@@ -172,6 +177,8 @@ class Publisher:
         try:
             return step()
         except StoreError as error:
+            if isinstance(error, StoreDamaged):
+                self.damaged_file = self._file
             self._once.say("store", f"The publisher cannot use the database: {error.what}. Events wait.")
         except Exception:
             _log.exception("The publisher stumbled and goes on.")

@@ -235,7 +235,10 @@ def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> 
             **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },
-        texts={"unread": ",".join(sorted(traffic.unread))},
+        texts={
+            "unread": ",".join(sorted(traffic.unread)),
+            "damaged_file": ":".join(map(str, publisher.damaged_file or ())),
+        },
     )
 
 

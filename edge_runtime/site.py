@@ -37,6 +37,11 @@ class News(Protocol):
         """Whether the broker refuses the station, or some of what it says; `None` = it cannot be told."""
         ...
 
+    @property
+    def damaged_file(self) -> tuple[int, int] | None:
+        """Which file of the database was found damaged when it was read; `None` = all is well."""
+        ...
+
     def start(self) -> None:
         """Begin."""
         ...
@@ -83,6 +88,13 @@ class NoNews:
         """The same; without a broker, nobody refuses anything."""
         told = self._told("broker_denied")
         return None if told is None else bool(told)
+
+    @property
+    def damaged_file(self) -> tuple[int, int] | None:
+        """The same."""
+        publisher = read_vitals(self._folder.run).get("publisher") if self._folder is not None else None
+        device, _, inode = publisher.texts.get("damaged_file", "").partition(":") if publisher else ("", "", "")
+        return (int(device), int(inode)) if device else None
 
     def start(self) -> None:
         """Nothing to begin."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 
+from kenpin.audit import Entry, append
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity, State
@@ -92,7 +93,7 @@ class Station:
         self._counters = Counters()
         for path in config.station.trusted_keys:
             PublicKey.load(path)  # a key that cannot be read is found now, not at the first change of bundles
-        folder = StationFolder(config.station.state_dir)
+        self._folder = folder = StationFolder(config.station.state_dir)
         folder.create()
         folder.run.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
@@ -104,6 +105,7 @@ class Station:
             news = PartNews(self._identity, config.mqtt.results)
             store = Store(folder.database, news=news)
             self._store = opened.enter_context(contextlib.closing(store))
+            self._note_damage()
             self._outputs = opened.enter_context(contextlib.closing(make_outputs(config, folder.run, output)))
             triggers = make_trigger_input(config, folder.run, self._outputs.modbus)
             gap = CounterGap(
@@ -144,6 +146,8 @@ class Station:
                 self._equipment,
                 config.store.keep_days,
                 self._news.wake,
+                self._store.found_damaged,
+                lambda: self._store.file is not None and self._news.damaged_file == self._store.file,
             )
             self._watchman = opened.enter_context(contextlib.closing(Watchman(post)))
             self._viewfinder = opened.enter_context(contextlib.closing(Viewfinder(folder.run)))
@@ -198,7 +202,7 @@ class Station:
 
         Raises:
             SourceError: The source failed for good.
-            StoreError: Somebody has removed or replaced the database. Start a new station.
+            StoreError: The database was removed, replaced or damaged. Start a new station.
             DeviceLost: The GPU is lost to this process; the part in hand got its verdict. Start a new one.
         """
         last_words = "shutdown"
@@ -236,6 +240,18 @@ class Station:
         self._come_round()
         self._watchman.start()
 
+    def _note_damage(self) -> None:
+        """Tell SCADA, by the audit, that a database was lost, and with it perhaps events that waited in it."""
+        if not self._store.damage:
+            return
+        _log.warning("The database: %s.", self._store.damage)
+        entry = Entry("database", "station", new="a fresh one", why=self._store.damage)
+        try:
+            append(self._folder, entry)
+        except (KenpinError, OSError) as error:
+            _log.warning("The loss of the database is not in the audit: %s", error)
+        self._store.damage = ""
+
     def _shots(self, max_parts: int | None, stopping: Callable[[], bool]) -> Iterator[Shot]:
         done = 0
         while not (self._stopping or stopping()) and (max_parts is None or done < max_parts):
@@ -253,9 +269,13 @@ class Station:
         """Between two parts: the decision loop lives; tell the line, the watchdog and whoever wants to know.
 
         Raises:
-            StoreError: The database lost its name. What has been written is put back when the station closes.
+            StoreError: The database lost its name, and what was written is put back when the station closes; or
+                it was damaged, and what waits goes into a fresh one.
         """
-        self._store.require_file()
+        try:
+            self._store.require_file()
+        finally:
+            self._note_damage()
         self._changeover.come_round()
         self._pulse.watch.beat("decide")
         state, reason = self._state()

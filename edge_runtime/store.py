@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kenpin.edge_runtime.database import (
+    begin_anew,
     explained,
     file_id,
     forget_journal,
@@ -19,8 +20,9 @@ from kenpin.edge_runtime.database import (
 from kenpin.edge_runtime.outbox import Depth, Outbox
 from kenpin.edge_runtime.part import Part, part_row
 from kenpin.edge_runtime.part_news import PartNews
+from kenpin.edge_runtime.rescue import rescue_events
 from kenpin.edge_runtime.room import Room
-from kenpin.errors import StoreError
+from kenpin.errors import StoreDamaged, StoreError
 from kenpin.events import Anomaly
 
 __all__ = ["Part", "Store"]
@@ -34,27 +36,50 @@ class Store:
         room: How much of the disk events may take; default: the usual.
         news: What is told of every part; default: nothing but the events that are given.
 
+    Attributes:
+        damage: What was found damaged and moved aside, in words; empty = nothing.
+        file: Which file it is.
+
     Raises:
         StoreError: It cannot be opened.
     """
 
     def __init__(self, path: Path, *, room: Room | None = None, news: PartNews | None = None) -> None:
         self.path = path
-        self._connection = open_database(path)
-        self._file = file_id(path)
-        self._outbox = Outbox(self._connection, room or Room.on_disk_of(path))
+        self.damage = ""
+        self._room = room or Room.on_disk_of(path)
         self._news = news
+        self._open()
+        # Not when it begins anew under a running station: the line would wait for it.
+        self.damage = "; ".join(filter(None, (self.damage, rescue_events(path, self._connection))))
+
+    def _open(self) -> None:
+        self._connection = open_database(self.path, self._note_damage)
+        self.file = file_id(self.path)
+        self._found = ""  # damage that showed since
+        self._outbox = Outbox(self._connection, self._room)
         self._newest_parts: dict[int, Part] = {}
         self._withheld: list[tuple[int, Part]] = []
-        self._next_lease = lease_numbers(path, self._newest())
+        self._next_lease = lease_numbers(self.path, self._newest())
         self._notes: list[tuple[str, tuple[object, ...]]] = []
 
+    def _note_damage(self, damage: str) -> None:
+        self.damage = damage
+
     def require_file(self) -> None:
-        """Make sure that what is written lands in the file that has the name.
+        """Make sure that what is written lands in the file that has the name, and can be read there.
 
         Raises:
-            StoreError: Somebody has removed or replaced it; `close` saves what was written.
+            StoreError: Somebody has removed or replaced it; `close` saves what was written. Or it was found
+                damaged, and a fresh one takes what still waits; all others have to open that one, too.
         """
+        if self._found:
+            self._begin_anew()
+            raise StoreError(
+                "the database was damaged while the station runs",
+                where=self.path,
+                cure="the station starts again by itself, with a fresh one; keep the damaged file",
+            )
         if self._is_nameless():
             forget_journal(self.path)
             raise StoreError(
@@ -62,6 +87,14 @@ class Store:
                 where=self.path,
                 cure="the station starts again by itself; stop it before you touch its files",
             )
+
+    def found_damaged(self, damage: str) -> None:
+        """Say that somebody else has found the file damaged; `require_file` then begins anew.
+
+        Args:
+            damage: What is wrong with it.
+        """
+        self._found = damage
 
     def commit(self, entries: Sequence[tuple[Part, Anomaly | None]]) -> list[int]:
         """Write parts and their events; all are on disk when this returns.
@@ -75,7 +108,7 @@ class Store:
         Raises:
             StoreError: Nothing was written.
         """
-        with transaction(self._connection):
+        with self._watched(), transaction(self._connection):
             self._write_notes()
             seqs = [self._write(part, event) for part, event in entries]
             self._tell(zip(seqs, (part for part, _ in entries), strict=True))
@@ -163,6 +196,21 @@ class Store:
                 if self._is_nameless():
                     write_back(self._connection, self.path)
 
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Remember damage: no other try with this file will work."""
+        try:
+            yield
+        except StoreDamaged as error:
+            self.found_damaged(error.what)
+            raise
+
+    def _begin_anew(self) -> None:
+        """Replace the damaged file. SQLite itself has said so; a check that finds nothing would not help."""
+        with closing(self._connection):
+            self.damage = begin_anew(self.path, self._found)
+            self._open()
+
     def _is_nameless(self) -> bool:
         try:
             found = self.path.stat()
@@ -170,7 +218,7 @@ class Store:
             return True
         except OSError:
             return False  # the disk is in trouble, and the next commit says so
-        return (found.st_dev, found.st_ino) != self._file
+        return (found.st_dev, found.st_ino) != self.file
 
     def _write_notes(self) -> None:
         for sql, values in self._notes:

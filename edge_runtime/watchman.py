@@ -21,7 +21,7 @@ from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.retention import Retention
 from kenpin.edge_runtime.room import DEFAULT_MAX_BYTES
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, StoreDamaged
 from kenpin.machine_state import read_state
 from kenpin.station_folder import StationFolder
 
@@ -46,6 +46,8 @@ class Post:
         equipment: What the station is made of now.
         keep_days: Age of the oldest record of a part that is kept.
         wake: Says that an event waits in the outbox.
+        damaged: Takes what is wrong with the database, where its file is bad.
+        damaged_elsewhere: Whether another process has found it bad.
     """
 
     folder: StationFolder
@@ -56,6 +58,8 @@ class Post:
     equipment: Callable[[], Equipment]
     keep_days: int
     wake: Callable[[], None]
+    damaged: Callable[[str], None]
+    damaged_elsewhere: Callable[[], bool]
 
 
 class Watchman:
@@ -86,6 +90,7 @@ class Watchman:
             "Old records cannot be removed": self._retention.come_round,
             "What the station is made of cannot be told": self._tell_equipment,
             "The publisher cannot be woken": self._wake_publisher,
+            "Damage cannot be looked for": self._look_for_damage,
         }
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -122,6 +127,8 @@ class Watchman:
             duty()
             self._trouble.pop(failure, None)
         except Exception as error:
+            if isinstance(error, StoreDamaged):
+                self._post.damaged(error.what)
             if self._trouble.get(failure) != repr(error):
                 self._trouble[failure] = repr(error)
                 is_known = isinstance(error, (KenpinError, OSError))
@@ -141,6 +148,11 @@ class Watchman:
         if newest != self._seq:
             self._seq = newest
             self._post.wake()
+
+    def _look_for_damage(self) -> None:
+        """Alerts that the publisher cannot read reach nobody, though the line runs on."""
+        if self._post.damaged_elsewhere():
+            self._post.damaged("the publisher cannot read the events that wait")
 
     def _tell_equipment(self) -> None:
         """`meta`, where the model or its thresholds changed."""

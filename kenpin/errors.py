@@ -10,6 +10,7 @@ KenpinError
 ├── EngineError        a model that does not run or gives other scores  exit 1
 │   └── DeviceLost     a GPU that answers no more in this process       exit 3
 ├── StoreError         the station's database                           exit 1
+│   └── StoreDamaged   one whose file is bad, not the disk full         exit 1
 ├── BrokerError        MQTT                                             exit 1
 ├── TrainError         training that cannot go on                       exit 1
 └── ExportError        a model that cannot be turned into a bundle      exit 1
@@ -95,6 +96,10 @@ class DeviceLost(EngineError):  # noqa: N818 - said as it is told
 
 class StoreError(KenpinError):
     """The station's database cannot be opened or written."""
+
+
+class StoreDamaged(StoreError):  # noqa: N818 - said as it is told
+    """The file of the station's database is bad: no later try will work, only a new file."""
 
 
 class BrokerError(KenpinError):

@@ -112,7 +112,7 @@ def test_a_damaged_file_is_moved_aside_and_its_numbers_are_not_used_again(
         assert store.commit([(part(), None)])[0] > last
         assert len(rows(path)) == 1
         store.close()
-    assert len(list(path.parent.glob("station.db.corrupt-*"))) == 2
+    assert len(list(path.parent.glob("station.db.corrupt-*[0-9]"))) == 2
     assert sum("was damaged" in r.message for r in caplog.records) == 2
 
 

@@ -47,7 +47,18 @@ def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
     wake: Callable[[], None] = lambda: made.woken.append(1)  # noqa: E731
     parts = PartWatch(100)
     made.watchman = Watchman(
-        Post(folder, Identity("st1"), parts, lambda: made.conditions, Counters(), Equipment, 365, wake)
+        Post(
+            folder,
+            Identity("st1"),
+            parts,
+            lambda: made.conditions,
+            Counters(),
+            Equipment,
+            365,
+            wake,
+            lambda _damage: None,
+            lambda: False,
+        )
     )
     made.watchman.start()
     yield made

@@ -1,0 +1,183 @@
+"""Damage of the database that shows while the station runs: a fresh one, and no alert lost that can be read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.rig import Rig
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.database import connect
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.site import NoNews, in_own_processes
+from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.errors import StoreDamaged, StoreError
+from tests.edge_runtime.publishing_line import FakeEvent, PublishingLine
+
+_PAGE = 4096
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "station.db"
+
+
+def commit(store: Store, name: str = "p") -> int:
+    event: Any = FakeEvent()
+    (seq,) = store.commit([(Part(name, "cam", "s", 0, 0, Decision(Verdict.NG)), event)])
+    return seq
+
+
+def damage(path: Path, table: str, page: int = 0) -> None:
+    """A bad page of a table: its root, or one of its leaves; nobody has it in memory any more."""
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        with path.open("r+b") as content:
+            content.seek((root - 1) * _PAGE + 8)
+            head = content.read(_PAGE)
+            if page:  # the first pointers of an inner page are to its first children
+                cell = int.from_bytes(head[4 + 2 * page : 6 + 2 * page], "big") - 8
+                root = int.from_bytes(head[cell : cell + 4], "big")
+            content.seek((root - 1) * _PAGE)
+            content.write(b"\xff" * _PAGE)
+        connection.execute("INSERT INTO counter VALUES ('touched', 1)")
+
+
+def waiting(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        sql = "SELECT seq FROM outbox WHERE acked_ms IS NULL ORDER BY seq"
+        return [seq for (seq,) in connection.execute(sql)]
+
+
+def test_what_waits_goes_into_a_fresh_file_and_what_had_waited_follows_once(path: Path) -> None:
+    with closing(Store(path)) as store:
+        seqs = [commit(store) for _ in range(3)]
+        damage(path, "part")
+        with pytest.raises(StoreDamaged, match="malformed"):
+            commit(store)
+        with pytest.raises(StoreError, match="was damaged while the station runs"):
+            store.require_file()
+        store.require_file()
+        (new,) = waiting(path) or [commit(store)]
+        assert new > 999_999
+        (aside,) = path.parent.glob("station.db.corrupt-*[0-9]")
+        assert "malformed" in store.damage
+        assert aside.name in store.damage
+    with closing(Store(path)) as store:
+        assert waiting(path) == [*seqs, new]
+        assert f"3 events that waited in {aside.name}" in store.damage
+        store._outbox.mark_acked(seqs)
+        assert commit(store) == new + 1
+    with closing(Store(path)) as store:
+        assert store.damage == ""
+        assert waiting(path) == [new, new + 1]
+
+
+def test_of_a_bad_page_of_events_those_on_both_sides_are_rescued_and_nothing_else(path: Path) -> None:
+    with closing(Store(path)) as store:
+        for _ in range(200):
+            commit(store)
+        store._outbox.mark_acked(range(1, 11))
+        store._connection.execute("UPDATE outbox SET body = 'x' WHERE seq = 12")  # a bit that flipped
+    damage(path, "outbox", page=2)
+    with closing(Store(path)):
+        rescued = waiting(path)
+    lost = sorted({*range(11, 201)} - {*rescued})
+    assert rescued[0] == 11
+    assert rescued[-1] == 200
+    assert lost[0] == 12
+    assert len(rescued) > 120
+    assert lost[1:] == list(range(lost[1], lost[-1] + 1))
+
+
+def test_a_watchman_that_finds_damage_lets_the_station_begin_anew(workshop: Any, wait_for: Any) -> None:
+    workshop.ready()
+    database = workshop.folder.database
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
+        station._watchman.start()
+        wait_for(lambda: station._counters, "the first round")
+        damage(database, "alarm")
+        wait_for(lambda: station._store._found, "the damage")
+        with pytest.raises(StoreError, match="was damaged while the station runs"):
+            station.run()
+    rows = [json.loads(line)["row"] for line in (workshop.folder.root / "audit.jsonl").read_text().splitlines()]
+    told = [row for row in rows if row["what"] == "database"]
+    assert [row["by"] for row in told] == ["station"]
+    assert "station.db.corrupt-" in told[0]["why"]
+
+
+def test_a_publisher_that_cannot_read_its_events_says_which_file_is_bad(
+    path: Path, mosquitto: Any, wait_for: Any
+) -> None:
+    line = PublishingLine(path)
+    line.commit(1)
+    damage(path, "outbox")
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: publisher.damaged_file == line.store.file, "the damage")
+    line.stop(drain_s=0)
+    line.store.close()
+
+
+def test_the_station_hears_of_it_and_minds_its_own_file_only(workshop: Any) -> None:
+    workshop.port = 1
+    workshop.ready()
+    config = workshop.config(f"folder:{workshop.pictures(10)}")
+    workshop.folder.run.mkdir(parents=True)
+    news = in_own_processes().news(config, Identity("st1"), lambda: None)  # type: ignore[arg-type, return-value]
+    assert news.damaged_file is None
+    for text, expected in (("", None), ("7:9", (7, 9))):
+        told = Vitals(role="publisher", pid=1, texts={"damaged_file": text})
+        write_vitals(workshop.folder.run, told)
+        assert news.damaged_file == expected
+    assert NoNews().damaged_file is None
+    workshop.port = 0
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
+        for file, found in ((7, 9), False), (station._store.file, True):
+            station._news = type("News", (NoNews,), {"damaged_file": file})()
+            station._watchman._look_for_damage()
+            assert bool(station._store._found) is found
+
+
+@pytest.fixture
+def rig(workshop: Any, tmp_path: Path) -> Iterator[Rig]:
+    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+def test_a_line_goes_on_by_itself_and_every_alert_arrives(rig: Rig) -> None:
+    rig.start()
+    rig.broker.kill()  # so that alerts wait
+    rig.line.start()
+    rig.wait(lambda: len(rig.line.triggers) > 40, "some parts")
+    pid = rig.pid("station")
+    damage(rig.folder.database, "part")
+    rig.wait(lambda: rig.pid("station") not in (0, pid) and rig.is_ready(), "a new process")
+    seen = len(rig.line.triggers)
+    rig.wait(lambda: len(rig.line.triggers) > seen + 20, "more parts")
+    rig.line.stop()
+    rig.broker.start()
+    alerts = rig.log().count("\nNG ") + rig.log().count("\nREVIEW ")
+
+    def received() -> list[int]:
+        return [e["seq"] for e in rig.subscriber.events if e["schema"] == "kenpin.anomaly.v1"]
+
+    rig.wait(lambda: len(set(received())) >= alerts, "every alert", 60)
+    time.sleep(1)
+    assert len(set(received())) == alerts > 5
+    told = [e for e in rig.subscriber.events if e["schema"] == "kenpin.audit.v1" and e["subject"] == "database"]
+    assert any("malformed" in e["reason"] for e in told)
+    assert any("events that waited in" in e["reason"] for e in told)
+    rig.end()
