@@ -291,7 +291,8 @@ def _service() -> Finding:
     away = [f"{unit['Id']} is {unit['ActiveState']}" for unit in units if unit["ActiveState"] != "active"]
     if away or not units:
         cure = (
-            "journalctl -u 'kenpin-*' -n 50; sudo systemctl reset-failed 'kenpin-*', then start kenpin.target"
+            "journalctl -u 'kenpin-*' -n 50; what fails is tried again by itself once that is mended, "
+            "what was stopped needs sudo systemctl start kenpin.target"
         )
         return failed("service", ", ".join(away) or "no unit is started", cure)
     restarts = sum(int(unit["NRestarts"]) for unit in units)

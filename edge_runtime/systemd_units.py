@@ -55,6 +55,9 @@ SupplementaryGroups=video render
 """
 # NVIDIA's camera daemon listens at /tmp/argus_socket; a bind mount of that would not outlive the daemon.
 _CSI = "PrivateTmp=no\n"
+# A disk that is full at the boot, a network that is slower than the station after a power cut: a line must come
+# back by itself when that is over, and alerts must go out again; nothing is released meanwhile.
+_NEVER_GIVEN_UP = "StartLimitIntervalSec=0\n"
 _LOCAL_ONLY = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nIPAddressDeny=any\nIPAddressAllow=localhost\n"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any\n"
@@ -153,15 +156,13 @@ def _service(installation: Installation, role: str, rights: str, more: str) -> s
 Description=kenpin {role}
 PartOf={TARGET}
 After={network}
-StartLimitIntervalSec=300
-StartLimitBurst=5
-
+{_NEVER_GIVEN_UP}
 [Service]
 {kind}
 ExecStart={installation.kenpin} {verb} --config {installation.config}
 User={installation.user}
 Restart=always
-RestartSec=1
+RestartSec=2
 TimeoutStartSec=180
 ReadWritePaths={installation.state}
 RuntimeDirectory=kenpin

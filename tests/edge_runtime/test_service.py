@@ -58,6 +58,12 @@ def test_no_unit_has_more_rights_than_it_should(units: Path, tmp_path: Path) -> 
         assert found.returncode == 0
 
 
+def test_no_unit_is_ever_given_up(units: Path) -> None:
+    for path in units.glob("*.service"):
+        assert "\nStartLimitIntervalSec=0\n" in path.read_text()
+        assert "\nRestart=always\nRestartSec=2\n" in path.read_text()
+
+
 def test_systemd_understands_every_line(units: Path) -> None:
     names = [str(path) for path in sorted(units.iterdir()) if "@" not in path.name]
     done = subprocess.run(
