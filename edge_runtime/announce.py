@@ -24,9 +24,9 @@ _MAX_REASON_CHARS = 500
 _NO_LEVEL_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Identity:
-    """Who speaks.
+    """Who speaks; one for all that speak in a process.
 
     Attributes:
         station: The station's id.
@@ -37,6 +37,16 @@ class Identity:
     station: str
     test: bool = False
     session_id: str = field(default_factory=lambda: uuid7(now_ms()))
+
+    def follow(self, session_id: str, *, test: bool) -> bool:
+        """Speak of another start of the station; whether it is another one.
+
+        Args:
+            session_id: Of that start.
+            test: Whether its parts are drawn ones.
+        """
+        before, self.session_id, self.test = (self.session_id, self.test), session_id, test
+        return before != (session_id, test)
 
     def common(self, ts_ms: int) -> dict[str, Any]:
         """Fields that every payload has.

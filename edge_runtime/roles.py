@@ -125,6 +125,8 @@ def publish(config: StationConfig) -> None:
             for result in inbox.receive(_ROUND_S):
                 publisher.tell_result(result)
             publisher.wake()
+            if _follow(identity, folder):
+                publisher.tell_again()
             state = station_state(folder)
             if state is not None:
                 publisher.set_state(*state)
@@ -202,14 +204,19 @@ def _has_moved(folder: StationFolder, opened: _File) -> bool:
 
 def _identity(config: StationConfig, folder: StationFolder, stopping: Callable[[], bool]) -> Identity:
     """The station's identity, as its messages shall carry the same session."""
+    identity = Identity(config.station.id)
     by_s = time.monotonic() + _FIRST_S
-    while time.monotonic() < by_s and not stopping():
-        station = read_vitals(folder.run).get("station")
-        if station is not None and station.age_s < STALE_S:
-            test = station.texts.get("test") == "1"
-            return Identity(config.station.id, test=test, session_id=station.session_id)
+    while time.monotonic() < by_s and not (stopping() or _follow(identity, folder)):
         time.sleep(_ROUND_S)
-    return Identity(config.station.id)
+    return identity
+
+
+def _follow(identity: Identity, folder: StationFolder) -> bool:
+    """Speak of the station that runs now, which starts again without its publisher; whether that is news."""
+    station = read_vitals(folder.run).get("station")
+    if station is None or station.age_s >= STALE_S:
+        return False
+    return identity.follow(station.session_id, test=station.texts.get("test") == "1")
 
 
 def _snapshot(folder: StationFolder) -> Snapshot:

@@ -15,7 +15,7 @@ from kenpin.edge_runtime import database
 from kenpin.edge_runtime.database import connect, open_database, require_current
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.store import Part, Store
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from kenpin.errors import StoreError
 from tests.edge_runtime.conftest import Workshop
 from tests.edge_runtime.publishing_line import FakeEvent
@@ -92,6 +92,28 @@ def test_it_waits_for_the_station_and_begins_again_with_a_new_database(
         start()
         wait_for(lambda: len(scada.events()) == 1, "the event", 60)
     assert scada.first_seqs() == [seq]
+
+
+def test_what_it_says_is_of_the_station_that_runs_now(
+    start: Any, workshop: Workshop, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(workshop.port)
+    Store(workshop.folder.database).close()
+    workshop.folder.run.mkdir(parents=True, exist_ok=True)
+
+    def told() -> tuple[str, bool]:
+        newest = [status for status in scada.payloads("status") if status["online"]][-1:]
+        return (newest[0]["session_id"], newest[0]["test"]) if newest else ("", False)
+
+    start()
+    for session, test in (("first", "0"), ("second", "1")):  # the station was killed in between
+
+        def is_told(session: str = session, test: str = test) -> bool:
+            vitals = Vitals(role="station", pid=1, session_id=session, texts={"test": test})
+            write_vitals(workshop.folder.run, vitals)
+            return told() == (session, test == "1")
+
+        wait_for(is_told, f"the {session} session", 30)
 
 
 def test_an_older_database_is_not_used_until_the_station_has_brought_it_on(tmp_path: Path) -> None:
