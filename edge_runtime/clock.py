@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
+# 2026-01-01, UTC in milliseconds since 1970. No station ran before; a date below it is of a clock not yet set.
+FIRST_MS = 1_767_225_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised to a reliable server
 
 

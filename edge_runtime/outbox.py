@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kenpin.edge_runtime.clock import FIRST_MS, clock_is_synchronised
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.edge_runtime.room import Gap, Room
 from kenpin.edge_runtime.stored_body import fill_in, shorten
@@ -93,6 +94,7 @@ class Outbox:
     def __init__(self, connection: sqlite3.Connection, room: Room | None = None) -> None:
         self._connection = connection
         self._room = room or Room()
+        self._doubtful: tuple[int, int] | None = None  # acknowledged while nobody had set the clock: from, to
 
     def put(self, event: Payload, *, part_seq: int | None = None) -> int:
         """Add an event to the caller's transaction and return its number.
@@ -196,28 +198,44 @@ class Outbox:
         Raises:
             StoreError: The note cannot be written; the events still wait.
         """
-        now = now_ms()
+        now, noted = now_ms(), list(seqs)
         with transaction(self._connection):
             self._connection.executemany(
-                "UPDATE outbox SET acked_ms = ? WHERE seq = ? AND acked_ms IS NULL", [(now, s) for s in seqs]
+                "UPDATE outbox SET acked_ms = ? WHERE seq = ? AND acked_ms IS NULL", [(now, s) for s in noted]
             )
+        if noted and not clock_is_synchronised():
+            known = (*noted, *(self._doubtful or ()))
+            self._doubtful = min(known), max(known)
 
     def prune(self) -> bool:
         """Remove some events that were acknowledged more than seven days ago; whether more may be left.
 
+        A clock that nobody sets may be years ahead, so by such a one nothing grows old: the room for events is
+        limited all the same. What was acknowledged before the clock was set begins its seven days now.
+
         Raises:
             StoreError: It cannot be written.
         """
-        old = "SELECT seq FROM outbox WHERE acked_ms < ? ORDER BY acked_ms LIMIT ?"
-        with transaction(self._connection):
-            removed = self._connection.execute(
-                f"DELETE FROM outbox WHERE seq IN ({old})",  # noqa: S608 our own text
-                (now_ms() - KEEP_ACKED_MS, _BITE_ROWS),
-            ).rowcount
+        found: list[tuple[int, int]] = []
+        if clock_is_synchronised():
+            now = now_ms()
+            old = f"SELECT seq, acked_ms FROM outbox WHERE acked_ms < ? ORDER BY acked_ms LIMIT {_BITE_ROWS}"  # noqa: S608 our own text
+            with transaction(self._connection):
+                found = self._connection.execute(old, (now - KEEP_ACKED_MS,)).fetchall()
+                undated = {seq for seq, acked_ms in found if acked_ms < FIRST_MS or self._is_doubtful(seq)}
+                self._connection.executemany(
+                    "UPDATE outbox SET acked_ms = ? WHERE seq = ?", [(now, seq) for seq in undated]
+                )
+                self._connection.executemany(
+                    "DELETE FROM outbox WHERE seq = ?", [(seq,) for seq, _ in found if seq not in undated]
+                )
         with explained("the station's database"):
             # Each step gives one page back to the disk, and `execute` makes only one.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_BITE_PAGES})")
-        return removed == _BITE_ROWS
+        return len(found) == _BITE_ROWS
+
+    def _is_doubtful(self, seq: int) -> bool:
+        return self._doubtful is not None and self._doubtful[0] <= seq <= self._doubtful[1]
 
     def report_gaps(self, make: Callable[[Gap], Payload]) -> None:
         """Turn what is known of events thrown away into events, so that subscribers see what they miss.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from kenpin.edge_runtime.clock import clock_is_synchronised
+from kenpin.edge_runtime.clock import FIRST_MS, clock_is_synchronised
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.events import now_ms
 
@@ -33,7 +33,7 @@ class Retention:
         self._connection = connection
         self._keep_ms = keep_days * _DAY_MS
         self._passed = 0  # number of the last part that was looked at
-        self._latest_ms = 0  # highest date of the parts up to that one
+        self._latest_ms: int | None = None  # highest date of the parts up to that one
         self._due_s = 0.0
         self._start_s = time.monotonic()
         with explained("the station's database"):
@@ -54,11 +54,13 @@ class Retention:
         with explained("the station's database"):
             seen = self._connection.execute(bite, (self._passed,)).fetchall()
         now = self._now_ms()
+        if self._latest_ms is None:
+            self._latest_ms = self._first_date(now)
         self._remove([(seq,) for seq, ts_ms in seen if self._date(ts_ms, now) < now - self._keep_ms])
         if len(seen) == _BITE_ROWS:
             self._passed = seen[-1][0]
         else:
-            self._passed, self._latest_ms, self._due_s = 0, 0, time.monotonic() + _EVERY_S
+            self._passed, self._latest_ms, self._due_s = 0, None, time.monotonic() + _EVERY_S
 
     def _now_ms(self) -> int:
         """UTC; of a clock that nobody sets, no later than what has passed since the part before this start."""
@@ -67,11 +69,18 @@ class Retention:
             return now
         return min(now, self._last_ms + round((time.monotonic() - self._start_s) * 1000))
 
+    def _first_date(self, now: int) -> int:
+        """The first date that can be one: what a station judged before its clock was set at all was before it."""
+        sql = "SELECT ts_ms FROM part WHERE ts_ms BETWEEN ? AND ? ORDER BY seq LIMIT 1"
+        with explained("the station's database"):
+            first = self._connection.execute(sql, (FIRST_MS, now)).fetchone()
+        return int(first[0]) if first else now
+
     def _date(self, ts_ms: int, now: int) -> int:
         """When a part was, by its own date or by those before it: it cannot have come earlier."""
         if ts_ms > now:
             return ts_ms
-        self._latest_ms = max(self._latest_ms, ts_ms)
+        self._latest_ms = max(self._latest_ms or 0, ts_ms)
         return self._latest_ms
 
     def _remove(self, seqs: list[tuple[int]]) -> None:

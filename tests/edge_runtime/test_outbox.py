@@ -7,12 +7,14 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kenpin.edge_runtime import announce, database, room
+from kenpin.edge_runtime import announce, database, outbox, room
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.clock import FIRST_MS
 from kenpin.edge_runtime.database import connect_to_read, open_database, transaction
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.outbox import KEEP_ACKED_MS, Outbox
@@ -22,6 +24,15 @@ from kenpin.errors import StoreError
 from kenpin.events import AlarmSummary, Audit, now_ms
 
 IDENTITY = Identity("st1")
+OLD_MS = FIRST_MS  # more than seven days ago
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Whether the machine's clock is set."""
+    made = SimpleNamespace(is_set=True)
+    monkeypatch.setattr(outbox, "clock_is_synchronised", lambda: made.is_set)
+    return made
 
 
 class Shelf:
@@ -213,22 +224,58 @@ def test_the_size_limit_holds_for_the_file(tmp_path: Path) -> None:
 
 
 def test_acknowledged_events_are_kept_for_seven_days(shelf: Shelf) -> None:
-    outbox = shelf.outbox
     shelf.add(3)
-    outbox.mark_acked([1, 2])
+    shelf.outbox.mark_acked([1, 2])
     shelf.connection.execute("UPDATE outbox SET acked_ms = ? WHERE seq = 1", (now_ms() - KEEP_ACKED_MS - 1,))
-    assert not outbox.prune()
+    assert not shelf.outbox.prune()
     assert shelf.left() == [2, 3]
-    outbox.mark_acked([3])
-    shelf.connection.execute("UPDATE outbox SET acked_ms = 1")
-    outbox.prune()
+    shelf.outbox.mark_acked([3])
+    shelf.connection.execute("UPDATE outbox SET acked_ms = ?", (OLD_MS,))
+    shelf.outbox.prune()
     assert shelf.add(1) == [4]  # numbers of removed events are not given again
+
+
+@pytest.mark.parametrize(
+    "dated_ms", [1, OLD_MS]
+)  # as without a battery; as the clock stood when it was switched off
+def test_what_was_acknowledged_before_the_clock_was_set_has_its_seven_days_too(
+    shelf: Shelf, clock: Any, monkeypatch: pytest.MonkeyPatch, dated_ms: int
+) -> None:
+    shelf.add(4)
+    shelf.outbox.mark_acked([1])
+    shelf.connection.execute("UPDATE outbox SET acked_ms = ? WHERE seq = 1", (OLD_MS,))
+    clock.is_set = False
+    with monkeypatch.context() as before:
+        before.setattr(outbox, "now_ms", lambda: dated_ms)
+        shelf.outbox.mark_acked([2])
+        shelf.outbox.mark_acked([3])
+    shelf.outbox.prune()
+    assert shelf.left() == [1, 2, 3, 4]
+    clock.is_set = True
+    shelf.outbox.prune()
+    assert shelf.left() == [2, 3, 4]
+    later_ms = now_ms() + KEEP_ACKED_MS + 1000
+    monkeypatch.setattr(outbox, "now_ms", lambda: later_ms)
+    shelf.limit(Room())  # the next start
+    shelf.outbox.prune()
+    assert shelf.left() == [4]
+
+
+def test_a_clock_that_is_years_ahead_and_that_nobody_sets_removes_no_event(
+    shelf: Shelf, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.add(1)
+    shelf.outbox.mark_acked([1])
+    clock.is_set = False
+    monkeypatch.setattr(outbox, "now_ms", lambda: now_ms() + 4000 * 24 * 3_600_000)
+    shelf.outbox.prune()
+    assert shelf.left() == [1]
 
 
 def test_old_events_go_bite_by_bite_and_their_room_goes_back_to_the_disk(shelf: Shelf) -> None:
     seqs = shelf.add(1200, size=4000)
     shelf.outbox.mark_acked(seqs)
-    shelf.connection.execute("UPDATE outbox SET acked_ms = 1")
+    shelf.connection.execute("UPDATE outbox SET acked_ms = ?", (OLD_MS,))
     (before,) = shelf.rows("PRAGMA page_count")[0]
     assert [shelf.outbox.prune() for _ in range(3)] == [True, True, False]
     assert shelf.left() == []

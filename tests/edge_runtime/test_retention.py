@@ -71,6 +71,24 @@ def test_parts_that_were_judged_before_the_clock_was_set_stay_with_those_around_
     assert seqs(connection) == [5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("days", [9, 11])
+def test_the_first_parts_of_a_station_without_a_battery_are_as_old_as_the_first_date(
+    connection: sqlite3.Connection, days: int
+) -> None:
+    connection.execute("DELETE FROM outbox")
+    age(connection, up_to=5, days=days)
+    connection.execute("UPDATE part SET ts_ms = seq WHERE seq <= 3")  # 1970
+    Retention(connection, keep_days=10).come_round()
+    assert seqs(connection) == ([1, 2, 3, 4, 5] if days == 9 else []) + [6, 7, 8, 9]
+
+
+def test_without_any_date_nothing_goes(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM outbox")
+    connection.execute("UPDATE part SET ts_ms = seq")
+    Retention(connection, keep_days=10).come_round()
+    assert len(seqs(connection)) == 9
+
+
 def test_a_clock_that_is_years_ahead_takes_nothing_away(
     connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
