@@ -63,7 +63,8 @@ def _tls(config: MqttSection) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if config.cert_file is not None and config.key_file is not None:
             _check_is_private(config.key_file, "the private key")
-            context.load_cert_chain(config.cert_file, config.key_file)
+            # Nobody is there to be asked for a pass phrase.
+            context.load_cert_chain(config.cert_file, config.key_file, password="")
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(str(f) for f in (config.ca_file, config.cert_file, config.key_file) if f)
         raise ConfigError(

@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 
 from kenpin.config import StationConfig, load_config
+from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
+from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.sources import check_address
 from kenpin.edge_runtime.trigger_input import check_trigger
@@ -22,7 +25,10 @@ def config() -> None:
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Read a station.toml and say what is wrong with it; nothing is opened but the keys that it trusts."""
+    """Read a station.toml and say what is wrong with it, and with the keys and certificates that it names.
+
+    Run it as the station's user, who must be able to read them. No camera and no connection is opened.
+    """
     loaded = load_config(file)
     for url in loaded.source.urls:
         check_address(url)
@@ -30,10 +36,31 @@ def check(file: Path) -> None:
     check_outputs(loaded.output)
     for path in loaded.station.trusted_keys:
         PublicKey.load(path)
+    ending = _check_secrets(loaded)
     click.echo(f"{file}: correct", err=True)
     click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir}", err=True)
     click.echo(f"  frames from {', '.join(loaded.source.urls)}", err=True)
     click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
+    for line in ending:
+        click.echo(f"warning: {line}", err=True)
+
+
+def _check_secrets(loaded: StationConfig) -> list[str]:
+    """Look whether what is named can be used; which certificates end soon, in words."""
+    mqtt, web, commands = loaded.mqtt, loaded.web, loaded.commands
+    renew = f"make a new one: kenpin mqtt issue --client {loaded.station.id}"
+    certificates: list[tuple[Path | None, str]] = [(web.tls_cert_file, "make a new one, and its key")]
+    if mqtt.url:
+        certificates += [(mqtt.cert_file, renew), (mqtt.ca_file, "get the new one of who signed the broker's")]
+    found = [(path, days_left(path, cure)) for path, cure in certificates if path is not None]
+    for certificate, key in ((web.tls_cert_file, web.tls_key_file), (mqtt.cert_file, mqtt.key_file)):
+        if certificate is not None and key is not None:
+            load_pair(certificate, key)
+    if mqtt.url:
+        BrokerAddress.from_config(mqtt, client_id=loaded.station.id)
+    if commands.keys is not None:
+        load_keys(commands.keys)
+    return [f"{path} ends in {days} days" for path, days in found if days < RENEW_DAYS]
 
 
 @config.command()

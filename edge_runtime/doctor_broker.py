@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import queue
 import socket
-from datetime import datetime, timezone
 from typing import Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.errors import ConfigError
 from kenpin.events import now_ms, uuid7
 from kenpin.station_folder import StationFolder
 
 _ANSWER_S = 5.0
-_RENEW_DAYS = 60
 
 
 def broker_checks(config: StationConfig) -> list[Check]:
@@ -82,17 +80,14 @@ def _login(config: StationConfig) -> Finding:
         )
     if path is None:
         return passed("login", f"user {config.mqtt.username}" if config.mqtt.username else "none, this machine")
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        cure = "correct cert_file in [mqtt], a PEM file that this user can read"
-        return failed("login", f"the certificate cannot be read: {error}", cure)
-    names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    days = (certificate.not_valid_after_utc - datetime.now(timezone.utc)).days
     cure = f"make one: kenpin mqtt issue --client {station}"
+    try:
+        names, days = common_names(path), days_left(path, cure)
+    except ConfigError as error:
+        return failed("login", f"{path}: {error.what}", f"{error.cure} (cert_file in [mqtt])")
     if names != [station]:
         return failed("login", f"{path} is for {', '.join(names)}, the station is {station}", cure)
-    if days < _RENEW_DAYS:
+    if days < RENEW_DAYS:
         return warned("login", f"{path} ends in {days} days", cure)
     return passed("login", f"certificate of {station}, for {days} days")
 

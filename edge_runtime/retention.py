@@ -70,7 +70,7 @@ class Retention:
         return min(now, self._last_ms + round((time.monotonic() - self._start_s) * 1000))
 
     def _first_date(self, now: int) -> int:
-        """The first date that can be one: what a station judged before its clock was set at all was before it."""
+        """The first date that can be one: what a station judged before its clock was ever set was earlier."""
         sql = "SELECT ts_ms FROM part WHERE ts_ms BETWEEN ? AND ? ORDER BY seq LIMIT 1"
         with explained("the station's database"):
             first = self._connection.execute(sql, (FIRST_MS, now)).fetchone()

@@ -295,8 +295,8 @@ class HealthSection(_Section):
     @field_validator("listen")
     @classmethod
     def _loopback(cls, listen: str) -> str:
-        host, _, port = listen.rpartition(":")
-        if listen and not (is_loopback(host.strip("[]")) and port.isdecimal() and int(port) < 65536):
+        is_local = is_host_port(listen) and is_loopback(listen.rpartition(":")[0].strip("[]"))
+        if listen and not is_local:
             raise ValueError("use a loopback address and a port, such as 127.0.0.1:9464")
         return listen
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives import serialization
 
 from kenpin.config import load_config
 from kenpin.edge_runtime.config_cli import config
+from kenpin.edge_runtime.pki import Authority, Lifetime
 from kenpin.errors import ConfigError
 from kenpin.signing import SecretKey
 
@@ -152,9 +156,79 @@ def checked(tmp_path: Path, text: str) -> Result:
     return CliRunner().invoke(config, ["check", str(write(tmp_path, text))])
 
 
+def issue(folder: Path, name: str, *, begin_days: float = -1, days: int = 800) -> None:
+    """A certificate of a new authority, `ca.pem`, and its key."""
+    now = datetime.now(timezone.utc)
+    lifetime = Lifetime(now + timedelta(days=begin_days), now + timedelta(days=days))
+    authority = Authority.create(lifetime)
+    for path in (folder / "ca.key", folder / "ca.pem", folder / f"{name}.key", folder / f"{name}.pem"):
+        path.unlink(missing_ok=True)
+    authority.own.save(folder, "ca")
+    authority.issue_client(name, lifetime).save(folder, name)
+
+
+def secured(folder: Path, **days: float) -> str:
+    """A configuration whose files are all there."""
+    (folder / "a.pub").write_text(SecretKey.generate().public.dumps())
+    issue(folder, "cap-3", **days)  # type: ignore[arg-type]
+    login = f'cert_file = "{folder}/cap-3.pem"\nkey_file = "{folder}/cap-3.key"'
+    text = WHOLE.replace("/etc/kenpin", str(folder))
+    return text.replace(f'username = "cap-3"\npassword_file = "{folder}/password"', login)
+
+
+def test_a_certificate_that_ends_soon_is_told(tmp_path: Path) -> None:
+    result = checked(tmp_path, secured(tmp_path, days=20))
+    assert result.exit_code == 0, result.output
+    assert "cap-3.pem ends in 19 days" in result.stderr
+    assert "ca.pem ends in 19 days" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "ca.pem").unlink(), "the certificate cannot be read: No such file"),
+        (lambda folder: (folder / "cap-3.pem").write_text("x"), "holds no certificate"),
+        (lambda folder: (folder / "cap-3.key").unlink(), "cannot be read: [Errno 2]"),
+        (lambda folder: (folder / "cap-3.key").chmod(0o644), "can be read by others"),
+        (lambda folder: issue(folder, "cap-3", days=-1, begin_days=-9), "ended on"),
+        (lambda folder: issue(folder, "cap-3", begin_days=9), "begins on"),
+        (lambda folder: (issue(folder, "b"), (folder / "b.key").replace(folder / "cap-3.key")), "does not fit"),
+        (lambda folder: lock(folder / "cap-3.key"), "does not fit the certificate, or cannot be read"),
+    ],
+)
+def test_check_finds_files_with_which_nothing_would_connect(
+    tmp_path: Path, spoil: Callable[[Path], object], words: str
+) -> None:
+    text = secured(tmp_path)
+    spoil(tmp_path)
+    error = checked(tmp_path, text).exception
+    assert isinstance(error, ConfigError)
+    assert words in error.what
+    assert "cap-3" in error.where or "ca.pem" in error.where
+
+
+def lock(path: Path) -> None:
+    """Give a private key a pass phrase."""
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    phrase = serialization.BestAvailableEncryption(b"secret")
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, phrase))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('[commands]\nkeys = "FOLDER/none"', "cannot read the command key"),
+        ('[web]\ntls_cert_file = "FOLDER/cap-3.pem"\ntls_key_file = "FOLDER/none"', "the private key"),
+    ],
+)
+def test_check_looks_at_the_keys_of_commands_and_page_too(tmp_path: Path, lines: str, words: str) -> None:
+    error = checked(tmp_path, secured(tmp_path) + lines.replace("FOLDER", str(tmp_path))).exception
+    assert isinstance(error, ConfigError)
+    assert words in error.what
+
+
 def test_check_says_what_it_found(tmp_path: Path) -> None:
-    (tmp_path / "a.pub").write_text(SecretKey.generate().public.dumps())
-    result = checked(tmp_path, WHOLE.replace("/etc/kenpin/a.pub", str(tmp_path / "a.pub")))
+    result = checked(tmp_path, secured(tmp_path))
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert "station cap-3" in result.stderr
@@ -233,3 +307,17 @@ def test_schema_is_json_with_every_section() -> None:
 def test_the_example_is_valid() -> None:
     config = load_config(Path(__file__).parent.parent / "examples" / "station.toml")
     assert config.station.id == "st-01"
+
+
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:0", "127.0.0.1:65536", ":9464", "9464", "192.0.2.1:9464", "localhost:"]
+)
+def test_an_address_of_health_is_on_this_machine_and_has_a_port(tmp_path: Path, listen: str) -> None:
+    error = refusal(tmp_path, WHOLE + f'[health]\nlisten = "{listen}"\n')
+    assert "a loopback address and a port" in error.what
+
+
+@pytest.mark.parametrize("listen", ["", "[::1]:9464", "localhost:1"])
+def test_health_may_be_nowhere_or_on_the_other_loopback(tmp_path: Path, listen: str) -> None:
+    text = WHOLE + f'[health]\nlisten = "{listen}"\n'
+    assert load_config(write(tmp_path, text)).health.listen == listen
