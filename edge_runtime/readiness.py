@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from kenpin.station_folder import StationFolder
 
 # Words for why nothing is released although all is there.
 CALIBRATING, PAUSED, CAMERA_SET, MASTERS_DUE = "calibrating", "paused", "camera_set", "masters_due"
+NOT_INSTALLED = "not_installed"  # nothing ever was, which is no damage
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,14 @@ def check_readiness(
         bundle_sha256: Which of the installed bundles; default: the active one.
     """
     record: CalibrationRecord | None = None
+    cause = "not_ready" if bundle_sha256 or os.path.lexists(folder.active) else NOT_INSTALLED
     try:
         path = folder.bundles / bundle_sha256 if bundle_sha256 else folder.installed()
         record, _ = _newest_record(folder, path.name)
         bundle = open_bundle(path, trusted)
         choice = _choose(folder, bundle, record)
     except (KenpinError, OSError, ImportError) as error:
-        return Readiness(record=record, fault=_in_one_line(error))
+        return Readiness(record=record, fault=_in_one_line(error), cause=cause)
     if choice.engine is None:
         fault = _in_one_line(choice.fault) if choice.fault is not None else ""
         return Readiness(record=record, fault=fault, build=choice.build)

@@ -34,7 +34,7 @@ from kenpin.edge_runtime.outputs import make_outputs
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.pulse import Pulse
-from kenpin.edge_runtime.readiness import CALIBRATING, CAMERA_SET, MASTERS_DUE, PAUSED, Readiness
+from kenpin.edge_runtime.readiness import CALIBRATING, CAMERA_SET, MASTERS_DUE, NOT_INSTALLED, PAUSED, Readiness
 from kenpin.edge_runtime.report import Report, rss_mb
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
@@ -319,9 +319,10 @@ class Station:
         has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
         return {
             "camera_lost": float(bool(self._line.down)),
-            "engine_integrity": float(ready.engine is None),
-            "model_unapproved": float(has_no_thresholds),
-            "calibration_expired": float(ready.cause in (CAMERA_SET, MASTERS_DUE)),
+            "engine_integrity": float(ready.engine is None and ready.cause != NOT_INSTALLED),
+            "model_unapproved": float(has_no_thresholds or ready.cause == NOT_INSTALLED),
+            "calibration_expired": float(ready.cause == CAMERA_SET),
+            "masters_due": float(ready.cause == MASTERS_DUE),
             "comms_unstable": UNSTABLE_DROPS if self._news.is_unstable else 0.0,
             "comms_denied": self._news.is_denied,
         }

@@ -11,8 +11,8 @@ from kenpin.errors import ConfigError
 
 KEYS = (
     "ng_rate ng_consecutive camera_lost image_quality score_drift inference_slow engine_integrity gpu_thermal "
-    "disk_low outbox_pressure clock_unsynced calibration_expired model_unapproved comms_unstable "
-    "comms_denied"
+    "disk_low outbox_pressure clock_unsynced calibration_expired masters_due model_unapproved "
+    "comms_unstable comms_denied"
 )
 ATTRIBUTES: dict[str, Any] = {
     "key": "disk_low",

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.part_watch import PartWatch
+from kenpin.edge_runtime.readiness import CAMERA_SET, MASTERS_DUE, PAUSED
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.watchman import Post, Watchman, host_values
 from kenpin.ledger import head
@@ -240,6 +242,28 @@ def test_a_station_without_thresholds_says_so_to_the_operator(workshop: Any) -> 
     with Station(workshop.config(f"folder:{workshop.pictures(10, 20)}")) as station:
         station.run()
     assert raised(workshop.folder) == ["model_unapproved"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "alarm"), [(CAMERA_SET, "calibration_expired"), (MASTERS_DUE, "masters_due"), (PAUSED, "")]
+)
+def test_each_reason_to_release_nothing_has_an_alarm_of_its_own(workshop: Any, cause: str, alarm: str) -> None:
+    workshop.ready()
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
+        judge = station._changeover.judge
+        judge.ready = replace(judge.ready, fault="for a reason", cause=cause)
+        assert [key for key, value in station._conditions().items() if value] == [alarm] * bool(alarm)
+
+
+def test_a_station_without_a_bundle_is_not_called_damaged_and_one_that_lost_it_is(workshop: Any) -> None:
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
+        station.run()
+    assert raised(workshop.folder) == ["model_unapproved"]
+    bundle = workshop.install()
+    (workshop.folder.bundles / bundle.sha256).rename(workshop.root / "gone")
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
+        station.run()
+    assert raised(workshop.folder) == ["model_unapproved", "engine_integrity"]
 
 
 def test_parts_that_are_bad_in_a_row_are_an_alarm(workshop: Any) -> None:
