@@ -171,7 +171,7 @@ def gap(identity: Identity, lost: Gap) -> Audit:
         kind="gap",
         actor="station",
         subject=lost.topic,
-        reason="the room for events was used up",
+        reason="the room for events was used up, or they could not be read any more",
         gap_first_seq=lost.first_seq,
         gap_last_seq=lost.last_seq,
         gap_count=lost.count,

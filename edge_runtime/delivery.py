@@ -209,9 +209,13 @@ class Delivery:
         if self._link.connection != self._connection:
             return False  # events would overtake those that were on the way when it was lost
         expiry_s = Reply.expiry_s if entry.topic.startswith(_REPLIES) else 0
-        message = self._link.publish(
-            f"{self._topic}/{entry.topic}", _body(entry, late=late), qos=1, expiry_s=expiry_s
-        )
+        try:
+            body = _body(entry, late=late)
+        except (ValueError, TypeError, AttributeError) as error:  # or it would keep all others from going out
+            _log.warning("Event %d cannot be read any more (%s) and is given up.", entry.seq, error)
+            self._outbox.give_up(entry)
+            return True
+        message = self._link.publish(f"{self._topic}/{entry.topic}", body, qos=1, expiry_s=expiry_s)
         if message is None:
             return False
         self._on_way[message] = _Sent(entry.seq, entry.topic, time.monotonic())

@@ -13,7 +13,7 @@ from typing import Any
 
 from kenpin.edge_runtime.clock import FIRST_MS, clock_is_synchronised
 from kenpin.edge_runtime.database import explained, transaction
-from kenpin.edge_runtime.room import Gap, Room
+from kenpin.edge_runtime.room import Gap, Room, throw_away
 from kenpin.edge_runtime.stored_body import fill_in, shorten
 from kenpin.events import CameraLast, Payload, now_ms
 
@@ -206,6 +206,15 @@ class Outbox:
         if noted and not clock_is_synchronised():
             known = (*noted, *(self._doubtful or ()))
             self._doubtful = min(known), max(known)
+
+    def give_up(self, entry: Entry) -> None:
+        """Remove one that cannot be read, as its text was damaged on the disk, and note that it is missing.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        with transaction(self._connection):
+            throw_away(self._connection, entry.seq, entry.topic)
 
     def prune(self) -> bool:
         """Remove some events that were acknowledged more than seven days ago; whether more may be left.

@@ -69,7 +69,7 @@ class Room:
             size: Of the event, in bytes.
             connection: To the database.
         """
-        while self._is_short_of(size, connection) and (_forget_sent(connection) or _throw_away(connection)):
+        while self._is_short_of(size, connection) and (_forget_sent(connection) or _evict(connection)):
             pass
 
     def _is_short_of(self, size: int, connection: sqlite3.Connection) -> bool:
@@ -87,13 +87,24 @@ def _forget_sent(connection: sqlite3.Connection) -> bool:
     return connection.execute(f"DELETE FROM outbox WHERE seq = ({oldest})").rowcount > 0  # noqa: S608 our own text
 
 
-def _throw_away(connection: sqlite3.Connection) -> bool:
+def _evict(connection: sqlite3.Connection) -> bool:
     """Evict the event that can be spared most, and note it."""
     sql = "SELECT seq, topic FROM outbox WHERE acked_ms IS NULL ORDER BY prio, seq LIMIT 1"
     spare = connection.execute(sql).fetchone()
     if spare is None:
         return False
-    seq, topic = spare
+    throw_away(connection, *spare)
+    return True
+
+
+def throw_away(connection: sqlite3.Connection, seq: int, topic: str) -> None:
+    """Remove an event that nobody has had, and note that it is missing, in the caller's transaction.
+
+    Args:
+        connection: To the database.
+        seq: Its number.
+        topic: Below the station's prefix.
+    """
     connection.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
     connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'outbox_dropped'")
     connection.execute(
@@ -101,4 +112,3 @@ def _throw_away(connection: sqlite3.Connection) -> bool:
         "first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq)",
         (topic, seq, seq),
     )
-    return True

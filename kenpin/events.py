@@ -338,7 +338,8 @@ class Audit(Payload):
     """What somebody or the station itself changed, for the record.
 
     Attributes:
-        kind: What it is about; `gap` = events were thrown away unsent, as the room for them was used up.
+        kind: What it is about; `gap` = events were thrown away unsent, as
+            the room for them was used up, or their text was damaged on the disk.
         actor: Who; `station` = the station itself.
         subject: What was changed: a key, an alarm, a file, a topic.
         old: Value before, as text.

@@ -128,6 +128,27 @@ def test_a_publisher_that_cannot_read_its_events_says_which_file_is_bad(
     line.store.close()
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", None])
+def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
+    path: Path, mosquitto: Any, make_subscriber: Any, wait_for: Any, text: str | None
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    line = PublishingLine(path)
+    line.commit(3)
+    if text is not None:
+        line.store._connection.execute("UPDATE outbox SET body = ? WHERE seq = 2", (text,))
+    else:
+        line.store._connection.execute("UPDATE outbox SET body = x'ff' WHERE seq = 2")
+    line.publish(mosquitto.port)
+    wait_for(lambda: line.waiting() == 0, "all others")
+    wait_for(lambda: scada.payloads("event/audit") or text == "{}", "the gap")
+    line.stop()
+    assert [seq for seq in scada.first_seqs() if seq != 2] == [1, 3]
+    for gap in scada.payloads("event/audit"):
+        assert (gap["kind"], gap["gap_first_seq"], gap["gap_count"]) == ("gap", 2, 1)
+    line.store.close()
+
+
 def test_the_station_hears_of_it_and_minds_its_own_file_only(workshop: Any) -> None:
     workshop.port = 1
     workshop.ready()
