@@ -109,6 +109,16 @@ class Connection:
             self.is_up = False
             self._reopen()
 
+    def renew(self, broker: BrokerAddress) -> None:
+        """Connect anew by other credentials; goodbye is said, so the last will is not published.
+
+        Args:
+            broker: The same broker.
+        """
+        self._link.renew(broker)
+        self.is_up = False
+        self._reopen()
+
     def _change_version(self) -> None:
         if self._choice.version == MQTTProtocolVersion.MQTTv5:
             time.sleep(_PAUSE_S)

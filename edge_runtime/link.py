@@ -179,6 +179,14 @@ class Link:
         self._signals.put(Acked(-self._unsent, _TOO_LARGE, reason))
         return -self._unsent
 
+    def renew(self, broker: BrokerAddress) -> None:
+        """Use another way in when it is opened next.
+
+        Args:
+            broker: The same broker, with other credentials.
+        """
+        self._broker = broker
+
     def take_time(self) -> None:
         """Always wait for long before a new attempt, until it is opened anew."""
         long = self._terms.reconnect_s[1]

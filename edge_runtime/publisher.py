@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import State
+from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.connection import Connection
 from kenpin.edge_runtime.database import connect, file_id
 from kenpin.edge_runtime.decide import Verdict
@@ -22,7 +23,7 @@ from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
-from kenpin.edge_runtime.publisher_task import SendAgain, Task, Tell, TellAgain, Wake
+from kenpin.edge_runtime.publisher_task import Renew, SendAgain, Task, Tell, TellAgain, Wake
 from kenpin.edge_runtime.retained_topics import RetainedTopics
 from kenpin.edge_runtime.timing import Timing
 from kenpin.edge_runtime.traffic import Traffic
@@ -136,6 +137,14 @@ class Publisher:
     def tell_again(self) -> None:
         """Publish the status once more, and what lets others find the station."""
         self._tasks.put(TellAgain())
+
+    def renew(self, broker: BrokerAddress) -> None:
+        """Connect anew by other credentials.
+
+        Args:
+            broker: The same broker.
+        """
+        self._tasks.put(Renew(broker))
 
     def start(self) -> None:
         """Start connecting and publishing."""
@@ -255,6 +264,8 @@ class Publisher:
         elif isinstance(task, SendAgain):
             self._outbox.send_again(since=task.since, count=task.count)
             self._delivery.look_back()
+        elif isinstance(task, Renew):
+            self._connection.renew(task.broker)
         elif isinstance(task, TellAgain):
             self._herald.repeat()
             self._introduce()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.link_signal import Signal
 
 
@@ -34,4 +35,11 @@ class TellAgain:
     """How the station is, and what lets others find it, is to be published once more."""
 
 
-Task: TypeAlias = Signal | Wake | Tell | SendAgain | TellAgain
+@dataclass(frozen=True)
+class Renew:
+    """The broker is to be connected to anew, by other credentials."""
+
+    broker: BrokerAddress
+
+
+Task: TypeAlias = Signal | Wake | Tell | SendAgain | TellAgain | Renew

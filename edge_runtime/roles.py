@@ -15,6 +15,7 @@ from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.capture import Capture
 from kenpin.edge_runtime.commander import Commander
 from kenpin.edge_runtime.counters import Snapshot
+from kenpin.edge_runtime.credentials import Credentials
 from kenpin.edge_runtime.database import file_id, require_current
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.health import serve_health
@@ -118,6 +119,7 @@ def publish(config: StationConfig) -> None:
             lambda: make_publisher(config, identity, lambda: _snapshot(folder)), folder, stopping
         )
         sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
+        credentials = Credentials(config.mqtt, client_id=config.station.id)
         watch = Watch({"publish": _PUBLISH_S})
         pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch))
         publisher.start()
@@ -125,6 +127,11 @@ def publish(config: StationConfig) -> None:
             for result in inbox.receive(_ROUND_S):
                 publisher.tell_result(result)
             publisher.wake()
+            if (broker := credentials.renewed()) is not None:
+                publisher.renew(broker)
+                if sparkplug is not None:
+                    sparkplug.stop()
+                    sparkplug = SparkplugFeed.from_config(config, folder)
             if _follow(identity, folder):
                 publisher.tell_again()
             state = station_state(folder)

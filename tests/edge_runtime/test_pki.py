@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -511,3 +512,34 @@ def test_the_next_steps_say_what_to_write_into_the_files(tmp_path: Path) -> None
     said = init_pki(tmp_path / "other", "--broker-dir", "/etc/mosquitto/kenpin")
     assert f"install -o mosquitto -m 600 {tmp_path}/other/broker/* /etc/mosquitto/kenpin" in said
     assert "keyfile /etc/mosquitto/kenpin/broker.key" in (tmp_path / "other/broker/mosquitto.conf").read_text()
+
+
+@refused_by_tls
+def test_a_station_whose_certificate_is_replaced_while_it_runs_is_let_in(
+    plant: Plant, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    mine, state, file, log = (tmp_path / name for name in ("etc", "state", "station.toml", "log"))
+    mine.mkdir()
+    state.mkdir()
+    Authority.load(plant.folder).issue_client("st1", LONG_AGO).save(mine, "st1")
+    file.write_text(
+        f'[station]\ntopic = "{LINE}/st1"\nstate_dir = "{state}"\n[source]\nurl = "usb:0"\n'
+        f'[mqtt]\nurl = "mqtts://localhost:{plant.port}"\nca_file = "{plant.folder}/ca.pem"\n'
+        f'cert_file = "{mine}/st1.pem"\nkey_file = "{mine}/st1.key"\n'
+    )
+    line = PublishingLine(state / "station.db")
+    line.commit(1)
+    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(file)]
+    with log.open("wb") as out, subprocess.Popen(command, stderr=out) as process:
+        try:
+            wait_for(lambda: "No connection" in log.read_text(), "the refusal", 60)
+            fresh = Authority.load(plant.folder).issue_client("st1", Lifetime.of_days(30))
+            (mine / "st1.pem").write_bytes(fresh.certificate_pem)
+            wait_for(lambda: "cannot be used yet" in log.read_text(), "that half of it is there", 30)
+            for name in ("st1.pem", "st1.key"):
+                (mine / name).unlink()
+            fresh.save(mine, "st1")
+            wait_for(lambda: line.waiting() == 0, "the event", 60)
+        finally:
+            process.terminate()
+    line.store.close()
