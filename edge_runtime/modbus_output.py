@@ -1,7 +1,8 @@
 """The output to a PLC over Modbus TCP: the station is the server, the PLC reads and writes (docs/plc.md).
 
 A server of its own thread holds the registers. What belongs together is set in one step of its loop, so that a
-PLC never reads a verdict beside the number of another part.
+PLC that reads it by one request never finds a verdict beside the number of another part. Discrete inputs and
+registers take two requests, between which a result may come: so FLAGS has the bits among the registers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import wait
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,7 @@ class Register(IntEnum):
     VERDICT = 2
     BEATS = 3
     NOT_TAKEN = 4
+    FLAGS = 5  # the discrete inputs, the first one as the lowest bit
 
 
 class Coil(IntEnum):
@@ -207,12 +210,22 @@ class ModbusOutput:
             await asyncio.sleep(_SILENCE_S / 5)
 
     def _do(self, step: Coroutine[Any, Any, None]) -> None:
-        """Do a step in the server's loop, and wait for it."""
-        asyncio.run_coroutine_threadsafe(step, self._loop).result(_ANSWER_S)
+        """Do a step in the server's loop, and wait for it.
+
+        Raises:
+            TimeoutError: It was not done, and will not be: an OK that is told later was booked as not told.
+        """
+        claim = threading.Lock()  # who has it first: the loop to begin, or this thread to give it up
+        doing = asyncio.run_coroutine_threadsafe(_unless_given_up(step, claim), self._loop)
+        done, _ = wait((doing,), _ANSWER_S)
+        if not done and claim.acquire(blocking=False):
+            raise TimeoutError("the Modbus server does not answer")
+        doing.result(_ANSWER_S)
 
     async def _publish(self) -> None:
         """Show the PLC what stands here; nothing in it waits, so that no request comes between."""
         assert self._server is not None
+        self._registers[Register.FLAGS] = sum(on << bit for bit, on in enumerate(self._bits))
         await self._server.async_setValues(_DEVICE, _INPUT_REGISTERS, 0, self._registers)
         await self._server.async_setValues(_DEVICE, _DISCRETE_INPUTS, 0, self._bits)
 
@@ -252,3 +265,11 @@ class ModbusOutput:
 
     def _count(self, connected: bool) -> None:
         self._clients += 1 if connected else -1
+
+
+async def _unless_given_up(step: Coroutine[Any, Any, None], claim: threading.Lock) -> None:
+    """Cancelling a future does not do: its coroutine runs before it hears of that."""
+    if claim.acquire(blocking=False):
+        await step
+    else:
+        step.close()

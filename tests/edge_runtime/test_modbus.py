@@ -104,6 +104,33 @@ def test_only_ok_passes(output: ModbusOutput, plc: Plc, verdict: Verdict) -> Non
     assert registers[Register.NOT_TAKEN] == 1
 
 
+def test_one_request_has_all_of_one_moment(output: ModbusOutput, plc: Plc, wait_for: Any) -> None:
+    """Discrete inputs have not: a part that is released by the PASS of the one before it."""
+    output.beat(ready=True)
+    output.result(Result("a", 41, Verdict.OK))
+    torn = plc.bits()
+    output.result(Result("b", 42, Verdict.NG))
+    registers = plc.registers()
+    assert (torn[Bit.PASS], registers[Register.TRIGGER_ID_LOW]) == (True, 42)
+    flags = [bool(registers[Register.FLAGS] >> bit & 1) for bit in Bit]
+    assert flags == plc.bits()
+    assert flags[Bit.READY]
+    assert flags[Bit.RESULT_VALID]
+    assert not flags[Bit.PASS]
+    plc.take()
+    wait_for(lambda: not plc.registers()[Register.FLAGS] >> Bit.RESULT_VALID & 1, "the withdrawal")
+
+
+def test_an_ok_that_could_not_be_told_in_time_is_never_told(output: ModbusOutput, plc: Plc) -> None:
+    output._loop.call_soon_threadsafe(time.sleep, 0.4)
+    with pytest.raises(TimeoutError, match="does not answer"):
+        output.result(Result("a", 41, Verdict.OK))
+    assert plc.registers()[Register.TRIGGER_ID_LOW] == 0
+    assert not plc.bits()[Bit.PASS]
+    output.result(Result("a", 41, Verdict.NO_DECISION))
+    assert plc.registers()[Register.VERDICT] == CODES[Verdict.NO_DECISION]
+
+
 def test_each_new_number_is_a_trigger(output: ModbusOutput, plc: Plc) -> None:
     for number in (7, 7, 8, 65535, 0):
         plc.trigger(number)
