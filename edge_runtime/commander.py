@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ from kenpin.edge_runtime.command_action import (
     Snapshot,
     Unshelve,
 )
-from kenpin.edge_runtime.command_key import load_keys
+from kenpin.edge_runtime.command_key import CommandKey, load_keys
 from kenpin.edge_runtime.command_seen import is_seen, note_seen
 from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.remote_threshold import Reach, move_thresholds
 from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError
@@ -42,6 +44,7 @@ from kenpin.hold import hold, let_go
 from kenpin.station_folder import StationFolder
 
 _ANSWERS_PER_S = 5
+_KEYS_S = 1.0  # between two looks at the keys
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +90,8 @@ class Commander:
         self.done = 0
         self._order = order
         self._keys = load_keys(order.keys)
+        self._keys_due_s = time.monotonic() + _KEYS_S
+        self._once = Once()
         self._allowance, self._answers = Allowance(PER_S), Allowance(_ANSWERS_PER_S)
         self._connection: sqlite3.Connection | None = None
 
@@ -112,9 +117,21 @@ class Commander:
         else:
             self._carry_out(verdict, self._connection)
 
+    def _known_keys(self) -> Mapping[str, CommandKey]:
+        """The keys as they lie there now: one that was taken away must not go on commanding until a restart."""
+        if time.monotonic() >= self._keys_due_s:
+            self._keys_due_s = time.monotonic() + _KEYS_S
+            try:
+                self._keys = load_keys(self._order.keys)
+                self._once.forget("keys")
+            except ConfigError as error:
+                self._keys = {}
+                self._once.say("keys", f"No command is accepted until its keys can be used: {error}")
+        return self._keys
+
     def _context(self, connection: sqlite3.Connection) -> Context:
         return Context(
-            self._keys,
+            self._known_keys(),
             self._order.identity.station,
             now_ms(),
             clock_is_synchronised(),

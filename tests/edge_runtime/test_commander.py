@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,29 @@ def test_an_alarm_is_acknowledged_audited_and_answered(desk: Desk, raised: sqlit
     assert state_of(raised, "engine_integrity") == "ACKED"
     assert desk.audit() == [("Sato (key ops1)", "ack alarm=engine_integrity")]
     assert desk.commander.done == 1
+
+
+def test_a_key_that_is_taken_away_commands_no_more_and_a_new_one_does(
+    workshop: Any, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commander, "_KEYS_S", 0.0)
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o755)
+    (mine := key.replace(folder / key.name)).chmod(0o600)
+    desk = Desk(workshop, mine)
+    desk.commander._order = replace(desk.commander._order, keys=folder)
+    assert desk.send("resend_state")["ok"]
+    secret = mine.read_text()
+    mine.unlink()
+    desk.take("resend_state", desk.sign("resend_state"))
+    other = folder / "ops2.key"
+    other.touch(mode=0o600)
+    other.write_text("x" * 64)
+    desk.take("resend_state", desk.sign("resend_state"))
+    assert (desk.commander.refusals["unknown_key"], desk.commander.done) == (2, 1)
+    mine.touch(mode=0o600)
+    mine.write_text(secret)
+    assert desk.send("resend_state")["ok"]
 
 
 def test_a_late_acknowledgement_leaves_a_newer_raise_alone(desk: Desk, raised: sqlite3.Connection) -> None:
