@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -55,6 +56,12 @@ class _Server(ThreadingWSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         return threading.active_count() <= _CLIENTS
+
+
+class _Server6(_Server):
+    """The same at [::1]."""
+
+    address_family = socket.AF_INET6
 
 
 class Health:
@@ -166,7 +173,11 @@ def serve_health(config: StationConfig, stopping: Callable[[], bool]) -> None:
     pulse = Pulse(folder.run, watch, lambda: _vitals(watch))
     try:
         server = make_server(
-            host.strip("[]"), int(port), _application(health), server_class=_Server, handler_class=_Handler
+            host.strip("[]"),
+            int(port),
+            _application(health),
+            server_class=_Server6 if ":" in host else _Server,
+            handler_class=_Handler,
         )
     except OSError as error:
         raise ConfigError(

@@ -192,6 +192,20 @@ def test_a_port_in_use_is_said(config: StationConfig, served: int) -> None:
     assert "its own port" in error.value.cure
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_the_other_loopback_is_offered_too(config: StationConfig, free_port: int) -> None:
+    health = config.health.model_copy(update={"listen": f"[::1]:{free_port}"})
+    answers: list[bool] = []
+
+    def asked() -> bool:
+        with socket.create_connection(("::1", free_port), 5):
+            answers.append(True)
+        return True
+
+    serve_health(config.model_copy(update={"health": health}), asked)
+    assert answers == [True]
+
+
 def test_only_this_machine_may_ask() -> None:
     with pytest.raises(ValueError, match="loopback"):
         HealthSection(listen="0.0.0.0:9464")
