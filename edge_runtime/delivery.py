@@ -11,13 +11,13 @@ from kenpin.edge_runtime.link import REFUSED, Link
 from kenpin.edge_runtime.link_signal import Acked, Up
 from kenpin.edge_runtime.outbox import NO_END, Entry, Outbox
 from kenpin.edge_runtime.pace import Pace
+from kenpin.edge_runtime.shut_topics import Shut
 from kenpin.edge_runtime.traffic import Traffic
 from kenpin.events import Reply
 
 WINDOW = 16  # more on the way only makes each slower
 _NO_SUBSCRIBER = 0x10
 _REPLIES = Reply.topic.partition("{")[0]
-_LONGEST_PAUSE = 64  # times the first one
 # Notes are written together, or soon: one by one, each costs the flash memory several pages.
 _NOTES, _NOTE_S = 20, 0.05
 
@@ -59,7 +59,8 @@ class Manner:
     """How events are sent.
 
     Attributes:
-        refused_s: Pause after the broker refused one, in seconds; twice as long after each time in a row.
+        refused_s: Pause of a topic after the broker refused one of it, in seconds; twice as long after each
+            time in a row.
         backlog_per_s: Events per second of those that waited for the connection.
     """
 
@@ -93,8 +94,7 @@ class Delivery:
         self._stretches: list[_Stretch] = []  # the live one, the late one
         self._arrived: list[int] = []  # acknowledged, not yet noted
         self._arrived_s = 0.0  # since when there is one
-        self._resume_s = 0.0
-        self._pause_s = manner.refused_s
+        self._shut = Shut(manner.refused_s)
 
     def begin(self, up: Up) -> None:
         """Start over on a new connection: whatever was on the way on the old one is sent again.
@@ -104,7 +104,7 @@ class Delivery:
         """
         self._on_way.clear()
         self._stretches = []
-        self._resume_s = 0.0
+        self._shut.open_all()
         self._connection = up.connection
         self._window = min(WINDOW, up.receive_maximum)
         self._divide()
@@ -120,10 +120,10 @@ class Delivery:
             return  # of the status, or of a connection that is gone
         self._note(sent.topic, answer.code)
         if answer.code >= REFUSED:
-            self._hold_back(sent.seq, answer.reason)
+            self._hold_back(sent, answer.reason)
             return
         self.traffic.no_subscriber += answer.code == _NO_SUBSCRIBER
-        self._pause_s = self._manner.refused_s
+        self._shut.accepted(sent.topic)
         if not self._arrived:
             self._arrived_s = time.monotonic()
         self._arrived.append(sent.seq)
@@ -160,11 +160,13 @@ class Delivery:
         Raises:
             StoreError: The outbox cannot be read.
         """
-        if time.monotonic() < self._resume_s or not self.room(others=others):
+        if not self.room(others=others):
             return
         if not self._stretches:
             self._divide()
         live, late = self._stretches
+        if self._shut.reopen():  # some were refused, and others of their topics passed over
+            live.sent_to, late.sent_to = late.end, 0
         self._send_some(live, self.room(others=others))
         self._pace.take(self._send_some(late, min(self._pace.left, self.room(others=others))))
 
@@ -197,12 +199,17 @@ class Delivery:
         count = 0
         # Where one was refused, those behind it may be on the way already.
         known = {sent.seq for sent in self._on_way.values()} | set(self._arrived)
-        found = self._outbox.waiting(after=stretch.sent_to, up_to=stretch.end, limit=limit + len(known))
+        shut, newest = self._shut.topics, self._outbox.newest() if self._shut.topics else 0
+        most = limit + len(known)
+        found = self._outbox.waiting(after=stretch.sent_to, up_to=stretch.end, limit=most, without=shut)
         for entry in found:
             if count == limit or not (entry.seq in known or self._publish(entry, late=stretch.late)):
                 break
             count += entry.seq not in known
             stretch.sent_to = entry.seq
+        else:
+            if shut and len(found) < most:  # the rest is shut: not to be read again and again
+                stretch.sent_to = max(stretch.sent_to, min(newest, stretch.end))
         return count
 
     def _publish(self, entry: Entry, *, late: bool) -> bool:
@@ -230,7 +237,7 @@ class Delivery:
         if not is_reply:
             traffic.unread = traffic.unread | kind if code == _NO_SUBSCRIBER else traffic.unread - kind
 
-    def _hold_back(self, seq: int, reason: str) -> None:
+    def _hold_back(self, sent: _Sent, reason: str) -> None:
         self.traffic.rejected += 1
         if self.traffic.rejected == 1:
             _log.warning(
@@ -238,13 +245,7 @@ class Delivery:
                 "Check what it allows this station.",
                 reason,
             )
-        for stretch in self._stretches:
-            if stretch.late == (seq <= self._stretches[1].end):
-                stretch.sent_to = min(stretch.sent_to, seq - 1)
-        now_s = time.monotonic()
-        if now_s >= self._resume_s:  # the others of this window are of the same refusal
-            self._resume_s = now_s + self._pause_s
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE * self._manner.refused_s)
+        self._shut.refused(sent.topic)
 
 
 def _body(entry: Entry, *, late: bool) -> bytes:

@@ -7,7 +7,7 @@ them beyond a limit), so acknowledged events stay for a while and can be read ag
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,13 +159,23 @@ class Outbox:
             sql = "SELECT topic, body, ver FROM state WHERE ver > ? ORDER BY ver"
             return [Retained(*row) for row in self._connection.execute(sql, (after,))]
 
-    def waiting(self, *, after: int, limit: int, up_to: int = NO_END) -> list[Entry]:
+    def waiting(
+        self, *, after: int, limit: int, up_to: int = NO_END, without: Collection[str] = ()
+    ) -> list[Entry]:
         """The oldest events not yet acknowledged whose number is above `after`, and not above `up_to`.
+
+        Args:
+            after: See above.
+            limit: How many at most.
+            up_to: See above.
+            without: Topics that are passed over.
 
         Raises:
             StoreError: The database cannot be read.
         """
-        return self._read("acked_ms IS NULL AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, up_to, limit)
+        others = f"topic NOT IN ({', '.join('?' * len(without))})"
+        condition = f"acked_ms IS NULL AND seq > ? AND seq <= ? AND {others} ORDER BY seq LIMIT ?"
+        return self._read(condition, after, up_to, *without, limit)
 
     def replay(self, *, since: int, limit: int) -> list[Entry]:
         """All events from a number on, acknowledged or not.
@@ -311,7 +321,7 @@ class Outbox:
             counters.get("outbox_waiting_bytes", 0),  # not there before the first start of this version
         )
 
-    def _read(self, condition: str, *values: int) -> list[Entry]:
+    def _read(self, condition: str, *values: int | str) -> list[Entry]:
         with explained("the station's database"):
             rows = self._connection.execute(
                 f"SELECT seq, topic, body, acked_ms FROM outbox WHERE {condition}",  # noqa: S608 our own text

@@ -137,6 +137,26 @@ def test_one_refused_topic_is_enough_and_others_that_pass_do_not_hide_it(
     wait_for(lambda: line.waiting() == 0, "the note of it")
 
 
+def test_alerts_arrive_where_the_rules_forgot_the_audit(
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(
+        "".join(f"topic readwrite plant/line/st1/{topic}\n" for topic in ("status", "event/anomaly"))
+    )
+    broker = make_mosquitto(f"acl_file {acl}")
+    broker.start()
+    with closing(connect(line.path)) as connection, transaction(connection):
+        for _ in range(20):  # one in each hour
+            Outbox(connection).append("event/audit", '{"ts_ms": 1}')
+    publisher = line.publish(broker.port, replace(FAST, refused_s=600))
+    wait_for(lambda: publisher.traffic.rejected, "the refusal")
+    line.commit(30)
+    wait_for(lambda: publisher.traffic.acked == 30, "every alert")
+    assert line.waiting() == 20
+    line.stop(drain_s=0)
+
+
 def test_a_broker_that_is_away_refuses_nobody(
     line: PublishingLine, free_port: int, wait_for: Callable[..., None]
 ) -> None:

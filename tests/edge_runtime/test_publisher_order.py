@@ -65,10 +65,15 @@ class Bench:
         # Made anew, as the clock of the tests is not its default.
         self.delivery._pace = Pace(backlog_per_s, WINDOW, clock_s=self.clock.monotonic)
 
-    def add(self, count: int) -> None:
+    def add(self, count: int, topic: str = "event/anomaly") -> None:
         with transaction(self.connection):
             for _ in range(count):
-                self.outbox.append("event/anomaly", "{}")
+                self.outbox.append(topic, "{}")
+
+    def answer_all(self, *, refuse: str) -> None:
+        """What a broker says whose rules forgot a topic."""
+        for message, sent in list(self.delivery._on_way.items()):
+            self.ack(message, code=0x87 if sent.topic == refuse else 0)
 
     def ack(self, *messages: int, code: int = 0) -> None:
         for message in messages:
@@ -192,6 +197,51 @@ def test_a_broker_that_goes_on_refusing_is_asked_less_and_less_often(bench: Benc
     clock.s += 1.1
     bench.delivery.send()
     assert bench.link.seqs[-2:] == [2, 2]  # after one that was taken, soon again
+
+
+def test_a_refused_topic_keeps_no_other_back_and_follows_whole_and_in_order(bench: Bench, clock: Clock) -> None:
+    bench.add(40, "event/audit")
+    bench.add(20)
+    bench.delivery.begin(Up(1, 16))
+    bench.add(20, "event/audit")
+    bench.add(5)
+    for _ in range(20):
+        clock.s += 0.01
+        bench.delivery.send()
+        bench.answer_all(refuse="event/audit")
+    anomalies = [*range(41, 61), *range(81, 86)]
+    assert sorted(seq for seq in bench.link.seqs if seq in anomalies) == anomalies
+    assert bench.delivery.traffic.rejected <= WINDOW  # the topic is left alone meanwhile
+    read_to = [stretch.sent_to for stretch in bench.delivery._stretches]
+    bench.delivery.send()
+    assert [stretch.sent_to for stretch in bench.delivery._stretches] == read_to == [85, 60]
+    bench.add(1)
+    bench.delivery.send()
+    assert bench.link.seqs[-1] == 86
+    before = len(bench.link.sent)
+    for _ in range(40):
+        bench.answer_all(refuse="")
+        clock.s += 1.1
+        bench.delivery.send()
+    assert bench.delivery.is_done()
+    audits = bench.link.sent[before:]
+    assert [seq for seq, late in audits if not late] == list(range(61, 81))
+    assert [seq for seq, late in audits if late] == list(range(1, 41))
+
+
+def test_what_is_asked_for_once_more_is_found_where_its_topic_was_refused(bench: Bench, clock: Clock) -> None:
+    bench.add(3, "event/audit")
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(1, 2)
+    bench.ack(3, code=0x87)
+    bench.outbox.send_again(since=1, count=2)
+    bench.delivery.look_back()
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 3]
+    clock.s += 1.1
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 3, 1, 2, 3]
 
 
 def test_a_burst_of_refusals_is_one(bench: Bench, clock: Clock) -> None:
