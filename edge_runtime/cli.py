@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kenpin.edge_runtime.roles import run_role
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.supervisor import end_with_parent
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, StoreError
 from kenpin.heap import keep_freed_memory
 from kenpin.station_folder import StationFolder
 
@@ -124,14 +124,25 @@ def events(state: Path, since: int, watch: bool, as_json: bool) -> None:
     """
     entries = _follow(state, since) if watch else _stored(state, since)
     if as_json and not watch:
-        click.echo(json.dumps([entry.payload() for entry in entries]))
+        click.echo(json.dumps([payload for _, payload in _readable(entries)]))
         return
-    for entry in entries:
+    for entry, payload in _readable(entries):
         if as_json:
-            click.echo(json.dumps(entry.payload()))
+            click.echo(json.dumps(payload))
         else:
             fate = "waiting" if entry.acked_ms is None else "sent"
-            click.echo(f"{event_line(entry.topic, entry.payload())}  {fate}", err=True)
+            click.echo(f"{event_line(entry.topic, payload)}  {fate}", err=True)
+
+
+def _readable(entries: Iterable[Entry]) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Each with its payload; one that was damaged on the disk is said, and hides none of the others."""
+    for entry in entries:
+        try:
+            payload = entry.payload()
+        except StoreError as error:
+            click.echo(f"warning: {error.what}", err=True)
+        else:
+            yield entry, payload
 
 
 class Teller:

@@ -13,6 +13,7 @@ from kenpin.edge_runtime.outbox import NO_END, Entry, Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.shut_topics import Shut
 from kenpin.edge_runtime.traffic import Traffic
+from kenpin.errors import StoreError
 from kenpin.events import Reply
 
 WINDOW = 16  # more on the way only makes each slower
@@ -218,8 +219,8 @@ class Delivery:
         expiry_s = Reply.expiry_s if entry.topic.startswith(_REPLIES) else 0
         try:
             body = _body(entry, late=late)
-        except (ValueError, TypeError, AttributeError) as error:  # or it would keep all others from going out
-            _log.warning("Event %d cannot be read any more (%s) and is given up.", entry.seq, error)
+        except (StoreError, KeyError, TypeError) as error:  # or it would keep all others from going out
+            _log.warning("Event %d cannot be sent and is given up: %s", entry.seq, error)
             self._outbox.give_up(entry)
             return True
         message = self._link.publish(f"{self._topic}/{entry.topic}", body, qos=1, expiry_s=expiry_s)

@@ -15,6 +15,7 @@ from kenpin.edge_runtime.clock import FIRST_MS, clock_is_synchronised
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.edge_runtime.room import Gap, Room, throw_away
 from kenpin.edge_runtime.stored_body import fill_in, shorten
+from kenpin.errors import StoreError
 from kenpin.events import CameraLast, Payload, now_ms
 
 KEEP_ACKED_MS = 7 * 24 * 3600 * 1000
@@ -45,8 +46,19 @@ class Entry:
     acked_ms: int | None
 
     def payload(self, **changes: object) -> dict[str, Any]:
-        """The event as it is published: its number and what is known only when it is sent are filled in."""
-        return {**fill_in(self.body), "seq": self.seq, **changes}
+        """The event as it is published: its number and what is known only when it is sent are filled in.
+
+        Raises:
+            StoreError: Its text was damaged on the disk, which SQLite does not notice.
+        """
+        try:
+            return {**fill_in(self.body), "seq": self.seq, **changes}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"event {self.seq} ({self.topic}) cannot be read any more: {error}",
+                where="the station's database",
+                cure="check the health of the disk",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kenpin.edge_runtime.database import connect_to_read, transaction
-from kenpin.edge_runtime.stored_body import fill_in
+from kenpin.edge_runtime.outbox import Entry
 from kenpin.errors import StoreError
 
 _RESCUED = "rescued"  # the moment at which the file was moved aside that was looked at last
@@ -70,10 +70,9 @@ def _waiting_in(aside: Path) -> Iterator[tuple[Any, ...]]:
 
 def _is_event(row: list[Any]) -> bool:
     """Whether a row is what it was: a bad page can hold anything."""
-    _seq, created_ms, prio, topic, body, size = row
+    seq, created_ms, prio, topic, body, size = row
     if not (all(isinstance(number, int) for number in (created_ms, prio, size)) and isinstance(topic, str)):
         return False
-    try:
-        return isinstance(fill_in(body), dict)
-    except (TypeError, ValueError, AttributeError):
-        return False
+    with suppress(StoreError):
+        return bool(Entry(seq, topic, body, None).payload())
+    return False

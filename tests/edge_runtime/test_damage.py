@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.rig import Rig
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.cli import events
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.site import NoNews, in_own_processes
@@ -128,7 +130,7 @@ def test_a_publisher_that_cannot_read_its_events_says_which_file_is_bad(
     line.store.close()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", None])
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"capture_to_publish_ms":1,"tt_ms":1}', None])
 def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
     path: Path, mosquitto: Any, make_subscriber: Any, wait_for: Any, text: str | None
 ) -> None:
@@ -147,6 +149,16 @@ def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
     for gap in scada.payloads("event/audit"):
         assert (gap["kind"], gap["gap_first_seq"], gap["gap_count"]) == ("gap", 2, 1)
     line.store.close()
+
+
+def test_events_that_cannot_be_read_hide_no_others(path: Path) -> None:
+    with closing(Store(path)) as store:
+        for _ in range(3):
+            commit(store)
+        store._connection.execute("UPDATE outbox SET body = '{' WHERE seq = 2")
+    shown = CliRunner().invoke(events, ["--state", str(path.parent), "--json"])
+    assert [event["seq"] for event in json.loads(shown.stdout)] == [1, 3]
+    assert "event 2 (event/anomaly) cannot be read any more" in shown.stderr
 
 
 def test_the_station_hears_of_it_and_minds_its_own_file_only(workshop: Any) -> None:
