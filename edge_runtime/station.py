@@ -319,6 +319,7 @@ class Station:
         has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
         return {
             "camera_lost": float(bool(self._line.down)),
+            "output_lost": float(bool(self._outputs.trouble)),
             "engine_integrity": float(ready.engine is None and ready.cause != NOT_INSTALLED),
             "model_unapproved": float(has_no_thresholds or ready.cause == NOT_INSTALLED),
             "calibration_expired": float(ready.cause == CAMERA_SET),

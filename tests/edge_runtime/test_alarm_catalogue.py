@@ -10,8 +10,8 @@ from kenpin.edge_runtime.alarm_standing import AlarmState, Now, Standing, alarm_
 from kenpin.errors import ConfigError
 
 KEYS = (
-    "ng_rate ng_consecutive camera_lost image_quality score_drift inference_slow engine_integrity gpu_thermal "
-    "disk_low outbox_pressure clock_unsynced calibration_expired masters_due model_unapproved "
+    "ng_rate ng_consecutive camera_lost output_lost image_quality score_drift inference_slow engine_integrity "
+    "gpu_thermal disk_low outbox_pressure clock_unsynced calibration_expired masters_due model_unapproved "
     "comms_unstable comms_denied"
 )
 ATTRIBUTES: dict[str, Any] = {

@@ -255,6 +255,27 @@ def test_each_reason_to_release_nothing_has_an_alarm_of_its_own(workshop: Any, c
         assert [key for key, value in station._conditions().items() if value] == [alarm] * bool(alarm)
 
 
+def test_a_line_that_cannot_be_told_is_an_alarm(workshop: Any) -> None:
+    class NoPlc:
+        def beat(self, *, ready: bool) -> None:
+            raise ConnectionError("no PLC is connected")
+
+        def busy(self, *, busy: bool) -> None:
+            pass
+
+        def result(self, _result: object) -> None:
+            raise ConnectionError("no PLC is connected")
+
+        def close(self) -> None:
+            pass
+
+    workshop.ready()
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}"), output=NoPlc()) as station:
+        assert not station._conditions()["output_lost"]
+        station.run()
+        assert station._conditions()["output_lost"]
+
+
 def test_a_station_without_a_bundle_is_not_called_damaged_and_one_that_lost_it_is(workshop: Any) -> None:
     with Station(workshop.config(f"folder:{workshop.pictures(10)}")) as station:
         station.run()
