@@ -98,6 +98,11 @@ class Publisher:
         return self._link.dropped
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted the connection, and it stands."""
+        return self._connection.is_up
+
+    @property
     def is_unstable(self) -> bool:
         """Whether the broker drops the connection again and again."""
         return bool(self._connection.trouble)

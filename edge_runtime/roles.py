@@ -244,6 +244,7 @@ def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> 
             "broker_rejected_total": traffic.rejected,
             "no_subscriber_total": traffic.no_subscriber,
             "broker_connections_total": traffic.connections,
+            "broker_connected": publisher.is_connected,
             "broker_unstable": publisher.is_unstable,
             'dropped_total{stage="command",reason="flood"}': publisher.dropped,
             **({} if denied is None else {"broker_denied": denied}),

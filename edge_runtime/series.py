@@ -37,6 +37,7 @@ SERIES: Mapping[str, Series] = {
     "broker_rejected_total": Series("counter", (), "Events that the broker refused; they are sent again."),
     "no_subscriber_total": Series("counter", (), "Events that the broker took and nobody subscribes to."),
     "broker_connections_total": Series("counter", (), "Connections that the broker accepted."),
+    "broker_connected": Series("gauge", (), "1 while the broker has accepted the publisher's connection."),
     "broker_unstable": Series("gauge", (), "1 while the broker drops the connection again and again."),
     "broker_denied": Series("gauge", (), "1 while the broker refuses the station, or some messages."),
     "commands_total": Series("counter", (), "Commands over MQTT that were carried out."),

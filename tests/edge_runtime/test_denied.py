@@ -23,10 +23,12 @@ from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
+from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.site import NoNews, Site, in_own_processes
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.edge_runtime.watch import Watch
 from tests.edge_runtime.publishing_line import FAST, PublishingLine, RawBroker
 
 KEY = "comms_denied"
@@ -154,6 +156,22 @@ def test_alerts_arrive_where_the_rules_forgot_the_audit(
     line.commit(30)
     wait_for(lambda: publisher.traffic.acked == 30, "every alert")
     assert line.waiting() == 20
+    line.stop(drain_s=0)
+
+
+def test_whether_a_broker_is_there_is_told_though_no_event_waits(
+    line: PublishingLine, make_mosquitto: Any, wait_for: Callable[..., None]
+) -> None:
+    broker = make_mosquitto()
+    broker.start()
+    publisher = line.publish(broker.port)
+
+    def told() -> float:
+        return publisher_vitals(publisher, Identity("st1"), Watch({})).numbers["broker_connected"]
+
+    wait_for(lambda: told() == 1, "the connection")
+    broker.kill()
+    wait_for(lambda: told() == 0, "its loss")
     line.stop(drain_s=0)
 
 
