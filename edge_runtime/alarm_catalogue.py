@@ -110,14 +110,14 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         operator_action="Check the camera's cable and power; keep parts back until it is there again",
     ),
     AlarmSpec(
-        key="output_lost",
+        key="line_lost",
         on_delay_s=5.0,  # a PLC that was switched on with the station
         off_delay_s=5.0,
         priority=3,
         severity=740,
         max_shelve_min=60,
-        message="The line cannot be told of results; no part is released",
-        operator_action="Check power and cable of the PLC, or the output that status names; keep parts back",
+        message="The line cannot be heard, or be told of results; no part is released",
+        operator_action="Check power and cable of the PLC, or what status names; keep parts back",
     ),
     AlarmSpec(
         key="image_quality",

@@ -23,6 +23,7 @@ class GpioTrigger:
 
     def __init__(self, lines: str) -> None:
         self.refused = 0
+        self.trouble = ""
         chip, line = parse_trigger_line(lines)
         gpiod = load_gpiod()
         settings = gpiod.LineSettings(edge_detection=gpiod.line.Edge.RISING)

@@ -134,6 +134,12 @@ class Line:
         """Which cameras deliver nothing, and why, in words; empty while all do."""
         return "; ".join(f"{c.camera} is down: {c.down_reason}" for c in self._cameras if c.down_reason)
 
+    @property
+    def deaf(self) -> str:
+        """Why no trigger can be heard, in words; empty while they can."""
+        trouble = self._triggers.trouble if self._triggers is not None else ""
+        return f"no trigger can be heard: {trouble}" if trouble else ""
+
     def close(self) -> None:
         """Let cameras and triggers go."""
         self._ended = True

@@ -75,6 +75,7 @@ class PlcTriggers:
 
     def __init__(self) -> None:
         self.refused = 0
+        self.trouble = ""
         self._queue: queue.Queue[Trigger] = queue.Queue(_TRIGGERS)
         self._last: int | None = None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -35,6 +36,7 @@ class MqttTrigger:
 
     Attributes:
         refused: Messages that were none, or retained ones: those are of a part that has passed.
+        trouble: Why none can come now, in words; empty while they can.
 
     Raises:
         ConfigError: There is no broker, or its address or a file of it cannot be used.
@@ -47,6 +49,7 @@ class MqttTrigger:
             )
         broker = BrokerAddress.from_config(config.mqtt, client_id=f"{config.station.id}-trigger")
         self.refused = 0
+        self.trouble = "the broker was not reached yet"
         self._topic = topic
         self._queue: queue.Queue[Trigger] = queue.Queue(_QUEUE)
         client = Client(
@@ -59,6 +62,8 @@ class MqttTrigger:
         if broker.username:
             client.username_pw_set(broker.username, broker.password)
         client.on_connect = self._subscribe
+        client.on_subscribe = self._subscribed
+        client.on_disconnect = self._lose
         client.on_message = self._take
         client.connect_async(broker.host, broker.port, _KEEPALIVE_S)
         client.loop_start()
@@ -76,8 +81,20 @@ class MqttTrigger:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _subscribe(self, client: Client, *_: Any) -> None:
-        client.subscribe(self._topic, qos=0)
+    def _subscribe(self, client: Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
+        if code.is_failure:
+            self.trouble = f"the broker refuses the station: {code}"
+        else:
+            client.subscribe(self._topic, qos=0)
+
+    def _subscribed(
+        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Any
+    ) -> None:
+        is_refused = any(code.is_failure for code in codes)
+        self.trouble = f"the broker does not let the station read {self._topic}" if is_refused else ""
+
+    def _lose(self, *_: Any) -> None:
+        self.trouble = self.trouble or "the connection to the broker is lost"
 
     def _take(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         trigger = None if message.retain else read_trigger(bytes(message.payload))

@@ -300,7 +300,7 @@ class Station:
         """What keeps good parts from being released now, though the station could judge them."""
         if self._settlement.trouble:
             return f"parts cannot be stored: {self._settlement.trouble}"
-        return self._line.down or self._outputs.trouble
+        return self._line.down or self._line.deaf or self._outputs.trouble
 
     def _equipment(self) -> Equipment:
         """What the station is made of now; asked by the watchman's thread."""
@@ -319,7 +319,7 @@ class Station:
         has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
         return {
             "camera_lost": float(bool(self._line.down)),
-            "output_lost": float(bool(self._outputs.trouble)),
+            "line_lost": float(bool(self._line.deaf or self._outputs.trouble)),
             "engine_integrity": float(ready.engine is None and ready.cause != NOT_INSTALLED),
             "model_unapproved": float(has_no_thresholds or ready.cause == NOT_INSTALLED),
             "calibration_expired": float(ready.cause == CAMERA_SET),

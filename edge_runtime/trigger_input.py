@@ -28,9 +28,11 @@ class TriggerInput(Protocol):
 
     Attributes:
         refused: What came and was no trigger, since the start.
+        trouble: Why none can come now, in words; empty while they can, as far as is known.
     """
 
     refused: int
+    trouble: str
 
     def wait(self, deadline_s: float) -> Trigger | None:
         """Wait for the next trigger.
@@ -60,6 +62,7 @@ class SoftwareTrigger:
 
     def __init__(self, run: Path) -> None:
         self.refused = 0
+        self.trouble = ""
         self._run = run
         try:
             self._socket = bind_in(run, _SOCKET, socket.SOCK_DGRAM)

@@ -10,7 +10,7 @@ from kenpin.edge_runtime.alarm_standing import AlarmState, Now, Standing, alarm_
 from kenpin.errors import ConfigError
 
 KEYS = (
-    "ng_rate ng_consecutive camera_lost output_lost image_quality score_drift inference_slow engine_integrity "
+    "ng_rate ng_consecutive camera_lost line_lost image_quality score_drift inference_slow engine_integrity "
     "gpu_thermal disk_low outbox_pressure clock_unsynced calibration_expired masters_due model_unapproved "
     "comms_unstable comms_denied"
 )

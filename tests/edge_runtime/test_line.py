@@ -54,6 +54,7 @@ class Camera:
 
 class Triggers:
     refused = 3
+    trouble = ""
 
     def __init__(self) -> None:
         self.queue: queue.Queue[Trigger] = queue.Queue()

@@ -36,7 +36,7 @@ def live_until_cut(
     for script in database.MIGRATIONS:
         connection.execute(f"BEGIN IMMEDIATE; {script} COMMIT;")
     connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('part', 0), ('outbox', 0)")
-    monkeypatch.setattr(store, "open_database", lambda _path: connection)
+    monkeypatch.setattr(store, "open_database", lambda *_: connection)
     shop = Store(root / "station.db")
     for file in disk.files.values():
         file.sync()  # the station has been there for a while

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.mqtt_trigger import MqttTrigger
 from kenpin.edge_runtime.run_socket import send_in
+from kenpin.edge_runtime.site import in_own_processes
+from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.trigger_input import SoftwareTrigger, make_trigger_input, send_trigger
 from kenpin.edge_runtime.trigger_message import read_trigger
 from kenpin.errors import ConfigError, SourceError
@@ -109,6 +113,48 @@ def test_messages_trigger_and_retained_ones_do_not(workshop: Any, mosquitto: Any
     assert [(t.trigger_id, t.part_id) if t else None for t in found] == [(6, ""), (7, "A-7")]
     assert trigger.refused == 2
     trigger.close()
+
+
+def test_a_trigger_that_cannot_be_heard_says_why(workshop: Any, mosquitto: Any, wait_for: Any) -> None:
+    workshop.port = mosquitto.port
+    trigger = MqttTrigger(workshop.config("usb:0"), "plc/part")
+    assert "not reached" in trigger.trouble
+    wait_for(lambda: trigger.trouble == "", "the subscription")
+    mosquitto.kill()
+    wait_for(lambda: "lost" in trigger.trouble, "the loss")
+    mosquitto.start()
+    wait_for(lambda: trigger.trouble == "", "the subscription after it")
+    refused = [ReasonCode(PacketTypes.SUBACK, "Not authorized")]
+    trigger._subscribed(trigger._client, None, 1, refused, None)
+    assert trigger.trouble == "the broker does not let the station read plc/part"
+    trigger.close()
+
+
+def test_a_broker_that_refuses_the_trigger_is_told(
+    workshop: Any, make_mosquitto: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    (tmp_path / "passwords").touch(mode=0o600)
+    broker = make_mosquitto()
+    broker._config.write_text(
+        broker._config.read_text().replace("allow_anonymous true", "allow_anonymous false")
+        + f"password_file {tmp_path}/passwords\n"
+    )
+    broker.start()
+    workshop.port = broker.port
+    trigger = MqttTrigger(workshop.config("usb:0"), "plc/part")
+    wait_for(lambda: "refuses the station: Not authorized" in trigger.trouble, "the refusal")
+    trigger.close()
+
+
+def test_a_station_that_cannot_hear_its_triggers_is_not_ready(workshop: Any, free_port: int) -> None:
+    workshop.ready()
+    workshop.port = free_port  # where no broker is
+    config = workshop.config("synthetic:fabric?trigger=1")
+    source = config.source.model_copy(update={"trigger": "mqtt:plc/part"})
+    with Station(config.model_copy(update={"source": source}), site=in_own_processes()) as station:
+        assert not station._can_release()
+        assert station._state()[1].startswith(("no trigger can be heard", "synthetic"))
+        assert station._conditions()["line_lost"]
 
 
 def test_triggers_that_nothing_can_deliver_are_said(workshop: Any, tmp_path: Path) -> None:

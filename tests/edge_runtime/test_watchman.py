@@ -271,9 +271,9 @@ def test_a_line_that_cannot_be_told_is_an_alarm(workshop: Any) -> None:
 
     workshop.ready()
     with Station(workshop.config(f"folder:{workshop.pictures(10)}"), output=NoPlc()) as station:
-        assert not station._conditions()["output_lost"]
+        assert not station._conditions()["line_lost"]
         station.run()
-        assert station._conditions()["output_lost"]
+        assert station._conditions()["line_lost"]
 
 
 def test_a_station_without_a_bundle_is_not_called_damaged_and_one_that_lost_it_is(workshop: Any) -> None:
