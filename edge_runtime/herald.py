@@ -122,8 +122,10 @@ class Herald:
 
     def tell_status(self, link: Link) -> None:
         """Publish the status where it is new or due, one at a time."""
-        now = self._now()
-        if not self.is_waiting and (self._told != now or self._is_due("status")):
+        if self.is_waiting:
+            return
+        now, is_due = self._now(), self._is_due("status")
+        if self._told != now or is_due:
             self._told = now
             body = self._status(*now, online=True)
             self._message = link.publish(self.status_topic, body, qos=1, retain=True)

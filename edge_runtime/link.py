@@ -41,6 +41,7 @@ _TAKEN_OVER = 0x8E
 _TOO_LARGE = 0x95
 _HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the topic, message id
 _NO_REASON = 0x80
+_GOODBYE_S = 0.5
 _TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 
 _log = logging.getLogger(__name__)
@@ -213,8 +214,11 @@ class Link:
         self._client.disconnect()
 
     def close(self) -> None:
-        """End paho's thread."""
+        """Say goodbye, as far as the broker takes it, and end paho's thread."""
         self._client.disconnect()
+        by_s = time.monotonic() + _GOODBYE_S
+        while self._client.socket() is not None and time.monotonic() < by_s:
+            time.sleep(0.005)  # paho's thread sends it; without it the broker would publish the last will
         # paho's thread goes on for ever while it believes that a message is on its way.
         self._client.drop_out_messages()
         self.break_off()

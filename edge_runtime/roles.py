@@ -122,6 +122,8 @@ def publish(config: StationConfig) -> None:
         credentials = Credentials(config.mqtt, client_id=config.station.id)
         watch = Watch({"publish": _PUBLISH_S})
         pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch))
+        if (state := station_state(folder)) is not None:
+            publisher.set_state(*state)  # or a station that runs would be told as STARTING
         publisher.start()
         while not stopping() and not _has_moved(folder, opened):
             for result in inbox.receive(_ROUND_S):

@@ -20,6 +20,7 @@ from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import attributes
 from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
@@ -203,6 +204,19 @@ def test_the_last_will_is_a_cloud_event_of_the_documented_form(
     )
     assert will["properties"]["user-properties"]["type"] == "kenpin.status.v1"
     assert json.loads(will["payload"])["session_id"] == scada.payloads("status")[0]["session_id"]
+
+
+def test_a_station_that_connects_anew_by_itself_is_not_told_as_gone(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    for connections in range(1, 11):
+        wait_for(lambda n=connections: publisher.traffic.connections == n, "a connection")
+        wait_for(lambda n=connections: len(scada.payloads("status")) >= n, "its status")
+        publisher.renew(BrokerAddress("127.0.0.1", mosquitto.port, "st1"))
+    assert [status["online"] for status in scada.payloads("status")] == [True] * 10
+    line.stop()
 
 
 def test_each_connection_carries_its_own_time_in_the_last_will(line: PublishingLine, mosquitto: Any) -> None:
