@@ -33,6 +33,12 @@ def gain(factor: float) -> Callable[[Image], Image]:
     return lambda image: np.clip(image.astype(np.float32) * factor, 0, 255).astype(np.uint8)
 
 
+def tint(*, red: float = 1.0, blue: float = 1.0) -> Callable[[Image], Image]:
+    """Another white balance."""
+    gains = np.array([blue, 1.0, red], np.float32)
+    return lambda image: np.clip(image.astype(np.float32) * gains, 0, 255).astype(np.uint8)
+
+
 def blur(share: float) -> Callable[[Image], Image]:
     """Out of focus, by a share of the longer side."""
     return lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), share * max(image.shape)), np.uint8)
@@ -50,6 +56,9 @@ SWEEP = {
     "light x 1.5": gain(1.5),
     "light x 2.0": gain(2.0),
     "light x 3.0": gain(3.0),
+    "red x 0.95": tint(red=0.95),
+    "red x 0.9": tint(red=0.9),
+    "blue x 1.1": tint(blue=1.1),
     "blur 0.5 %": blur(0.005),
     "blur 1 %": blur(0.01),
     "blur 2 %": blur(0.02),

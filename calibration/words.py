@@ -37,11 +37,14 @@ def _quality(record: CalibrationRecord) -> str:
     if limits is None:
         return "no limits for light, focus and position: a frame is only checked for being a frame"
     low, high = limits.light
+    colour = "".join(
+        f", {name} over green {a:.2f} to {b:.2f}"
+        for name, (a, b) in zip(("blue", "red"), limits.colour or (), strict=False)
+    )
     place = f", shift up to {limits.shift:.1%} of the frame" if limits.reference else ", parts have no place"
     learned = f"from {limits.pictures} pictures"
-    return (
-        f"frames are judged at light {low:.0f} to {high:.0f}, focus from {limits.focus:.2g}{place} ({learned})"
-    )
+    light = f"light {low:.0f} to {high:.0f}{colour}"
+    return f"frames are judged at {light}, focus from {limits.focus:.2g}{place} ({learned})"
 
 
 def warnings_about(record: CalibrationRecord) -> list[str]:

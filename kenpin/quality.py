@@ -1,4 +1,4 @@
-"""What a frame measures, apart from any defect: light, clipping, focus, position. Cheap enough for each frame.
+"""What a frame measures, apart from any defect: light, colour, clipping, focus, position. Cheap for each frame.
 
 Of a large frame only some rows and their neighbours are looked at, at full resolution: blur shows between
 neighbouring pixels, and averaging a whole frame first would cost more than everything else here.
@@ -18,6 +18,7 @@ from kenpin.frame import Image
 _ROWS = 135  # so many are looked at, or all of a smaller frame
 _NEAR = 2  # pixels between those that are compared for focus: wide enough that noise counts for little
 _CLIPPED = 250
+_DARK = 5.0  # grey levels, added before a ratio of colours, so that the noise of a dark picture counts little
 _SMALL = 160  # longest side of the small picture for the position, in pixels
 _SEARCH = 0.15  # of each side that the part may move and still be found
 
@@ -31,6 +32,7 @@ class Quality:
     Attributes:
         size: Height and width in pixels.
         light: Mean grey, 0 to 255.
+        colour: Mean blue and mean red over mean green; 1 where the picture is grey.
         clipped: Share of colour values that are at their upper end, 0 to 1.
         focus: Mean squared second difference of neighbours over squared light; falls with blur.
         content: Checksum of the pixels that were looked at.
@@ -39,6 +41,7 @@ class Quality:
 
     size: tuple[int, int]
     light: float
+    colour: tuple[float, float]
     clipped: float
     focus: float
     content: int
@@ -71,6 +74,7 @@ def measure(image: Image) -> Quality:
     return Quality(
         size=(height, width),
         light=light,
+        colour=_colour(image),
         clipped=float(np.count_nonzero(rows >= _CLIPPED) / rows.size),
         focus=_detail(image, grey) / max(1.0, light) ** 2,
         content=zlib.crc32(grey.data),
@@ -103,6 +107,11 @@ def _grey(image: Image, offset: int) -> Small:
     rows = _rows(image.shape[0])
     taken = image[rows.start + offset : rows.stop + offset : rows.step]
     return np.asarray(cv2.cvtColor(taken, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _colour(image: Image) -> tuple[float, float]:
+    blue, green, red, _ = cv2.mean(image[_rows(image.shape[0])])
+    return (blue + _DARK) / (green + _DARK), (red + _DARK) / (green + _DARK)
 
 
 def _detail(image: Image, middle: Small) -> float:

@@ -10,18 +10,18 @@ from statistics import NormalDist
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from kenpin.quality import Quality, Small, locate
 
 LEAST = 20  # pictures; fewer say too little about how much good ones differ
 _INSIDE, _CONFIDENCE = 0.999, 0.95
 # Ten minutes at the sign-off do not show a day: no limit is closer than this, in shares of the usual value.
-_LIGHT, _FOCUS, _SHIFT, _CLIPPED = 0.10, 0.35, 0.02, 0.005
+_LIGHT, _COLOUR, _FOCUS, _SHIFT, _CLIPPED = 0.10, 0.05, 0.35, 0.02, 0.005
 _MATCH = 0.15
 _NO_PLACE = 0.6  # a reference that good parts themselves match worse than this is a texture, which has no place
 _BLACK = 0.2  # of the lowest light
-_ANY_LIGHT = 1e6
+_WIDEST = 1e6
 
 
 class Finding(str, Enum):
@@ -31,6 +31,7 @@ class Finding(str, Enum):
     BLACK = "black"
     OVER_EXPOSED = "over_exposed"
     LIGHT_DRIFT = "light_drift"
+    COLOUR_DRIFT = "colour_drift"
     FROZEN = "frozen"
     ABSENT = "absent"
     MISPLACED = "misplaced"
@@ -44,6 +45,8 @@ class QualityLimits(BaseModel):
         pictures: Number of good pictures that they were learned from.
         size: Height and width of a frame; `None` where the pictures had different ones.
         light: Lowest and highest mean grey, 0 to 255.
+        colour: Lowest and highest blue over green, then red over green; `None` in records of before colour was
+            looked at.
         clipped: Highest share of white pixels.
         focus: Lowest focus.
         reference: The small picture of a usual good part, PNG in base64; empty where parts have no place.
@@ -56,11 +59,20 @@ class QualityLimits(BaseModel):
     pictures: int = Field(ge=LEAST)
     size: tuple[int, int] | None
     light: tuple[float, float]
+    colour: tuple[tuple[float, float], tuple[float, float]] | None = None
     clipped: float
     focus: float
     reference: str = ""
     match: float = -1.0
     shift: float = 1.0
+
+    @model_serializer(mode="wrap")
+    def _as_signed(self, usual: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A record of before colour was looked at is signed without."""
+        fields: dict[str, object] = usual(self)
+        if self.colour is None:
+            del fields["colour"]
+        return fields
 
     def reference_picture(self) -> Small | None:
         """The small picture of a usual good part; `None` where parts have no place."""
@@ -98,6 +110,10 @@ class QualityLimits(BaseModel):
             return Finding.OVER_EXPOSED, f"over-exposed: {white}"
         if not low <= seen.light <= high:
             return Finding.LIGHT_DRIFT, f"{'too dark' if seen.light < low else 'too bright'}: {allowed}"
+        for name, ratio, (low, high) in zip(("blue", "red"), seen.colour, self.colour or (), strict=False):
+            if not low <= ratio <= high:
+                told = f"{name} over green {ratio:.2f}, allowed {low:.2f} to {high:.2f}"
+                return Finding.COLOUR_DRIFT, f"another colour: {told}"
         return None
 
     def _check_place(self, seen: Quality, reference: Small) -> tuple[Finding, str] | None:
@@ -117,9 +133,9 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     """Learn limits from good pictures; `None` where there are too few.
 
     Each limit holds, with 95 % confidence, at least 99.9 % of frames like these: a normal tolerance interval
-    (W. G. Howe, Two-sided tolerance limits for normal populations, JASA 64, 1969), of the logarithm for light
-    and focus. No limit is closer than a floor, as a day differs more than the ten minutes of a sign-off, and
-    none stops a picture that it was learned from.
+    (W. G. Howe, Two-sided tolerance limits for normal populations, JASA 64, 1969), of the logarithm for light,
+    colour and focus. No limit is closer than a floor, as a day differs more than the ten minutes of a sign-off,
+    and none stops a picture that it was learned from.
 
     Args:
         seen: What good pictures of one camera measure.
@@ -136,6 +152,7 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
         pictures=len(seen),
         size=sizes.pop() if len(sizes) == 1 else None,
         light=light_limits([q.light for q in seen]),
+        colour=(_around([q.colour[0] for q in seen], _COLOUR), _around([q.colour[1] for q in seen], _COLOUR)),
         clipped=float(max(clipped.mean() + max(factor * clipped.std(ddof=1), _CLIPPED), clipped.max())),
         focus=math.exp(min(focus.mean() - deep, focus.min())),
     )
@@ -150,11 +167,16 @@ def light_limits(light: Sequence[float]) -> tuple[float, float]:
     Args:
         light: Of good pictures, at least one.
     """
-    logs = np.log([max(value, 0.1) for value in light])
+    return _around([max(value, 0.1) for value in light], _LIGHT)
+
+
+def _around(values: Sequence[float], floor: float) -> tuple[float, float]:
+    """Tolerance interval of the logarithm, no closer than a floor in shares, with all values inside."""
+    logs = np.log(values)
     spread = _tolerance_factor(len(logs)) * float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
-    wide = max(spread, math.log(1 + _LIGHT))
+    wide = max(spread, math.log(1 + floor))
     # Of two pictures nearly nothing is known: the interval is wider than numbers are.
-    high = min(max(logs.mean() + wide, logs.max()), math.log(_ANY_LIGHT))
+    high = min(max(logs.mean() + wide, logs.max()), math.log(_WIDEST))
     return math.exp(min(logs.mean() - wide, logs.min())), math.exp(high)
 
 

@@ -35,6 +35,10 @@ def gain(image: Image, factor: float) -> Image:
     return np.clip(image.astype(np.float32) * factor, 0, 255).astype(np.uint8)
 
 
+def tint(image: Image, *, red: float = 1.0, blue: float = 1.0) -> Image:
+    return np.clip(image.astype(np.float32) * np.float32([blue, 1.0, red]), 0, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -43,6 +47,10 @@ def gain(image: Image, factor: float) -> Image:
         (lambda image: gain(image, 0.6), "light_drift"),
         (lambda image: gain(image, 1.4), "over_exposed light_drift"),
         (lambda image: np.full_like(image, 255), "over_exposed"),
+        (lambda image: tint(image, red=1.04, blue=0.98), ""),
+        (lambda image: tint(image, red=0.85), "colour_drift"),
+        (lambda image: tint(image, blue=0.85), "colour_drift"),
+        (lambda image: np.dstack([cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)] * 3), "colour_drift"),
         (lambda image: cv2.GaussianBlur(image, (0, 0), 2.0), "blurred"),
         (lambda image: cv2.blur(image, (9, 1)), "blurred"),
         (lambda image: cv2.blur(image, (1, 9)), "blurred"),
@@ -163,6 +171,25 @@ def test_focus_and_the_small_picture_are_those_of_the_plain_formulas(size: tuple
 
 def test_too_few_pictures_teach_no_limits() -> None:
     assert learn_limits([measure(image) for image in parts("cap", LEAST - 1)]) is None
+
+
+def test_a_grey_camera_that_delivers_colour_is_told(limits: QualityLimits) -> None:
+    grey = [np.ascontiguousarray(np.dstack([image[:, :, 1]] * 3)) for image in parts("board", 30)]
+    learned = learn_limits([measure(image) for image in grey])
+    assert learned is not None
+    assert learned.colour == (pytest.approx((1 / 1.05, 1.05)), pytest.approx((1 / 1.05, 1.05)))
+    assert finding(learned, grey[0]) == ""
+    found = QualityGate(learned, live=False).check(tint(grey[0], red=1.1))
+    assert found is not None
+    assert found[1].startswith("another colour: red over green 1.0")
+
+
+def test_limits_of_before_colour_was_looked_at_are_signed_without(limits: QualityLimits) -> None:
+    assert "colour" in limits.model_dump()
+    before = limits.model_copy(update={"colour": None})
+    assert "colour" not in before.model_dump(mode="json")
+    assert QualityLimits.model_validate(before.model_dump()) == before
+    assert finding(before, tint(parts("board", 1)[0], red=0.5)) != "colour_drift"
 
 
 def test_limits_survive_being_written_down(limits: QualityLimits) -> None:
