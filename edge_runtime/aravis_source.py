@@ -89,6 +89,8 @@ class AravisCamera:
                 return str(device.get_string_feature_value(name))
             if isinstance(node, aravis.GcFloat):
                 return float(device.get_float_feature_value(name))
+            if isinstance(node, aravis.GcBoolean):
+                return int(device.get_boolean_feature_value(name))
             return int(device.get_integer_feature_value(name))
 
     def write(self, name: str, value: float | str) -> None:

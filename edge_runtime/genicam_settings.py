@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from kenpin.edge_runtime.genicam_features import AUTOMATICS, Features, what_else
 from kenpin.edge_runtime.pixel_format import PIXEL_FORMATS, Layout, code_of
 from kenpin.edge_runtime.source import Settings, SourceUrl
 from kenpin.errors import ConfigError, SourceError
@@ -25,31 +25,6 @@ _RATE = (
 # Cameras round to their own steps. Both are less than half a grey level of 256.
 _EXPOSURE_OFF = 0.001  # share
 _GAIN_OFF_DB = 0.01
-
-
-class Features(Protocol):
-    """A camera's features.
-
-    Each method raises `SourceError` where the camera does not answer or refuses.
-    """
-
-    where: str
-
-    def has(self, name: str) -> bool:
-        """Whether the feature is there now."""
-        ...
-
-    def choices(self, name: str) -> Sequence[str]:
-        """What the feature can be set to, where it is a choice."""
-        ...
-
-    def read(self, name: str) -> float | str:
-        """Its value, from the camera itself."""
-        ...
-
-    def write(self, name: str, value: float | str) -> None:
-        """Set it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -131,6 +106,11 @@ def set_up(camera: Features, wish: Wish) -> Opened:
     for name in ("ExposureAuto", "GainAuto", *(("BalanceWhiteAuto",) if _has_colour(camera) else ())):
         if camera.has(name):
             _set(camera, name, "Off")
+    for name in AUTOMATICS:
+        if "Off" in camera.choices(name):
+            _set(camera, name, "Off")
+    if "Timed" in camera.choices("ExposureMode"):
+        _set(camera, "ExposureMode", "Timed")  # not as long as the trigger's pulse happens to be
     if camera.has("AcquisitionMode"):
         _set(camera, "AcquisitionMode", "Continuous")
     if wish.exposure_us is not None:
@@ -172,6 +152,7 @@ def _read_back(camera: Features, trigger: str) -> Opened:
         settings["gain_raw" if gain == "GainRaw" else "gain_db"] = round(float(camera.read(gain)), 3)
     if _has_colour(camera):
         settings |= _white_balance(camera)
+    settings |= what_else(camera)
     rate_name = _first(camera, _RATE)
     rate = float(camera.read(rate_name)) if rate_name else 0.0
     exposure_s = float(settings.get("exposure_us", 0.0)) / 1e6

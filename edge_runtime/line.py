@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, Trigger
@@ -60,15 +61,23 @@ class Line:
         triggers: Who asks for pictures; `None` = the first camera.
         gap: Knows the number of the last part.
         wait_s: Longest time from a trigger to its frames, in seconds.
+        cable: Finds pictures of two parts, where each camera counts for itself, at one cable.
 
     Attributes:
         overruns: Triggers that came while too many were waiting.
     """
 
     def __init__(
-        self, cameras: Sequence[FrameSource], triggers: TriggerInput | None, gap: CounterGap, *, wait_s: float
+        self,
+        cameras: Sequence[FrameSource],
+        triggers: TriggerInput | None,
+        gap: CounterGap,
+        *,
+        wait_s: float,
+        cable: Cable | None = None,
     ) -> None:
         self.overruns = 0
+        self._cable = cable
         self._cameras = cameras
         self._triggers = triggers
         self._gap = gap
@@ -156,7 +165,12 @@ class Line:
         if isinstance(first, Lull):
             return first
         by_s = first.captured_ns / 1e9 + self._wait_s
-        others = [self._view(k, first.trigger_id, first.part_id, by_s) for k in range(1, len(self._cameras))]
+        others = [
+            self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
+            for k in range(1, len(self._cameras))
+        ]
+        if self._cable is not None:
+            others = self._cable.of_one_part(first, others)
         return Shot(first.part_id, first.trigger_id, (first, *others))
 
     def _triggered(self, deadline_s: float) -> Shot | Lull:
@@ -189,8 +203,13 @@ class Line:
             return False
         return self._asked is None or self._gap.is_ahead(item.trigger_id, of=self._asked)
 
-    def _view(self, index: int, trigger_id: int | None, part_id: str, by_s: float) -> Frame | Fault:
-        """The frame of one camera that belongs to a part, or why there is none."""
+    def _view(
+        self, index: int, trigger_id: int | None, part_id: str, by_s: float, at_ns: int = 0
+    ) -> Frame | Fault:
+        """The frame of one camera that belongs to a part, or why there is none.
+
+        Without numbers it must not be older by the longest wait than the first camera's, of `at_ns`.
+        """
         camera = self._cameras[index]
         by_s = max(by_s, time.monotonic())  # what has arrived is taken, however late
         while True:
@@ -199,7 +218,11 @@ class Line:
             if isinstance(item, Lull):
                 reason = f"{camera.camera} delivered no picture within {self._wait_s * 1000:.0f} ms"
                 return Fault(part_id, camera.camera, Verdict.MISSED, reason, trigger_id=trigger_id)
-            if trigger_id is None or item.trigger_id == trigger_id:
+            if trigger_id is None:
+                if camera.waits or at_ns - item.captured_ns <= self._wait_s * 1e9:
+                    return item
+                continue  # it lay there while the first camera was away
+            if item.trigger_id == trigger_id:
                 return item
             if item.trigger_id is not None and self._gap.is_ahead(item.trigger_id, of=trigger_id):
                 self._early[index] = item

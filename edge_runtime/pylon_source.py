@@ -82,7 +82,7 @@ class PylonCamera:
         with self._told():
             self._nodes.InvalidateNodes()  # otherwise pylon may say what it remembers
             value: float | str = self._nodes.GetNode(name).GetValue()
-            return value
+            return int(value) if isinstance(value, bool) else value
 
     def write(self, name: str, value: float | str) -> None:
         """Set it."""

@@ -19,6 +19,7 @@ from kenpin.audit import Entry, append
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import Changeover, begin
 from kenpin.edge_runtime.counter_gap import CounterGap
@@ -115,7 +116,15 @@ class Station:
             )
             watch = Watch({"decide": DECIDE_S})
             self._line = opened.enter_context(
-                contextlib.closing(Line(cameras, triggers, gap, wait_s=config.source.wait_ms / 1000))
+                contextlib.closing(
+                    Line(
+                        cameras,
+                        triggers,
+                        gap,
+                        wait_s=config.source.wait_ms / 1000,
+                        cable=Cable.from_config(config),
+                    )
+                )
             )
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)

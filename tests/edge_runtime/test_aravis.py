@@ -91,10 +91,23 @@ def test_settings_are_written_and_read_back(opened: Any) -> None:
         "trigger": "off",
         "exposure_us": 5000.0,
         "gain_raw": 0.0,
+        "offset_x": 0,
+        "offset_y": 0,
+        "binning_horizontal": 1,
+        "binning_vertical": 1,
     }
     (frame,) = take(source)
     assert isinstance(frame, Frame)
     assert frame.image.shape == (64, 128, 3)
+
+
+def test_a_camera_that_looks_elsewhere_after_a_loss_stays_down(opened: Any) -> None:
+    source = opened(width="128", height="64")
+    source._device.write("OffsetX", 32)  # as a user set that is loaded at power-up would
+    source.close()
+    with pytest.raises(SourceError, match="came back with other settings") as error:
+        source.open()
+    assert "{'offset_x': 32}" in error.value.what
 
 
 @pytest.mark.parametrize(

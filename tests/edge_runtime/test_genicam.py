@@ -316,6 +316,39 @@ def test_a_grey_picture_has_no_white_balance() -> None:
     assert "balance_red" not in set_up(camera, wish("pixel_format=Mono8")).settings
 
 
+def test_what_else_changes_a_picture_is_signed_and_its_automatics_are_off() -> None:
+    camera = ScriptedFeatures()
+    before = set_up(camera, Wish()).settings
+    changes: dict[str, float | str] = {"OffsetX": 16, "ReverseX": 1, "BlackLevel": 2.5, "TestPattern": "Off"}
+    camera.values |= {**changes, "LUTEnable": 0, "BslHue": 0.1234567, "ExposureMode": "TriggerWidth"}
+    camera.values["BlackLevelAuto"] = "Continuous"
+    camera.enums |= {"BlackLevelAuto": ("Off", "Continuous"), "ExposureMode": ("Timed", "TriggerWidth")}
+    assert set_up(camera, Wish()).settings == before | {
+        "offset_x": 16,
+        "reverse_x": 1,
+        "black_level": 2.5,
+        "test_pattern": "Off",
+        "lut_enable": 0,
+        "bsl_hue": 0.123,
+        "exposure_mode": "Timed",
+    }
+    assert camera.values["BlackLevelAuto"] == "Off"
+
+
+def test_a_feature_that_cannot_be_read_after_all_does_not_keep_the_camera_away() -> None:
+    class Broken(ScriptedFeatures):
+        def read(self, name: str) -> float | str:
+            if name == "Gamma":
+                raise SourceError("not readable")
+            return super().read(name)
+
+    camera = Broken()
+    camera.values |= {"Gamma": 1.0, "OffsetY": 2}
+    settings = set_up(camera, Wish()).settings
+    assert "gamma" not in settings
+    assert settings["offset_y"] == 2
+
+
 @pytest.mark.parametrize(("query", "step"), [("exposure_us=5000", 6.0), ("gain_db=3", 0.02)])
 def test_a_value_that_the_camera_does_not_keep_is_an_error(query: str, step: float) -> None:
     camera = ScriptedFeatures()

@@ -3,15 +3,21 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.line import QUEUE, Line, Shot
 from kenpin.edge_runtime.series import SERIES
+from kenpin.edge_runtime.site import in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
+from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.store import Part
 from kenpin.frame import Frame
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -101,6 +107,49 @@ def test_without_numbers_every_frame_is_a_part_and_none_is_claimed() -> None:
     line = Line([camera], None, CounterGap(), wait_s=0.1)
     assert [s.part_id for s in take(line, 2)] == ["a", "b"]
     assert line.next(time.monotonic() + 0.01) is Lull.IDLE
+
+
+def at(camera: Camera, number: int | None, seconds: float) -> None:
+    """A picture that the camera took so many seconds after the clock's zero."""
+    camera.items.append(
+        Frame(IMAGE, f"{camera.camera}-{number}", camera.camera, round(seconds * 1e9), trigger_id=number)
+    )
+
+
+def test_cameras_at_one_cable_that_count_from_different_parts_never_make_one_part_of_two() -> None:
+    top, side = Camera("top"), Camera("side")
+    line = Line([top, side], None, CounterGap(), wait_s=0.5, cable=Cable())
+    for number in (1, 2, 3):
+        at(top, number, number / 10)  # ten parts a second
+        at(side, number, number / 10 + 0.004)
+    assert [verdicts(s) for s in take(line, 3)] == [["frame", "frame"]] * 3
+    for number in (4, 5):  # the upper camera was away for a part, and goes on with its next number
+        at(top, number, number / 10 + 0.1)
+        at(side, number, number / 10 + 0.004)
+    shots = take(line, 2)
+    assert [verdicts(s) for s in shots] == [["frame", "MISSED"]] * 2
+    assert "side took the picture of this number 96 ms before top" in shots[0].views[1].reason  # type: ignore[union-attr]
+
+
+def test_at_a_fast_line_cameras_at_one_cable_must_agree_better() -> None:
+    top, side = Camera("top"), Camera("side")
+    line = Line([top, side], None, CounterGap(), wait_s=0.5, cable=Cable())
+    for number in (1, 3):  # 40 parts a second, of which the station was not told one
+        at(top, number, number / 40)
+        at(side, number, number / 40 + 0.02)
+    shots = take(line, 3)
+    assert [verdicts(s) for s in shots] == [["frame", "frame"], ["MISSED"], ["frame", "MISSED"]]
+
+
+def test_without_numbers_a_picture_from_before_the_first_camera_was_away_is_no_view_of_a_part() -> None:
+    top, side = Camera("top"), Camera("side")
+    line = Line([top, side], None, CounterGap(), wait_s=0.5)
+    now_s = time.monotonic()
+    at(side, None, now_s - 60)
+    at(side, None, now_s - 0.02)
+    at(top, None, now_s)
+    (shot,) = take(line, 1)
+    assert [view.captured_ns for view in shot.views] == [round(now_s * 1e9), round((now_s - 0.02) * 1e9)]
 
 
 def test_a_trigger_without_its_frame_is_missed_when_its_time_has_run_out() -> None:
@@ -202,3 +251,22 @@ def test_a_number_asked_twice_is_one_part() -> None:
     shots = take(line, 3, within_s=0.6)
     line.close()
     assert [s.trigger_id for s in shots] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"), [("aravis:1?trigger=line1", "MISSED"), ("replay:r", "NO_DECISION")]
+)
+def test_a_station_compares_the_times_of_cameras_that_count_at_a_cable(
+    workshop: Any, url: str, verdict: str
+) -> None:
+    top, side = Camera("top"), Camera("side")
+    at(top, 1, 0.1)
+    at(side, 1, 0.3)
+    config = workshop.config("usb:0")
+    source = {"url": url, "views": ("aravis:2?trigger=line1",), "trigger": "camera-line"}
+    config = config.model_copy(update={"source": config.source.model_copy(update=source)})
+    site = replace(in_this_process(), cameras=lambda *_: [top, side])
+    parts: list[Part] = []
+    with Station(config, site=site, on_part=parts.append) as station:
+        station.run(max_parts=1)
+    assert [part.decision.verdict.value for part in parts] == [verdict]

@@ -91,6 +91,20 @@ def test_settings_are_written_and_read_back(opened: Any) -> None:
         "trigger": "off",
         "exposure_us": 5000.0,
         "gain_db": 6.0,
+        "offset_x": 0,
+        "offset_y": 0,
+        "reverse_x": 0,
+        "reverse_y": 0,
+        "test_image_selector": "Testimage2",
+        "binning_horizontal": 1,
+        "binning_vertical": 1,
+        "binning_horizontal_mode": "Sum",
+        "binning_vertical_mode": "Sum",
+        "exposure_mode": "Timed",
+        "trigger_delay": 0.0,
+        "black_level": 0.0,
+        "digital_shift": 0,
+        "gamma": 1.0,
     }
     (frame,) = take(source)
     assert isinstance(frame, Frame)
