@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kenpin.edge_runtime import capture_wire as wire
+from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
 from kenpin.edge_runtime.genicam_source import GenicamSource
@@ -66,6 +67,9 @@ class Capture:
         self._source = source
         self._index = index
         self._latest = latest
+        # A camera is read from the start on, also where there is nobody to take its pictures: those that lay in
+        # its driver until a station came would be taken for new ones.
+        self._is_camera = isinstance(source, CameraSource | GenicamSource)
         self._lock = threading.Condition()
         self._listener = bind_in(run, wire.socket_name(index), socket.SOCK_SEQPACKET)
         self._listener.listen(1)
@@ -125,7 +129,7 @@ class Capture:
         self._down = ""
 
     def _read(self, stopping: Callable[[], bool]) -> None:
-        if self._link is None and (self._source.waits or not self._was_linked):
+        if self._link is None and (self._source.waits or not (self._was_linked or self._is_camera)):
             time.sleep(_STEP_S)
             return
         try:

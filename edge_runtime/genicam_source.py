@@ -22,6 +22,8 @@ from kenpin.frame import Frame
 # A camera that is silent for longer is lost. The protocols' own heartbeats take 3 s and more to say so.
 LOST_S = 0.7
 _STEP_S = 0.05
+# Nobody asked for a picture for so long: what waits is of parts that have passed.
+_AWAY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class GenicamSource:
         self._numbers = BlockNumbers()
         self._time = CameraTime()
         self._seen_s = 0.0  # when the last block came
+        self._asked_s = 0.0  # when a block was last asked for
         self._triggers = SoftwareTriggers()
         self._control: CameraControl | None = None
 
@@ -134,7 +137,7 @@ class GenicamSource:
         self.settings = opened.settings
         self._numbers.start_over()
         self._time = CameraTime()
-        self._seen_s = time.monotonic()
+        self._seen_s = self._asked_s = time.monotonic()
 
     def _reopen(self) -> None:
         try:
@@ -162,13 +165,23 @@ class GenicamSource:
         return self._take(block)
 
     def _grab(self, wait_s: float) -> Block | None:
+        if time.monotonic() - self._asked_s > _AWAY_S:
+            self._let_pass()
         block = self._device.grab(wait_s)
+        self._asked_s = time.monotonic()
         for _ in range(BUFFERS if self._wish.trigger == "off" else 0):
             newer = self._device.grab(0.0) if block is not None else None
             if newer is None:
                 break
             block = newer
         return block
+
+    def _let_pass(self) -> None:
+        """Drop what the camera took while nobody asked; of one at a cable the numbers tell of these parts."""
+        for _ in range(BUFFERS if self._wish.trigger != "software" else 0):
+            if self._device.grab(0.0) is None:
+                return
+            self._seen_s = time.monotonic()
 
     def _silence(self) -> str:
         """Why the camera counts as lost; empty while it does not."""

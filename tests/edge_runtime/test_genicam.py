@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kenpin.edge_runtime.block_numbers import BlockNumbers
 from kenpin.edge_runtime.camera_time import CameraTime
 from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.captured_source import CapturedSource
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.genicam_camera import Block
 from kenpin.edge_runtime.genicam_settings import Opened, Wish, set_up
@@ -448,6 +449,47 @@ def test_an_incomplete_picture_is_missed_and_never_shown(
     assert isinstance(fault, Fault)
     assert (fault.verdict, fault.reason) == (Verdict.MISSED, "incomplete: missing-packets")
     assert fault.trigger_id == {"off": None, "line1": 1, "software": 7}[trigger]
+
+
+@pytest.mark.parametrize("trigger", ["off", "line1", "software"])
+def test_pictures_that_lay_there_while_nobody_asked_are_no_parts(
+    camera: ScriptedCamera, opened: Any, monkeypatch: pytest.MonkeyPatch, trigger: str
+) -> None:
+    source = opened(trigger)
+    away_s = 0.2
+    monkeypatch.setattr(f"{GenicamSource.__module__}._AWAY_S", away_s)
+    if trigger == "software":
+        source.trigger(Trigger(7))  # this one was asked for
+        camera.blocks.put(block(1))
+        time.sleep(2 * away_s)
+        assert [item.trigger_id for item in take(source, 1)] == [7]
+        return
+    for number in (1, 2, 3):
+        camera.blocks.put(block(number))
+    time.sleep(2 * away_s)
+    threading.Timer(away_s / 2, camera.blocks.put, [block(4)]).start()
+    (frame,) = take(source, 1)
+    assert isinstance(frame, Frame)
+    assert frame.image[0, 0, 0] == frame.frame_id == 4
+
+
+def test_a_camera_is_read_before_there_is_a_station(
+    camera: ScriptedCamera, tmp_path: Path, request: pytest.FixtureRequest, wait_for: Any
+) -> None:
+    over = threading.Event()
+    source = GenicamSource(camera, Wish("line1"))
+    capture = Capture(source, tmp_path, 0, latest=False)
+    thread = threading.Thread(target=capture.run, args=(over.is_set,))
+    thread.start()
+    request.addfinalizer(thread.join)
+    request.addfinalizer(over.set)
+    camera.blocks.put(block(1))
+    wait_for(lambda: capture.counts.frames == 1, "the picture to be read")
+    station = CapturedSource(tmp_path, 0, source)
+    station.open()
+    camera.blocks.put(block(2))
+    assert [item.trigger_id for item in take(station, 1)] == [2]
+    station.close()
 
 
 def test_a_picture_with_fewer_bytes_than_its_size_is_incomplete(camera: ScriptedCamera, opened: Any) -> None:
