@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,13 +10,13 @@ import cv2
 import numpy as np
 
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.opencv_camera import AUTOMATIC, MANUAL, Camera
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.usb_camera import usb_camera
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame, Image
 
 _REOPEN_S = 1.0
-MANUAL, _AUTOMATIC = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY
-_EXPOSURE_US = 100  # the unit of V4L2_CID_EXPOSURE_ABSOLUTE, microseconds
 # Longest time to open a network camera, and for one of its pictures. Neither comes near the silence after which
 # a capture process is killed (`CAPTURE_S`).
 _OPEN_MS, _READ_MS = 2500, 1000
@@ -29,27 +27,6 @@ _CSI = (
     " ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
     " ! appsink drop=true max-buffers=1 sync=false"
 )
-
-
-@dataclass(frozen=True)
-class Camera:
-    """One camera.
-
-    Attributes:
-        name: Its name.
-        where: Device or address, for messages.
-        cure: What to check when it does not open.
-        connect: Opens it.
-        live: Whether its pictures come uncompressed, so that no two are alike.
-        read: Reads back how it is set.
-    """
-
-    name: str
-    where: str
-    cure: str
-    connect: Callable[[], cv2.VideoCapture]
-    live: bool = True
-    read: Callable[[cv2.VideoCapture], Settings] = field(default=lambda _capture: NO_SETTINGS)
 
 
 class CameraSource:
@@ -81,17 +58,23 @@ class CameraSource:
         Raises:
             ConfigError: The address or an option is wrong.
         """
-        return cls({"usb": _usb, "rtsp": _rtsp, "csi": _csi}[url.scheme](url))
+        return cls({"usb": usb_camera, "rtsp": _rtsp, "csi": _csi}[url.scheme](url))
 
     def open(self) -> None:
         """Open the camera.
 
         Raises:
-            SourceError: The camera does not open.
+            SourceError: The camera does not open, or does not keep what it is set to.
         """
         if not self._connect():
             self.down_reason = "the camera does not open"
             raise SourceError(self.down_reason, where=self._camera.where, cure=self._camera.cure)
+        what = self._camera.not_kept(self.settings)
+        if what:
+            self.close()
+            self.down_reason = what
+            cure = "write what it keeps into its address if that will do, or a value that it can keep"
+            raise SourceError(what, where=self._camera.where, cure=cure)
 
     def next(self, deadline_s: float) -> Frame | Fault | Lull:
         """The camera's newest picture, or a fault."""
@@ -151,59 +134,6 @@ def read_image(capture: cv2.VideoCapture) -> Image | None:
     return np.ascontiguousarray(image, dtype=np.uint8) if delivered else None
 
 
-def _usb(url: SourceUrl) -> Camera:
-    if not url.target.isdecimal():
-        raise ConfigError(f"{url.target!r} is not a camera's number", where=url.url, cure="for example usb:0")
-    names = (
-        ("width", cv2.CAP_PROP_FRAME_WIDTH),
-        ("height", cv2.CAP_PROP_FRAME_HEIGHT),
-        ("fps", cv2.CAP_PROP_FPS),
-    )
-    wish = {prop: url.number(name, 0, low=1, high=100_000) for name, prop in names if name in url.options}
-    if "exposure_us" in url.options:
-        exposure_us = url.number("exposure_us", 0, low=100, high=10_000_000)
-        # Under an automatic a picture would change without anybody having changed anything.
-        wish |= {cv2.CAP_PROP_AUTO_EXPOSURE: MANUAL, cv2.CAP_PROP_AUTO_WB: 0}
-        wish[cv2.CAP_PROP_EXPOSURE] = round(exposure_us / _EXPOSURE_US)
-    return Camera(
-        f"usb{url.target}",
-        f"/dev/video{url.target}",
-        "check the cable, that no other program uses it, and that you may read it (group video)",
-        lambda: _open_usb(int(url.target), wish),
-        read=_usb_settings,
-    )
-
-
-def _open_usb(device: int, wish: Mapping[int, float]) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(device)
-    for prop, value in wish.items():
-        capture.set(prop, value)
-    # Otherwise old pictures queue in the driver and a verdict is about a part that has long passed.
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return capture
-
-
-def _usb_settings(capture: cv2.VideoCapture) -> Settings:
-    """What V4L2 says; what the camera has not is left out, and what an automatic moves."""
-    props = {
-        "width": cv2.CAP_PROP_FRAME_WIDTH,
-        "height": cv2.CAP_PROP_FRAME_HEIGHT,
-        "gain": cv2.CAP_PROP_GAIN,
-        "auto_exposure": cv2.CAP_PROP_AUTO_EXPOSURE,
-        "auto_white_balance": cv2.CAP_PROP_AUTO_WB,
-        "exposure_us": cv2.CAP_PROP_EXPOSURE,
-        "white_balance_k": cv2.CAP_PROP_WB_TEMPERATURE,
-    }
-    read = {name: capture.get(prop) for name, prop in props.items()}
-    read["exposure_us"] *= _EXPOSURE_US
-    moved = set()
-    if read["auto_exposure"] not in (-1, MANUAL):
-        moved |= {"exposure_us", "gain"}
-    if read["auto_white_balance"] > 0:
-        moved.add("white_balance_k")
-    return {name: value for name, value in read.items() if value >= 0 and name not in moved}
-
-
 def _rtsp(url: SourceUrl) -> Camera:
     host, slash, path = url.target.removeprefix("//").partition("/")
     if not url.target.startswith("//") or not host or "@" in host:
@@ -252,7 +182,7 @@ def _csi(url: SourceUrl) -> Camera:
         for name, default in (("width", 1920), ("height", 1080), ("fps", 30))
     )
     fixed = ""
-    settings: dict[str, float | str] = {"width": width, "height": height, "auto_exposure": _AUTOMATIC}
+    settings: dict[str, float | str] = {"width": width, "height": height, "auto_exposure": AUTOMATIC}
     if "exposure_us" in url.options:
         exposure_us = int(url.number("exposure_us", 0, low=10, high=10_000_000))
         gain = url.number("gain", 1, low=1, high=1000)

@@ -19,13 +19,13 @@ from urllib.parse import parse_qs
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
-from kenpin.edge_runtime.camera_source import MANUAL
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.database import connect_to_read, explained, find_damage
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.migrations import MIGRATIONS
+from kenpin.edge_runtime.opencv_camera import MANUAL
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
@@ -41,6 +41,7 @@ from kenpin.station_folder import StationFolder, owner_name
 _FRAME_S = 5.0
 _RUNS = 20
 _OLD_DAYS = 90
+_COMPRESSED = ("MJPG", "JPEG")  # of V4L2
 _DAY_MS = 24 * 3600 * 1000
 _KEYS = "trusted keys"
 _SYSTEMD = Path("/run/systemd/system")
@@ -243,9 +244,9 @@ def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
         )
     height, width = frames[-1].image.shape[:2]
     words = f"{width} x {height}, {len(frames) / seconds:.0f} pictures a second"
-    if source.settings.get("auto_exposure", MANUAL) != MANUAL:
-        cure = "add exposure_us=MICROSECONDS to its address: a darker part must not become a brighter picture"
-        return warned(name, f"{words}; it chooses its exposure itself", cure)
+    risk, cure = _risk(source)
+    if risk:
+        return warned(name, f"{words}; {risk}", cure)
     ready = _ready(config, folder)
     if ready.engine is not None:
         ready.engine.close()
@@ -257,6 +258,20 @@ def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
     if findings:
         return failed(name, f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
     return passed(name, words + ("; as at the sign-off" if limits is not None else ""))
+
+
+def _risk(source: FrameSource) -> tuple[str, str]:
+    """What about a camera can let a bad part pass, and the cure; both empty where nothing is known of that."""
+    hold = "add exposure_us=MICROSECONDS to its address"
+    if source.settings.get("auto_exposure", MANUAL) != MANUAL:
+        cure = f"{hold}: a darker part must not become a brighter picture"
+        return "it chooses its exposure itself", cure
+    if source.settings.get("auto_focus"):
+        return "it chooses its focus itself", f"{hold}: that holds the focus, too"
+    if source.settings.get("pixel_format") in _COMPRESSED or source.camera.startswith("rtsp-"):
+        damaged = "its pictures are compressed: one that arrives damaged is not noticed"
+        return damaged, "where parts are released by it, use a camera whose pictures come uncompressed"
+    return "", ""
 
 
 def _take(source: FrameSource) -> tuple[list[Frame], float]:

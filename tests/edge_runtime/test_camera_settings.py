@@ -18,7 +18,7 @@ from kenpin.edge_runtime.captured_source import CapturedSource
 from kenpin.edge_runtime.doctor import examine
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 
 
@@ -58,7 +58,12 @@ def usb(monkeypatch: pytest.MonkeyPatch) -> UsbCamera:
             cv2.CAP_PROP_WB_TEMPERATURE: 4600,
         }
     )
-    monkeypatch.setattr(camera_source.cv2, "VideoCapture", lambda *_which: plugged)
+
+    def capture(*which: int) -> UsbCamera:
+        assert which in ((), (0, cv2.CAP_V4L2))  # GStreamer, which is asked first, knows no controls
+        return plugged
+
+    monkeypatch.setattr(camera_source.cv2, "VideoCapture", capture)
     return plugged
 
 
@@ -80,7 +85,69 @@ def test_an_exposure_that_is_asked_for_switches_the_automatics_off(usb: UsbCamer
         "auto_white_balance": 0,
         "exposure_us": 4000,
         "white_balance_k": 4600,
+        "auto_focus": 0,
     }
+
+
+def test_all_that_a_usb_camera_tells_is_signed(usb: UsbCamera) -> None:
+    usb.controls |= {cv2.CAP_PROP_AUTOFOCUS: 1, cv2.CAP_PROP_FOCUS: 30, cv2.CAP_PROP_HUE: -3}
+    usb.controls |= {cv2.CAP_PROP_GAMMA: 100, cv2.CAP_PROP_SHARPNESS: 2, cv2.CAP_PROP_BRIGHTNESS: 0}
+    usb.controls[cv2.CAP_PROP_FOURCC] = cv2.VideoWriter.fourcc(*"YUYV")
+    source = CameraSource.from_url(SourceUrl.parse("usb:0"))
+    source.open()
+    told = {"gamma": 100, "sharpness": 2, "brightness": 0, "hue": -3, "auto_focus": 1, "pixel_format": "YUYV"}
+    automatics = {"auto_exposure": 3, "auto_white_balance": 1}
+    assert source.settings == {"width": 640, "height": 480, **automatics, **told}
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("width=1280", "width was set to 1280, and the camera keeps 640"),
+        ("exposure_us=4000", "exposure_us was set to 4000, and the camera keeps 15700"),
+        ("fps=30&exposure_us=4000", "auto_exposure was set to 1, and the camera keeps 3"),
+    ],
+)
+def test_what_a_usb_camera_does_not_keep_is_an_error(
+    usb: UsbCamera, monkeypatch: pytest.MonkeyPatch, query: str, what: str
+) -> None:
+    kept = {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_EXPOSURE}
+    if "fps" in query:
+        kept.add(cv2.CAP_PROP_AUTO_EXPOSURE)
+    monkeypatch.setattr(usb, "set", lambda prop, value: prop in kept or usb.controls.update({prop: value}))
+    source = CameraSource.from_url(SourceUrl.parse(f"usb:0?{query}"))
+    with pytest.raises(SourceError, match=what) as error:
+        source.open()
+    assert source.down_reason == error.value.what
+    assert error.value.cure
+
+
+def test_an_exposure_that_a_usb_camera_has_not_cannot_be_set(
+    usb: UsbCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usb.controls = {cv2.CAP_PROP_FRAME_WIDTH: 640}
+    monkeypatch.setattr(usb, "set", lambda _prop, _value: False)
+    with pytest.raises(SourceError, match="has no exposure_us that could be set"):
+        CameraSource.from_url(SourceUrl.parse("usb:0?exposure_us=4000")).open()
+
+
+@pytest.mark.parametrize(
+    ("url", "control", "words"),
+    [
+        ("usb:0", (cv2.CAP_PROP_AUTOFOCUS, 1), "it chooses its focus itself"),
+        ("usb:0", (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")), "damaged is not noticed"),
+        ("rtsp://camera/1", (cv2.CAP_PROP_FPS, 25), "damaged is not noticed"),
+    ],
+)
+def test_the_doctor_warns_of_what_may_let_a_bad_part_pass(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, url: str, control: tuple[int, float], words: str
+) -> None:
+    workshop.ready()
+    camera = UsbCamera({cv2.CAP_PROP_AUTO_EXPOSURE: 1, control[0]: control[1]})
+    monkeypatch.setattr(camera_source.cv2, "VideoCapture", lambda *_which: camera)
+    found = {f.name: f for f in examine(station_checks(workshop.config(url)), limit_s=20)}
+    assert found[f"camera {url}"].verdict == "WARN"
+    assert words in found[f"camera {url}"].words
 
 
 def test_a_camera_that_comes_back_is_read_again(usb: UsbCamera) -> None:
