@@ -149,7 +149,10 @@ class Evidence:
 
     def _make_room(self, size: int) -> bool:
         """Remove the oldest pictures until this one has room; whether it has."""
-        while self.bytes + size > self._section.max_mb * 1_000_000 or self._free() < size:
+        most = self._section.max_mb * 1_000_000
+        if size > most:  # for nothing, all others would go
+            return False
+        while self.bytes + size > most or self._free() < size:
             if not self._files:
                 return False
             path, freed = self._files.popleft()

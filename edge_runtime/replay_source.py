@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,6 +39,7 @@ class Recorded(BaseModel):
         trigger_id: Number of its trigger.
         after_ns: Time since the first frame, nanoseconds.
         reason: Why no usable picture came.
+        verdict: What became of the part then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,7 @@ class Recorded(BaseModel):
     trigger_id: int | None = None
     after_ns: int = Field(ge=0)
     reason: str = ""
+    verdict: Literal[Verdict.MISSED, Verdict.NO_DECISION] = Verdict.MISSED
 
 
 class ReplaySource:
@@ -95,6 +97,8 @@ class ReplaySource:
             raise SourceError(
                 f"the recording cannot be read: {error}", where=path, cure="make one with: kenpin record"
             ) from None
+        if not lines:
+            raise SourceError("the recording holds no frame", where=path, cure="record again, for longer")
         for number, line in enumerate(lines, start=1):
             try:
                 self._frames.append(Recorded.model_validate_json(line))
@@ -134,7 +138,9 @@ class ReplaySource:
     def _play(self, recorded: Recorded) -> Frame | Fault:
         trigger_id = recorded.trigger_id
         if not recorded.file:
-            return Fault(recorded.part_id, self.camera, Verdict.MISSED, recorded.reason, trigger_id=trigger_id)
+            return Fault(
+                recorded.part_id, self.camera, recorded.verdict, recorded.reason, trigger_id=trigger_id
+            )
         try:
             image = read_picture(self._root / recorded.file)
         except DataError as error:
@@ -195,7 +201,7 @@ def _take(source: FrameSource, root: Path, frames: int, write: Callable[[dict[st
             line |= {"file": f"{count:06d}.png", "frame_id": item.frame_id}
             (root / line["file"]).write_bytes(cv2.imencode(".png", item.image)[1].tobytes())
         else:
-            line["reason"] = item.reason
+            line |= {"reason": item.reason, "verdict": item.verdict.value}
         write(line)
         count += 1
     return count
@@ -203,4 +209,5 @@ def _take(source: FrameSource, root: Path, frames: int, write: Callable[[dict[st
 
 def _write(index: Any, line: dict[str, Any], taken: Callable[[], None]) -> None:
     index.write(json.dumps(line) + "\n")
+    index.flush()  # a recording that is broken off has all of its lines but the last
     taken()

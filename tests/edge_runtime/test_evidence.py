@@ -74,6 +74,17 @@ def test_the_oldest_go_when_the_quota_is_full(tmp_path: Path, wait_for: Any) -> 
     evidence.close()
 
 
+def test_a_picture_that_is_larger_than_the_quota_does_not_push_the_others_out(
+    tmp_path: Path, wait_for: Any
+) -> None:
+    evidence = Evidence(tmp_path / "images", section(max_mb=1))
+    ((image_ref, _),) = keep(evidence, 1, wait_for)
+    evidence.offer(evidence.name_for(Verdict.NG), np.tile(IMAGE, (2, 2, 1)))
+    wait_for(lambda: evidence.dropped == 1, "the large one to be dropped")
+    assert (tmp_path / "images" / image_ref).is_file()
+    evidence.close()
+
+
 def test_what_a_kill_left_is_cleared_and_counted(tmp_path: Path, wait_for: Any) -> None:
     day = tmp_path / "images" / "2026-01-01"
     day.mkdir(parents=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.replay_source import INDEX
 from kenpin.edge_runtime.source import Fault, Lull
 from kenpin.edge_runtime.sources import make_source
@@ -74,6 +75,32 @@ def test_gaps_repeats_and_faults_can_be_written_by_hand(tmp_path: Path) -> None:
         "no frame came",
         "cannot read the picture: No such file or directory",
     ]
+
+
+def test_a_recording_that_is_killed_can_be_played(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    command = [sys.executable, "-m", "kenpin", "record", "--source", "synthetic:cap?rate=50", "--out", str(out)]
+    with subprocess.Popen([*command, "--frames", "100000"], stderr=subprocess.DEVNULL) as process:
+        by_s = time.monotonic() + 60
+        while len(list(out.glob("*.png"))) < 5 and time.monotonic() < by_s:
+            time.sleep(0.02)
+        process.kill()
+    assert len(play(out)) >= 4
+
+
+def test_a_picture_that_could_not_be_used_is_played_as_such(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/a.png").write_bytes(b"no picture")
+    record(f"folder:{tmp_path / 'parts'}", tmp_path / "new", 1)
+    (fault,) = play(tmp_path / "new")
+    assert isinstance(fault, Fault)
+    assert fault.verdict is Verdict.NO_DECISION
+
+
+def test_an_empty_recording_is_no_line_without_parts(tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_text("")
+    with pytest.raises(SourceError, match="holds no frame"):
+        make_source(f"replay:{tmp_path}").open()
 
 
 @pytest.mark.parametrize("line", ["{}", "x", '{"part_id": "a", "after_ns": 0, "file": "../a.png"}'])
