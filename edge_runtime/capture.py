@@ -210,7 +210,7 @@ class Capture:
         """Send it behind what waits; where it cannot wait any more it is counted."""
         with self._lock:
             if self._link is None or len(self._unsent) >= WAITING:
-                self.counts.unsent += 1
+                self.counts.unsent += self._was_linked
             else:
                 self._unsent.append(packet)
                 self._flush()

@@ -17,18 +17,23 @@ class CounterGap:
         counter_max: The highest number; 0 = it does not start over.
         first: The number after the highest one.
         last: The number before; `None` = the first one that comes is taken as it is.
+        is_ours: It is counted on this machine or by its camera, from when that was started, and never brings a
+            number twice: one that is the last of an earlier start is of another part.
 
     Attributes:
         repeated: Numbers that came again and were ignored.
         restarts: Times that the counter was set anew.
     """
 
-    def __init__(self, counter_max: int = 0, *, first: int = 0, last: int | None = None) -> None:
+    def __init__(
+        self, counter_max: int = 0, *, first: int = 0, last: int | None = None, is_ours: bool = False
+    ) -> None:
         self.repeated = 0
         self.restarts = 0
         self._max = counter_max
         self._round = counter_max - first + 1  # numbers in one round
         self._last = last
+        self._starts = is_ours and last is not None
 
     def missed(self, trigger_id: int) -> list[int] | None:
         """Take the next number.
@@ -43,7 +48,8 @@ class CounterGap:
             self._last = trigger_id
             return []
         step = self._step(self._last, trigger_id)
-        if step == 0:
+        starts, self._starts = self._starts, False
+        if step == 0 and not starts:
             self.repeated += 1
             return None
         last, self._last = self._last, trigger_id

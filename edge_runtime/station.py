@@ -113,6 +113,7 @@ class Station:
                 config.source.counter_max,
                 first=config.source.counter_first,
                 last=self._store.last_trigger(),
+                is_ours=config.source.trigger.startswith(("camera-line", "gpio:")),
             )
             watch = Watch({"decide": DECIDE_S})
             self._line = opened.enter_context(

@@ -24,6 +24,13 @@ def test_the_last_number_of_the_run_before_counts() -> None:
     assert feed(CounterGap(last=3), 6) == [[4, 5]]
 
 
+def test_a_counter_that_starts_with_the_station_is_at_another_part_when_it_is_at_the_last_number() -> None:
+    gap = CounterGap(last=1, is_ours=True)
+    assert feed(gap, 1, 1, 2) == [[], None, []]
+    assert (gap.restarts, gap.repeated) == (1, 1)
+    assert feed(CounterGap(last=1), 1) == [None]  # a PLC still shows the number of the part before
+
+
 def test_a_counter_that_starts_over_at_0_and_one_at_1() -> None:
     assert feed(CounterGap(65535, first=0), 65534, 65535, 0, 1) == [[], [], [], []]
     assert feed(CounterGap(65535, first=1), 65534, 65535, 1, 2) == [[], [], [], []]

@@ -484,11 +484,13 @@ def test_a_camera_is_read_before_there_is_a_station(
     request.addfinalizer(thread.join)
     request.addfinalizer(over.set)
     camera.blocks.put(block(1))
-    wait_for(lambda: capture.counts.frames == 1, "the picture to be read")
+    camera.blocks.put(block(2, layout=None, data=np.empty(0, np.uint8), reason="missing-packets"))
+    wait_for(lambda: capture.counts.faults == 1, "the pictures to be read")
+    assert capture.counts.unsent == 0  # they are nobody's
     station = CapturedSource(tmp_path, 0, source)
     station.open()
-    camera.blocks.put(block(2))
-    assert [item.trigger_id for item in take(station, 1)] == [2]
+    camera.blocks.put(block(3))
+    assert [item.trigger_id for item in take(station, 1)] == [3]
     station.close()
 
 

@@ -270,3 +270,22 @@ def test_a_station_compares_the_times_of_cameras_that_count_at_a_cable(
     with Station(config, site=site, on_part=parts.append) as station:
         station.run(max_parts=1)
     assert [part.decision.verdict.value for part in parts] == [verdict]
+
+
+@pytest.mark.parametrize(("trigger", "parts"), [("camera-line", 1), ("", 0)])
+def test_the_first_part_after_a_start_is_no_repeat_where_the_camera_counts_from_then_on(
+    workshop: Any, trigger: str, parts: int
+) -> None:
+    source = {"url": "aravis:1?trigger=line1" if trigger else "usb:0", "trigger": trigger}
+    config = workshop.config("usb:0")
+    config = config.model_copy(update={"source": config.source.model_copy(update=source)})
+    done: list[list[Part]] = []
+    for _start in range(2):
+        camera = Camera("top")
+        camera.add(1)
+        site = replace(in_this_process(), cameras=lambda *_, camera=camera: [camera])
+        done.append([])
+        with Station(config, site=site, on_part=done[-1].append) as station:
+            by_s = time.monotonic() + 1
+            station.run(max_parts=1, stopping=lambda by_s=by_s: time.monotonic() > by_s)
+    assert [len(inspected) for inspected in done] == [1, parts]
