@@ -268,6 +268,8 @@ def _risk(source: FrameSource) -> tuple[str, str]:
         return "it chooses its exposure itself", cure
     if source.settings.get("auto_focus"):
         return "it chooses its focus itself", f"{hold}: that holds the focus, too"
+    if any(source.settings.get(name, "Off") != "Off" for name in ("test_pattern", "test_image_selector")):
+        return "it sends a test picture instead of the part", "switch that off with the maker's own program"
     if source.settings.get("pixel_format") in _COMPRESSED or source.camera.startswith("rtsp-"):
         damaged = "its pictures are compressed: one that arrives damaged is not noticed"
         return damaged, "where parts are released by it, use a camera whose pictures come uncompressed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ from kenpin.edge_runtime.camera_source import read_image
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
+
+_log = logging.getLogger(__name__)
 
 
 class VideoSource:
@@ -26,6 +29,7 @@ class VideoSource:
         self._path = path
         self._capture = cv2.VideoCapture()
         self._index = 0
+        self._has_told = False
 
     @classmethod
     def from_url(cls, url: SourceUrl) -> VideoSource:
@@ -52,6 +56,7 @@ class VideoSource:
         """The next frame of the video."""
         image = read_image(self._capture)
         if image is None:
+            self._tell_of_rest()
             return Lull.END
         part_id = f"{self.camera}-{self._index:06d}"
         self._index += 1
@@ -68,3 +73,15 @@ class VideoSource:
     def close(self) -> None:
         """Close the file."""
         self._capture.release()
+
+    def _tell_of_rest(self) -> None:
+        """Say where a file has fewer pictures than its head says: it is damaged, or was cut short."""
+        promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if promised > self._index and not self._has_told:
+            _log.warning(
+                "%s gave %d pictures and says that it has %d: the rest cannot be read.",
+                self._path,
+                self._index,
+                promised,
+            )
+        self._has_told = True

@@ -150,6 +150,22 @@ def test_the_doctor_warns_of_what_may_let_a_bad_part_pass(
     assert words in found[f"camera {url}"].words
 
 
+def test_the_doctor_warns_of_a_camera_that_sends_a_test_picture(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Testing(Turned):
+        def next(self, deadline_s: float) -> Frame | Fault | Lull:
+            item = super().next(deadline_s)
+            self.settings = {"test_pattern": "GreyDiagonalRamp"}
+            return item
+
+    workshop.ready()
+    monkeypatch.setattr(f"{station_checks.__module__}.make_source", lambda _url: Testing())
+    found = {f.name: f for f in examine(station_checks(workshop.config("pylon:0")), limit_s=20)}
+    assert found["camera pylon:0"].verdict == "WARN"
+    assert "it sends a test picture" in found["camera pylon:0"].words
+
+
 def test_a_camera_that_comes_back_is_read_again(usb: UsbCamera) -> None:
     source = CameraSource.from_url(SourceUrl.parse("usb:0"))
     source.open()

@@ -130,6 +130,22 @@ def test_every_frame_of_a_video_is_a_part(tmp_path: Path) -> None:
     assert abs(int(items[1].image.mean()) - 100) < 5
 
 
+def test_a_video_that_was_cut_short_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(10):
+        writer.write(np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    assert len(drain(make_source(f"video:{path}"))) == 10
+    assert not caplog.messages
+    path.write_bytes(path.read_bytes()[:18_000])
+    given = len(drain(make_source(f"video:{path}")))
+    assert 0 < given < 10
+    assert caplog.messages == [
+        f"{path} gave {given} pictures and says that it has 10: the rest cannot be read."
+    ]
+
+
 def test_drawn_parts_are_those_of_the_seed_and_come_in_time() -> None:
     source = make_source("synthetic:board?seed=3&rate=20&defects=1")
     start_ns = time.monotonic_ns()
