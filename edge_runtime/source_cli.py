@@ -11,8 +11,10 @@ from rich.progress import Progress
 from kenpin.config import load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.replay_source import record as write_recording
+from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.trigger_input import send_trigger
+from kenpin.errors import ConfigError
 from kenpin.station_folder import StationFolder
 
 
@@ -22,6 +24,12 @@ from kenpin.station_folder import StationFolder
 @click.option("--frames", type=click.IntRange(min=1), default=100, show_default=True)
 def record(url: str, out: Path, frames: int) -> None:
     """Write a source's frames, with their times and numbers, to a folder that replay:DIR plays back."""
+    if SourceUrl.parse(url).options.get("trigger") in ("software", "1"):
+        raise ConfigError(
+            "nobody triggers this camera here, so it would take no picture",
+            where="--source",
+            cure="give trigger=off, or the line of its cable",
+        )
     with closing(make_source(url)) as source, Progress(console=human_console()) as progress:
         source.open()
         bar = progress.add_task("record", total=frames)

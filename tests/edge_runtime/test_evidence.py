@@ -79,7 +79,9 @@ def test_a_picture_that_is_larger_than_the_quota_does_not_push_the_others_out(
 ) -> None:
     evidence = Evidence(tmp_path / "images", section(max_mb=1))
     ((image_ref, _),) = keep(evidence, 1, wait_for)
-    evidence.offer(evidence.name_for(Verdict.NG), np.tile(IMAGE, (2, 2, 1)))
+    evidence.offer(
+        evidence.name_for(Verdict.NG), np.random.default_rng(2).integers(0, 256, (700, 700, 3), np.uint8)
+    )
     wait_for(lambda: evidence.dropped == 1, "the large one to be dropped")
     assert (tmp_path / "images" / image_ref).is_file()
     evidence.close()

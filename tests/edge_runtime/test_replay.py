@@ -97,6 +97,14 @@ def test_a_picture_that_could_not_be_used_is_played_as_such(tmp_path: Path) -> N
     assert fault.verdict is Verdict.NO_DECISION
 
 
+@pytest.mark.parametrize("source", ["synthetic:cap?trigger=1", "aravis:1?trigger=software"])
+def test_a_camera_that_nobody_would_trigger_is_not_recorded_for_ever(tmp_path: Path, source: str) -> None:
+    done = record(source, tmp_path / "new", 1)
+    assert done.returncode == 2
+    assert "nobody triggers this camera here" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_empty_recording_is_no_line_without_parts(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("")
     with pytest.raises(SourceError, match="holds no frame"):
