@@ -7,7 +7,8 @@ import hashlib
 from pydantic import ValidationError
 
 from kenpin import audit, ledger
-from kenpin.errors import ConfigError, DataError, StoreError
+from kenpin.calibrating import read_calibrating
+from kenpin.errors import CalibrationError, ConfigError, DataError, StoreError
 from kenpin.masters import (
     Check,
     Expected,
@@ -25,7 +26,7 @@ from kenpin.synced_file import replace_synced
 
 
 def make_master(name: str, kind: str, expected: Expected, *, picture: bytes, suffix: str) -> Master:
-    """A master, checked.
+    """A master, checked. It is of whatever product the station judges when it is registered.
 
     Raises:
         ConfigError: Name or type are not usable.
@@ -43,13 +44,17 @@ def make_master(name: str, kind: str, expected: Expected, *, picture: bytes, suf
         ) from None
 
 
-def add_master(folder: StationFolder, master: Master, picture: bytes, *, by: str, why: str) -> None:
-    """Register a master, with its picture. One of the same name is replaced.
+def add_master(folder: StationFolder, master: Master, picture: bytes, *, by: str, why: str) -> Master:
+    """Register a master, with its picture. One of the same name and product is replaced.
+
+    Returns:
+        The master, with its product.
 
     Raises:
         StoreError: It cannot be written.
     """
-    _known(folder)
+    known = _known(folder)
+    master = master.model_copy(update={"product": master.product or known.product})
     target = folder.root / master.picture
     try:
         target.parent.mkdir(exist_ok=True)
@@ -59,23 +64,50 @@ def add_master(folder: StationFolder, master: Master, picture: bytes, *, by: str
             f"the picture cannot be stored: {error.strerror}", where=target, cure="make room on the disk"
         ) from None
     _append(folder, master, audit.Entry("masters", by, "", _in_words(master), why))
+    return master
 
 
-def remove_master(folder: StationFolder, master_id: str, *, by: str, why: str) -> None:
+def remove_master(
+    folder: StationFolder, master_id: str, *, by: str, why: str, product: str | None = None
+) -> None:
     """Take a master off the list. Its picture stays, as evidence.
+
+    Args:
+        folder: The station's folder.
+        master_id: Its name.
+        by: Who does so.
+        why: The reason.
+        product: Whose master; default: of the product that the station judges.
 
     Raises:
         DataError: There is no such master.
         StoreError: It cannot be written.
     """
-    known = _known(folder)
+    known = _known(folder, product)
     if master_id not in known.registered:
         names = ", ".join(sorted(known.registered)) or "none"
+        of = f" of {known.product}" if known.product else ""
         raise DataError(
-            f"there is no master {master_id!r}", where=folder.root, cure=f"registered here: {names}"
+            f"there is no master {master_id!r}{of}", where=folder.root, cure=f"registered here: {names}"
         )
-    gone = _in_words(known.registered[master_id])
-    _append(folder, Removal(id=master_id), audit.Entry("masters", by, gone, "", why))
+    gone = known.registered[master_id]
+    entry = audit.Entry("masters", by, _in_words(gone), "", why)
+    _append(folder, Removal(id=master_id, product=gone.product), entry)
+
+
+def refuse_during_check(folder: StationFolder) -> None:
+    """The masters stay as they are while they are shown: else nobody can tell what was to be seen.
+
+    Raises:
+        CalibrationError: Somebody checks or calibrates.
+    """
+    note = read_calibrating(folder)
+    if note is not None:
+        raise CalibrationError(
+            f"{note.by} calibrates or checks this station",
+            where=folder.calibrating,
+            cure="wait until that is ended",
+        )
 
 
 def set_interval(folder: StationFolder, hours: float, *, by: str, why: str) -> None:
@@ -100,9 +132,9 @@ def append_check(folder: StationFolder, check: Check, *, by: str) -> None:
     _append(folder, check, audit.Entry("masters check", by, "", result))
 
 
-def _known(folder: StationFolder) -> Masters:
+def _known(folder: StationFolder, product: str | None = None) -> Masters:
     folder.create()
-    return read_masters(folder)
+    return read_masters(folder, product)
 
 
 def _append(folder: StationFolder, row: Row, entry: audit.Entry) -> None:
@@ -113,4 +145,5 @@ def _append(folder: StationFolder, row: Row, entry: audit.Entry) -> None:
 
 
 def _in_words(master: Master) -> str:
-    return f"{master.id}, {master.type}, expected {master.expected}"
+    of = f"{master.product}, " if master.product else ""
+    return f"{master.id}, {of}{master.type}, expected {master.expected}"

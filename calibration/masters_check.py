@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import connect_to_read, explained
-from kenpin.errors import CalibrationError, SourceError
-from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
+from kenpin.errors import CalibrationError
+from kenpin.masters import Check, Expected, Master, Masters, Showing, active_product, read_masters
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 SHOWINGS = 3
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
     masters = read_masters(folder)
     if not masters.registered:
         raise CalibrationError(
-            "no master is registered",
+            f"no master of {masters.product} is registered" if masters.product else "no master is registered",
             where=folder.root,
             cure="kenpin masters add ID --type TYPE --picture FILE",
         )
@@ -130,7 +128,7 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
     except BaseException:
         write_broken_off(folder, showings, record, by=by)
         raise
-    check = _check_of(showings, record)
+    check = _check_of(showings, record, masters.product)
     append_check(folder, check, by=by)
     suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
     return Result(check, suspects)
@@ -151,55 +149,18 @@ def write_broken_off(
         StoreError: A ledger cannot be written.
     """
     if not all(s.is_right for s in showings):
-        append_check(folder, _check_of(showings, record), by=by)
+        append_check(folder, _check_of(showings, record, active_product(folder)), by=by)
 
 
-def _check_of(showings: Sequence[Showing], record: CalibrationRecord) -> Check:
+def _check_of(showings: Sequence[Showing], record: CalibrationRecord, product: str) -> Check:
     return Check(
         passed=all(s.is_right for s in showings),
         bundle_sha256=record.bundle_sha256,
         t1=record.t1,
         t2=record.t2,
         showings=tuple(showings),
+        product=product,
     )
-
-
-class PartWatch:
-    """Waits for the parts that a running station judges.
-
-    Args:
-        folder: The station's folder.
-        wait_s: Longest time to wait for one part.
-    """
-
-    def __init__(self, folder: StationFolder, *, wait_s: float) -> None:
-        self._path = folder.database
-        self._wait_s = wait_s
-        self._newest: int = self._ask("SELECT coalesce(max(seq), 0) FROM part")[0]
-
-    def next(self) -> Seen:
-        """The next part.
-
-        Raises:
-            SourceError: None came.
-            StoreError: The database cannot be read.
-        """
-        deadline = time.monotonic() + self._wait_s
-        sql = "SELECT seq, score, coalesce(bundle_sha256, '') FROM part WHERE seq > ? ORDER BY seq LIMIT 1"
-        while not (row := self._ask(sql, self._newest)):
-            if time.monotonic() > deadline:
-                raise SourceError(
-                    f"the station saw no part for {self._wait_s:g} s; the check is broken off",
-                    where=self._path,
-                    cure="start the station, show the part again, and begin anew",
-                )
-            time.sleep(_POLL_S)
-        self._newest, score, bundle_sha256 = row
-        return Seen(self._newest, score, bundle_sha256)
-
-    def _ask(self, sql: str, *values: int) -> tuple[Any, ...]:
-        with closing(connect_to_read(self._path)) as connection, explained(self._path):
-            return connection.execute(sql, values).fetchone() or ()
 
 
 def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check) -> Iterator[Suspect]:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from kenpin.calibration import options
-from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
-from kenpin.calibration.masters_check import PartWatch, Result, Seen, Step, check_masters, write_suspects
+from kenpin.calibration.masters_book import (
+    add_master,
+    make_master,
+    refuse_during_check,
+    remove_master,
+    set_interval,
+)
+from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, write_suspects
+from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.calibration.options import signer
 from kenpin.errors import DataError
 from kenpin.events import now_ms, rfc3339
 from kenpin.frame import read_picture
-from kenpin.masters import Expected, masters_due, read_masters
+from kenpin.masters import Expected, read_masters
+from kenpin.masters_due import masters_due
 from kenpin.station_folder import StationFolder
 
-_LISTED = 8
+_product = click.option(
+    "--product", default="", help="Whose master it is.  [default: the product that the station judges]"
+)
 
 
 @click.group()
@@ -37,28 +50,34 @@ def masters() -> None:
     show_default=True,
     help="The least that the station must say of it.",
 )
+@_product
 @options.state
 @options.by
 @options.why
 def add(  # noqa: PLR0913, PLR0917 - one argument per option
-    name: str, kind: str, picture: Path, expected: Expected, state: Path, by: str, why: str
+    name: str, kind: str, picture: Path, expected: Expected, product: str, state: Path, by: str, why: str
 ) -> None:
-    """Register a master; one of the same name is replaced."""
+    """Register a master; one of the same name and product is replaced."""
+    refuse_during_check(StationFolder(state))
     read_picture(picture)
     content = picture.read_bytes()
     master = make_master(name, kind, expected, picture=content, suffix=picture.suffix.lower())
-    add_master(StationFolder(state), master, content, by=signer(by), why=why)
-    click.echo(f"master {name} is registered; show it with: kenpin masters check", err=True)
+    master = master.model_copy(update={"product": product})
+    master = add_master(StationFolder(state), master, content, by=signer(by), why=why)
+    of = f" of {master.product}" if master.product else ""
+    click.echo(f"master {name}{of} is registered; show it with: kenpin masters check", err=True)
 
 
 @masters.command()
 @click.argument("name", metavar="ID")
+@_product
 @options.state
 @options.by
 @click.option("--why", required=True, help="Reason, kept in the audit.")
-def remove(name: str, state: Path, by: str, why: str) -> None:
+def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
     """Take a master off the list."""
-    remove_master(StationFolder(state), name, by=signer(by), why=why)
+    refuse_during_check(StationFolder(state))
+    remove_master(StationFolder(state), name, by=signer(by), why=why, product=product or None)
     click.echo(f"master {name} is no longer registered", err=True)
 
 
@@ -82,11 +101,16 @@ def show(state: Path, *, as_json: bool) -> None:
     folder = StationFolder(state)
     known = read_masters(folder)
     due = masters_due(folder, now_ms())
+    click.echo(f"masters of {known.product or 'all products'}:", err=True)
     for master in known.registered.values():
         click.echo(f"{master.id:<12} {master.expected:<7} {master.type}  {master.picture}", err=True)
+    for product, names in sorted(known.others.items()):
+        click.echo(f"of {product}, not to be shown now: {', '.join(sorted(names))}", err=True)
     click.echo(due or (f"shown {rfc3339(known.last.ts_ms)}" if known.last else "no check is due"), err=True)
     if as_json:
         document = {
+            "product": known.product,
+            "others": {product: sorted(names) for product, names in sorted(known.others.items())},
             "masters": [m.model_dump(exclude={"kind"}) for m in known.registered.values()],
             "interval_h": known.interval_h,
             "due": due,
@@ -104,24 +128,37 @@ def show(state: Path, *, as_json: bool) -> None:
 @options.as_json
 @click.pass_context
 def check(ctx: click.Context, state: Path, wait_s: float, by: str, *, as_json: bool) -> None:
-    """Show each master three times, a good part after each, while the station runs.
+    """Show each master three times, a good part after each, while the station runs and releases nothing.
 
     Ends with 1 when a master passes or a good part is stopped; then every part is listed since the last check
     that was passed.
     """
-    folder = StationFolder(state)
+    folder, by = StationFolder(state), signer(by)
     watch = PartWatch(folder, wait_s=wait_s)
 
     def next_seen(step: Step) -> Seen:
         click.echo(step.words, err=True)
         return watch.next()
 
-    result = check_masters(folder, next_seen, by=signer(by))
+    with _broken_off_by_signals(), held_for_check(folder, by):
+        result = check_masters(folder, next_seen, by=by)
     _tell(folder, result)
     if as_json:
         document = result.check.model_dump(exclude={"kind", "ts_ms"})
         click.echo(json.dumps({**document, "suspects": [asdict(s) for s in result.suspects]}))
     ctx.exit(0 if result.check.passed else 1)
+
+
+@contextmanager
+def _broken_off_by_signals() -> Iterator[None]:
+    """A lost connection ends the check as Ctrl-C does: what was judged wrongly is still written down."""
+    signals = (signal.SIGHUP, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _tell(folder: StationFolder, result: Result) -> None:

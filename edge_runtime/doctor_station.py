@@ -34,7 +34,7 @@ from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
 from kenpin.frame import Frame, decode_picture
-from kenpin.masters import masters_due
+from kenpin.masters_due import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder, owner_name
 

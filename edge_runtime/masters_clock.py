@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kenpin.events import now_ms
-from kenpin.masters import Demand, masters_file, read_demand
+from kenpin.masters import masters_file
+from kenpin.masters_due import Demand, read_demand
 from kenpin.station_folder import StationFolder
 
 
@@ -23,7 +24,7 @@ class MastersClock:
         self._demand = Demand()
 
     def due(self) -> str:
-        """As `kenpin.masters.masters_due` says it."""
+        """As `kenpin.masters_due.masters_due` says it."""
         seen = (self._folder.active.resolve(), *(_stamp(path) for path in self._files))
         if seen != self._seen or self._demand.fault:  # what could not be read may be readable again
             self._demand = read_demand(self._folder)

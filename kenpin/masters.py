@@ -5,6 +5,7 @@ They, and every check of them, are rows of a signed ledger in the station's fold
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +14,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin import ledger
-from kenpin.errors import KenpinError, StoreError
-from kenpin.record import newest_for, station_records
+from kenpin.bundle import MANIFEST
+from kenpin.errors import StoreError
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 DEFAULT_INTERVAL_H = 12.0
-_HOUR_MS = 3_600_000
-_LISTED = 8
 
 Expected = Literal["OK", "REVIEW", "NG"]
-DueKey = Literal["fault", "never", "failed", "clock", "late", "bundle", "thresholds"]
 
 
 class Row(BaseModel):
@@ -41,6 +39,7 @@ class Master(Row):
         expected: The least that the station must say of it; an `OK` one must be OK.
         picture: Its picture, below the station's folder.
         picture_sha256: Of the picture.
+        product: Whose part it is, as the bundles say; empty = of every product, as before there was this field.
     """
 
     kind: Literal["add"] = "add"
@@ -49,6 +48,7 @@ class Master(Row):
     expected: Expected = "NG"
     picture: str
     picture_sha256: str
+    product: str = ""
 
 
 class Removal(Row):
@@ -56,6 +56,7 @@ class Removal(Row):
 
     kind: Literal["remove"] = "remove"
     id: str
+    product: str = ""
 
 
 class Interval(Row):
@@ -99,6 +100,7 @@ class Check(Row):
         t1: Threshold in force.
         t2: Threshold in force.
         showings: What was shown, in order.
+        product: Whose masters were shown; empty = of every product.
         ts_ms: UTC of its end, milliseconds since 1970.
     """
 
@@ -108,6 +110,7 @@ class Check(Row):
     t1: float
     t2: float
     showings: tuple[Showing, ...]
+    product: str = ""
     ts_ms: int = 0
 
     @property
@@ -118,68 +121,36 @@ class Check(Row):
 
 @dataclass
 class Masters:
-    """What the ledger says.
+    """What the ledger says of one product.
 
     Attributes:
-        registered: The masters by id.
+        product: Whose masters these are; empty where no bundle says it: then those of all products.
+        registered: Its masters by id.
+        others: Products of which masters are registered besides, with the ids of these.
         interval_h: Hours after which they must be shown again; 0 = whenever somebody likes.
         unseen: Ids of those that no check has shown since they were registered.
-        last: The newest check.
-        last_passed: The newest one that was passed.
+        last: The newest check of this product.
+        last_passed: The newest one of this product that was passed.
+        newest: The newest check of all: the station may have been set for another product since.
     """
 
+    product: str = ""
     registered: dict[str, Master] = field(default_factory=dict)
+    others: dict[str, set[str]] = field(default_factory=dict)
     interval_h: float = DEFAULT_INTERVAL_H
     unseen: set[str] = field(default_factory=set)
     last: Check | None = None
     last_passed: Check | None = None
+    newest: Check | None = None
 
     @property
     def is_demanded(self) -> bool:
         """Whether they must be shown at all."""
         return bool(self.registered) and self.interval_h > 0
 
-
-@dataclass(frozen=True)
-class Due:
-    """Why the masters must be shown.
-
-    Attributes:
-        key: The page's word for it.
-        words: The same in words.
-        values: What the words of another language want to know.
-    """
-
-    key: DueKey
-    words: str
-    values: Mapping[str, object] = field(default_factory=dict)
-
-
-_FAILED = Due("failed", "the last check of the masters failed")
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What the masters ask for, as long as no file changes.
-
-    Attributes:
-        masters: What the ledger says.
-        stale: Why the last check no longer holds, whatever the time is; `None` while it does.
-        fault: Why the ledger cannot be read; `None` where it was.
-    """
-
-    masters: Masters = field(default_factory=Masters)
-    stale: Due | None = None
-    fault: Due | None = None
-
-    def why(self, now_ms: int) -> Due | None:
-        """Why they must be shown; `None` when they need not."""
-        return self.fault or _why_due(self.masters, now_ms) or self.stale
-
-    def due(self, now_ms: int) -> str:
-        """As `masters_due` says it."""
-        due = self.why(now_ms)
-        return due.words if due else ""
+    def concerns(self, product: str) -> bool:
+        """Whether what was written down of a product counts for this one."""
+        return not self.product or product in ("", self.product)
 
 
 def masters_file(folder: StationFolder) -> Path:
@@ -187,14 +158,27 @@ def masters_file(folder: StationFolder) -> Path:
     return folder.root / "masters.jsonl"
 
 
-def read_masters(folder: StationFolder) -> Masters:
-    """What is registered, and how the checks went.
+def active_product(folder: StationFolder) -> str:
+    """Whose parts the active bundle judges; empty where none says it."""
+    try:
+        # The station has verified this file.
+        return str(json.loads((folder.active / MANIFEST).read_bytes())["product"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def read_masters(folder: StationFolder, product: str | None = None) -> Masters:
+    """What is registered for a product, and how its checks went.
+
+    Args:
+        folder: The station's folder.
+        product: Whose masters; default: those of the active bundle.
 
     Raises:
         StoreError: The ledger is damaged, altered or not signed by this station.
         ConfigError: The station's public key cannot be read.
     """
-    masters = Masters()
+    masters = Masters(active_product(folder) if product is None else product)
     path = masters_file(folder)
     if not path.exists():
         return masters
@@ -217,77 +201,46 @@ def shown_in_checks(folder: StationFolder) -> frozenset[int]:
     return frozenset(shown["seq"] for row in rows if row["kind"] == "check" for shown in row["showings"])
 
 
-def masters_due(folder: StationFolder, now_ms: int) -> str:
-    """Why the masters must be shown before parts may be released, in words; empty when they need not.
-
-    Nothing in the folder makes this raise. Without registered masters there is no demand.
-
-    Args:
-        folder: The station's folder.
-        now_ms: UTC, milliseconds since 1970.
-    """
-    return read_demand(folder).due(now_ms)
-
-
-def read_demand(folder: StationFolder) -> Demand:
-    """What the masters ask for. Nothing in the folder makes this raise."""
-    try:
-        masters = read_masters(folder)
-        return Demand(masters, stale=_why_stale(folder, masters))
-    except (KenpinError, OSError) as error:
-        what = error.what if isinstance(error, KenpinError) else error
-        return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": str(what)}))
-
-
-def _why_due(masters: Masters, now_ms: int) -> Due | None:
-    failed = bool(masters.registered) and masters.last is not None and not masters.last.passed
-    if not masters.is_demanded:
-        # Nobody demands a check, but one was made, and a known bad part passed.
-        return _FAILED if failed else None
-    if masters.last is None or masters.unseen:
-        names = ", ".join(sorted(masters.unseen)[:_LISTED])
-        return Due("never", f"masters were never shown: {names}", {"names": names})
-    if failed:
-        return _FAILED
-    age_h = (now_ms - masters.last.ts_ms) / _HOUR_MS
-    if age_h < 0:
-        return Due("clock", "the clock stands before the last check of the masters")
-    late = f"the masters were last shown {age_h:.1f} h ago; they are due every {masters.interval_h:g} h"
-    return Due("late", late, {"h": int(age_h)}) if age_h > masters.interval_h else None
-
-
-def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:
-    """A check holds for the bundle and the thresholds that it was made with."""
-    if not masters.is_demanded or masters.last is None or not folder.active.exists():
-        return None
-    active = folder.active.resolve().name
-    if masters.last.bundle_sha256 != active:
-        return Due("bundle", "another bundle is active than at the last check of the masters")
-    newest = newest_for(station_records(folder), active)
-    if newest is not None and (newest.t1, newest.t2) != (masters.last.t1, masters.last.t2):
-        return Due("thresholds", "the thresholds were changed after the last check of the masters")
-    return None
-
-
 def _apply(row: Mapping[str, Any], masters: Masters, path: Path) -> None:
     try:
         if row["kind"] == "add":
-            master = Master.model_validate(row)
-            masters.registered[master.id] = master
-            masters.unseen.add(master.id)
+            _add(Master.model_validate(row), masters)
         elif row["kind"] == "remove":
-            gone = Removal.model_validate(row).id
-            masters.registered.pop(gone, None)
-            masters.unseen.discard(gone)
+            _remove(Removal.model_validate(row), masters)
         elif row["kind"] == "interval":
             masters.interval_h = Interval.model_validate(row).hours
         else:
-            masters.last = Check.model_validate(row)
-            masters.unseen -= masters.last.masters
-            masters.last_passed = masters.last if masters.last.passed else masters.last_passed
+            _checked(Check.model_validate(row), masters)
     except (KeyError, ValidationError):
         raise StoreError(
             "a row of the masters is not understood",
             where=f"{path}, line {row['seq']}",
             cure="update kenpin here",
         ) from None
+
+
+def _add(master: Master, masters: Masters) -> None:
+    if masters.concerns(master.product):
+        masters.registered[master.id] = master
+        masters.unseen.add(master.id)
+    else:
+        masters.others.setdefault(master.product, set()).add(master.id)
+
+
+def _remove(gone: Removal, masters: Masters) -> None:
+    if not masters.concerns(gone.product):
+        masters.others.get(gone.product, set()).discard(gone.id)
+        if not masters.others.get(gone.product):
+            masters.others.pop(gone.product, None)
+    elif gone.id in masters.registered and masters.registered[gone.id].product == gone.product:
+        # One of every product may have another of its name beside it, which is of this product alone.
+        del masters.registered[gone.id]
+        masters.unseen.discard(gone.id)
+
+
+def _checked(check: Check, masters: Masters) -> None:
+    masters.newest = check
+    if masters.concerns(check.product):
+        masters.last = check
+        masters.unseen -= check.masters
+        masters.last_passed = check if check.passed else masters.last_passed

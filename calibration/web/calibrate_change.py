@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
-from kenpin.calibrating import begin_calibrating, end_calibrating
+from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
 from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
@@ -54,6 +54,8 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
     if _runs(request).read() is not None:
         raise Refused(409, "calibrate_going_on")
     _check_no_shift_check(request)
+    if read_calibrating(folder) is not None:  # its end would let the parts of this calibration be released
+        raise Refused(409, "shift_busy")
     texts = _told(folder)
     bundle, precision = texts.get("bundle_sha256", ""), texts.get("precision", "")
     if not bundle or not precision:

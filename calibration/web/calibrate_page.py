@@ -34,7 +34,8 @@ from kenpin.calibration.web.visitor import site_of
 from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
-from kenpin.masters import masters_due, read_masters
+from kenpin.masters import read_masters
+from kenpin.masters_due import masters_due
 from kenpin.quality_limits import LEAST
 
 MENU = Page("calibrate", "/calibrate")

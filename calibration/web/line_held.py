@@ -9,7 +9,7 @@ from kenpin.calibrating import read_calibrating
 from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.hold import read_hold
-from kenpin.masters import Due
+from kenpin.masters_due import Due
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 

@@ -19,7 +19,8 @@ from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
 from kenpin.in_force import record_in_force
-from kenpin.masters import Check, Due, read_demand, read_masters
+from kenpin.masters import Check, read_masters
+from kenpin.masters_due import Due, read_demand
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 

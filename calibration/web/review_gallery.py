@@ -16,6 +16,7 @@ from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_tabs import LIMIT, Tabs, tabs_of
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
+from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.errors import ConfigError
@@ -72,9 +73,12 @@ def register(
     """Register a part as an NG master, with its picture.
 
     Raises:
-        Refused: 409 if not two people agree that it is bad, 422 if the name cannot be used or is taken.
+        Refused: 409 if not two people agree that it is bad, or a shift check goes on; 422 if the name cannot be
+            used or is taken.
     """
     folder = site_of(request).folder
+    if shift_under_way(folder) is not None:  # the masters stay as they are while they are shown
+        raise Refused(409, "shift_busy")
     part = next((r for r in _agreed(folder, reviewed_parts(folder)) if r.newest.part_seq == seq), None)
     if part is None:
         raise Refused(409, "review_not_agreed")

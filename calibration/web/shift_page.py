@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.masters_check import check_masters, steps, suspects_csv, write_broken_off
+from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
@@ -31,6 +32,7 @@ from kenpin.station_folder import StationFolder
 
 MENU = Page("shift", "/shift")
 router = APIRouter()
+router.routes.extend(shift_remove.router.routes)
 
 _MASTER_PX = 800
 

@@ -59,13 +59,13 @@ def trusted(tmp_path: Path, signer: SecretKey) -> Path:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
-    def make(version: str, learned_from: tuple[str, ...] = ()) -> Path:
+    def make(version: str, learned_from: tuple[str, ...] = (), product: str = "grey") -> Path:
         model = brightness_model()
         black = cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
         zeros = (0.0, 0.0, 0.0)
         golden = {"file": "golden/0.png", "score": 0.0, "score_fp": 0.0}
         manifest = {
-            "product": "grey",
+            "product": product,
             "version": version,
             "created_ms": 0,
             "min_runtime": "0.1",
@@ -78,7 +78,7 @@ def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
             "metrics": {},
             "quantization": {},
         }
-        path = tmp_path / f"grey-{version}.kenpin"
+        path = tmp_path / f"{product}-{version}.kenpin"
         files = {MODEL: model, MODEL_FP: model, "golden/0.png": black, CARD: b"grey"}
         write_bundle(path, manifest=manifest, files=files, key=signer)
         return path

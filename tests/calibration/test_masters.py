@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from click.testing import CliRunner, Result
 
 from kenpin import audit
 from kenpin.book import calibration_lock, open_book
+from kenpin.bundle import install_bundle, open_bundle
+from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.masters_book import add_master, make_master
+from kenpin.calibration.masters_check import Result as Checked
 from kenpin.calibration.masters_check import (
-    PartWatch,
     Seen,
     Step,
     Suspect,
@@ -23,8 +28,8 @@ from kenpin.calibration.masters_check import (
     steps,
     write_suspects,
 )
-from kenpin.calibration.masters_check import Result as Checked
 from kenpin.calibration.masters_cli import masters as masters_command
+from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.web.words import load_words
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
@@ -32,7 +37,8 @@ from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.store import Part, Store
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
-from kenpin.masters import masters_file, read_demand, read_masters
+from kenpin.masters import masters_file, read_masters
+from kenpin.masters_due import read_demand
 from kenpin.placed import Placement, record_placed
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -90,6 +96,8 @@ def judged(folder: StationFolder, *scores: float) -> list[int]:
     for score in scores:
         scored = Scored(score, (score, score, score), np.zeros((1, 1), np.float32))
         decision = Decision(Verdict.NG if score >= T2 else Verdict.REVIEW, scored=scored)
+        if read_calibrating(folder) is not None:
+            decision = Decision(Verdict.NO_DECISION, "somebody calibrates", scored, "calibrating")
         part = Part(
             f"p{score}", "cam", "s", 7, 0, decision, model=Model("grey-1", record_of, "int8"), frame_id=1
         )
@@ -123,9 +131,9 @@ def test_every_change_stands_in_the_audit(two: StationFolder) -> None:
     show(two)
     rows = audit.read_audit(two, SecretKey.load(two.key).public)[2:]
     assert [(row["what"], row["old"], row["new"], row["why"]) for row in rows] == [
-        ("masters", "", "M-1, scratch, expected NG", ""),
-        ("masters", "", "M-2, scratch, expected REVIEW", ""),
-        ("masters", "M-2, scratch, expected REVIEW", "", "broken"),
+        ("masters", "", "M-1, grey, scratch, expected NG", ""),
+        ("masters", "", "M-2, grey, scratch, expected REVIEW", ""),
+        ("masters", "M-2, grey, scratch, expected REVIEW", "", "broken"),
         ("masters interval", "12 h", "8 h", "three shifts"),
         ("masters check", "", "passed", ""),
     ]
@@ -293,14 +301,158 @@ def test_no_change_without_the_audit(two: StationFolder) -> None:
 def test_parts_are_taken_one_by_one_in_their_order(two: StationFolder) -> None:
     judged(two, 2.1)
     watch = PartWatch(two, wait_s=60)
-    judged(two, 2.2, 2.3)
-    judged(two, 2.4)
-    bundle = two.installed().name
-    assert [watch.next() for _ in range(3)] == [
-        Seen(2, 2.2, bundle),
-        Seen(3, 2.3, bundle),
-        Seen(4, 2.4, bundle),
-    ]
+    judged(two, 2.15)  # was under way when the check began
+    with held_for_check(two, "Aiko"):
+        judged(two, 2.2, 2.3)
+        judged(two, 2.4)
+        bundle = two.installed().name
+        assert [watch.next() for _ in range(3)] == [
+            Seen(3, 2.2, bundle),
+            Seen(4, 2.3, bundle),
+            Seen(5, 2.4, bundle),
+        ]
+
+
+def test_nothing_is_released_during_a_check(two: StationFolder) -> None:
+    with held_for_check(two, "Aiko"):
+        note = read_calibrating(two)
+        assert note is not None
+        assert note.by == "Aiko (kenpin masters check)"
+        with pytest.raises(CalibrationError, match="another check"), held_for_check(two, "Ben"):
+            pass
+        for verb in ("add", "remove"):  # the masters stay as they are while they are shown
+            given = ("--why", "x") if verb == "remove" else ("--type", "x", "--picture", "x.png")
+            assert isinstance(run(two, verb, "M-1", *given).exception, CalibrationError)
+    assert read_calibrating(two) is None
+    begin_calibrating(two, "Ben")
+    with pytest.raises(CalibrationError, match="Ben calibrates"), held_for_check(two, "Aiko"):
+        pass
+    assert read_calibrating(two) is not None
+
+
+def test_the_note_of_a_check_that_was_killed_is_taken_over(two: StationFolder) -> None:
+    begin_calibrating(two, "Aiko (kenpin masters check)")
+    with held_for_check(two, "Ben"):
+        pass
+    assert read_calibrating(two) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"), [(StoreError("full", cure=""), True), (KeyboardInterrupt(), False)]
+)
+def test_the_note_stays_where_nothing_could_be_written_down(
+    two: StationFolder, error: BaseException, stays: bool
+) -> None:
+    with pytest.raises(type(error)), held_for_check(two, "Aiko"):
+        raise error
+    assert (read_calibrating(two) is not None) == stays
+
+
+def test_a_lost_connection_breaks_a_check_off_in_words(
+    two: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was judged wrongly by then is written down; the shell that is closed sends SIGHUP."""
+    judged(two, 2.1)
+    showings = 0
+
+    def next_part(_watch: PartWatch) -> Seen:
+        nonlocal showings
+        showings += 1
+        if showings == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+            signal.pause()
+        return Seen(2, 0.1, two.installed().name)
+
+    monkeypatch.setattr(PartWatch, "next", next_part)
+    assert run(two, "check").exit_code != 0
+    last = read_masters(two).last
+    assert last is not None
+    assert not last.passed
+    assert read_calibrating(two) is None
+
+
+@pytest.fixture
+def widget(two: StationFolder, make_bundle: Callable[..., Path], signer: SecretKey) -> str:
+    """A bundle of another product is there, calibrated."""
+    bundle = open_bundle(make_bundle("2", product="widget"), [signer.public])
+    name = install_bundle(bundle, two.bundles).name
+    good = tuple(PictureScore(f"g{k}", k / 50, f"g{k}") for k in range(50))
+    with calibration_lock(two):
+        record_fit(two, ScoreSet(good), Basis(name, "int8", "Aiko", ""))
+        record_placed(open_book(two), name, Placement(T1, T2, 1, "Aiko", "by test"))
+    return name
+
+
+def test_each_product_has_masters_of_its_own(two: StationFolder, widget: str, tmp_path: Path) -> None:
+    grey = two.installed()
+    show(two)
+    two.activate(two.bundles / widget)
+    assert masters_due(two, now_ms()) == "no master of widget is registered, only of grey"
+    picture = ["--picture", tmp_path / "1.png"]
+    assert run(two, "add", "M-1", "--type", "dent", *picture).exit_code == 0
+    assert masters_due(two, now_ms()) == "masters were never shown: M-1"
+    assert [step.master.type for step in steps(read_masters(two)) if step.master] == ["dent"] * 3
+    listed = json.loads(run(two, "list", "--json").stdout)
+    assert (listed["product"], listed["others"]) == ("widget", {"grey": ["M-1", "M-2"]})
+    show(two)
+    assert masters_due(two, now_ms()) == ""
+    two.activate(grey)  # and back: the camera may have been set for the other one
+    assert masters_due(two, now_ms()) == "another bundle is active than at the last check of the masters"
+    assert {m.type for m in read_masters(two).registered.values()} == {"scratch"}
+    assert run(two, "remove", "M-1", "--product", "widget", "--why", "worn").exit_code == 0
+    assert sorted(read_masters(two).registered) == ["M-1", "M-2"]
+    assert isinstance(run(two, "remove", "M-1", "--product", "widget", "--why", "x").exception, DataError)
+    show(two)
+    assert masters_due(two, now_ms()) == ""
+
+
+def test_masters_can_be_registered_before_the_product_is_changed(
+    two: StationFolder, widget: str, tmp_path: Path
+) -> None:
+    show(two)
+    picture = ["--picture", tmp_path / "1.png"]
+    assert run(two, "add", "W-1", "--type", "dent", *picture, "--product", "widget").exit_code == 0
+    assert masters_due(two, now_ms()) == ""
+    two.activate(two.bundles / widget)
+    assert masters_due(two, now_ms()) == "masters were never shown: W-1"
+
+
+def test_a_failed_check_of_one_product_is_not_passed_by_another(
+    two: StationFolder, widget: str, tmp_path: Path
+) -> None:
+    run(two, "interval", 0, "--why", "trial")
+    grey = two.installed()
+    judged(two, *[2.5] * 12)
+    show(two, m1=1.0)
+    two.activate(two.bundles / widget)
+    assert masters_due(two, now_ms()) == ""
+    run(two, "add", "W-1", "--type", "dent", "--picture", tmp_path / "1.png")
+    check_masters(two, lambda step: Seen(40, 5.0 if step.master else 1.0, two.installed().name), by="Aiko")
+    two.activate(grey)
+    assert masters_due(two, now_ms()) == "the last check of the masters failed"
+
+
+def test_a_failed_check_is_not_undone_by_taking_the_masters_off(two: StationFolder) -> None:
+    judged(two, *[2.5] * 12)
+    show(two, m1=1.0)
+    for name in ("M-1", "M-2"):
+        assert run(two, "remove", name, "--why", "lost").exit_code == 0
+    assert masters_due(two, now_ms()) == "the last check of the masters failed"
+
+
+def test_rows_from_before_masters_had_a_product_are_of_every_one(
+    two: StationFolder, widget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.masters.active_product", lambda _folder: "")
+    monkeypatch.setattr("kenpin.calibration.masters_check.active_product", lambda _folder: "")
+    content = b"picture"
+    add_master(two, make_master("OLD", "dent", "NG", picture=content, suffix=".png"), content, by="a", why="")
+    monkeypatch.undo()
+    two.activate(two.bundles / widget)
+    assert list(read_masters(two).registered) == ["OLD"]
+    assert run(two, "remove", "OLD", "--why", "worn").exit_code == 0
+    assert not read_masters(two).registered
+    assert sorted(read_masters(two, "grey").registered) == ["M-1", "M-2"]
 
 
 def test_a_check_in_which_no_part_comes_is_not_counted(two: StationFolder) -> None:

@@ -11,17 +11,8 @@ from kenpin import ledger
 from kenpin.edge_runtime import masters_clock
 from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.events import now_ms
-from kenpin.masters import (
-    Check,
-    Interval,
-    Master,
-    Removal,
-    Row,
-    Showing,
-    masters_due,
-    masters_file,
-    read_demand,
-)
+from kenpin.masters import Check, Interval, Master, Removal, Row, Showing, masters_file
+from kenpin.masters_due import masters_due, read_demand
 from kenpin.record import append_record
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key

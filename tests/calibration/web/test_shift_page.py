@@ -11,14 +11,16 @@ import pytest
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, read_calibrating
-from kenpin.calibration.masters_book import remove_master, set_interval
+from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
 from kenpin.calibration.masters_check import Suspect, suspects_csv
 from kenpin.calibration.web.calibrate_run import Runs
+from kenpin.calibration.web.words import load_words
 from kenpin.events import now_ms
-from kenpin.masters import masters_due, read_masters
+from kenpin.masters import read_masters
+from kenpin.masters_due import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
-from tests.calibration.inspected import BUNDLE, Made, add_masters, calibrate, inspect
+from tests.calibration.inspected import BUNDLE, Made, add_masters, calibrate, inspect, picture
 from tests.calibration.web.page_station import PIN, Visit, show_live
 
 SHOWN = Made(0.8, cause="calibrating"), Made(0.2, cause="calibrating")
@@ -171,6 +173,64 @@ def test_a_check_outlives_the_page(checking: Visit, visit: Callable[..., Visit],
     checking.submit("/shift/begin")
     inspect(folder, SHOWN)
     assert "2 of 12 shown" in visit().get("/shift").text
+
+
+def test_a_master_is_taken_off_the_list_signed(checking: Visit, folder: StationFolder) -> None:
+    assert 'href="/shift/remove?master=M-01"' in checking.get("/shift").text
+    assert '<option value="M-01" selected>' in checking.get("/shift/remove?master=M-01").text
+    wanted = {"master": "M-01", "why": "worn", "pin": PIN}
+    assert checking.submit("/shift/remove", **{**wanted, "pin": "not-this"}).status_code == 401
+    assert sorted(read_masters(folder).registered) == ["M-01", "M-02"]
+    checking.submit("/login", name="abe", pin=PIN)
+    assert checking.submit("/shift/remove", **wanted).status_code == 303
+    assert list(read_masters(folder).registered) == ["M-02"]
+    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    assert [rows[-1][k] for k in ("what", "by", "old", "new", "why")] == [
+        "masters",
+        "abe",
+        "M-01, scratch 0.3 mm, expected NG",
+        "",
+        "worn",
+    ]
+    assert checking.submit("/shift/remove", **wanted).status_code == 409
+    assert checking.submit("/shift/remove", **{**wanted, "master": "M-02"}).status_code == 303
+    assert checking.get("/shift/remove").status_code == 404
+
+
+def test_the_masters_stay_as_they_are_while_they_are_shown(checking: Visit, folder: StationFolder) -> None:
+    checking.submit("/shift/begin")
+    assert checking.submit("/shift/remove", master="M-01", why="worn", pin=PIN).status_code == 409
+    assert sorted(read_masters(folder).registered) == ["M-01", "M-02"]
+
+
+def test_nobody_calibrates_during_a_check_by_the_command_line(checking: Visit, folder: StationFolder) -> None:
+    """Its end would let the parts of the calibration be released."""
+    texts = {"model": "m", "bundle_sha256": BUNDLE, "precision": "int8"}
+    show_live(folder, texts=texts)
+    begin_calibrating(folder, "abe (kenpin masters check)")
+    assert checking.submit("/calibrate/begin").status_code == 409
+    assert Runs(folder.root / "page.db").read() is None
+
+
+@pytest.mark.parametrize("language", ["en", "ja", "de"])
+def test_a_product_without_masters_says_so_where_others_have_some(
+    checking: Visit, folder: StationFolder, language: str
+) -> None:
+    content = picture(7)
+    other = make_master("M-01", "dent", "NG", picture=content, suffix=".png")
+    manifest = folder.active / "manifest.json"
+    manifest.write_text('{"product": "bracket-b"}')
+    for name in ("M-01", "M-02"):
+        remove_master(folder, name, by="sato", why="test")
+    add_master(folder, other.model_copy(update={"product": "bracket-a"}), content, by="sato", why="test")
+    checking.submit("/language", language=language, back="/shift")
+    text = checking.get("/shift").text
+    words = load_words()[language]
+    assert words("due_product", product="bracket-b", others="bracket-a") in text
+    assert words("shift_register") in text
+    assert "/shift/begin" not in text
+    manifest.write_text('{"product": "bracket-a"}')
+    assert "dent" in checking.get("/shift").text
 
 
 def test_an_interval_of_half_an_hour_is_told_as_such(checking: Visit, folder: StationFolder) -> None:

@@ -13,7 +13,8 @@ from kenpin.calibration.web.users import Users
 from kenpin.config import WebSection
 from kenpin.edge_runtime.station import Station
 from kenpin.events import now_ms
-from kenpin.masters import masters_due, read_masters
+from kenpin.masters import read_masters
+from kenpin.masters_due import masters_due
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import PIN, Visit
 from tests.edge_runtime.conftest import Workshop, grey_png

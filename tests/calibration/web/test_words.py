@@ -15,7 +15,7 @@ from kenpin.calibration.web.words import LANGUAGES, Words, load_words
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.vitals import Vitals
-from kenpin.masters import DueKey
+from kenpin.masters_due import DueKey
 from kenpin.quality_limits import Finding
 
 FOLDER = Path(str(package.__file__)).parent

@@ -1,0 +1,102 @@
+"""The station during `kenpin masters check`: it releases nothing, and its parts are known as shown ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibration.masters_check import Seen
+from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.errors import CalibrationError, SourceError, StoreError
+from kenpin.sole_use import sole_use
+from kenpin.station_folder import StationFolder
+
+_POLL_S = 0.1
+_MARK = " (kenpin masters check)"
+
+
+@contextmanager
+def held_for_check(folder: StationFolder, by: str) -> Iterator[None]:
+    """Let the station release nothing meanwhile.
+
+    The note of a check that was killed is taken over. Where what was seen could not be written down, the note
+    stays: else a known bad part could have passed, and nobody would know.
+
+    Args:
+        folder: The station's folder.
+        by: Who checks.
+
+    Raises:
+        CalibrationError: Somebody calibrates or checks already.
+        StoreError: The note cannot be written.
+    """
+    busy = "wait until it is ended, or end it on the page"
+    with explained(folder.calibrating):
+        try:
+            with sole_use(folder.root / "masters-check.lock"):
+                note = read_calibrating(folder)
+                if note is not None and not note.by.endswith(_MARK):
+                    raise CalibrationError(
+                        f"{note.by} calibrates or checks this station", where=folder.calibrating, cure=busy
+                    )
+                begin_calibrating(folder, by + _MARK)
+                yield from _let_go_after(folder)
+        except BlockingIOError:
+            raise CalibrationError(
+                "another check of the masters is going on", where=folder.root, cure=busy
+            ) from None
+
+
+def _let_go_after(folder: StationFolder) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except BaseException:
+        end_calibrating(folder)
+        raise
+    end_calibrating(folder)
+
+
+class PartWatch:
+    """Waits for the parts that a running station judges, from the first one that is known as a shown one on.
+
+    Args:
+        folder: The station's folder; the check is held.
+        wait_s: Longest time to wait for one part.
+    """
+
+    def __init__(self, folder: StationFolder, *, wait_s: float) -> None:
+        self._path = folder.database
+        self._wait_s = wait_s
+        self._newest: int = self._ask("SELECT coalesce(max(seq), 0) FROM part")[0]
+        self._has_begun = False
+
+    def next(self) -> Seen:
+        """The next part. Those that were under way when the check began count for nothing.
+
+        Raises:
+            SourceError: None came.
+            StoreError: The database cannot be read.
+        """
+        deadline = time.monotonic() + self._wait_s
+        sql = """SELECT seq, score, coalesce(bundle_sha256, '') FROM part
+            WHERE seq > ? AND (? OR cause = 'calibrating') ORDER BY seq LIMIT 1"""
+        while not (row := self._ask(sql, self._newest, int(self._has_begun))):
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    f"the station saw no part for {self._wait_s:g} s; the check is broken off",
+                    where=self._path,
+                    cure="start the station, show the part again, and begin anew",
+                )
+            time.sleep(_POLL_S)
+        self._newest, score, bundle_sha256 = row
+        self._has_begun = True
+        return Seen(self._newest, score, bundle_sha256)
+
+    def _ask(self, sql: str, *values: int) -> tuple[Any, ...]:
+        with closing(connect_to_read(self._path)) as connection, explained(self._path):
+            return connection.execute(sql, values).fetchone() or ()

@@ -1,0 +1,124 @@
+"""When the masters are due: whether a check must be passed before parts may be released, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kenpin.errors import KenpinError
+from kenpin.masters import Masters, read_masters
+from kenpin.record import newest_for, station_records
+from kenpin.station_folder import StationFolder
+
+_HOUR_MS = 3_600_000
+_LISTED = 8
+
+DueKey = Literal["fault", "product", "never", "failed", "clock", "late", "bundle", "thresholds"]
+
+
+@dataclass(frozen=True)
+class Due:
+    """Why the masters must be shown.
+
+    Attributes:
+        key: The page's word for it.
+        words: The same in words.
+        values: What the words of another language want to know.
+    """
+
+    key: DueKey
+    words: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+_FAILED = Due("failed", "the last check of the masters failed")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the masters ask for, as long as no file changes.
+
+    Attributes:
+        masters: What the ledger says.
+        stale: Why the last check no longer holds, whatever the time is; `None` while it does.
+        fault: Why the ledger cannot be read; `None` where it was.
+    """
+
+    masters: Masters = field(default_factory=Masters)
+    stale: Due | None = None
+    fault: Due | None = None
+
+    def why(self, now_ms: int) -> Due | None:
+        """Why they must be shown; `None` when they need not."""
+        return self.fault or _why_due(self.masters, now_ms) or self.stale
+
+    def due(self, now_ms: int) -> str:
+        """As `masters_due` says it."""
+        due = self.why(now_ms)
+        return due.words if due else ""
+
+
+def masters_due(folder: StationFolder, now_ms: int) -> str:
+    """Why the masters must be shown before parts may be released, in words; empty when they need not.
+
+    Nothing in the folder makes this raise. Without registered masters, of this product or another, there is no
+    demand.
+
+    Args:
+        folder: The station's folder.
+        now_ms: UTC, milliseconds since 1970.
+    """
+    return read_demand(folder).due(now_ms)
+
+
+def read_demand(folder: StationFolder) -> Demand:
+    """What the masters ask for. Nothing in the folder makes this raise."""
+    try:
+        masters = read_masters(folder)
+        return Demand(masters, stale=_why_stale(folder, masters))
+    except (KenpinError, OSError) as error:
+        what = error.what if isinstance(error, KenpinError) else error
+        return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": str(what)}))
+
+
+def _why_due(masters: Masters, now_ms: int) -> Due | None:
+    if not masters.is_demanded:
+        # Nobody demands a check, or nothing is left to show, but a known bad part passed.
+        return _FAILED if _failed(masters) else _why_others(masters)
+    if masters.last is None or masters.unseen:
+        names = ", ".join(sorted(masters.unseen)[:_LISTED])
+        return Due("never", f"masters were never shown: {names}", {"names": names})
+    if _failed(masters):
+        return _FAILED
+    age_h = (now_ms - masters.last.ts_ms) / _HOUR_MS
+    if age_h < 0:
+        return Due("clock", "the clock stands before the last check of the masters")
+    late = f"the masters were last shown {age_h:.1f} h ago; they are due every {masters.interval_h:g} h"
+    return Due("late", late, {"h": int(age_h)}) if age_h > masters.interval_h else None
+
+
+def _failed(masters: Masters) -> bool:
+    return masters.last is not None and not masters.last.passed
+
+
+def _why_others(masters: Masters) -> Due | None:
+    """A product that was given another name has lost its masters, and must not lose the check with them."""
+    if masters.registered or not masters.others or not masters.interval_h:
+        return None
+    others = ", ".join(sorted(masters.others)[:_LISTED])
+    words = f"no master of {masters.product} is registered, only of {others}"
+    return Due("product", words, {"product": masters.product, "others": others})
+
+
+def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:
+    """A check holds for the bundle and the thresholds that it was made with."""
+    if not masters.is_demanded or masters.last is None or not folder.active.exists():
+        return None
+    active = folder.active.resolve().name
+    if masters.newest is None or masters.newest.bundle_sha256 != active:
+        return Due("bundle", "another bundle is active than at the last check of the masters")
+    newest = newest_for(station_records(folder), active)
+    if newest is not None and (newest.t1, newest.t2) != (masters.last.t1, masters.last.t2):
+        return Due("thresholds", "the thresholds were changed after the last check of the masters")
+    return None
