@@ -32,10 +32,11 @@ _PARTS = 20_000
 _NAMED = 20
 # A record that was cut off gave its number to another one, with other thresholds.
 # The first, not the newest: a false call that waits for its answer would leave the count as others come.
-_JUDGED = """SELECT seq, part_id, score, image_sha256, verdict FROM part
+_JUDGED = """SELECT seq, part_id, score, image_sha256, verdict, score_coarse, score_mid, score_fine FROM part
     WHERE threshold_rev = ? AND bundle_sha256 = ? AND t1 = ? AND t2 = ?
         AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""
 _log = logging.getLogger(__name__)
+Scores = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class FreshPart:
         score: Its score.
         image_sha256: Of its picture; empty without one.
         verdict: What the station said: OK, REVIEW or NG.
+        coarse: Its score at that level; `None` = not known.
+        mid: Its score at that level; `None` = not known.
+        fine: Its score at that level; `None` = not known.
     """
 
     seq: int
@@ -55,6 +59,14 @@ class FreshPart:
     score: float
     image_sha256: str
     verdict: str
+    coarse: float | None = None
+    mid: float | None = None
+    fine: float | None = None
+
+    @property
+    def scores(self) -> Scores:
+        """All its scores, by which one picture is known again; of no picture where the levels are not known."""
+        return (self.score, self.coarse, self.mid, self.fine) if self.coarse is not None else ()
 
     @property
     def stopped(self) -> bool:
@@ -79,6 +91,7 @@ class FreshCount:
         is_used_up: Whether the planned looks at parts were taken, in vain: then nothing more is counted.
         escaped: Those that were released although people found them bad.
         caught: Those that were stopped and that people found bad: they are no false calls.
+        again: How many good ones were left out, as their picture had been shown before.
     """
 
     record: CalibrationRecord
@@ -92,6 +105,7 @@ class FreshCount:
     is_used_up: bool
     escaped: Sequence[FreshPart] = ()
     caught: Sequence[FreshPart] = ()
+    again: int = 0
 
     @property
     def is_due(self) -> bool:
@@ -120,12 +134,14 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     parts = [part for part in _judged_by(folder, record) if part.seq not in checked]
     answers = {r.newest.part_seq: r.label for r in reviewed_parts(folder)}
     said = [(part, answers.get(part.seq, None if part.stopped else "good")) for part in parts]
-    good = [part for part, label in said if label == "good"]
+    all_good = [part for part, label in said if label == "good"]
+    good = _seen_once(all_good, record)
     waiting = [part for part, label in said if part.stopped and label is None]
     return replace(
         _counted(record, standing, good, waiting),
         escaped=[part for part, label in said if not part.stopped and label == "bad"],
         caught=[part for part, label in said if part.stopped and label == "bad"],
+        again=len(all_good) - len(good),
     )
 
 
@@ -183,6 +199,22 @@ def _judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPa
     parts = [FreshPart(*row) for row in rows]
     shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}
     return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]
+
+
+def _seen_once(good: Sequence[FreshPart], record: CalibrationRecord) -> list[FreshPart]:
+    """Without those whose picture came before: of what is released no picture is kept, but all scores are.
+
+    No camera gives the same picture twice, and no two pictures score alike to the last digit at every level. A
+    physical part that is shown again has another picture, and cannot be known again.
+    """
+    seen: set[Scores] = {(record.good[name], *levels) for name, levels in (record.good_levels or {}).items()}
+    once = []
+    for part in good:
+        if part.scores and part.scores in seen:
+            continue
+        seen.add(part.scores)
+        once.append(part)
+    return once
 
 
 def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:

@@ -115,6 +115,44 @@ def test_a_part_whose_picture_was_trained_on_is_not_fresh(
     assert counted(station).parts == 52
 
 
+def test_pictures_that_are_shown_again_count_once(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    """Twenty recorded parts, played again and again under new numbers, would be 300 fresh ones."""
+    judge(record, ["OK"] * 300)
+    with closing(open_database(station.database)) as connection:
+        sql = """UPDATE part SET score_coarse = 0.25, score_mid = seq % 20, score_fine = score"""
+        connection.execute(sql)
+        for changes, again in (
+            ("", 280),
+            ("score_fine = 1.5", 279),
+            ("score = 9.5", 278),
+            ("score_mid = 99", 277),
+        ):
+            if changes:
+                seq = 1300 - 279 + again  # each of another picture
+                connection.execute(f"UPDATE part SET {changes} WHERE seq = {seq}")
+            assert (counted(station).parts, counted(station).again) == (350 - again, again)
+    assert confirm_when_due(station) is None
+
+
+def test_pictures_that_the_thresholds_were_fitted_to_are_not_fresh_where_none_is_kept(
+    station: StationFolder, judge: Callable[..., None]
+) -> None:
+    fitted = tuple(
+        PictureScore(f"{k}.png", score, f"p{k}", "", (0.1, 0.2, score)) for k, score in enumerate(GOOD)
+    )
+    basis = Basis(station.active.resolve().name, "int8", "sato", "test")
+    with calibration_lock(station):
+        record = record_fit(station, ScoreSet(fitted), basis)
+    judge(record, ["OK"] * 3)
+    with closing(open_database(station.database)) as connection:
+        levels = "score_coarse = 0.1, score_mid = 0.2"
+        connection.execute(f"UPDATE part SET score = 10.1, {levels}, score_fine = 10.1 WHERE seq = 1002")
+        connection.execute(f"UPDATE part SET score = 10.1, {levels}, score_fine = 10.2 WHERE seq = 1003")
+    assert (counted(station).parts, counted(station).again) == (52, 1)
+
+
 def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
     station: StationFolder,
     record: CalibrationRecord,
