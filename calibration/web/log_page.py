@@ -24,7 +24,7 @@ def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Re
     sheets = max(1, -(-len(found.rows) // ROWS))
     sheet = min(sheet, sheets)
     rows = found.rows[(sheet - 1) * ROWS : sheet * ROWS]
-    show = {"rows": rows, "fault": found.fault, "sheet": sheet, "sheets": sheets}
+    show = {"rows": rows, "found": found, "sheet": sheet, "sheets": sheets}
     return page(request, "log.html", show)
 
 

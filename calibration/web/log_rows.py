@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from kenpin import audit
+from kenpin import audit, ledger
 from kenpin.cell import plain_cell
 from kenpin.errors import KenpinError
 from kenpin.events import rfc3339
+from kenpin.ledger import Line
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 COLUMNS = ("time", "who", "what", "was", "now", "why")
-
-T = TypeVar("T")
+_YEAR_9999_MS = 253_370_764_800_000
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class LogRow:
     """One change.
 
     Attributes:
-        ts_ms: UTC, milliseconds since 1970.
+        ts_ms: UTC, milliseconds since 1970; 0 = not known.
         who: Who did it.
-        what: What was changed.
+        what: What was changed; empty where the row is damaged.
         was: What it was before.
         now: What it is now.
         why: The reason.
+        number: Of the row of the audit; 0 = a record from before there was one.
+        is_doubted: Whether it cannot be believed: it, or one before it, was altered, removed or inserted.
     """
 
     ts_ms: int
@@ -40,6 +42,8 @@ class LogRow:
     was: str
     now: str
     why: str
+    number: int = 0
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,35 +53,45 @@ class Log:
     Attributes:
         rows: Newest first.
         fault: Why a part of it cannot be believed, in words; empty = all of it verifies.
+        doubted: How many rows of the audit cannot be believed.
+        last: The newest row of the audit that can be believed; `None` where none can, or all.
     """
 
     rows: Sequence[LogRow]
     fault: str = ""
+    doubted: int = 0
+    last: LogRow | None = None
 
 
 def read_log(folder: StationFolder) -> Log:
     """All changes, verified; the station's hourly signs of life are left out."""
     public = folder.key.with_suffix(".pub")
-    if not public.exists():
+    if not public.exists() and not audit.audit_file(folder).exists():
         return Log(())  # nothing was ever signed here
+    key: PublicKey | None = None
+    records: Sequence[CalibrationRecord] = ()
+    faults = []
     try:
         key = PublicKey.load(public)
+        records = load_records(folder.records, key)
     except KenpinError as error:
-        return Log((), str(error))
-    audited, audit_fault = _or_fault(lambda: audit.read_audit(folder, key))
-    records, record_fault = _or_fault(lambda: load_records(folder.records, key))
+        faults.append(str(error))
+    audited, fault = _audited(folder, key)
+    faults += [fault] if fault and fault not in faults else []
     # The audit names each record that was made since there is an audit.
-    named = {row["new"].partition(",")[0] for row in audited if row["what"] == "thresholds"}
+    named = {row.now.partition(",")[0] for row in audited if row.what == "thresholds"}
     rows = [_of_record(record) for record in records if f"record {record.rev}" not in named]
     # In the order of the file: a clock that was set back must not hide the newest change behind older ones.
-    rows += [_of_audit(row) for row in audited if row["what"] != audit.CHECKPOINT]
-    return Log(rows[::-1], "\n".join(fault for fault in (audit_fault, record_fault) if fault))
+    rows += [row for row in audited if row.what != audit.CHECKPOINT]
+    doubted = sum(row.is_doubted for row in audited)
+    last = next((row for row in reversed(audited) if not row.is_doubted), None) if doubted else None
+    return Log(rows[::-1], "\n".join(faults), doubted, last)
 
 
 def to_csv(log: Log) -> str:
     """The log for a spreadsheet, which must not take what somebody typed for a formula.
 
-    A file is read without the page: what cannot be believed is said in its first row, too.
+    A file is read without the page: what cannot be believed is said in its first row, and in each such row.
 
     Args:
         log: The log.
@@ -88,20 +102,42 @@ def to_csv(log: Log) -> str:
     if log.fault:
         writer.writerow(("", "", "NOT VERIFIED", "", plain_cell(log.fault), ""))
     for row in log.rows:
-        texts = (rfc3339(row.ts_ms), row.who, row.what, row.was, row.now, row.why)
+        what = row.what or f"row {row.number} is damaged"
+        what = f"NOT VERIFIED: {what}" if row.is_doubted else what
+        texts = (rfc3339(row.ts_ms) if row.ts_ms else "", row.who, what, row.was, row.now, row.why)
         writer.writerow(map(plain_cell, texts))
     return out.getvalue()
 
 
-def _or_fault(read: Callable[[], Sequence[T]]) -> tuple[Sequence[T], str]:
+def _audited(folder: StationFolder, key: PublicKey | None) -> tuple[Sequence[LogRow], str]:
+    """The audit, oldest first, and why not all of it can be believed."""
+    fault = "the station's public key is gone or damaged: nothing can be verified"
+    if key is not None:
+        try:
+            return [_of_audit(row["seq"], row) for row in audit.read_audit(folder, key)], ""
+        except KenpinError as error:
+            fault = str(error)
     try:
-        return read(), ""
-    except KenpinError as error:
-        return (), str(error)
+        lines = list(ledger.lines_of(audit.audit_file(folder)))
+    except OSError:
+        return (), fault
+    good = _believed(lines, key)
+    return [_of_audit(line.number, line.row, is_doubted=line.number > good) for line in lines], fault
 
 
-def _of_audit(row: Mapping[str, Any]) -> LogRow:
-    return LogRow(row["ts_ms"], row["by"], row["what"], row["old"], row["new"], row["why"])
+def _believed(lines: Sequence[Line], key: PublicKey | None) -> int:
+    """How many rows can be believed: the last one that the station has signed vouches for those before it."""
+    good = next((line.number - 1 for line in lines if line.fault), len(lines)) if key is not None else 0
+    while key is not None and good and ledger.forged(lines[good - 1], key):
+        good -= 1
+    return good
+
+
+def _of_audit(number: int, row: Mapping[str, Any], *, is_doubted: bool = False) -> LogRow:
+    """A row that cannot be believed may say anything, or nothing."""
+    ts_ms = row.get("ts_ms", 0)
+    who, what, was, now, why = (str(row.get(name, "")) for name in ("by", "what", "old", "new", "why"))
+    return LogRow(ts_ms if 0 < ts_ms < _YEAR_9999_MS else 0, who, what, was, now, why, number, is_doubted)
 
 
 def _of_record(record: CalibrationRecord) -> LogRow:
