@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 from kenpin.book import calibration_lock
@@ -20,58 +19,15 @@ from kenpin.calibration.fit import Basis
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import false_call_bound, parts_needed
-from kenpin.calibration.web.calibrate_shown import learned_from
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.calibration.web.fresh_parts import FreshPart, judged_by, seen_once
 from kenpin.errors import KenpinError
 from kenpin.masters import shown_in_checks
 from kenpin.record import Bound, CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
-_PARTS = 20_000
 _NAMED = 20
-# A record that was cut off gave its number to another one, with other thresholds.
-# The first, not the newest: a false call that waits for its answer would leave the count as others come.
-_JUDGED = """SELECT seq, part_id, score, image_sha256, verdict, score_coarse, score_mid, score_fine FROM part
-    WHERE threshold_rev = ? AND bundle_sha256 = ? AND t1 = ? AND t2 = ?
-        AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""
 _log = logging.getLogger(__name__)
-Scores = tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class FreshPart:
-    """A part that was judged by the record.
-
-    Attributes:
-        seq: Its number.
-        part_id: Its identity.
-        score: Its score.
-        image_sha256: Of its picture; empty without one.
-        verdict: What the station said: OK, REVIEW or NG.
-        coarse: Its score at that level; `None` = not known.
-        mid: Its score at that level; `None` = not known.
-        fine: Its score at that level; `None` = not known.
-    """
-
-    seq: int
-    part_id: str
-    score: float
-    image_sha256: str
-    verdict: str
-    coarse: float | None = None
-    mid: float | None = None
-    fine: float | None = None
-
-    @property
-    def scores(self) -> Scores:
-        """All its scores, by which one picture is known again; of no picture where the levels are not known."""
-        return (self.score, self.coarse, self.mid, self.fine) if self.coarse is not None else ()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was not released."""
-        return self.verdict != "OK"
 
 
 @dataclass(frozen=True)
@@ -131,11 +87,11 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     standing = next(r for r in records if r.rev == (record.fresh.of_rev if record.fresh else record.rev))
     # A good part is shown many times in a check of the masters, and is one part all the same.
     checked = shown_in_checks(folder) if record.state == "TRIAL" else frozenset()
-    parts = [part for part in _judged_by(folder, record) if part.seq not in checked]
+    parts = [part for part in judged_by(folder, record) if part.seq not in checked]
     answers = {r.newest.part_seq: r.label for r in reviewed_parts(folder)}
     said = [(part, answers.get(part.seq, None if part.stopped else "good")) for part in parts]
     all_good = [part for part, label in said if label == "good"]
-    good = _seen_once(all_good, record)
+    good = seen_once(folder, all_good, record)
     waiting = [part for part, label in said if part.stopped and label is None]
     return replace(
         _counted(record, standing, good, waiting),
@@ -188,33 +144,6 @@ def _records(folder: StationFolder) -> list[CalibrationRecord]:
         return []
     active = folder.active.resolve().name
     return [record for record in station_records(folder) if record.bundle_sha256 == active]
-
-
-def _judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
-    """The first parts in production but those whose pictures were shown for the calibration or the training."""
-    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
-        judged_by = (record.rev, record.bundle_sha256, record.t1, record.t2)
-        rows = connection.execute(_JUDGED, (*judged_by, _PARTS)).fetchall()
-    known = {*record.good, *(record.fresh.scores if record.fresh else ())}
-    parts = [FreshPart(*row) for row in rows]
-    shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}
-    return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]
-
-
-def _seen_once(good: Sequence[FreshPart], record: CalibrationRecord) -> list[FreshPart]:
-    """Without those whose picture came before: of what is released no picture is kept, but all scores are.
-
-    No camera gives the same picture twice, and no two pictures score alike to the last digit at every level. A
-    physical part that is shown again has another picture, and cannot be known again.
-    """
-    seen: set[Scores] = {(record.good[name], *levels) for name, levels in (record.good_levels or {}).items()}
-    once = []
-    for part in good:
-        if part.scores and part.scores in seen:
-            continue
-        seen.add(part.scores)
-        once.append(part)
-    return once
 
 
 def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:

@@ -18,7 +18,7 @@ from kenpin.calibration.masters_book import append_check
 from kenpin.calibration.review import Label, keep_answer
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import false_call_bound, parts_needed
-from kenpin.calibration.web import calibrate_fresh
+from kenpin.calibration.web import calibrate_fresh, fresh_parts
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_fresh import FreshCount, confirm_when_due, count_fresh, watch_fresh
 from kenpin.config import WebSection
@@ -111,7 +111,7 @@ def test_a_part_whose_picture_was_trained_on_is_not_fresh(
     with closing(open_database(station.database)) as connection:
         connection.execute("UPDATE part SET image_sha256 = ? WHERE seq = 1002", ("ab" * 32,))
     assert counted(station).parts == 53
-    monkeypatch.setattr(calibrate_fresh, "learned_from", lambda *_: frozenset({"ab" * 32}))
+    monkeypatch.setattr(fresh_parts, "learned_from", lambda *_: frozenset({"ab" * 32}))
     assert counted(station).parts == 52
 
 
@@ -121,7 +121,7 @@ def test_pictures_that_are_shown_again_count_once(
     """Twenty recorded parts, played again and again under new numbers, would be 300 fresh ones."""
     judge(record, ["OK"] * 300)
     with closing(open_database(station.database)) as connection:
-        sql = """UPDATE part SET score_coarse = 0.25, score_mid = seq % 20, score_fine = score"""
+        sql = "UPDATE part SET score_coarse = 0.25, score_mid = seq % 20, score_fine = 1, light = 90, focus = 1"
         connection.execute(sql)
         for changes, again in (
             ("", 280),
@@ -134,6 +134,16 @@ def test_pictures_that_are_shown_again_count_once(
                 connection.execute(f"UPDATE part SET {changes} WHERE seq = {seq}")
             assert (counted(station).parts, counted(station).again) == (350 - again, again)
     assert confirm_when_due(station) is None
+
+
+def test_a_picture_that_the_station_has_seen_for_the_thresholds_is_not_fresh(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record, ["OK"] * 3)
+    with closing(open_database(station.database)) as connection:
+        connection.execute("UPDATE part SET score_coarse = 1, score_mid = 2, score_fine = 3, light = seq")
+        connection.execute("UPDATE part SET seq = 7, light = 1002 WHERE seq = 1001")  # one of the 50
+    assert (counted(station).parts, counted(station).again) == (51, 1)
 
 
 def test_pictures_that_the_thresholds_were_fitted_to_are_not_fresh_where_none_is_kept(
@@ -211,7 +221,7 @@ def test_a_false_call_does_not_leave_the_count_while_it_waits(
     judge: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calibrate_fresh, "_PARTS", 400)
+    monkeypatch.setattr(fresh_parts, "_PARTS", 400)
     judge(record, ["NG"] + ["OK"] * 500)
     assert [part.seq for part in counted(station).waiting] == [1001]
     assert counted(station).parts == 50 + 399
@@ -222,7 +232,7 @@ def test_fresh_parts_are_found_without_reading_all_others(
     station: StationFolder,
 ) -> None:
     with closing(open_database(station.database)) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {calibrate_fresh._JUDGED}", (1, "ab" * 32, 1.0, 2.0, 9))
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {fresh_parts._JUDGED}", (1, "ab" * 32, 1.0, 2.0, 9))
         assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_judged (threshold_rev=?)"]
 
 
