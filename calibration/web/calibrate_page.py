@@ -6,6 +6,7 @@ Where a calibration stands is kept by the station, not by the browser: every bro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 
 from fastapi import APIRouter, Path, Query, Request
@@ -21,7 +22,7 @@ from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
 from kenpin.calibration.web.calibrate_plot import draw_plot, step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Run, Runs
-from kenpin.calibration.web.calibrate_shown import good_pictures, shown_for
+from kenpin.calibration.web.calibrate_shown import measured_pictures, shown_for
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
@@ -184,7 +185,8 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
     if now.run.step == "masters":
         show |= {"next_name": _next_name(now), "registered": _registered(request)}
     if now.run.step == "sign":
-        show["pictures"] = len(good_pictures(site_of(request).folder, now.shown.good))
+        found = measured_pictures(site_of(request).folder, now.shown.good)
+        show["pictures"] = sum(1 for _ in islice(found, LEAST))  # to read more of them would say no more
     if now.run.step in ("limits", "sign") and now.shown.good:
         show |= _position(now, *limits_of(now.run, now.shown))
     return show
@@ -198,6 +200,7 @@ def _position(now: Moment, t1: float, t2: float) -> dict[str, object]:
         "found": found,
         "plot": draw_plot(now.shown, t1, t2),
         "field": LimitField.beside(step_of(now.shown)),
+        "unnamed_passing": sum(score < t1 for score in now.shown.unnamed),
         "near": nearest(now.shown, t1, t2),
         "shown": now.shown,
         "is_narrow": is_narrow(now.shown.origin),

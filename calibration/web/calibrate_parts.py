@@ -91,6 +91,7 @@ class Shown:
         learned: Good parts whose pictures the model was trained on: their scores prove nothing.
         lots: Of how many lots the good parts are, as the technician says; 0 = not known.
         light: Of the newest part that is no master; `None` = not known.
+        unnamed: Scores of the parts after the good ones that nobody has named, lowest first.
     """
 
     good: Sequence[ShownPart] = ()
@@ -103,6 +104,7 @@ class Shown:
     learned: Sequence[ShownPart] = ()
     lots: int = 0
     light: Light | None = None
+    unnamed: Sequence[float] = ()
 
     @property
     def good_scores(self) -> tuple[PictureScore, ...]:
@@ -170,6 +172,7 @@ def read_shown(database: Path, run: Run) -> Shown:
     window = f"SELECT {_COLUMNS} FROM part WHERE seq > ? AND seq <= ? AND {_SCORED}"  # noqa: S608 constants
     after = f"SELECT {_COLUMNS} FROM part WHERE seq > ? AND {_SCORED} ORDER BY seq DESC LIMIT ?"  # noqa: S608
     named = f"SELECT {_COLUMNS} FROM part WHERE seq = ? AND {_SCORED}"  # noqa: S608
+    later = f"SELECT seq, score FROM part WHERE seq > ? AND {_SCORED} ORDER BY seq LIMIT ?"  # noqa: S608
     lost = "SELECT cause, count(*) FROM part WHERE seq > ? AND seq <= ? AND score IS NULL GROUP BY cause"
     labels = run.labels
     said = sorted(seq for seq, label in labels.items() if label.kind != "good")
@@ -179,6 +182,8 @@ def read_shown(database: Path, run: Run) -> Shown:
         found = [connection.execute(named, (seq, bundle)).fetchone() for seq in said]
         rows = connection.execute(after, (until, bundle, NEWEST + len(labels)))
         newest = [ShownPart(*row) for row in rows if row[0] not in labels][:NEWEST]
+        rows = connection.execute(later, (until, bundle, MOST_GOOD))
+        unnamed = [score for seq, score in rows if seq not in labels]
         unscored = dict(connection.execute(lost, (first, until)).fetchall())
     good = [part for part in shown if part.seq not in labels or labels[part.seq].kind == "good"]
     unlike = [ShownPart(*row) for row in found if row]
@@ -194,6 +199,7 @@ def read_shown(database: Path, run: Run) -> Shown:
         newest,
         unscored,
         light=light_against_parts(now, [part.light for part in good if part.light is not None]),
+        unnamed=sorted(unnamed),
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from kenpin.bundle import MANIFEST
 from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_run import Run
+from kenpin.errors import DataError
+from kenpin.frame import read_picture
+from kenpin.quality import Quality, measure
 from kenpin.station_folder import StationFolder
+
+_PICTURES = 100  # are enough to learn the limits of light and focus from
 
 
 def shown_for(folder: StationFolder, run: Run) -> Shown:
@@ -29,10 +33,18 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
     )
 
 
-def good_pictures(folder: StationFolder, good: Sequence[ShownPart]) -> Sequence[Path]:
-    """The pictures of good parts that are there: others gave way to newer ones, or the line outran its disk."""
+def measured_pictures(folder: StationFolder, good: Sequence[ShownPart]) -> Iterator[Quality]:
+    """Light, focus and position of good parts, of at most 200 of the pictures that are there and can be read.
+
+    Others gave way to newer ones, the line outran its disk, or they are damaged.
+    """
     paths = [folder.images / part.image_ref for part in good if part.image_ref]
-    return [path for path in paths if path.is_file()]
+    there = [path for path in paths if path.is_file()]
+    for path in there[:: max(1, len(there) // _PICTURES)]:
+        try:
+            yield measure(read_picture(path))
+        except DataError:
+            continue  # is damaged, or gave way just now
 
 
 def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:

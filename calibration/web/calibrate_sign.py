@@ -14,18 +14,14 @@ from kenpin.calibration.scores import ScoreSet
 from kenpin.calibration.web.calibrate_limits import Assessment
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
 from kenpin.calibration.web.calibrate_run import Start
-from kenpin.calibration.web.calibrate_shown import good_pictures
+from kenpin.calibration.web.calibrate_shown import measured_pictures
 from kenpin.calibration.web.signature import Signature
-from kenpin.errors import CalibrationError, DataError, KenpinError
-from kenpin.frame import read_picture
+from kenpin.errors import CalibrationError, KenpinError
 from kenpin.masters import read_masters
 from kenpin.placed import Placement, record_placed
-from kenpin.quality import measure
 from kenpin.quality_limits import QualityLimits, learn_limits
 from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
-
-_PICTURES = 100  # are enough to learn the limits of light and focus from
 
 
 def sign(
@@ -48,7 +44,7 @@ def sign(
         DataError: There are too few good parts.
         StoreError: The audit cannot be written.
     """
-    why = _with_left_out(signed.why, shown.left)
+    why = _with_left_out(signed.why, shown.left) + _unnamed(shown, placed.t1)
     with calibration_lock(folder):
         if folder.active.resolve().name != start.bundle_sha256:
             raise CalibrationError(
@@ -111,15 +107,16 @@ def _with_left_out(why: str, left: Sequence[ShownPart]) -> str:
     return f"{why} (left out: seq {', '.join(str(part.seq) for part in left)})" if left else why
 
 
+def _unnamed(shown: Shown, t1: float) -> str:
+    """Who shows many bad parts and names those that suit must be seen to have done so."""
+    passing = sum(score < t1 for score in shown.unnamed)
+    told = f"shown after the good parts and not named: {len(shown.unnamed)}, {passing} of them below T1"
+    return f" ({told})" if shown.unnamed else ""
+
+
 def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:
     """Limits of light, focus and position, from the pictures of good parts that are still there."""
-    pictures = good_pictures(folder, good)
-    seen = []
-    for path in pictures[:: max(1, len(pictures) // _PICTURES)]:
-        try:
-            seen.append(measure(read_picture(path)))
-        except DataError:
-            continue  # is damaged, or gave way just now
+    seen = list(measured_pictures(folder, good))
     return learn_limits(seen, place=not _is_aligned(folder))
 
 

@@ -166,6 +166,36 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert "masters must be shown first" in browser.get("/calibrate").text
 
 
+def test_a_damaged_picture_is_none_for_the_page_and_for_the_signature(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line, good=25)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "the note of all pictures")
+    with closing(connect_to_read(line.folder.database)) as connection:
+        kept = [row[0] for row in connection.execute("SELECT image_ref FROM part ORDER BY seq LIMIT 6")]
+    for ref in kept:
+        (line.folder.images / ref).write_bytes((line.folder.images / ref).read_bytes()[:40])
+    assert "19" in browser.get("/calibrate").text.partition('id="few-pictures">')[2].partition("<")[0]
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert records(line.folder)[0].quality is None
+
+
+def test_parts_that_nobody_has_named_are_told_and_stand_in_the_record(browser: Visit, line: ShownLine) -> None:
+    """Else many bad parts could be shown, and those alone be named that the station catches."""
+    begin(browser, line)
+    assert 'id="unnamed"' not in browser.get("/calibrate").text
+    show_masters(browser, line)
+    line.bad(0.0)
+    line.bad(0.9)
+    line.good()
+    assert browser.submit("/calibrate/step", step="sign").status_code == 303
+    assert "3, 2 of them below T1" in browser.get("/calibrate").text
+    assert browser.submit("/calibrate/sign", pin=PIN, why="first").status_code == 303
+    told = "first (shown after the good parts and not named: 3, 2 of them below T1)"
+    assert records(line.folder)[0].why == told
+    assert audit.read_audit(line.folder, PublicKey.load(line.folder.key.with_suffix(".pub")))[-1]["why"] == told
+
+
 def test_a_signing_that_broke_off_is_not_given_up(
     browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,8 @@ def test_a_station_that_nobody_started_is_shown_as_stopped(browser: Visit) -> No
     text = browser.get("/line").text
     assert '<div class="state STOPPED">STOPPED</div>' in text
     assert '<div class="verdict none" id="verdict">' in text
+    assert text.count("<h1") == 1  # by which a screen reader finds its way
+    assert "<h1" not in browser.get("/line/panel").text
 
 
 def test_the_last_verdict_of_a_running_station(browser: Visit, folder: StationFolder) -> None:

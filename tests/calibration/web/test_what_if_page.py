@@ -30,6 +30,7 @@ def figures(text: str) -> list[str]:
 
 
 def test_a_move_is_told_at_once(browser: Visit) -> None:
+    assert "<th></th>" not in browser.get("/what-if").text
     assert figures(browser.get("/what-if").text) == [("1", "1"), ("0", "2"), ("2.0", "")]
     moved = browser.get("/what-if/panel?t1=0.45&t2=0.5").text
     assert figures(moved) == [("0", "1"), ("1", "2"), ("0.0", "")]
