@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kenpin.answers import Answers
 from kenpin.book import open_book
 from kenpin.calibration.fit import Basis, pictures_of
 from kenpin.calibration.scores import ScoreSet, worst_of_parts
@@ -16,7 +17,12 @@ WANTED_RATE = 0.01
 
 
 def record_confirm(
-    folder: StationFolder, scores: ScoreSet, basis: Basis, *, at_most: float = WANTED_RATE
+    folder: StationFolder,
+    scores: ScoreSet,
+    basis: Basis,
+    *,
+    at_most: float = WANTED_RATE,
+    answers: Answers | None = None,
 ) -> CalibrationRecord:
     """Count fresh good parts, together with those of earlier calls, and append what they prove.
 
@@ -28,6 +34,7 @@ def record_confirm(
         scores: Of fresh good parts; masters are not looked at.
         basis: What they belong to, and who signs.
         at_most: Rate of false calls that is to be proved, 0 to 1.
+        answers: What people have said of the parts; `None` where it does not rest on that.
 
     Raises:
         DataError: A picture is not fresh, or there is none.
@@ -47,6 +54,7 @@ def record_confirm(
         "false_calls": bound,
         "fresh": fresh,
         "shown_sha256": tuple(sorted({*before.shown_sha256, *pictures_of(scores.good)})),
+        "answers": answers or before.answers,
         "by": basis.by,
         "why": basis.why,
     }

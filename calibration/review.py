@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from kenpin.answers import answers_file
 from kenpin.calibration.bench import BenchPart
 from kenpin.edge_runtime.database import explained
 from kenpin.errors import DataError
@@ -150,7 +151,7 @@ def reviewed_parts(folder: StationFolder) -> Sequence[Reviewed]:
     Raises:
         StoreError: The answers cannot be read.
     """
-    if not _path(folder).exists():
+    if not answers_file(folder).exists():
         return ()
     columns = ", ".join(field.name for field in fields(Answer))
     sql = (
@@ -223,13 +224,9 @@ def _copy_path(folder: StationFolder, sha256: str) -> Path:
     return folder.root / "review" / f"{sha256}.png"
 
 
-def _path(folder: StationFolder) -> Path:
-    return folder.root / "review.db"
-
-
 @contextmanager
 def _database(folder: StationFolder) -> Iterator[sqlite3.Connection]:
-    path = _path(folder)
+    path = answers_file(folder)
     with explained(path), closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from kenpin import ledger
-from kenpin.errors import StoreError
+from kenpin.answers import changed_answers
+from kenpin.errors import CalibrationError, StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import Head, Line
 from kenpin.line_file import whole_lines
+from kenpin.record import load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
@@ -137,7 +139,7 @@ def read_audit(folder: StationFolder, key: PublicKey) -> list[Mapping[str, Any]]
 
 
 def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()) -> Report:
-    """Look for rows that were altered, removed, inserted or cut off.
+    """Look for rows that were altered, removed, inserted or cut off, and for what records rest on.
 
     Args:
         folder: The station's folder.
@@ -159,10 +161,25 @@ def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()
     faults = [(line.number, line.fault or ledger.forged(line, key)) for line in lines]
     findings = [f"row {number} {fault}" for number, fault in faults if fault]
     findings += _against_witnesses([line.sha256 for line in lines], witnessed)
+    findings += _of_records(folder, key)
     end = Head()
     if lines:
         end = Head(lines[-1].number, lines[-1].sha256, lines[-1].row.get("ts_ms", 0))
     return Report(len(lines), end, tuple(findings), (*_power_cuts(lines, torn), *_cut_records(lines, records)))
+
+
+def _of_records(folder: StationFolder, key: PublicKey) -> list[str]:
+    """Calibration records that do not verify, or rest on answers of people that were changed since."""
+    try:
+        records = [record for record in load_records(folder.records, key) if record.answers is not None]
+        changed = changed_answers(folder, [r.answers for r in records if r.answers is not None])
+    except (CalibrationError, StoreError) as error:
+        return [f"{error.what}: {error.where}"]
+    return [
+        f"answers of the review bench that calibration record {record.rev} rests on were changed or removed"
+        for record in records
+        if record.answers in changed
+    ]
 
 
 def _power_cuts(lines: Sequence[Line], torn: int) -> list[str]:

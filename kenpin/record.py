@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kenpin.answers import Answers
 from kenpin.bundle import canonical_json
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.line_file import append_line, ending, whole_lines
@@ -17,7 +18,17 @@ from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.station_folder import StationFolder
 
-_CAME_LATER = ("quality", "rank", "looks", "origin", "fresh", "shown_sha256", "cameras", "good_levels")
+_CAME_LATER = (
+    "quality",
+    "rank",
+    "looks",
+    "origin",
+    "fresh",
+    "shown_sha256",
+    "cameras",
+    "good_levels",
+    "answers",
+)
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
 
 
@@ -108,6 +119,8 @@ class CalibrationRecord(BaseModel):
         cameras: How each camera was set then, by its name; without those of which nothing is known.
         good_levels: Scores of the levels coarse, mid and fine of each picture in `good`; missing where only
             whole scores were known.
+        answers: What people had said on the review bench when fresh parts were counted by it; missing where
+            they were not, or nobody had said anything.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -137,6 +150,7 @@ class CalibrationRecord(BaseModel):
     shown_sha256: tuple[str, ...] = ()
     cameras: dict[str, dict[str, float | str]] = {}
     good_levels: dict[str, tuple[float, float, float]] | None = None
+    answers: Answers | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationRecord:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kenpin.answers import standing_answers
 from kenpin.book import calibration_lock
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.confirm import (
@@ -117,7 +118,8 @@ def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
         why = f"{len(count.good)} fresh parts in production, seq {count.good[0].seq} to {count.good[-1].seq}"
         why += _left_out(count.caught)
         basis = Basis(record.bundle_sha256, record.precision, "page", why)
-        return record_confirm(folder, ScoreSet(_scores(count.good)), basis)
+        scores = ScoreSet(_scores(count.good))
+        return record_confirm(folder, scores, basis, answers=standing_answers(folder))
 
 
 def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:

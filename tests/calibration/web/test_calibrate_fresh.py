@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from kenpin import audit
 from kenpin.book import calibration_lock, open_book
 from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.bench import part_of
@@ -26,6 +28,7 @@ from kenpin.edge_runtime.database import open_database
 from kenpin.masters import Check, Showing
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord
+from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 GOOD = [10.0 + 0.1 * k for k in range(50)]
@@ -429,3 +432,53 @@ def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
     assert found.bound == standing.false_calls
     assert standing.fresh is not None
     assert (found.parts, found.stopped) == (standing.fresh.parts, 2 * looks)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE answer SET label = 'bad' WHERE number = 1", True),
+        ("UPDATE answer SET name = 'eve' WHERE number = 2", True),
+        ("DELETE FROM answer WHERE number = 2", True),
+        ("DROP TABLE answer", True),
+        ("UPDATE answer SET label = 'bad' WHERE number = 3", False),  # nothing rests on that one
+    ],
+)
+def test_answers_that_a_record_rests_on_cannot_be_changed_unseen(
+    *,
+    station: StationFolder,
+    record: CalibrationRecord,
+    judge: Callable[..., None],
+    answer: Callable[[int, Label], None],
+    change: str,
+    found: bool,
+) -> None:
+    judge(record, ["OK"] * 450 + ["NG", "REVIEW"])
+    answer(1451, "good")
+    assert confirm_when_due(station) is None
+    answer(1452, "bad")
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert confirmed.answers is not None
+    assert confirmed.answers.upto == 2
+    answer(1451, "bad")  # who thinks better of it answers again: the record stands as it was made
+    key = PublicKey.load(station.key.with_suffix(".pub"))
+    assert audit.verify(station, key).findings == ()
+    with closing(sqlite3.connect(station.root / "review.db")) as connection, connection:
+        connection.execute(change)
+    assert bool(audit.verify(station, key).findings) == found
+    (station.root / "review.db").unlink()
+    (finding,) = audit.verify(station, key).findings
+    assert "calibration record 2 rests on" in finding
+
+
+def test_a_record_without_answers_pins_none(
+    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+) -> None:
+    judge(record, ["OK"] * 249)
+    confirmed = confirm_when_due(station)
+    assert confirmed is not None
+    assert confirmed.answers is None
+    station.records.write_bytes(station.records.read_bytes().replace(b'"by":"sato"', b'"by":"eve!"'))
+    (finding,) = audit.verify(station, PublicKey.load(station.key.with_suffix(".pub"))).findings
+    assert "calibration record" in finding
