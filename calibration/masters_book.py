@@ -63,7 +63,9 @@ def add_master(folder: StationFolder, master: Master, picture: bytes, *, by: str
         raise StoreError(
             f"the picture cannot be stored: {error.strerror}", where=target, cure="make room on the disk"
         ) from None
-    _append(folder, master, audit.Entry("masters", by, "", _in_words(master), why))
+    replaced = read_masters(folder, master.product).registered.get(master.id)
+    old = _in_words(replaced) if replaced else ""
+    _append(folder, master, audit.Entry("masters", by, old, _in_words(master), why))
     return master
 
 

@@ -139,6 +139,12 @@ def test_every_change_stands_in_the_audit(two: StationFolder) -> None:
     ]
 
 
+def test_a_master_that_is_replaced_stands_in_the_audit(two: StationFolder, tmp_path: Path) -> None:
+    assert run(two, "add", "M-1", "--type", "dent", "--picture", tmp_path / "1.png").exit_code == 0
+    row = audit.read_audit(two, SecretKey.load(two.key).public)[-1]
+    assert (row["old"], row["new"]) == ("M-1, grey, scratch, expected NG", "M-1, grey, dent, expected NG")
+
+
 def test_three_times_each_and_a_good_part_after_each(two: StationFolder) -> None:
     shown = [step.master.id if step.master else "" for step in steps(read_masters(two))]
     assert shown == ["M-1", "", "M-1", "", "M-1", "", "M-2", "", "M-2", "", "M-2", ""]
