@@ -7,8 +7,7 @@ import hashlib
 from pydantic import ValidationError
 
 from kenpin import audit, ledger
-from kenpin.calibrating import read_calibrating
-from kenpin.errors import CalibrationError, ConfigError, DataError, StoreError
+from kenpin.errors import ConfigError, DataError, StoreError
 from kenpin.masters import (
     Check,
     Expected,
@@ -95,21 +94,6 @@ def remove_master(
     gone = known.registered[master_id]
     entry = audit.Entry("masters", by, _in_words(gone), "", why)
     _append(folder, Removal(id=master_id, product=gone.product), entry)
-
-
-def refuse_during_check(folder: StationFolder) -> None:
-    """The masters stay as they are while they are shown: else nobody can tell what was to be seen.
-
-    Raises:
-        CalibrationError: Somebody checks or calibrates.
-    """
-    note = read_calibrating(folder)
-    if note is not None:
-        raise CalibrationError(
-            f"{note.by} calibrates or checks this station",
-            where=folder.calibrating,
-            cure="wait until that is ended",
-        )
 
 
 def set_interval(folder: StationFolder, hours: float, *, by: str, why: str) -> None:

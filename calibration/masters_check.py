@@ -19,7 +19,7 @@ from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.errors import CalibrationError
-from kenpin.masters import Check, Expected, Master, Masters, Showing, active_product, read_masters
+from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
@@ -126,33 +126,37 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
         for step in steps(masters):
             showings.append(showing_of(step, next_seen(step), record))
     except BaseException:
-        write_broken_off(folder, showings, record, by=by)
+        write_broken_off(folder, check_of(showings, record, masters.product), by=by)
         raise
-    check = _check_of(showings, record, masters.product)
+    check = check_of(showings, record, masters.product)
     append_check(folder, check, by=by)
     suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
     return Result(check, suspects)
 
 
-def write_broken_off(
-    folder: StationFolder, showings: Sequence[Showing], record: CalibrationRecord, *, by: str
-) -> None:
+def write_broken_off(folder: StationFolder, so_far: Check, *, by: str) -> None:
     """Write a check that did not come to its end down as failed, where anything was judged wrongly by then.
 
     Args:
         folder: The station's folder.
-        showings: What was shown.
-        record: The calibration in force.
+        so_far: What was shown.
         by: Who showed the parts.
 
     Raises:
         StoreError: A ledger cannot be written.
     """
-    if not all(s.is_right for s in showings):
-        append_check(folder, _check_of(showings, record, active_product(folder)), by=by)
+    if not so_far.passed:
+        append_check(folder, so_far, by=by)
 
 
-def _check_of(showings: Sequence[Showing], record: CalibrationRecord, product: str) -> Check:
+def check_of(showings: Sequence[Showing], record: CalibrationRecord, product: str) -> Check:
+    """What came of these showings.
+
+    Args:
+        showings: What was shown.
+        record: The calibration in force.
+        product: Whose masters were shown.
+    """
     return Check(
         passed=all(s.is_right for s in showings),
         bundle_sha256=record.bundle_sha256,

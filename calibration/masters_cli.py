@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
+from kenpin.calibrating import refuse_while_calibrating
 from kenpin.calibration import options
 from kenpin.calibration.masters_book import (
     add_master,
     make_master,
-    refuse_during_check,
     remove_master,
     set_interval,
 )
@@ -58,7 +58,7 @@ def add(  # noqa: PLR0913, PLR0917 - one argument per option
     name: str, kind: str, picture: Path, expected: Expected, product: str, state: Path, by: str, why: str
 ) -> None:
     """Register a master; one of the same name and product is replaced."""
-    refuse_during_check(StationFolder(state))
+    refuse_while_calibrating(StationFolder(state))
     read_picture(picture)
     content = picture.read_bytes()
     master = make_master(name, kind, expected, picture=content, suffix=picture.suffix.lower())
@@ -76,7 +76,7 @@ def add(  # noqa: PLR0913, PLR0917 - one argument per option
 @click.option("--why", required=True, help="Reason, kept in the audit.")
 def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
     """Take a master off the list."""
-    refuse_during_check(StationFolder(state))
+    refuse_while_calibrating(StationFolder(state))
     remove_master(StationFolder(state), name, by=signer(by), why=why, product=product or None)
     click.echo(f"master {name} is no longer registered", err=True)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from kenpin.activation import Activation, change_activation, read_activation, refuse_older
 from kenpin.audit import Entry, append
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
+from kenpin.calibrating import refuse_while_calibrating
 from kenpin.console import human_console
 from kenpin.errors import BundleError, CalibrationError, ConfigError
 from kenpin.login_name import login_name
@@ -136,6 +137,7 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
         return
     refuse_older(now, found.manifest, is_kept=True)
     _need_calibration(folder, found)
+    refuse_while_calibrating(folder)
     _note(folder, "to be activated", _name(found))
     _change(folder, lambda was: was.wanting(found.sha256, "activate"))
     click.echo(

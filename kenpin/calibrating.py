@@ -6,6 +6,7 @@ called away has not finished.
 
 from __future__ import annotations
 
+from kenpin.errors import CalibrationError
 from kenpin.hold import Hold, hold, let_go, read_hold
 from kenpin.station_folder import StationFolder
 
@@ -31,3 +32,20 @@ def end_calibrating(folder: StationFolder) -> None:
 def read_calibrating(folder: StationFolder) -> Hold | None:
     """Who calibrates; `None` when nobody does."""
     return read_hold(folder.calibrating)
+
+
+def refuse_while_calibrating(folder: StationFolder) -> None:
+    """What is shown for a calibration, or a check of the masters, is of one bundle and one list of masters.
+
+    Else nobody could tell afterwards what was to be seen.
+
+    Raises:
+        CalibrationError: Somebody calibrates or checks.
+    """
+    note = read_calibrating(folder)
+    if note is not None:
+        raise CalibrationError(
+            f"{note.by} calibrates or checks this station",
+            where=folder.calibrating,
+            cure="wait until that is ended, or end it on the page",
+        )

@@ -21,9 +21,10 @@ router = APIRouter()
 def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Response:
     """One sheet of the log, newest first."""
     found = read_log(site_of(request).folder)
-    sheets = max(1, -(-len(found.rows) // ROWS))
+    each = ROWS - 2 if found.fault else ROWS  # what is wrong takes the room of two
+    sheets = max(1, -(-len(found.rows) // each))
     sheet = min(sheet, sheets)
-    rows = found.rows[(sheet - 1) * ROWS : sheet * ROWS]
+    rows = found.rows[(sheet - 1) * each : sheet * each]
     show = {"rows": rows, "found": found, "sheet": sheet, "sheets": sheets}
     return page(request, "log.html", show)
 

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.masters_check import check_masters, steps, suspects_csv, write_broken_off
+from kenpin.calibration.masters_check import check_masters, check_of, steps, suspects_csv, write_broken_off
 from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part
@@ -27,7 +27,7 @@ from kenpin.errors import DataError
 from kenpin.events import now_ms
 from kenpin.frame import read_picture
 from kenpin.in_force import record_in_force
-from kenpin.masters import read_masters
+from kenpin.masters import active_product, read_masters
 from kenpin.station_folder import StationFolder
 
 MENU = Page("shift", "/shift")
@@ -125,7 +125,8 @@ def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) 
     audit.append(folder, audit.Entry("masters check", signed.by, "", told, signed.why))
     record = record_in_force(folder)
     if record is not None and not progress.is_void:  # else nobody can tell what was to be shown
-        write_broken_off(folder, progress.showings, record, by=signed.by)
+        so_far = check_of(progress.showings, record, active_product(folder))
+        write_broken_off(folder, so_far, by=signed.by)
     _release(request, folder)
     return RedirectResponse(MENU.path, status_code=303)
 

@@ -450,7 +450,6 @@ def test_rows_from_before_masters_had_a_product_are_of_every_one(
     two: StationFolder, widget: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kenpin.masters.active_product", lambda _folder: "")
-    monkeypatch.setattr("kenpin.calibration.masters_check.active_product", lambda _folder: "")
     content = b"picture"
     add_master(two, make_master("OLD", "dent", "NG", picture=content, suffix=".png"), content, by="a", why="")
     monkeypatch.undo()

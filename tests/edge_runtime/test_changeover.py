@@ -575,6 +575,10 @@ def test_a_second_bundle_waits_beside_the_first(
     assert isinstance(error, CalibrationError)
     assert f"calibrate fit --bundle {workshop.folder.bundles / new.sha256}" in error.cure
     workshop.calibrate(new, rev=2)
+    begin_calibrating(workshop.folder, "Aiko")  # what she shows is scored by one bundle
+    assert isinstance(refused("activate", new.sha256[:12], *options), CalibrationError)
+    assert read_activation(workshop.folder).task == ""
+    end_calibrating(workshop.folder)
     assert invoke("activate", new.sha256[:12], *options).exit_code == 0
     assert audit(workshop)[-1][1].startswith("to be activated: lamp 2.0")
     assert read_activation(workshop.folder).candidate == new.sha256

@@ -155,6 +155,18 @@ def test_a_log_that_was_altered_is_shown_and_says_since_when(
     ]
 
 
+def test_on_a_log_with_a_fault_there_is_room_for_six_rows(
+    visit: Callable[..., Visit], folder: StationFolder
+) -> None:
+    for number in range(18):
+        note(folder, new=f"M-{number:02}")
+    folder.key.with_suffix(".pub").unlink()
+    browser = visit()
+    sheets = [browser.get(f"/log?sheet={k}").text.count('<tr class="doubted">') for k in (1, 2, 3)]
+    assert sheets == [6, 6, 6]
+    assert "3 / 3" in browser.get("/log?sheet=9").text
+
+
 @pytest.mark.parametrize("content", [None, b"no key"])
 def test_without_the_public_key_no_row_can_be_believed(
     visit: Callable[..., Visit], folder: StationFolder, content: bytes | None
