@@ -15,6 +15,7 @@ from pathlib import Path
 from kenpin.activation import Activation, Task, change_activation, read_activation
 from kenpin.audit import Entry, append
 from kenpin.bundle import open_bundle
+from kenpin.calibrating import read_calibrating
 from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.candidate import Candidate, Proof
 from kenpin.edge_runtime.inspection import Inspection, Judge
@@ -131,8 +132,9 @@ class Changeover:
         """Between two parts: do what is wanted and can be done at once."""
         self._follow()
         self._look_at_cameras()
-        if self._candidate is not None and self._candidate.ready is not None:
-            self._use(self._candidate, self._candidate.ready)
+        candidate = self._candidate
+        if candidate is not None and candidate.ready is not None and not self._is_awaited(candidate):
+            self._use(candidate, candidate.ready)
         if self._activation.state == "trial" and time.monotonic() > self._trial_by_s:
             self._end_trial()
 
@@ -197,6 +199,11 @@ class Changeover:
 
     def _held(self) -> Readiness:
         return with_holds(self._ready, self._proof.folder, self._cameras, self._masters)
+
+    def _is_awaited(self, candidate: Candidate) -> bool:
+        """Whether another bundle waits: what is shown to calibrate or to check is scored by one to the end."""
+        is_other = candidate.sha256 != self._activation.current and self._ready.engine is not None
+        return is_other and read_calibrating(self._proof.folder) is not None
 
     def _follow(self) -> None:
         """See what the command line and the page have written."""

@@ -400,6 +400,30 @@ def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt
     assert states[4] == "CALIBRATING"
 
 
+def test_another_bundle_waits_while_somebody_calibrates_or_checks(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    """Else what is shown would be scored by two, and a check of the masters be lost or fail."""
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    begin_calibrating(workshop.folder, "Sato")
+    want(workshop, new.sha256)
+    ended_at = []
+
+    def taken() -> bool:
+        if belt.number == 200:
+            ended_at.append(belt.number)
+            end_calibrating(workshop.folder)
+        return workshop.folder.installed().name == new.sha256
+
+    rows = run(workshop, belt, until(belt, taken))
+    scored_by = [row["bundle_sha256"] for row in rows]
+    assert ended_at
+    assert set(scored_by[:199]) == {old.sha256}
+    assert scored_by[-1] == new.sha256
+
+
 def test_while_somebody_calibrates_the_old_limits_of_light_do_not_count(workshop: Any, belt: Belt) -> None:
     chance = np.random.default_rng(1)
     usual = [np.clip(chance.normal(40, 3, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
