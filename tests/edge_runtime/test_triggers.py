@@ -117,8 +117,10 @@ def test_messages_trigger_and_retained_ones_do_not(workshop: Any, mosquitto: Any
 
 def test_a_trigger_that_cannot_be_heard_says_why(workshop: Any, mosquitto: Any, wait_for: Any) -> None:
     workshop.port = mosquitto.port
+    mosquitto.kill()  # or it may be there before anybody looks
     trigger = MqttTrigger(workshop.config("usb:0"), "plc/part")
     assert "not reached" in trigger.trouble
+    mosquitto.start()
     wait_for(lambda: trigger.trouble == "", "the subscription")
     mosquitto.kill()
     wait_for(lambda: "lost" in trigger.trouble, "the loss")
