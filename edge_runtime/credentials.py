@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 from kenpin.config import MqttSection
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.edge_runtime.once import Once
 from kenpin.errors import ConfigError
 
@@ -51,12 +51,4 @@ class Credentials:
         return made
 
     def _stamps(self) -> list[tuple[int, ...]]:
-        return [_stamp(path) for path in self._files]
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return [file_stamp(path) for path in self._files]

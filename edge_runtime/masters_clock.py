@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.events import now_ms
 from kenpin.masters import masters_file
 from kenpin.masters_due import Demand, read_demand
@@ -25,17 +24,8 @@ class MastersClock:
 
     def due(self) -> str:
         """As `kenpin.masters_due.masters_due` says it."""
-        seen = (self._folder.active.resolve(), *(_stamp(path) for path in self._files))
+        seen = (self._folder.active.resolve(), *(file_stamp(path) for path in self._files))
         if seen != self._seen or self._demand.fault:  # what could not be read may be readable again
             self._demand = read_demand(self._folder)
             self._seen = seen
         return self._demand.due(now_ms())
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """With the size, as two rows may be written within one tick of the file system's clock."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino

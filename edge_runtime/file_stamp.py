@@ -1,0 +1,20 @@
+"""Whether a file has changed since it was last looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """What differs once a file was written or replaced; empty where there is none.
+
+    With the size, as it may be written twice within one tick of the file system's clock.
+
+    Args:
+        path: The file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
