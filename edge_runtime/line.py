@@ -61,7 +61,7 @@ class Line:
         triggers: Who asks for pictures; `None` = the first camera.
         gap: Knows the number of the last part.
         wait_s: Longest time from a trigger to its frames, in seconds.
-        cable: Finds pictures of two parts, where each camera counts for itself, at one cable.
+        cable: Finds the others' pictures of a part, where each camera counts for itself, at one cable.
 
     Attributes:
         overruns: Triggers that came while too many were waiting.
@@ -165,12 +165,14 @@ class Line:
         if isinstance(first, Lull):
             return first
         by_s = first.captured_ns / 1e9 + self._wait_s
-        others = [
-            self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
-            for k in range(1, len(self._cameras))
-        ]
-        if self._cable is not None:
-            others = self._cable.of_one_part(first, others)
+        others = (
+            self._cable.views(first)
+            if self._cable is not None
+            else [
+                self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
+                for k in range(1, len(self._cameras))
+            ]
+        )
         return Shot(first.part_id, first.trigger_id, (first, *others))
 
     def _triggered(self, deadline_s: float) -> Shot | Lull:

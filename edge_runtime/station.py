@@ -116,16 +116,10 @@ class Station:
                 is_ours=config.source.trigger.startswith(("camera-line", "gpio:")),
             )
             watch = Watch({"decide": DECIDE_S})
+            wait_s = config.source.wait_ms / 1000
+            cable = Cable(cameras[1:], wait_s=wait_s) if Cable.leads(config) else None
             self._line = opened.enter_context(
-                contextlib.closing(
-                    Line(
-                        cameras,
-                        triggers,
-                        gap,
-                        wait_s=config.source.wait_ms / 1000,
-                        cable=Cable.from_config(config),
-                    )
-                )
+                contextlib.closing(Line(cameras, triggers, gap, wait_s=wait_s, cable=cable))
             )
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)
