@@ -227,8 +227,8 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         priority=2,
         severity=600,
         max_shelve_min=60,
-        message="There is no model, or it is not approved; no part is released",
-        operator_action="Keep parts back; call the technician to approve the model or go back to the last one",
+        message="There is no model, or no thresholds are signed for it; no part is released",
+        operator_action="Keep parts back; call the technician to set and sign thresholds, or to go back to the last model",
     ),
     AlarmSpec(
         key="comms_unstable",
