@@ -288,10 +288,11 @@ class Rig:
 
     def is_ready(self) -> bool:
         """Whether the station that runs now can release parts, as it says itself."""
-        station = self.station()
-        if station is None or station.age_s > 2.5 or not station.numbers.get("ready"):
-            return False
-        return station.pid == self.pid("station")  # not the last words of one that was killed
+        return self._says("station", "ready")
+
+    def is_connected(self) -> bool:
+        """Whether the publisher that runs now is heard by the broker, as it says itself."""
+        return self._says("publisher", "broker_connected")
 
     def pid(self, role: str) -> int:
         """Number of a process of the station; 0 where there is none now."""
@@ -348,6 +349,12 @@ class Rig:
             received=list(self.subscriber.events),
             number=number,
         )
+
+    def _says(self, role: str, number: str) -> bool:
+        told = read_vitals(self.folder.run).get(role)
+        if told is None or told.age_s > 2.5 or not told.numbers.get(number):
+            return False
+        return told.pid == self.pid(role)  # not the last words of one that was killed
 
     def _is_settled(self) -> bool:
         with contextlib.closing(connect_to_read(self.folder.database)) as store:

@@ -47,6 +47,7 @@ def test_kill_nine_of_each_process_loses_and_invents_nothing(rig: Rig) -> None:
         rig.kill(role)
         if role == "station":
             back.append(rig.wait(rig.is_ready, "ready again", 30))
+    rig.wait(rig.is_connected, "the publisher's return")  # else the last events wait for the next start
     rig.stop()
     history = rig.history()
     assert history.violations() == [], history.summary()
