@@ -28,6 +28,8 @@ _LOST = frozenset(
         717,  # address space
         718,  # program counter
         719,  # launch failed
+        721,  # a kernel left tensor memory behind (Thor)
+        911,  # a device outside of CUDA
         999,  # unknown
     }
 )

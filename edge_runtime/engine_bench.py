@@ -107,12 +107,14 @@ def time_streams(engines: Sequence[Engine], *, camera: tuple[int, int], frames: 
     Args:
         engines: One for each camera.
         camera: Height and width of the cameras' frames.
-        frames: How many frames each camera takes.
+        frames: How many frames each camera takes, after a few to warm up.
 
     Raises:
         KenpinError: What one of the engines raised.
     """
     streams = [_Stream(engine, camera_frame(engine, camera), frames) for engine in engines]
+    for stream in streams:
+        stream.warm_up()
     started = time.perf_counter()
     for stream in streams:
         stream.thread.start()
@@ -135,6 +137,11 @@ class _Stream:
         self.error: KenpinError | None = None
         self._engine, self._frame, self._frames = engine, frame, frames
         self.thread = threading.Thread(target=self._run)
+
+    def warm_up(self) -> None:
+        """Memory, kernel and graph are made with the first frames: they would be the slowest ones."""
+        for _ in range(WARM_UP):
+            _score(self._engine, self._frame)
 
     def _run(self) -> None:
         try:

@@ -126,10 +126,10 @@ def _read_passport(folder: StationFolder, place: Path) -> Passport:
     try:
         with path.open("rb") as file:
             document: Any = json.loads(file.read(_MAX_PASSPORT_BYTES))
-        body, claimed = canonical_json(document["passport"]), str(document["mac"])
+        body, claimed = canonical_json(document["passport"]), str(document["mac"]).encode()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise EngineError("the engine's passport is damaged", where=path, cure=cure) from None
-    if not hmac.compare_digest(claimed.encode(), mac(key, body).encode()):
+    if not hmac.compare_digest(claimed, mac(key, body).encode()):
         raise EngineError(
             "the engine's passport was not made by this station, or was changed", where=path, cure=cure
         )
@@ -161,7 +161,9 @@ def _load_key(path: Path) -> bytes:
         about, text = path.stat(), path.read_text(encoding="ascii").strip()
         key = bytes.fromhex(text)
     except FileNotFoundError:
-        raise EngineError("the station's engine key is missing", where=path, cure=again) from None
+        raise EngineError(
+            "the station's engine key is missing", where=path, cure="build the engines again"
+        ) from None
     except (OSError, ValueError):
         raise EngineError("the station's engine key cannot be read", where=path, cure=again) from None
     if about.st_mode & 0o077:

@@ -156,7 +156,11 @@ def test_an_engine_of_another_station_is_refused(folder: StationFolder, place: P
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", '{"mac": 1, "passport": {}}', '{"passport": {}}', "[" * 10**5]
+    "text",
+    [
+        *("", "{", "[]", "3", "[" * 10**5),
+        *('{"mac": 1, "passport": {}}', '{"mac": "\\ud800", "passport": {}}', '{"passport": {}}'),
+    ],
 )
 def test_a_damaged_passport_is_refused(folder: StationFolder, place: Path, text: str) -> None:
     (place / PASSPORT).write_text(text)

@@ -184,11 +184,13 @@ def test_no_memory_is_told_and_not_the_end(device: Device, fake_cuda: ctypes.CDL
     assert device.live == 1
 
 
-def test_an_error_that_stays_is_a_lost_device(device: Device, fake_cuda: ctypes.CDLL) -> None:
+# The last two came with the GPU of Thor, and with devices that share memory with it.
+@pytest.mark.parametrize("result", [ILLEGAL_ADDRESS, 721, 911])
+def test_an_error_that_stays_is_a_lost_device(device: Device, fake_cuda: ctypes.CDLL, result: int) -> None:
     with device.current():
         stream, buffer, pinned = device.stream(), device.buffer(4), device.pinned((4,), np.uint8)
-        fake_cuda.fake_fail(b"cuMemcpyHtoDAsync_v2", ILLEGAL_ADDRESS, 1)
-        with pytest.raises(DeviceLost, match="illegal memory access") as caught:
+        fake_cuda.fake_fail(b"cuMemcpyHtoDAsync_v2", result, 1)
+        with pytest.raises(DeviceLost, match=rf"cuMemcpyHtoDAsync.*CUDA error {result}") as caught:
             device.upload(buffer, pinned, stream)
         assert caught.value.exit_code == 3
         assert "restart the station" in caught.value.cure
