@@ -147,10 +147,12 @@ class Candidate:
         return ""
 
     def _frames(self, engine: Engine) -> Iterator[tuple[str, Image]]:
-        """Golden frames, which have the model's size, and black ones of the sizes that it will be shown."""
+        """Golden frames, which have the model's size, and noise of the sizes that it will be shown."""
         bundle = open_bundle(self._proof.folder.bundles / self.sha256, self._proof.keys())
         for golden in bundle.manifest.golden:
             yield "a golden frame", decode_picture(bundle.files[golden.file], where=golden.file)
         roi = engine.sight.view.roi if engine.sight is not None else None
         for height, width in [(roi.height, roi.width)] if roi is not None else tuple(self._sizes):
-            yield f"a frame of {width} x {height} pixels", np.zeros((height, width, 3), np.uint8)
+            # Black would stay black however it is brought to the model's size.
+            noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+            yield f"a frame of {width} x {height} pixels", noise

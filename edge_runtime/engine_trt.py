@@ -99,8 +99,8 @@ class TrtEngine:
 
         Raises:
             DataError: The frame is not BGR uint8 (H, W, 3).
-            EngineError: There are frames of too many sizes, the engine does not run, or gives a number that is
-                not finite.
+            EngineError: There are frames of too many sizes, the GPU brings one to the model's size otherwise
+                than the processor, the engine does not run, or gives a number that is not finite.
             DeviceLost: The GPU cannot be used any more by this process.
         """
         check_frame(image)
@@ -111,6 +111,7 @@ class TrtEngine:
             self._launch(lane)
             self._ended.record(self._stream)
             self._stream.synchronize()
+            lane.prove(image)
         return self._read()
 
     @property

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kenpin.errors import EngineError
+from kenpin.frame import Image
+from kenpin.preprocess import to_input
 
 if TYPE_CHECKING:
     # These import pycuda, which is on a Jetson only.
     from kenpin.edge_runtime.cuda_graph import Graph
     from kenpin.edge_runtime.device import Buffer, Device, Stream
     from kenpin.edge_runtime.frame_kernel import FrameKernel
+
+# The kernel rounds as OpenCV does, but for one grey level here and there (docs/cuda.md).
+_SAME_SHARE = 0.999
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Lane:
         self._launches = 0
         self._kernel: FrameKernel | None = None
         self._source: Buffer | None = None
+        self._proven = size == intake.input_size
         self.frame = intake.device.pinned((*size, 3), np.uint8)
         if size == intake.input_size:
             return
@@ -80,6 +86,38 @@ class Lane:
             self._enqueue()
         else:
             self._graph.launch(stream)
+
+    def prove(self, image: Image) -> None:
+        """Once, after the stream has done its work: see that the GPU brought a frame to the model's size.
+
+        Golden frames have that size. Nothing else proves the kernel as this driver compiled it, and that the
+        GPU sees what the processor wrote.
+
+        Args:
+            image: What was in `frame`.
+
+        Raises:
+            EngineError: It is not what the processor makes of it.
+        """
+        if self._proven:
+            return
+        intake, (height, width) = self._intake, self._intake.input_size
+        made = intake.device.pinned((height, width, 3), np.uint8)
+        try:
+            intake.device.download(made, intake.target, intake.stream)
+            intake.stream.synchronize()
+            apart = np.abs(made.array.astype(np.int16) - to_input(image, height=height, width=width))
+        finally:
+            made.free()
+        same = float((apart <= 1).mean())
+        if same < _SAME_SHARE:
+            raise EngineError(
+                f"the GPU brings a frame of {image.shape[1]} x {image.shape[0]} pixels to the model's size "
+                f"otherwise than the processor: {100 * (1 - same):.3g} % of the values differ",
+                cure="report it with the versions of JetPack and driver; without pycuda (pip uninstall pycuda) "
+                "the station runs on ONNX Runtime",
+            )
+        self._proven = True
 
     def _enqueue(self) -> None:
         intake = self._intake

@@ -55,6 +55,8 @@ from kenpin.train.views import Photometry
 RECIPE = replace(RECIPES["fine only"], name="every step alike")
 SAMPLE = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--id=0")
 SAMPLE_EVERY_S = 0.2
+# A GPU may hang. The engine's own limit is shorter, so that what it found before is not lost.
+ASK_S = 420.0
 # Sums in another order.
 SAME_LOSS = 1e-3
 # Half precision and float train apart, but not far in so few steps.
@@ -142,8 +144,18 @@ class Utilisation:
         }
 
 
-def run_checks(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> list[Finding]:
-    """Every check, one after the other."""
+def run_checks(
+    plan: Plan,
+    tell: Callable[[str], object] = lambda _: None,
+    keep: Callable[[list[Finding]], object] = lambda _: None,
+) -> list[Finding]:
+    """Every check, one after the other, and first those that have run the least.
+
+    Args:
+        plan: How large everything is.
+        tell: Is told what comes.
+        keep: Is given what was found so far, after each check: whoever lends a GPU may take it back.
+    """
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "no CUDA device is available",
@@ -152,8 +164,7 @@ def run_checks(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> li
     pictures = drawn(max(plan.batches), plan.size)
     findings = []
     training = (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several)
-    checks = (*training, device_parts, engine_parts)
-    for check in checks:
+    for check in (device_parts, engine_parts, *training):
         name = check.__name__.replace("_", " ")
         tell(f"checking: {name}")
         try:
@@ -161,6 +172,7 @@ def run_checks(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> li
         except (KenpinError, RuntimeError) as error:
             # What the other checks found is of use all the same.
             findings.append(Finding(name, {"error": str(error)[:300]}, holds=False))
+        keep(findings)
     return findings
 
 
@@ -418,7 +430,10 @@ def ask(plan: Plan, script: str) -> list[Finding]:
     """What another script finds, in a process of its own: what breaks there breaks nothing here."""
     command = [sys.executable, str(Path(__file__).with_name(script))]
     dry = ["--dry-run-on-cpu"] if plan.device == "cpu" else []
-    done = subprocess.run([*command, *dry], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([*command, *dry], capture_output=True, text=True, check=False, timeout=ASK_S)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{script} did not end within {ASK_S:.0f} s") from None
     if not done.stdout:
         raise RuntimeError(done.stderr)
     return [Finding(**finding) for finding in json.loads(done.stdout)["findings"]]
@@ -447,6 +462,12 @@ def document(plan: Plan, findings: Sequence[Finding]) -> dict[str, object]:
     }
 
 
+def write(to: Path | None, plan: Plan, findings: Sequence[Finding]) -> None:
+    """Keep what was found as JSON."""
+    if to is not None:
+        to.write_text(json.dumps(document(plan, findings), indent=1) + "\n")
+
+
 def as_table(findings: Sequence[Finding], title: str) -> Table:
     """The table that a person reads."""
     table = Table("check", "found", "holds", title=title)
@@ -464,14 +485,12 @@ def main(*, to: Path | None, dry_run_on_cpu: bool) -> None:
     """Show on a machine with an NVIDIA GPU what a CPU cannot show."""
     plan, console = TINY if dry_run_on_cpu else Plan(), Console(stderr=True)
     try:
-        findings = run_checks(plan, console.print)
+        findings = run_checks(plan, console.print, lambda found: write(to, plan, found))
     except KenpinError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     told = document(plan, findings)
     console.print(as_table(findings, f"{told['device']}, torch {told['torch']}"))
-    if to is not None:
-        to.write_text(json.dumps(told, indent=1) + "\n")
     sys.exit(any(finding.holds is False for finding in findings))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import gpu_checks as checks
+import gpu_engine_checks as engine_checks
 import pytest
 import torch
 from click.testing import CliRunner
@@ -67,6 +69,27 @@ def test_a_dry_run_walks_every_way_and_writes_what_it_found(
     assert found["out of memory: the batch goes in parts"]["parts"] == 2
 
 
+def test_what_was_found_is_kept_where_the_machine_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: object) -> None:
+        raise SystemExit(137)
+
+    monkeypatch.setattr(checks, "device_parts", lambda *_: [checks.Finding("device", {}, holds=True)])
+    monkeypatch.setattr(checks, "engine_parts", lambda *_: [checks.Finding("engine", {}, holds=False)])
+    monkeypatch.setattr(checks, "speeds", taken)
+    done = CliRunner().invoke(checks.main, ["--dry-run-on-cpu", "--json", str(tmp_path / "found.json")])
+    assert done.exit_code == 137
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert [finding["check"] for finding in told["findings"]] == ["device", "engine"]
+
+
+def test_a_script_that_hangs_is_told(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ASK_S", 0.01)
+    with pytest.raises(RuntimeError, match=r"gpu_engine_checks\.py did not end within 0 s"):
+        checks.engine_parts(checks.TINY, pictures)
+
+
 def test_a_resumed_run_that_differs_is_found(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     load = checks.RunFolder.load_training
 
@@ -113,6 +136,40 @@ def test_a_dry_run_of_the_engine_goes_an_installers_way(pictures: torch.Tensor) 
     assert findings["golden frames"].found["runtime"] == "onnxruntime"
     assert findings["references in PyTorch"].found["encoder_fp32_ms"] > 0
     assert findings["speed of the engine"].found["2 streams, per_s"] > 0
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, root: Path, script: str) -> engine_checks.Workplace:
+    """A workplace whose kenpin is a shell script, and whose time is over."""
+    (root / "python").write_text(f"#!/bin/sh\n{script}\n")
+    (root / "python").chmod(0o755)
+    monkeypatch.setattr(engine_checks.sys, "executable", str(root / "python"))
+    return engine_checks.Workplace(root, replace(engine_checks.TINY, limit_s=0))
+
+
+def test_a_command_that_hangs_does_not_take_the_time_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = pretend(monkeypatch, tmp_path, "exec sleep 60")
+    with pytest.raises(RuntimeError, match="kenpin build-engine: ended after 1 s, the time was over"):
+        work.kenpin("build-engine")
+
+
+def test_the_figures_of_golden_frames_that_do_not_pass_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "runtime": "tensorrt",
+        "precision": "int8",
+        "note": "",
+        "fault": "",
+        "tolerance": 0.1,
+        "passed": False,
+    }
+    report = {**told, "frames": [{"score": 1.0, "expected": 1.0}, {"score": 2.5, "expected": 2.0}]}
+    (tmp_path / "said").write_text(json.dumps({"report": report}))
+    finding = engine_checks.golden_frames(pretend(monkeypatch, tmp_path, f"cat {tmp_path}/said; exit 1"))
+    assert finding.holds is False
+    assert (finding.found["worst"], finding.found["allowed"]) == (0.5, 0.1)
 
 
 def test_utilisation_is_sampled_while_something_runs(tmp_path: Path) -> None:

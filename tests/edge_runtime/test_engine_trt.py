@@ -22,7 +22,7 @@ from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.edge_runtime.engine_ort import OrtEngine
 from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
-from kenpin.edge_runtime.golden_check import TRT_MARGIN, check_golden
+from kenpin.edge_runtime.golden_check import TRT_MARGIN, check_golden, prove
 from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.edge_runtime.station import Station
 from kenpin.engine_store import PASSPORT, unseal_engine
@@ -178,6 +178,36 @@ def test_a_frame_that_finds_no_room_leaves_nothing_behind(
         assert engine.score(np.full(CAMERA, 7, np.uint8)).score == 7
 
 
+def test_a_gpu_that_brings_frames_otherwise_to_the_models_size_scores_none(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The golden frames have the model's size: they pass whatever the kernel makes of a camera's frames."""
+    kernel, columns = jetson_6.device.kernel, 5
+
+    def off(self: Any, path: Path, name: str) -> Any:
+        def launch(stream: Any, *rest: Any) -> None:
+            kernel(self, path, name)(stream, *rest)
+            target = fake_device._view(int(rest[6]), (SIZE, SIZE, 3))
+            # Two levels too dark in one column.
+            stream.enqueue(lambda: np.subtract(target[:, columns], 2, out=target[:, columns]))
+
+        return launch
+
+    frame = np.full(CAMERA, 90, np.uint8)
+    with open_engine(jetson_6) as engine, monkeypatch.context() as patched:
+        patched.setattr(jetson_6.device, "kernel", off)
+        for _ in range(3):
+            with pytest.raises(
+                EngineError, match=r"otherwise than the processor: 6\.25 % of the values"
+            ) as caught:
+                engine.score(frame)
+        assert "ONNX Runtime" in caught.value.cure
+        assert engine.score(frame[:SIZE, :SIZE]).score == 90
+    with open_engine(jetson_6) as engine:
+        assert engine.score(frame).score == 90
+    assert_all_is_given_back(jetson_6)
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -324,6 +354,18 @@ def test_an_engine_that_scores_otherwise_does_not_run(jetson: FakeJetson) -> Non
     assert "scores a known frame 40.05 instead of 40" in choice.note
     assert choice.build is None
     assert_all_is_given_back(jetson)
+
+
+def test_what_the_golden_frames_say_is_told_whole(jetson_6: FakeJetson) -> None:
+    """The engine is not kept, so this sentence is all that is left of it."""
+    bundle = bundle_of(jetson_6)
+    (golden,) = bundle.manifest.golden
+    frames = tuple(golden.model_copy(update={"score": golden.score + off}) for off in (0.02, -0.5, 0.04))
+    manifest = bundle.manifest.model_copy(update={"golden": frames})
+    words = "a known frame 40 instead of 39.5, the worst of 2 of 3 that are off by more than 0.03"
+    with open_engine(jetson_6) as engine, pytest.raises(EngineError, match=words) as caught:
+        prove(engine, replace(bundle, manifest=manifest), cure="build again")
+    assert caught.value.cure == "build again"
 
 
 def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> None:
