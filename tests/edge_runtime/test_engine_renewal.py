@@ -224,3 +224,17 @@ def test_an_engine_that_does_not_take_the_cameras_frames_is_not_taken(
     assert "the engine fails on a frame of 80 x 48 pixels: the GPU refused" in line.station._state()[1]
     assert set(line.runtimes) == {"onnxruntime"}
     assert {part.decision.verdict for part in line.parts} == {"OK"}
+
+
+def test_an_engine_whose_kernel_leaves_every_frame_black_is_not_taken(
+    jetson: FakeJetson, start: Callable[..., Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def black(stream: Any, grid: object, block: object, *arguments: Any) -> None:
+        target = fake_device._view(int(arguments[4]), (int(arguments[6]), int(arguments[5]), 3))
+        stream.enqueue(lambda: target.fill(0))
+
+    monkeypatch.setattr(jetson.device, "kernel", lambda *_: black)
+    line = start(view(tmp_path / "a", 48, 80))
+    line.run(lambda: "otherwise than the processor" in line.station._state()[1])
+    assert "the engine fails on a frame of 80 x 48 pixels" in line.station._state()[1]
+    assert set(line.runtimes) == {"onnxruntime"}

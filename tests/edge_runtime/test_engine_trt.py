@@ -188,8 +188,8 @@ def test_a_gpu_that_brings_frames_otherwise_to_the_models_size_scores_none(
         def launch(stream: Any, *rest: Any) -> None:
             kernel(self, path, name)(stream, *rest)
             target = fake_device._view(int(rest[6]), (SIZE, SIZE, 3))
-            # Two levels too dark in one column.
-            stream.enqueue(lambda: np.subtract(target[:, columns], 2, out=target[:, columns]))
+            # Three levels too dark in one column.
+            stream.enqueue(lambda: np.subtract(target[:, columns], 3, out=target[:, columns]))
 
         return launch
 
