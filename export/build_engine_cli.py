@@ -85,7 +85,7 @@ def build_engine(  # noqa: PLR0913 - one argument per option
         with _sole_builder(folder):
             passport, check = _build_and_seal(wish, device)
     place = folder.engines / passport.target.key
-    _tell(passport, check, place)
+    _tell(passport, check, place, returned=len(bundle.manifest.quantization.get("floats", ())))
     if as_json:
         document = {
             "engine": str(place),
@@ -181,12 +181,18 @@ def _reason(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
 
 
-def _tell(passport: Passport, check: GoldenCheck, place: Path) -> None:
+def _tell(passport: Passport, check: GoldenCheck, place: Path, *, returned: int) -> None:
     layers = passport.layers
     int8 = "TensorRT does not tell which layers run in INT8"
-    if layers.total:
-        others = ", ".join(layers.float_convolutions) or "none"
-        int8 = f"{len(layers.int8)} of {layers.total} layers run in INT8; convolutions that do not: {others}"
+    if layers.total and passport.precision == "fp32":
+        int8 = f"{layers.total} layers, all in float"
+    elif layers.total:
+        # Those of the head are float in every model.
+        others = ", ".join(name for name in layers.float_convolutions if "head." not in name) or "none"
+        int8 = (
+            f"{len(layers.int8)} of {layers.total} layers run in INT8; convolutions before the head that do "
+            f"not: {others} (export returned {returned} to float)"
+        )
     click.echo(
         f"built in {passport.build_s:.0f} s: {passport.model}, {passport.precision}, "
         f"{passport.plan_bytes / 1e6:.1f} MB, TensorRT {passport.tensorrt} on {passport.gpu} "

@@ -498,7 +498,7 @@ class Inspector(Guarded):
             {"Name": "in", "LayerType": "Reformat", "Inputs": [int8], "Outputs": [int8]},
             {"Name": "conv1 + relu", "LayerType": "CaskConvolution", "Inputs": [int8], "Outputs": [int8]},
             {"Name": "conv2", "LayerType": "CaskConvolution", "Inputs": [full], "Outputs": [full]},
-            {"Name": "head", "LayerType": "gemm", "Inputs": [full], "Outputs": [full]},
+            {"Name": "head.map", "LayerType": "CaskConvolution", "Inputs": [full], "Outputs": [full]},
         ]
         if self._detail != "DETAILED":
             layers = [layer["Name"] for layer in layers]  # type: ignore[misc]

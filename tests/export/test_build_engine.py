@@ -79,13 +79,19 @@ def test_an_engine_is_built_proven_and_sealed_with_its_passport(jetson: FakeJets
     assert passport.target.key == jetson.engine.name
     # The one layer of four that computes in INT8; what only changes a format does not count.
     assert passport.layers.int8 == ("conv1 + relu",)
-    assert (passport.layers.total, passport.layers.float_convolutions) == (4, ("conv2",))
+    assert (passport.layers.total, passport.layers.float_convolutions) == (4, ("conv2", "head.map"))
     for words in (
         "lamp-1.0, int8",
-        "1 of 4 layers run in INT8; convolutions that do not: conv2",
+        "1 of 4 layers run in INT8; convolutions before the head that do not: conv2 (export returned 0 ",
         "1 of 1 within",
     ):
         assert words in result.stderr
+
+
+def test_a_float_engine_is_not_blamed_for_its_float_layers(jetson_6: FakeJetson) -> None:
+    told = jetson_6.build("--precision", "fp32").stderr
+    assert "4 layers, all in float" in told
+    assert "INT8" not in told
 
 
 def test_the_network_is_strongly_typed_and_no_precision_flag_is_set(jetson: FakeJetson) -> None:

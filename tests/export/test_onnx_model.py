@@ -31,6 +31,13 @@ def test_graph(float_model: ModelProto) -> None:
     assert sum(name.endswith(".weight") for name in weights) == 15
 
 
+def test_convolutions_have_the_names_that_the_gates_table_has(float_model: ModelProto) -> None:
+    """TensorRT's layers are called after them."""
+    names = [node.name for node in float_model.graph.node if node.op_type == "Conv"]
+    assert names[:2] == ["encoder.conv1", "encoder.layer1.0.conv1"]
+    assert {name.split(".")[0] for name in names} == {"encoder", "head"}
+
+
 def test_frames_are_cast_first(float_model: ModelProto) -> None:
     readers = [node.op_type for node in float_model.graph.node if "frames" in node.input]
     assert readers == ["Cast"]
