@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # On x86 the kernel is one grey level off at most; OpenCV has code of its own for ARM, which nobody compared.
 _ALIKE, _ALIKE_SHARE = 2, 0.999
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,14 @@ class Lane:
         device, stream = self._intake.device, self._intake.stream
         if self._launches == 1:
             self._graph = device.record_graph(stream, self._enqueue)
-        self._launches += 1
+            if self._graph is None:
+                _log.warning("No CUDA graph, so a frame takes longer: %s", device.no_graph_because)
         if self._graph is None:
             self._enqueue()
         else:
             self._graph.launch(stream)
+        # One that failed has set up nothing.
+        self._launches += 1
 
     def prove(self, image: Image) -> None:
         """Once, after the stream has done its work: see that the GPU brought a frame to the model's size.

@@ -41,6 +41,7 @@ class Device:
     total_bytes = 8 << 30
     integrated = False
     graphs = True
+    no_graph_because = "cuStreamEndCapture failed"
     lost: EngineError | None = None
     missing: EngineError | None = None
 

@@ -99,6 +99,30 @@ def test_scores_are_those_of_onnx_runtime(
         assert (engine.runtime, engine.precision, engine.input_size) == ("tensorrt", "int8", (SIZE, SIZE))
 
 
+def test_only_what_ran_once_is_recorded(jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT sets itself up in its first run: recorded then, no frame would ever have a graph."""
+    frame = np.full(CAMERA, 90, np.uint8)
+    with open_engine(jetson_6) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(jetson_6.trt, "enqueue", lambda *_: False)
+            with pytest.raises(EngineError, match="cannot run the engine"):
+                engine.score(frame)
+        launches = []
+        for _ in range(3):
+            assert engine.score(frame).score == 90
+            launches.append(engine.device.launches)
+    assert launches == [0, 1, 2]
+
+
+def test_that_there_is_no_graph_stands_in_the_log(jetson_6: FakeJetson, caplog: Any) -> None:
+    jetson_6.device.graphs = False
+    with open_engine(jetson_6) as engine:
+        for frame in random_frames(3, CAMERA):
+            engine.score(frame)
+    told = [message for message in caplog.messages if "CUDA graph" in message]
+    assert told == ["No CUDA graph, so a frame takes longer: cuStreamEndCapture failed"]
+
+
 @pytest.mark.parametrize("graphs", [False, True])
 def test_no_memory_is_taken_per_frame(jetson: FakeJetson, graphs: bool) -> None:
     jetson.device.graphs = graphs
