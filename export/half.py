@@ -39,6 +39,22 @@ def to_half(model: ModelProto) -> ModelProto:
     return half
 
 
+def to_single(half: ModelProto) -> ModelProto:
+    """The same graph with the numbers that fp16 has, computing in fp32: what ONNX Runtime may optimise."""
+    single = ModelProto()
+    single.CopyFrom(half)
+    for tensor in single.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for node in single.graph.node:
+        for attribute in node.attribute if node.op_type == "Cast" else ():
+            if attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    del single.graph.value_info[:]
+    return single
+
+
 def _halved(tensor: TensorProto) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max())
