@@ -36,7 +36,6 @@ class Device:
         multiprocessors: How many it has: 8 on an Orin NX, 16 on an AGX Orin.
         integrated: Whether it shares its memory with the processor, as on a Jetson.
         driver_version: Such as 12060 for a driver of CUDA 12.6.
-        total_bytes: Its memory.
         no_graph_because: Why the last work could not be recorded; empty where it could.
 
     Raises:
@@ -59,7 +58,6 @@ class Device:
             self.compute_capability: tuple[int, int] = raw.compute_capability()
             self.multiprocessors: int = raw.get_attribute(attribute.MULTIPROCESSOR_COUNT)
             self.integrated = bool(raw.get_attribute(attribute.INTEGRATED))
-            self.total_bytes: int = raw.total_memory()
             session.context = raw.retain_primary_context()
         self.driver_version = driver.version
         self.no_graph_because = ""

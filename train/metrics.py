@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -140,19 +139,6 @@ def hierarchical_interval(
     value = float(np.mean([figure(scores, bad) for scores in per_seed]))
     low, high = np.percentile(means, (2.5, 97.5)) if means else (np.nan, np.nan)
     return Interval(value, float(low), float(high))
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of a few independent values, one per seed, with its 95 % interval by Student's t.
-
-    Args:
-        values: At least one; with one alone the interval is NaN.
-    """
-    count, mean = len(values), float(np.mean(values))
-    if count < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    margin = float(stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(count))
-    return Interval(mean, mean - margin, mean + margin)
 
 
 def seconds_to(curve: Sequence[tuple[float, float]], target: float) -> float:

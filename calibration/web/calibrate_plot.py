@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kenpin.calibration.web.calibrate_parts import Shown
 
-LEFT, RIGHT, TOP, BOTTOM = 40.0, 770.0, 20.0, 250.0
+LEFT, RIGHT, BOTTOM = 40.0, 770.0, 250.0
 _BINS = 50
 _TALLEST = 150.0
 _ROWS = 4

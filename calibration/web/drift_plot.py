@@ -10,7 +10,7 @@ from kenpin.calibration.drift import HOURS, Drift, Hour, Level, Measure
 from kenpin.calibration.stored import HOUR_MS
 from kenpin.stability import LARGE, SMALL
 
-WIDTH, HEIGHT = 800, 190
+WIDTH = 800
 _TOP, _BOTTOM = 24, 160
 _COLUMN = WIDTH / HOURS
 _LARGEST_PSI = 0.6

@@ -8,12 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kenpin.calibration.stored import first_since
+from kenpin.calibration.stored import HOUR_MS, first_since
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.events import now_ms
 
 HOURS = 8
-_HOUR_MS = 3_600_000
 _LAST = 60
 _LATENCIES = 500
 
@@ -89,7 +88,7 @@ def count_parts(database: Path) -> Counted:
 
 
 def _count(connection: sqlite3.Connection) -> Counted:
-    first = first_since(connection, now_ms() - HOURS * _HOUR_MS)
+    first = first_since(connection, now_ms() - HOURS * HOUR_MS)
     found = connection.execute("SELECT verdict, count(*) FROM part WHERE seq >= ? GROUP BY verdict", (first,))
     verdicts = dict(found.fetchall())
     sql = "SELECT latency_ms FROM part ORDER BY seq DESC LIMIT ?"

@@ -9,7 +9,7 @@ import numpy as np
 
 from kenpin.calibration.what_if import History, Known, Limits
 
-WIDTH, HEIGHT = 800, 230
+WIDTH = 800
 _TOP, _BOTTOM = 34, 200
 _BARS = 80
 _MARKS = 60

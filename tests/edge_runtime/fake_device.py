@@ -38,7 +38,6 @@ class Device:
     compute_capability = (8, 7)
     multiprocessors = 8
     driver_version = 12060
-    total_bytes = 8 << 30
     integrated = False
     graphs = True
     no_graph_because = "cuStreamEndCapture failed"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torchmetrics.functional.classification import binary_auroc
 
 from kenpin.train.metrics import (
@@ -14,7 +13,6 @@ from kenpin.train.metrics import (
     false_calls_at,
     hierarchical_interval,
     limit_at,
-    mean_interval,
     seconds_to,
 )
 from kenpin.train.pixels import count_pixels, pixel_intervals, resampled_figures
@@ -121,14 +119,6 @@ def test_an_interval_of_one_part_alone_is_not_a_number() -> None:
     alone = bootstrap(lambda s, _: float(s.mean()), np.arange(2.0), np.zeros(2, bool), groups=["a", "a"])
     assert alone.value == 0.5
     assert np.isnan([alone.low, alone.high]).all()
-
-
-def test_mean_interval_is_that_of_student() -> None:
-    values = [0.91, 0.88, 0.95]
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    interval = mean_interval(values)
-    assert (interval.value, interval.low, interval.high) == pytest.approx((np.mean(values), low, high))
-    assert np.isnan(mean_interval([0.5]).low)
 
 
 def test_seconds_to_is_where_the_drawn_line_first_crosses() -> None:
