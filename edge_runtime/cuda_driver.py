@@ -38,19 +38,16 @@ _LOST = frozenset(
 class Driver:
     """The driver of a machine that has a CUDA device.
 
-    Args:
-        library: The driver's name for the dynamic linker.
-
     Raises:
         EngineError: There is no driver, it does not start, or it sees no device.
     """
 
-    def __init__(self, library: str = _LIBRARY) -> None:
+    def __init__(self) -> None:
         try:
-            self._library = ctypes.CDLL(library)
+            self._library = ctypes.CDLL(_LIBRARY)
         except OSError:
             raise EngineError(
-                f"there is no NVIDIA driver: {library} is not found",
+                f"there is no NVIDIA driver: {_LIBRARY} is not found",
                 cure=f"install the driver (on a Jetson it is part of JetPack), {_WITHOUT}",
             ) from None
         self._start()

@@ -29,8 +29,6 @@ class OrtEngine:
     Args:
         model: The ONNX file's content, already verified.
         precision: Which of the bundle's models it is.
-        threads: Threads that work on one image. They sleep between images: spinning ones would take the
-            time that the camera and the publisher need.
         sight: What of a camera frame it is to be shown.
 
     Raises:
@@ -39,9 +37,7 @@ class OrtEngine:
 
     runtime: Runtime = "onnxruntime"
 
-    def __init__(
-        self, model: bytes, precision: Precision, *, threads: int = 2, sight: Sight | None = None
-    ) -> None:
+    def __init__(self, model: bytes, precision: Precision, *, sight: Sight | None = None) -> None:
         if precision not in _PRECISIONS:
             raise EngineError(
                 f"ONNX Runtime does not run the {precision} model: on a CPU it gives other scores",
@@ -51,7 +47,7 @@ class OrtEngine:
         self.sight = sight
         try:
             self._session = ort.InferenceSession(
-                model, session_options(precision, threads), providers=["CPUExecutionProvider"]
+                model, session_options(precision), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise EngineError(
@@ -122,11 +118,12 @@ def _proven(bundle: Bundle, precision: Precision) -> OrtEngine:
     return engine
 
 
-def session_options(precision: Precision, threads: int = 2) -> ort.SessionOptions:
+def session_options(precision: Precision) -> ort.SessionOptions:
     """How a station opens a model."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 2
     options.inter_op_num_threads = 1
+    # Threads that spin between images would take the time that the camera and the publisher need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     # Above BASIC, ONNX Runtime fuses Q/DQ into integer kernels that saturate on AVX2: scores would be wrong.

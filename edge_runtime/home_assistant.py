@@ -7,7 +7,6 @@ sensors, its counters sensors; all are unavailable while the status says that th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,20 +42,19 @@ def discovery_topic(station: str) -> str:
     return f"homeassistant/device/{station.replace('.', '_')}/config"
 
 
-def discovery(topic: str, *, sw_version: str, alarms: Iterable[AlarmSpec] = CATALOGUE) -> bytes:
+def discovery(topic: str, *, sw_version: str) -> bytes:
     """The message, JSON.
 
     Args:
         topic: The station's prefix.
         sw_version: Of kenpin.
-        alarms: What the station watches.
     """
     station = topic.rpartition("/")[2]
     components = {
         "state": _sensor(f"{topic}/{Status.topic}", "state", "State"),
         "alarms": _sensor(f"{topic}/{AlarmSummary.topic}", "active_count", "Active alarms"),
         **{number.field: _number(topic, number) for number in _NUMBERS},
-        **{f"alarm_{alarm.key}": _alarm(topic, alarm) for alarm in alarms},
+        **{f"alarm_{alarm.key}": _alarm(topic, alarm) for alarm in CATALOGUE},
     }
     for key, component in components.items():
         component["unique_id"] = f"kenpin_{station}_{key}"

@@ -33,7 +33,6 @@ class Store:
 
     Args:
         path: The file.
-        room: How much of the disk events may take; default: the usual.
         news: What is told of every part; default: nothing but the events that are given.
 
     Attributes:
@@ -44,10 +43,10 @@ class Store:
         StoreError: It cannot be opened.
     """
 
-    def __init__(self, path: Path, *, room: Room | None = None, news: PartNews | None = None) -> None:
+    def __init__(self, path: Path, *, news: PartNews | None = None) -> None:
         self.path = path
         self.damage = ""
-        self._room = room or Room.on_disk_of(path)
+        self._room = Room.on_disk_of(path)
         self._news = news
         self._open()
         # Not when it begins anew under a running station: the line would wait for it.
