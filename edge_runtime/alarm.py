@@ -12,7 +12,7 @@ from typing import Literal
 
 from kenpin.edge_runtime.alarm_catalogue import AlarmSpec
 from kenpin.edge_runtime.alarm_condition import watch
-from kenpin.edge_runtime.alarm_standing import AlarmState, Now, Standing
+from kenpin.edge_runtime.alarm_standing import ASIDE, AlarmState, Now, Standing
 
 CHATTER_RAISES = 3  # within `CHATTER_S`
 
@@ -21,8 +21,7 @@ ActionKind = Literal[
 ]
 
 _A = AlarmState
-_ASIDE = (_A.SHELVED, _A.SUPPRESSED, _A.OUT_OF_SERVICE)
-_SERVING = tuple(state for state in AlarmState if state not in _ASIDE)
+_SERVING = tuple(state for state in AlarmState if state not in ASIDE)
 
 # The table: state before -> state after; what is not in it does not move. NORM becomes UNACK where the
 # condition is true, so that nothing comes back from aside with a condition that nobody was told of.

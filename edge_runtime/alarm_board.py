@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from kenpin.edge_runtime.alarm import Action, Inputs, Outcome, Transition, step
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
 from kenpin.edge_runtime.alarm_flood import Flood, flood_step
-from kenpin.edge_runtime.alarm_standing import TO_ACK, AlarmState, Now, Standing, alarm_fields
+from kenpin.edge_runtime.alarm_standing import ASIDE, TO_ACK, AlarmState, Now, Standing, alarm_fields
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import explained, transaction
 from kenpin.edge_runtime.outbox import Outbox
@@ -20,7 +20,6 @@ from kenpin.errors import StoreError
 from kenpin.events import Alarm, AlarmEvent, AlarmSummary, now_ms
 
 _KEEP_S = 60.0  # so much of a delay or of the time on a shelf may be forgotten by a power cut
-_ASIDE = (AlarmState.SHELVED, AlarmState.SUPPRESSED, AlarmState.OUT_OF_SERVICE)
 
 _log = logging.getLogger(__name__)
 
@@ -151,11 +150,11 @@ class AlarmBoard:
         standing_out = [
             self._catalogue[key].priority
             for key, standing in standings.items()
-            if standing.state is not AlarmState.NORM and standing.state not in _ASIDE
+            if standing.state is not AlarmState.NORM and standing.state not in ASIDE
         ]
         return AlarmSummary(
             **self._identity.common(now.ms),
-            active_count=sum(s.active and s.state not in _ASIDE for s in standings.values()),
+            active_count=sum(s.active and s.state not in ASIDE for s in standings.values()),
             unacked_count=sum(s.state in TO_ACK for s in standings.values()),
             shelved_count=sum(s.state is AlarmState.SHELVED for s in standings.values()),
             highest_priority=max(standing_out, default=0),

@@ -34,6 +34,7 @@ class AlarmState(str, Enum):
 
 
 TO_ACK = (AlarmState.UNACK, AlarmState.RTN_UNACK, AlarmState.LATCH_UNACK)
+ASIDE = (AlarmState.SHELVED, AlarmState.SUPPRESSED, AlarmState.OUT_OF_SERVICE)
 
 
 @dataclass(frozen=True, kw_only=True)

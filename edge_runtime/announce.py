@@ -80,8 +80,6 @@ def anomaly(identity: Identity, part: Part, *, ng_rate: float) -> Anomaly:
     assert level
     assert model is not None
     assert record is not None
-    is_ng = part.decision.verdict is Verdict.NG
-    threshold = record.t2 if is_ng else record.t1
     return Anomaly(
         **identity.common(part.ts_ms),
         camera=part.camera,
@@ -90,15 +88,12 @@ def anomaly(identity: Identity, part: Part, *, ng_rate: float) -> Anomaly:
         model_sha256=model.bundle_sha256[:16],
         engine_precision=model.precision,
         threshold_rev=record.rev,
-        verdict="NG" if is_ng else "REVIEW",
-        score=scored.score,
-        threshold=threshold,
-        margin=scored.score - threshold,
+        verdict="NG" if part.decision.verdict is Verdict.NG else "REVIEW",
+        **_held_against(part),
         score_coarse=scored.level_scores[0],
         score_mid=scored.level_scores[1],
         score_fine=scored.level_scores[2],
         level=level,
-        severity=_severity(part),
         roi_x_px=region.x,
         roi_y_px=region.y,
         roi_w_px=region.width,
