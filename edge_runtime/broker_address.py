@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from paho.mqtt.client import Client
+
 from kenpin.config import MqttSection
 from kenpin.errors import ConfigError
 
@@ -55,6 +57,13 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def equip(self, client: Client) -> None:
+        """Give a client what the broker lets it in by."""
+        if self.tls is not None:
+            client.tls_set_context(self.tls)
+        if self.username:
+            client.username_pw_set(self.username, self.password)
 
 
 def _tls(config: MqttSection) -> ssl.SSLContext:

@@ -38,10 +38,7 @@ def broker_checks(config: StationConfig) -> list[Check]:
 def _client(config: StationConfig, suffix: str) -> tuple[Client, BrokerAddress]:
     broker = BrokerAddress.from_config(config.mqtt, client_id=f"{config.station.id}-{suffix}")
     client = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id)
-    if broker.tls is not None:
-        client.tls_set_context(broker.tls)
-    if broker.username:
-        client.username_pw_set(broker.username, broker.password)
+    broker.equip(client)
     return client, broker
 
 

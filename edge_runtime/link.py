@@ -27,9 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import message_properties, will_properties
-from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Signal, Up
-
-__all__ = ["REFUSED", "Acked", "Down", "Link", "Signal", "Terms", "Up", "Will"]
+from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Up
 
 REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
@@ -129,10 +127,7 @@ class Link:
         client.max_inflight_messages = 0  # the publisher's own window counts
         short, long = self._terms.reconnect_s
         _set_pauses(client, short, long)
-        if self._broker.tls is not None:
-            client.tls_set_context(self._broker.tls)
-        if self._broker.username:
-            client.username_pw_set(self._broker.username, self._broker.password)
+        self._broker.equip(client)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail

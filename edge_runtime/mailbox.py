@@ -116,10 +116,7 @@ class Mailbox:
             manual_ack=True,
         )
         client.suppress_exceptions = True  # an exception in a callback would end paho's thread silently
-        if self._broker.tls is not None:
-            client.tls_set_context(self._broker.tls)
-        if self._broker.username:
-            client.username_pw_set(self._broker.username, self._broker.password)
+        self._broker.equip(client)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message

@@ -57,10 +57,7 @@ class MqttTrigger:
         )
         client.suppress_exceptions = True
         client.reconnect_delay_set(1, 10)
-        if broker.tls is not None:
-            client.tls_set_context(broker.tls)
-        if broker.username:
-            client.username_pw_set(broker.username, broker.password)
+        broker.equip(client)
         client.on_connect = self._subscribe
         client.on_subscribe = self._subscribed
         client.on_disconnect = self._lose

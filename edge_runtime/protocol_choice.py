@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from kenpin.edge_runtime.link import Down
+from kenpin.edge_runtime.link_signal import Down
 
 DAY_S = 24 * 3600.0
 _DOUBTS = 3

@@ -23,6 +23,7 @@ from kenpin.edge_runtime.sparkplug_payload import REBIRTH, Value, checked, decod
 from kenpin.edge_runtime.sparkplug_refusal import Refusal, Refusals
 from kenpin.edge_runtime.sparkplug_session import NODE, EdgeNode, Message, Session, check_device
 from kenpin.errors import BrokerError
+from kenpin.events import now_ms
 
 _TICK_S = 0.2
 _STOP_S = 10.0
@@ -116,11 +117,11 @@ class Sparkplug:
         if device != NODE:
             check_device(device)
         kept = {name: checked(name, value) for name, value in values.items()}
-        self._signals.put(_Told(kept, device, _now_ms()))
+        self._signals.put(_Told(kept, device, now_ms()))
 
     def lose(self, device: str) -> None:
         """Say that a device does not answer any more; it is back as soon as it is told of."""
-        self._signals.put(_Lost(device, _now_ms()))
+        self._signals.put(_Lost(device, now_ms()))
 
     def stop(self) -> None:
         """Say that the station goes offline, and end."""
@@ -247,7 +248,7 @@ class Sparkplug:
         self._rebirth_s = None
         if self._is_subscribed and self._host.is_online:
             self._born_s = time.monotonic()
-            self._send(self._session.birth(now_ms=_now_ms()))
+            self._send(self._session.birth(now_ms=now_ms()))
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:
@@ -257,10 +258,6 @@ class Sparkplug:
                 return
 
     def _leave(self) -> None:
-        self._link.leave(self._session.death(now_ms=_now_ms()))
+        self._link.leave(self._session.death(now_ms=now_ms()))
         self._is_subscribed = False
         self._rebirth_s = None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

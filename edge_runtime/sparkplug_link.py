@@ -11,7 +11,6 @@ import random
 import socket
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.sparkplug_session import EdgeNode, Message, encode_death, next_bd_seq
+from kenpin.events import now_ms
 
 _LONGEST = 4096  # of what is longer, no more than the beginning is looked at
 _WAITING = 256  # commands beyond are dropped, so that a flood of them does not fill the memory
@@ -141,10 +141,7 @@ class SparkplugLink:
         client.max_inflight_messages = 0
         short, long = (seconds * random.uniform(0.5, 1.5) for seconds in self._timing.reconnect_s)
         client.reconnect_delay_set(short, max(short, long))  # type: ignore[arg-type]  # fractions work
-        if self._broker.tls is not None:
-            client.tls_set_context(self._broker.tls)
-        if self._broker.username:
-            client.username_pw_set(self._broker.username, self._broker.password)
+        self._broker.equip(client)
         self._listen(client)
         client.connect_async(self._broker.host, self._broker.port, self._timing.keepalive_s)
         client.loop_start()
@@ -195,7 +192,7 @@ class SparkplugLink:
     def _on_socket_open(self, client: Client, *_: Any) -> None:
         # After TCP and TLS stand and just before CONNECT goes out: once per CONNECT, not per attempt.
         self._bd_seq = next_bd_seq(self._bd_seq)
-        body = encode_death(self._bd_seq, now_ms=time.time_ns() // 1_000_000)
+        body = encode_death(self._bd_seq, now_ms=now_ms())
         client.will_set(self._node.topic("NDEATH"), body, qos=1, retain=False)
 
     def _on_connect(self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:

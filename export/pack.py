@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -12,6 +11,7 @@ from typing import Any
 
 from kenpin import __version__
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
+from kenpin.events import now_ms
 from kenpin.export.card import write_card
 from kenpin.export.golden import GoldenFrames
 from kenpin.export.outputs import Models
@@ -83,7 +83,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
     manifest = {
         "product": label.product,
         "version": label.version,
-        "created_ms": time.time_ns() // 1_000_000,
+        "created_ms": now_ms(),
         "min_runtime": MIN_RUNTIME,
         "floor": label.floor,
         "input_shape": (1, config.size, config.size, 3),

@@ -28,7 +28,8 @@ from kenpin.edge_runtime.broker_templates import acl
 from kenpin.edge_runtime.doctor import examine
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.home_assistant import discovery, discovery_topic
-from kenpin.edge_runtime.link import Acked, Down, Link, Signal, Up, Will
+from kenpin.edge_runtime.link import Link, Will
+from kenpin.edge_runtime.link_signal import Acked, Down, Signal, Up
 from kenpin.edge_runtime.mqtt_cli import mqtt
 from kenpin.edge_runtime.pki import Authority, Lifetime
 from kenpin.errors import ConfigError
