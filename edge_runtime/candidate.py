@@ -89,8 +89,8 @@ class Candidate:
         if self._build is not None:
             self._build.close()
         self._thread.join()
-        if self.ready is not None and self.ready.engine is not None:
-            self.ready.engine.close()
+        if self.ready is not None:
+            self.ready.close()
 
     def _run(self) -> None:
         try:
@@ -104,8 +104,7 @@ class Candidate:
     def _load(self) -> Readiness:
         ready = self._check()
         if ready.build is not None and not self._closed.is_set():
-            if ready.engine is not None:
-                ready.engine.close()
+            ready.close()
             self._build = BackgroundBuild(
                 self._proof.folder,
                 ready.build,
@@ -140,7 +139,7 @@ class Candidate:
         if any(run != runs[0] for run in runs):
             return "the engine gives other scores for the same frames each time"
         # The first run of an engine may take longer: it is no measure.
-        slowest = sorted(times_ms[len(frames) :])[-1]
+        slowest = max(times_ms[len(frames) :])
         if slowest > self._proof.limit_ms:
             allowed = f"a verdict may take {self._proof.limit_ms:g} ms"
             return f"the engine takes {slowest:.0f} ms for a frame, {allowed}"

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from kenpin.activation import Activation, Task, change_activation, read_activation
 from kenpin.audit import Entry, append
@@ -18,6 +17,7 @@ from kenpin.bundle import open_bundle
 from kenpin.calibrating import read_calibrating
 from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.candidate import Candidate, Proof
+from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.masters_clock import MastersClock
@@ -119,7 +119,7 @@ class Changeover:
         self._before: Readiness | None = None  # stays loaded in the trial: going back takes no time
         self._candidate: Candidate | None = None
         self._sizes: set[tuple[int, int]] = set()  # of the frames so far
-        self._seen: tuple[int, ...] = ()
+        self._seen: tuple[tuple[int, ...], ...] = ()
         self._due_s = 0.0
         self._cameras = proof.cameras()
         self._masters = MastersClock(proof.folder)
@@ -175,8 +175,9 @@ class Changeover:
     def close(self) -> None:
         """Give back the engines."""
         self._drop_candidate()
-        for ready in (self._before, self._ready):
-            _close(ready)
+        if self._before is not None:
+            self._before.close()
+        self._ready.close()
 
     def numbers(self) -> dict[str, float]:
         """What it tells others."""
@@ -209,7 +210,7 @@ class Changeover:
         """See what the command line and the page have written."""
         folder = self._proof.folder
         paths = (folder.activation, folder.records, folder.calibrating, folder.paused, masters_file(folder))
-        seen = tuple(_written_ns(path) for path in paths)
+        seen = tuple(file_stamp(path) for path in paths)
         if seen == self._seen:
             self._look_at_the_clock()
             return
@@ -288,7 +289,7 @@ class Changeover:
         # Thresholds may have been signed since it was loaded.
         old, self._ready = self._ready, with_record(ready, self._proof.folder)
         self.judge = self._judge()
-        _close(old)
+        old.close()
         _log.warning("The %s engine on %s decides from here on.", ready.engine.precision, ready.engine.runtime)
 
     def _take(self, candidate: Candidate, ready: Readiness) -> None:
@@ -321,7 +322,8 @@ class Changeover:
 
     def _prove(self) -> None:
         self._activation = _change(self._proof.folder, Activation.proven)
-        _close(self._before)
+        if self._before is not None:
+            self._before.close()
         self._before = None
         _log.warning("The bundle %s has passed its trial.", self._activation.current[:16])
 
@@ -331,7 +333,7 @@ class Changeover:
         self._ready = self._before or _ready(self._proof, self._activation)
         self._before = None
         self.judge = self._judge()
-        _close(failed)
+        failed.close()
 
     def _drop_candidate(self) -> None:
         self._end_shadow()
@@ -344,15 +346,3 @@ class Changeover:
         if self.shadow is not None:
             self.shadow.close()
             self.shadow = None
-
-
-def _written_ns(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _close(ready: Readiness | None) -> None:
-    if ready is not None and ready.engine is not None:
-        ready.engine.close()

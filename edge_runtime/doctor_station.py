@@ -195,8 +195,7 @@ def _ready(config: StationConfig, folder: StationFolder) -> Readiness:
 
 def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
     ready = _ready(config, folder)
-    if ready.engine is not None:
-        ready.engine.close()
+    ready.close()
     if ready.fault:
         what, _, cure = ready.fault.rpartition("; ")
         return failed("calibration", what or ready.fault, cure if what else "see the lines above")
@@ -248,8 +247,7 @@ def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
     if risk:
         return warned(name, f"{words}; {risk}", cure)
     ready = _ready(config, folder)
-    if ready.engine is not None:
-        ready.engine.close()
+    ready.close()
     if url != config.source.url and ready.record is not None:  # its limits are those of the first camera
         ready = replace(ready, record=ready.record.model_copy(update={"quality": None}))
     limits = ready.record.quality if ready.record is not None else None

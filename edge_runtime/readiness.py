@@ -54,6 +54,11 @@ class Readiness:
         is_its_own = self.model and self.record and self.record.bundle_sha256 == self.model.bundle_sha256
         return self.record if is_its_own else None
 
+    def close(self) -> None:
+        """Give back the engine, where there is one."""
+        if self.engine is not None:
+            self.engine.close()
+
 
 def check_readiness(
     folder: StationFolder, trusted: Sequence[PublicKey], bundle_sha256: str | None = None
