@@ -101,4 +101,4 @@ def _newest(folder: StationFolder) -> CalibrationRecord:
             where=folder.records,
             cure="kenpin calibrate fit --good DIR --masters DIR --state DIR",
         )
-    return newest_for(records, folder.active.resolve().name) or records[-1]
+    return newest_for(records, folder.active_sha256) or records[-1]

@@ -20,7 +20,7 @@ def tell(record: CalibrationRecord, folder: StationFolder, *, as_json: bool) -> 
         as_json: Whether to print it as JSON as well.
     """
     sentences, weak = describe(record), warnings_about(record)
-    active = folder.active.resolve().name if folder.active.exists() else ""
+    active = folder.active_sha256
     if record.bundle_sha256 != active:
         weak.append(_not_for_the_active(record, folder, active))
     for line in sentences + [f"warning: {w}" for w in weak]:

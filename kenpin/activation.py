@@ -99,7 +99,7 @@ class Activation(BaseModel):
 
 def read_activation(folder: StationFolder) -> Activation:
     """What is in force. Without the file, or where it is damaged, the link says which bundle that is."""
-    linked = folder.active.resolve().name if folder.active.exists() else ""
+    linked = folder.active_sha256
     try:
         return Activation.model_validate_json(folder.activation.read_bytes())
     except FileNotFoundError:
@@ -127,8 +127,7 @@ def change_activation(folder: StationFolder, step: Callable[[Activation], Activa
         after = step(before)
         if after != before:
             replace_synced(folder.activation, canonical_json(after.model_dump(mode="json", by_alias=True)))
-        linked = folder.active.resolve().name if folder.active.exists() else ""
-        if after.current and after.current != linked:
+        if after.current not in ("", folder.active_sha256):
             folder.activate(folder.bundles / after.current)
         return after
 

@@ -13,6 +13,5 @@ def record_in_force(folder: StationFolder) -> CalibrationRecord | None:
         CalibrationError: The records do not verify.
         ConfigError: The station's public key cannot be read.
     """
-    if not folder.active.exists():
-        return None
-    return newest_for(station_records(folder), folder.active.resolve().name)
+    active = folder.active_sha256
+    return newest_for(station_records(folder), active) if active else None

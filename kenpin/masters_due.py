@@ -113,9 +113,9 @@ def _why_others(masters: Masters) -> Due | None:
 
 def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:
     """A check holds for the bundle and the thresholds that it was made with."""
-    if not masters.is_demanded or masters.last is None or not folder.active.exists():
+    active = folder.active_sha256
+    if not masters.is_demanded or masters.last is None or not active:
         return None
-    active = folder.active.resolve().name
     if masters.newest is None or masters.newest.bundle_sha256 != active:
         return Due("bundle", "another bundle is active than at the last check of the masters")
     newest = newest_for(station_records(folder), active)

@@ -118,6 +118,11 @@ class StationFolder:
         link.unlink(missing_ok=True)
         link.symlink_to(given)
 
+    @property
+    def active_sha256(self) -> str:
+        """The bundle in use; empty = none."""
+        return self.active.resolve().name if self.active.exists() else ""
+
     def installed(self) -> Path:
         """The folder of the bundle in use.
 

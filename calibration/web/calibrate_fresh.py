@@ -142,10 +142,8 @@ def _left_out(caught: Sequence[FreshPart]) -> str:
 
 def _records(folder: StationFolder) -> list[CalibrationRecord]:
     """Of the active bundle, oldest first."""
-    if not folder.active.exists():
-        return []
-    active = folder.active.resolve().name
-    return [record for record in station_records(folder) if record.bundle_sha256 == active]
+    active = folder.active_sha256
+    return [record for record in station_records(folder) if record.bundle_sha256 == active] if active else []
 
 
 def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:

@@ -46,7 +46,7 @@ def sign(
     """
     why = _with_left_out(signed.why, shown.left) + _unnamed(shown, placed.t1)
     with calibration_lock(folder):
-        if folder.active.resolve().name != start.bundle_sha256:
+        if folder.active_sha256 != start.bundle_sha256:
             raise CalibrationError(
                 "another bundle is active than the parts were scored with",
                 where=folder.active,
