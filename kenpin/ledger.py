@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,14 +124,32 @@ def read_rows(path: Path, key: PublicKey) -> list[Mapping[str, Any]]:
     Raises:
         StoreError: A row is not the one that was appended; it is named.
     """
+    lines = read_lines(path)
+    check(path, lines, key)
+    return [line.row for line in lines]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """All that `lines_of` finds.
+
+    Raises:
+        StoreError: The file cannot be read.
+    """
     with _writing(path):
-        lines = list(lines_of(path))
+        return list(lines_of(path))
+
+
+def check(path: Path, lines: Sequence[Line], key: PublicKey) -> None:
+    """Verify lines by the chain and the newest signature.
+
+    Raises:
+        StoreError: A row is not the one that was appended; it is named.
+    """
     fault = next((line for line in lines if line.fault), None)
     if fault is not None:
         raise _damaged(path, fault.number, fault.fault)
     if lines and (why := forged(lines[-1], key)):
         raise _damaged(path, lines[-1].number, why)
-    return [line.row for line in lines]
 
 
 def forged(line: Line, key: PublicKey) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kenpin import audit, ledger
 from kenpin.cell import plain_cell
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, StoreError
 from kenpin.events import rfc3339
 from kenpin.ledger import Line
 from kenpin.record import CalibrationRecord, load_records
@@ -111,18 +110,17 @@ def to_csv(log: Log) -> str:
 
 def _audited(folder: StationFolder, key: PublicKey | None) -> tuple[Sequence[LogRow], str]:
     """The audit, oldest first, and why not all of it can be believed."""
-    fault = "the station's public key is gone or damaged: nothing can be verified"
-    if key is not None:
-        try:
-            return [_of_audit(row["seq"], row) for row in audit.read_audit(folder, key)], ""
-        except KenpinError as error:
-            fault = str(error)
+    path = audit.audit_file(folder)
+    fault = "the station's public key is gone or damaged: nothing can be verified" if key is None else ""
+    lines: Sequence[Line] = ()
     try:
-        lines = list(ledger.lines_of(audit.audit_file(folder)))
-    except OSError:
-        return (), fault
+        lines = ledger.read_lines(path)
+        if key is not None:
+            ledger.check(path, lines, key)
+    except StoreError as error:
+        fault = fault or str(error)
     good = _believed(lines, key)
-    return [_of_audit(line.number, line.row, is_doubted=line.number > good) for line in lines], fault
+    return [_of_audit(line, is_doubted=line.number > good) for line in lines], fault
 
 
 def _believed(lines: Sequence[Line], key: PublicKey | None) -> int:
@@ -133,11 +131,11 @@ def _believed(lines: Sequence[Line], key: PublicKey | None) -> int:
     return good
 
 
-def _of_audit(number: int, row: Mapping[str, Any], *, is_doubted: bool = False) -> LogRow:
+def _of_audit(line: Line, *, is_doubted: bool) -> LogRow:
     """A row that cannot be believed may say anything, or nothing."""
-    ts_ms = row.get("ts_ms", 0)
-    who, what, was, now, why = (str(row.get(name, "")) for name in ("by", "what", "old", "new", "why"))
-    return LogRow(ts_ms if 0 < ts_ms < _YEAR_9999_MS else 0, who, what, was, now, why, number, is_doubted)
+    ts_ms = line.row.get("ts_ms", 0)
+    who, what, was, now, why = (str(line.row.get(name, "")) for name in ("by", "what", "old", "new", "why"))
+    return LogRow(ts_ms if 0 < ts_ms < _YEAR_9999_MS else 0, who, what, was, now, why, line.number, is_doubted)
 
 
 def _of_record(record: CalibrationRecord) -> LogRow:
