@@ -28,7 +28,7 @@ from kenpin.calibration.web.guard import Guard
 from kenpin.calibration.web.line_state import LineReader
 from kenpin.calibration.web.login import login_page
 from kenpin.calibration.web.page import here, page, page_before, part
-from kenpin.calibration.web.page_database import prepare_page_database
+from kenpin.calibration.web.page_database import page_file, prepare_page_database
 from kenpin.calibration.web.pin_check import PinCheck
 from kenpin.calibration.web.pin_trail import PinTrail
 from kenpin.calibration.web.refusal import Refused
@@ -83,7 +83,7 @@ def create_app(folder: StationFolder, section: WebSection, *, station: str) -> F
 
 def _site(folder: StationFolder, section: WebSection, station: str) -> Site:
     users = Users(folder)
-    database = folder.root / "page.db"
+    database = page_file(folder)
     prepare_page_database(database)
     return Site(
         station=station,

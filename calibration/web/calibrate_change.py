@@ -20,6 +20,7 @@ from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, 
 from kenpin.calibration.web.calibrate_shown import shown_for
 from kenpin.calibration.web.calibrate_sign import half_signed, register_masters, sign
 from kenpin.calibration.web.limit_field import LimitField
+from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -173,7 +174,7 @@ def sign_it(
 
 
 def _runs(request: Request) -> Runs:
-    return Runs(site_of(request).folder.root / "page.db")
+    return Runs(page_file(site_of(request).folder))
 
 
 def _told(folder: StationFolder) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from kenpin.calibration.web.calibrate_shown import measured_pictures, shown_for
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
+from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
@@ -156,7 +157,7 @@ def look(request: Request, seq: int = Path(ge=0, lt=1 << 62)) -> Response:
 
 
 def _moment(request: Request) -> Moment | None:
-    run = Runs(site_of(request).folder.root / "page.db").read()
+    run = Runs(page_file(site_of(request).folder)).read()
     if run is None:
         return None
     try:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kenpin.edge_runtime.database import explained
+from kenpin.station_folder import StationFolder
 
 # Each script runs once; `user_version` counts them. Never change one that was released.
 _MIGRATIONS = (
@@ -50,6 +51,11 @@ _MIGRATIONS = (
     # Which setting of the user somebody has logged in by; logins from before do not count.
     "ALTER TABLE session ADD COLUMN user_since_ms INTEGER NOT NULL DEFAULT -1;",
 )
+
+
+def page_file(folder: StationFolder) -> Path:
+    """Where it lies."""
+    return folder.root / "page.db"
 
 
 def prepare_page_database(path: Path) -> None:

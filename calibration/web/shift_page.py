@@ -13,6 +13,7 @@ from kenpin.calibration.masters_check import check_masters, check_of, steps, sus
 from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part
+from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_picture import as_jpeg
 from kenpin.calibration.web.role import Role
@@ -158,7 +159,7 @@ def master(request: Request, name: str) -> Response:
 
 
 def _runs(request: Request) -> ShiftRuns:
-    return ShiftRuns(site_of(request).folder.root / "page.db")
+    return ShiftRuns(page_file(site_of(request).folder))
 
 
 def _going_on(request: Request, status: int) -> ShiftRun:

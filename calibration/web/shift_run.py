@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from kenpin.calibration.masters_check import Seen
-from kenpin.calibration.web.page_database import page_database
+from kenpin.calibration.web.page_database import page_database, page_file
 from kenpin.edge_runtime.database import connect_to_read, explained
 from kenpin.masters import Masters
 from kenpin.station_folder import StationFolder
@@ -92,4 +92,4 @@ def shift_under_way(folder: StationFolder) -> ShiftRun | None:
     Raises:
         StoreError: The page's database cannot be read.
     """
-    return ShiftRuns(folder.root / "page.db").read()
+    return ShiftRuns(page_file(folder)).read()
