@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 from kenpin.calibration.stored import WEEK_MS, first_since
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.events import now_ms
 from kenpin.station_folder import StationFolder
 
@@ -75,7 +73,7 @@ def waiting_parts(folder: StationFolder, answered: Collection[int], *, limit: in
     sql = f"""SELECT {_COLUMNS} FROM part WHERE seq >= ? AND image_ref <> '' AND cause <> 'calibrating'
         AND verdict IN ('REVIEW', 'NG', 'NO_DECISION') ORDER BY seq DESC"""  # noqa: S608 our own column names
     found: list[BenchPart] = []
-    with _reading(folder) as connection:
+    with reading(folder.database) as connection:
         for row in connection.execute(sql, (first_since(connection, now_ms() - WEEK_MS),)):
             part = BenchPart(*row)
             if part.seq not in answered and _has_picture(folder, part):
@@ -99,7 +97,7 @@ def near_misses(folder: StationFolder, bundle_sha256: str, t1: float, *, limit: 
     """
     sql = f"""SELECT {_COLUMNS} FROM part WHERE seq >= ? AND image_ref <> '' AND cause <> 'calibrating'
         AND bundle_sha256 = ? AND score IS NOT NULL ORDER BY abs(score - ?) LIMIT ?"""  # noqa: S608
-    with _reading(folder) as connection:
+    with reading(folder.database) as connection:
         first = first_since(connection, now_ms() - WEEK_MS)
         rows = connection.execute(sql, (first, bundle_sha256, t1, 4 * limit)).fetchall()
     nearest = [part for part in (BenchPart(*row) for row in rows) if _has_picture(folder, part)][:limit]
@@ -123,14 +121,8 @@ def parts_of(folder: StationFolder, seqs: Sequence[int]) -> Sequence[BenchPart]:
     """
     marks = ", ".join("?" * len(seqs))
     sql = f"SELECT {_COLUMNS} FROM part WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608
-    with _reading(folder) as connection:
+    with reading(folder.database) as connection:
         return [BenchPart(*row) for row in connection.execute(sql, tuple(seqs))]
-
-
-@contextmanager
-def _reading(folder: StationFolder) -> Iterator[sqlite3.Connection]:
-    with explained(folder.database), closing(connect_to_read(folder.database)) as connection:
-        yield connection
 
 
 def _has_picture(folder: StationFolder, part: BenchPart) -> bool:

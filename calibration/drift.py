@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from kenpin.calibration.spread import MEASURES, Allowed, Spread, allowed_by, spread_of
 from kenpin.calibration.stored import HOUR_MS, first_since
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.record import CalibrationRecord
 from kenpin.stability import ENOUGH, Psi, Word, bin_edges, population_stability, shares
 from kenpin.station_folder import StationFolder
@@ -132,7 +131,7 @@ def read_drift(folder: StationFolder, record: CalibrationRecord, *, now_ms: int)
     Raises:
         StoreError: The database cannot be read.
     """
-    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+    with reading(folder.database) as connection:
         rows = _rows(connection, record, _SEEN, since_ms=now_ms - HOURS * HOUR_MS)
         rows = rows[rows["ts_ms"] <= now_ms]  # later ones are from before the clock was set back
         early = None

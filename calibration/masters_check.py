@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from typing import Literal
 from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.errors import CalibrationError
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
 from kenpin.record import CalibrationRecord
@@ -178,7 +177,7 @@ def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check)
     after = max((s.seq for s in last_passed.showings), default=0) if last_passed else 0
     before = min(s.seq for s in failed.showings)
     sql = "SELECT seq, part_id, ts_ms, verdict, released FROM part WHERE seq > ? AND seq < ? ORDER BY seq"
-    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+    with reading(folder.database) as connection:
         for seq, part_id, ts_ms, verdict, released in connection.execute(sql, (after, before)):
             yield Suspect(seq, part_id, ts_ms, verdict, bool(released))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.masters_check import Seen
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import explained, reading
 from kenpin.errors import CalibrationError, SourceError, StoreError
 from kenpin.sole_use import sole_use
 from kenpin.station_folder import StationFolder
@@ -98,5 +98,5 @@ class PartWatch:
         return Seen(self._newest, score, bundle_sha256)
 
     def _ask(self, sql: str, *values: int) -> tuple[Any, ...]:
-        with closing(connect_to_read(self._path)) as connection, explained(self._path):
+        with reading(self._path) as connection:
             return connection.execute(sql, values).fetchone() or ()

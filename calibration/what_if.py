@@ -7,7 +7,6 @@ were: that is known only of those that somebody looked at, and of masters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from kenpin.calibration.review import Answer, Reviewed
 from kenpin.calibration.stored import HOUR_MS, first_since
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 
 VERDICTS = ("OK", "REVIEW", "NG")
 _LISTED = 4
@@ -121,7 +120,7 @@ def read_history(database: Path, bundle_sha256: str, *, since_ms: int) -> Histor
     """
     sql = """SELECT score, seq, ts_ms / ? FROM part
         WHERE seq >= ? AND bundle_sha256 = ? AND score IS NOT NULL AND cause <> 'calibrating'"""
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         first = first_since(connection, since_ms)
         found = connection.execute(sql, (HOUR_MS, first, bundle_sha256))
         rows: NDArray[Any] = np.fromiter(found, dtype=_ROW)

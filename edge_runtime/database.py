@@ -63,13 +63,20 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         return connection
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The same for as long as it takes; what SQLite raises meanwhile is a StoreError, too."""
+    with explained(path), contextlib.closing(connect_to_read(path)) as connection:
+        yield connection
+
+
 def require_current(path: Path) -> None:
     """Make sure that the station has prepared the database, for a process that only uses it.
 
     Raises:
         StoreError: There is none, it is of another version, or it cannot be read.
     """
-    with explained(path), contextlib.closing(connect_to_read(path)) as connection:
+    with reading(path) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != len(MIGRATIONS):
         raise StoreError(

@@ -20,7 +20,7 @@ from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.command_key import load_keys
-from kenpin.edge_runtime.database import connect_to_read, explained, find_damage
+from kenpin.edge_runtime.database import find_damage, reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look
@@ -126,7 +126,7 @@ def _is_open(path: Path | None, mask: int) -> bool:
 def _database(folder: StationFolder) -> Finding:
     if not folder.database.exists():
         return passed("database", "none yet: the first run makes it")
-    with explained(folder.database), closing(connect_to_read(folder.database)) as connection:
+    with reading(folder.database) as connection:
         if finding := find_damage(connection):
             cure = "start the station: it moves the damaged file aside and goes on; keep that file"
             return failed("database", f"damaged: {finding}", cure)

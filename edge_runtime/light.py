@@ -6,11 +6,10 @@ A score says nothing about a part that is lit otherwise, and moving a threshold 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.errors import CalibrationError, KenpinError
 from kenpin.in_force import record_in_force
 from kenpin.quality_limits import light_limits
@@ -95,6 +94,6 @@ def newest_light(database: Path, *, after: int, but: Sequence[int]) -> float | N
     """
     sql = """SELECT seq, light FROM (SELECT seq, light FROM part WHERE seq > ? ORDER BY seq DESC LIMIT ?)
         WHERE light IS NOT NULL ORDER BY seq DESC"""
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         rows = connection.execute(sql, (after, _NEWEST + len(but)))
         return next((float(light) for seq, light in rows if seq not in but), None)

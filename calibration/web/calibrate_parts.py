@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
@@ -13,7 +12,7 @@ from statistics import median, quantiles
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.calibration.words import WIDE_LIGHT
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.light import Light, light_against_parts, newest_light
 from kenpin.quality_limits import LEAST
 from kenpin.record import Origin
@@ -157,7 +156,7 @@ def newest_seq(database: Path) -> int:
     Raises:
         StoreError: The database is missing or cannot be read.
     """
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
 
 
@@ -176,7 +175,7 @@ def read_shown(database: Path, run: Run) -> Shown:
     lost = "SELECT cause, count(*) FROM part WHERE seq > ? AND seq <= ? AND score IS NULL GROUP BY cause"
     labels = run.labels
     said = sorted(seq for seq, label in labels.items() if label.kind != "good")
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         rows = connection.execute(f"{window} ORDER BY seq LIMIT ?", (first, until, bundle, MOST_GOOD))
         shown = [ShownPart(*row) for row in rows]
         found = [connection.execute(named, (seq, bundle)).fetchone() for seq in said]

@@ -6,7 +6,6 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +19,7 @@ from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.visitor import site_of, visitor_of
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.errors import ConfigError, DataError, StoreError
 from kenpin.frame import decode_picture, read_picture
 from kenpin.sight import read_sight
@@ -126,7 +125,7 @@ def _newest_picture(folder: StationFolder, before: int) -> int:
     sql = """SELECT seq, image_ref FROM (SELECT * FROM part WHERE seq < ? ORDER BY seq DESC LIMIT 2000)
         WHERE image_ref <> '' AND verdict NOT IN ('NG', 'REVIEW')"""
     try:
-        with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+        with reading(folder.database) as connection:
             rows = connection.execute(sql, (before,)).fetchall()
     except StoreError:
         return 0
@@ -164,7 +163,7 @@ def _picture_file(folder: StationFolder, seq: int) -> Path:
         Refused: 404 if none was kept.
     """
     try:
-        with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+        with reading(folder.database) as connection:
             row = connection.execute("SELECT image_ref FROM part WHERE seq = ?", (seq,)).fetchone()
     except StoreError:
         row = None

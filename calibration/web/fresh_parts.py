@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from kenpin.calibration.web.calibrate_shown import learned_from
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
@@ -51,7 +50,7 @@ class FreshPart:
 
 def judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
     """The first parts in production but those whose pictures were shown for the calibration or the training."""
-    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+    with reading(folder.database) as connection:
         by = (record.rev, record.bundle_sha256, record.t1, record.t2)
         rows = connection.execute(_JUDGED, (*by, _PARTS)).fetchall()
     known = {*record.good, *(record.fresh.scores if record.fresh else ())}
@@ -90,5 +89,5 @@ def _fitted_at_station(folder: StationFolder, record: CalibrationRecord) -> set[
     seqs = [int(name.removeprefix(_SEQ)) for name in record.good if name.startswith(_SEQ)]
     marks = ", ".join("?" * len(seqs))
     sql = f"SELECT {_MEASURES} FROM part WHERE seq IN ({marks})"  # noqa: S608
-    with closing(connect_to_read(folder.database)) as connection, explained(folder.database):
+    with reading(folder.database) as connection:
         return set(connection.execute(sql, seqs))

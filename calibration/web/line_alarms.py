@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
 from kenpin.edge_runtime.alarm_standing import TO_ACK, AlarmState, Standing
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.errors import StoreError
 
 SHELVE_MIN = 30
@@ -62,7 +61,7 @@ def shown_alarms(database: Path, states: Collection[AlarmState] = ACTIVE) -> Seq
     Raises:
         StoreError: The database is missing or cannot be read.
     """
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         try:
             rows = dict(connection.execute("SELECT key, json FROM alarm").fetchall())
         except sqlite3.OperationalError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kenpin.calibration.stored import HOUR_MS, first_since
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.events import now_ms
 
 HOURS = 8
@@ -73,7 +72,7 @@ def last_parts(database: Path) -> Sequence[PartRow]:
     sql = (
         "SELECT seq, part_id, ts_ms, verdict, reason, cause, score, t1, t2 FROM part ORDER BY seq DESC LIMIT ?"
     )
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         return [PartRow(*row) for row in connection.execute(sql, (_LAST,))]
 
 
@@ -83,7 +82,7 @@ def count_parts(database: Path) -> Counted:
     Raises:
         StoreError: The database is missing or cannot be read.
     """
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         return _count(connection)
 
 

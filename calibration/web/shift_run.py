@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from kenpin.calibration.masters_check import Seen
 from kenpin.calibration.web.page_database import page_database, page_file
-from kenpin.edge_runtime.database import connect_to_read, explained
+from kenpin.edge_runtime.database import reading
 from kenpin.masters import Masters
 from kenpin.station_folder import StationFolder
 
@@ -82,7 +81,7 @@ def shown_parts(database: Path, run: ShiftRun, *, limit: int) -> Sequence[Seen]:
     sql = """SELECT seq, score, coalesce(bundle_sha256, '') FROM part
         WHERE seq >= (SELECT min(seq) FROM part WHERE seq > ? AND cause = 'calibrating')
         ORDER BY seq LIMIT ?"""
-    with closing(connect_to_read(database)) as connection, explained(database):
+    with reading(database) as connection:
         return [Seen(*row) for row in connection.execute(sql, (run.after_seq, limit))]
 
 
