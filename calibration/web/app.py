@@ -37,6 +37,7 @@ from kenpin.calibration.web.session import Sessions
 from kenpin.calibration.web.site import Site
 from kenpin.calibration.web.static_files import static_router, static_url
 from kenpin.calibration.web.users import Users
+from kenpin.calibration.web.what_if_history import Histories
 from kenpin.calibration.web.words import load_words
 from kenpin.config import WebSection
 from kenpin.errors import KenpinError
@@ -78,6 +79,8 @@ def create_app(folder: StationFolder, section: WebSection, *, station: str) -> F
     app.state.site = _site(folder, section, station)
     app.state.line = LineReader(folder)
     app.state.camera = CameraReader(folder)
+    app.state.readings = drift_page.Readings(folder)
+    app.state.histories = Histories(folder)
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, cast
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -35,7 +35,8 @@ def drift(request: Request, show: Literal["score", "coarse", "mid", "fine", "pic
     record = record_in_force(folder)
     if record is None:
         return page(request, "drift.html", {"record": None})
-    read = _readings(request, folder).get(record)
+    readings: Readings = request.app.state.readings
+    read = readings.get(record)
     now = now_ms()
     told = {"record": record, "drift": read, "show": show, "stopped": draw_stopped(read, now_ms=now)}
     if show == "picture":
@@ -53,8 +54,12 @@ class _Reading:
     drift: Drift
 
 
-class _Readings:
-    """Keeps what was read for a while: on a fast line a day is a million parts."""
+class Readings:
+    """Keeps what was read for a while: on a fast line a day is a million parts. May be used from any thread.
+
+    Args:
+        folder: The station's folder.
+    """
 
     def __init__(self, folder: StationFolder) -> None:
         self._folder = folder
@@ -62,17 +67,14 @@ class _Readings:
         self._last: _Reading | None = None
 
     def get(self, record: CalibrationRecord) -> Drift:
+        """How the last hours compare with a calibration.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
         with self._lock:
             last = self._last
             if last is None or last.rev != record.rev or time.monotonic() - last.read_s > _FRESH_S:
                 found = read_drift(self._folder, record, now_ms=now_ms())
                 last = self._last = _Reading(record.rev, time.monotonic(), found)
             return last.drift
-
-
-def _readings(request: Request, folder: StationFolder) -> _Readings:
-    """One for the process; made when first asked for."""
-    state = request.app.state
-    if not hasattr(state, "drift_readings"):
-        state.drift_readings = _Readings(folder)
-    return cast(_Readings, state.drift_readings)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.web.log_rows import read_log, to_csv
-from kenpin.calibration.web.page import page
+from kenpin.calibration.web.page import page, spreadsheet
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
@@ -32,11 +32,4 @@ def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Re
 @router.get("/log.csv", dependencies=needs(Role.VIEWER))
 def log_csv(request: Request) -> Response:
     """All of it, for a spreadsheet."""
-    text = to_csv(read_log(site_of(request).folder))
-    name = f"{site_of(request).station}-log.csv"
-    # The mark in front lets spreadsheets read UTF-8.
-    return Response(
-        "\ufeff" + text,
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    return spreadsheet(request, to_csv(read_log(site_of(request).folder)), "log")

@@ -89,6 +89,18 @@ def part(request: Request, template: str, show: Mapping[str, object], *, status:
     return HTMLResponse(made.render(words=words_of(request), **show), status_code=status)
 
 
+def spreadsheet(request: Request, text: str, name: str) -> Response:
+    """A file of CSV to keep; the mark in front lets spreadsheets read UTF-8.
+
+    Args:
+        request: Who asks.
+        text: What it says.
+        name: Of the file, after the station's.
+    """
+    named = {"Content-Disposition": f'attachment; filename="{site_of(request).station}-{name}.csv"'}
+    return Response("\ufeff" + text, media_type="text/csv; charset=utf-8", headers=named)
+
+
 def set_cookie(response: Response, name: str, value: str, *, max_age_s: int | None = None) -> None:
     """Let the browser remember something, and tell it to nobody but us.
 

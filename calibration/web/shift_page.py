@@ -12,7 +12,7 @@ from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrat
 from kenpin.calibration.masters_check import check_masters, check_of, steps, suspects_csv, write_broken_off
 from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.calibrate_parts import newest_seq
-from kenpin.calibration.web.page import page, part
+from kenpin.calibration.web.page import page, part, spreadsheet
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_picture import as_jpeg
@@ -135,10 +135,8 @@ def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) 
 @router.get("/shift/suspects.csv", dependencies=needs(Role.VIEWER))
 def suspects(request: Request) -> Response:
     """Every part since the last check that was passed, where the last one was not."""
-    site = site_of(request)
-    text = "\ufeff" + suspects_csv(read_standing(site.folder).suspects)  # the mark lets spreadsheets read UTF-8
-    named = {"Content-Disposition": f'attachment; filename="{site.station}-suspects.csv"'}
-    return Response(text, media_type="text/csv; charset=utf-8", headers=named)
+    text = suspects_csv(read_standing(site_of(request).folder).suspects)
+    return spreadsheet(request, text, "suspects")
 
 
 @router.get("/shift/master/{name}", dependencies=needs(Role.VIEWER))

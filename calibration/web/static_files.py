@@ -1,10 +1,11 @@
-"""The style sheet, the script and the icon: a few files, read once, kept by the browser until they change."""
+"""Style sheets, scripts and the icon: a few files, read once, kept by the browser until they change."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import PurePath
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -12,15 +13,7 @@ from fastapi.responses import Response
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 
-_TYPES = {
-    "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    **dict.fromkeys(("shift.css", "review.css", "what_if.css", "drift.css"), "text/css; charset=utf-8"),
-    **dict.fromkeys(("shift.js", "review.js", "what_if.js"), "text/javascript; charset=utf-8"),
-    "icon.svg": "image/svg+xml",
-    "calibrate.css": "text/css; charset=utf-8",
-    "calibrate.js": "text/javascript; charset=utf-8",
-}
+_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 _KEPT = "public, max-age=31536000, immutable"  # the address changes with the content
 
 
@@ -28,7 +21,7 @@ def static_url(name: str) -> str:
     """The address of a file, with a mark of its content.
 
     Args:
-        name: `page.css`, `page.js` or `icon.svg`.
+        name: One of those in `static/`.
     """
     return f"/static/{name}?{hashlib.sha256(_content(name)).hexdigest()[:12]}"
 
@@ -36,7 +29,9 @@ def static_url(name: str) -> str:
 def static_router() -> APIRouter:
     """One route per file: no path is ever made from what a browser sent."""
     router = APIRouter()
-    for name, kind in _TYPES.items():
+    folder = files("kenpin.calibration.web") / "static"
+    for name in sorted(file.name for file in folder.iterdir()):
+        kind = _TYPES[PurePath(name).suffix]
         answer = Response(_content(name), media_type=kind, headers={"Cache-Control": _KEPT})
         router.add_api_route(f"/static/{name}", _giving(answer), dependencies=needs(Role.ANYONE), name=name)
     return router

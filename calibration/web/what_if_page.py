@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -19,7 +19,6 @@ from kenpin.calibration.web.what_if_plot import draw, scale_of
 from kenpin.calibration.what_if import Limits, known_parts, what_if
 from kenpin.in_force import record_in_force
 from kenpin.record import CalibrationRecord
-from kenpin.station_folder import StationFolder
 
 MENU = Page("what_if", "/what-if")
 router = APIRouter()
@@ -51,7 +50,8 @@ def _shown(
     request: Request, record: CalibrationRecord, wanted: tuple[float | None, float | None], max_age_s: float
 ) -> dict[str, object]:
     folder = site_of(request).folder
-    history = _histories(request, folder).get(record.bundle_sha256, max_age_s=max_age_s)
+    histories: Histories = request.app.state.histories
+    history = histories.get(record.bundle_sha256, max_age_s=max_age_s)
     known = known_parts(reviewed_parts(folder), record.bundle_sha256, record.masters)
     now = Limits(record.t1, record.t2)
     scale = scale_of(history, now)
@@ -75,11 +75,3 @@ def _limits(wanted: tuple[float | None, float | None], now: Limits) -> Limits:
     """T1 never stands above T2: whichever was moved pushes the other."""
     t1, t2 = (now_t if t is None else t for t, now_t in zip(wanted, (now.t1, now.t2), strict=True))
     return Limits(t1, max(t1, t2))
-
-
-def _histories(request: Request, folder: StationFolder) -> Histories:
-    """One for the process; made when first asked for."""
-    state = request.app.state
-    if not hasattr(state, "histories"):
-        state.histories = Histories(folder)
-    return cast(Histories, state.histories)
