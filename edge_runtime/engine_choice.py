@@ -88,7 +88,7 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
     except EngineError as error:
         _log.warning("TensorRT is installed, but ONNX Runtime runs: %s; %s", error.what, error.cure)
         # A station that has built an engine had a GPU: that it is gone is not as usual.
-        return Choice(_twin(bundle, precision), _in_one_line(error) if folder.engine_key.exists() else "")
+        return Choice(_twin(bundle, precision), error.in_one_line if folder.engine_key.exists() else "")
     found = _tensorrt_engine(folder, bundle, precision, device)
     if not isinstance(found, _Refusal):
         return Choice(found)
@@ -126,7 +126,7 @@ def _tensorrt_engine(
         try:
             target = target_of(bundle, candidate, device)
         except EngineError as error:
-            return _Refusal(_in_one_line(error))
+            return _Refusal(error.in_one_line)
         try:
             plan, _passport = unseal_engine(folder, target)
         except EngineError as error:
@@ -136,13 +136,13 @@ def _tensorrt_engine(
             engine = TrtEngine(plan, candidate, device, sight_of(bundle))
         except EngineError as error:
             if isinstance(error, DeviceLost) or "memory" in error.what.lower():
-                return _Refusal(_in_one_line(error))
+                return _Refusal(error.in_one_line)
             # The driver may be another one than when it was built, which the version of TensorRT does not tell.
             return _missing(folder, target, error)
         try:
             return _proven(engine, bundle)
         except (EngineError, DataError) as error:
-            return _Refusal(_in_one_line(error))
+            return _Refusal(error.in_one_line)
     assert refusal is not None
     return refusal
 
@@ -161,12 +161,8 @@ def _missing(folder: StationFolder, target: Target, error: EngineError) -> _Refu
     last = last_step(folder)
     if last is not None and last.key == target.key:
         if last.state == "FAILED":
-            return _Refusal(f"{_in_one_line(error)}; the last build failed: {last.reason}")
+            return _Refusal(f"{error.in_one_line}; the last build failed: {last.reason}")
         if last.state == "BUILDING" and last.attempt >= _ATTEMPTS:
             cut_off = f"{last.attempt} builds in a row were cut off, as by a loss of power or of memory"
-            return _Refusal(f"{_in_one_line(error)}; {cut_off}")
-    return _Refusal(_in_one_line(error), target.precision)
-
-
-def _in_one_line(error: EngineError | DataError) -> str:
-    return f"{error.what}; {error.cure}" if error.cure else error.what
+            return _Refusal(f"{error.in_one_line}; {cut_off}")
+    return _Refusal(error.in_one_line, target.precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
@@ -47,8 +47,7 @@ class Inspection:
 
     def without_decision(self, reason: str, cause: str) -> Inspection:
         """The same part after something failed that an OK needs."""
-        decision = Decision(Verdict.NO_DECISION, reason, self.part.decision.scored, cause)
-        return Inspection(replace(self.part, decision=decision), image=self.image, box=self.box)
+        return Inspection(self.part.withheld(reason, cause), image=self.image, box=self.box)
 
 
 @dataclass(frozen=True)

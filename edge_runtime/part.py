@@ -59,7 +59,7 @@ class Part:
         return (self.decided_mono_ns - self.captured_ns) / 1e6
 
     def withheld(self, reason: str, cause: str) -> Part:
-        """The same part, judged OK, after something failed that an OK needs."""
+        """The same part after something failed that an OK needs."""
         decision = Decision(Verdict.NO_DECISION, reason, self.decision.scored, cause)
         return replace(self, decision=decision)
 

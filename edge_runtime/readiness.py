@@ -80,7 +80,7 @@ def check_readiness(
     except (KenpinError, OSError, ImportError) as error:
         return Readiness(record=record, fault=_in_one_line(error), cause=cause)
     if choice.engine is None:
-        fault = _in_one_line(choice.fault) if choice.fault is not None else ""
+        fault = choice.fault.in_one_line if choice.fault is not None else ""
         return Readiness(record=record, fault=fault, build=choice.build)
     engine, manifest = choice.engine, bundle.manifest
     model = Model(f"{manifest.product}-{manifest.version}", bundle.sha256, engine.precision)
@@ -169,6 +169,4 @@ def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[Calibrati
 
 
 def _in_one_line(error: Exception) -> str:
-    if not isinstance(error, KenpinError):
-        return str(error)
-    return f"{error.what}; {error.cure}" if error.cure else error.what
+    return error.in_one_line if isinstance(error, KenpinError) else str(error)

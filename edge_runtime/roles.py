@@ -50,8 +50,8 @@ def run_role(
     role: str,
     config: StationConfig,
     *,
-    max_parts: int | None = None,
-    on_part: Callable[[Part], None] | None = None,
+    max_parts: int | None,
+    on_part: Callable[[Part], None] | None,
 ) -> None:
     """Run one process of a station until it ends.
 

@@ -119,7 +119,7 @@ def make_report(folder: StationFolder, bundle: Bundle) -> EngineReport:
         with closing(choice.loaded()) as engine:
             check = check_golden(engine, bundle)
     except KenpinError as error:
-        return EngineReport(**facts, passed=False, fault=f"{error.what}; {error.cure}")
+        return EngineReport(**facts, passed=False, fault=error.in_one_line)
     passed = check.passed and not choice.note
     return EngineReport(**facts, **_scores(engine, check), passed=passed, note=choice.note)
 

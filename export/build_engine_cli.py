@@ -177,7 +177,7 @@ def _passport(wish: _Wish, device: Device, target: Target, built: Built) -> Pass
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, KenpinError):
-        return f"{error.what}; {error.cure}" if error.cure else error.what
+        return error.in_one_line
     return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
 
 

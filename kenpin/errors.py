@@ -36,6 +36,11 @@ class KenpinError(Exception):
         self.where = str(where)
         self.cure = cure
 
+    @property
+    def in_one_line(self) -> str:
+        """What is wrong, and the cure where there is one."""
+        return f"{self.what}; {self.cure}" if self.cure else self.what
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
