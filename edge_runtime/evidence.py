@@ -25,7 +25,7 @@ from kenpin.config import EvidenceSection
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.events import now_ms, uuid7
 from kenpin.frame import Image
-from kenpin.synced_file import sync_folder
+from kenpin.synced_file import replace_synced, sync_folder
 
 _QUEUE = 8
 _PAUSE_S = 2.0  # after the disk refused a picture
@@ -132,16 +132,7 @@ class Evidence:
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
             sync_folder(self._images)
-        unfinished = path.with_name(f".{path.name}.part")
-        try:
-            with unfinished.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        replace_synced(path, data)
         self._add(path, len(data))
         self._written.append((image_ref, hashlib.sha256(data).hexdigest()))
         self._resume_s = 0.0
