@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.mqtt_station import STATION, bad_part, publishing
+from benchmarks.rig import free_port
 from kenpin.broker import DemoBroker, demo_broker
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction
@@ -129,14 +129,11 @@ def drain(path: Path, port: int, count: int, backlog_per_s: float) -> float:
 
 def offline(path: Path, count: int) -> Iterator[tuple[str, str]]:
     """Memory and disk while the broker is away."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody: int = probe.getsockname()[1]
     connection = open_database(path)
     outbox = Outbox(connection, Room(1 << 40))
     _, event = bad_part(IDENTITY)
     body = event.to_json().decode()
-    with publishing(path, nobody, IDENTITY):
+    with publishing(path, free_port(), IDENTITY):
         _fill(outbox, connection, body, count // 10)
         before_mb = rss_mb()
         _fill(outbox, connection, body, count - count // 10)

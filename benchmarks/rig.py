@@ -67,17 +67,19 @@ class Broker:
     Args:
         root: Its folder.
         keeps: Whether it keeps messages over its own death.
+        extra: Further lines of its configuration; by default, it queues without end.
     """
 
-    def __init__(self, root: Path, *, keeps: bool = True) -> None:
+    def __init__(self, root: Path, *, keeps: bool = True, extra: str = "max_queued_messages 0") -> None:
         root.mkdir()
         self.port = free_port()
         self._config = root / "mosquitto.conf"
+        # As root it would become another user, who cannot read a temporary folder.
         user = "user root\n" if os.geteuid() == 0 else ""
         self._config.write_text(
             f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
-            f"max_queued_messages 0\npersistence {'true' if keeps else 'false'}\npersistence_location {root}/\n"
-            "autosave_on_changes true\nautosave_interval 1\n"
+            f"persistence {'true' if keeps else 'false'}\npersistence_location {root}/\n"
+            f"autosave_on_changes true\nautosave_interval 1\n{extra}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,11 +94,17 @@ class Broker:
             time.sleep(0.05)
         raise RuntimeError("mosquitto does not answer")
 
+    def send(self, number: signal.Signals) -> None:
+        """Signal it, for example to stand still."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """Kill -9."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._process = None
 
 
 class Listener:

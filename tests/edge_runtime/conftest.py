@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
-import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import threading
 import time
@@ -25,6 +22,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from benchmarks.rig import Broker, Rig, free_port
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime import commander
@@ -226,60 +224,21 @@ def workshop(tmp_path: Path) -> Workshop:
     return made
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Mosquitto:
-    """A real broker that keeps sessions and messages over its own death."""
-
-    def __init__(self, root: Path, extra: str = "") -> None:
-        root.mkdir()
-        self.port = free_port()
-        self._config = root / "mosquitto.conf"
-        # As root it would become another user, who cannot read a temporary folder.
-        user = "user root\n" if os.geteuid() == 0 else ""
-        self._config.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
-            f"persistence true\npersistence_location {root}/\n"
-            f"autosave_on_changes true\nautosave_interval 1\n{extra}\n"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(self._config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(self._answers, "mosquitto")
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-        except OSError:
-            return False
-        return True
+@pytest.fixture
+def rig(workshop: Workshop, tmp_path: Path) -> Iterator[Rig]:
+    # Drawn fabrics score 96 to 122 in the test's model, so that all verdicts come.
+    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    made: list[Mosquitto] = []
+def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    made: list[Broker] = []
 
-    def make(extra: str = "") -> Mosquitto:
-        made.append(Mosquitto(tmp_path / f"mosquitto{len(made)}", extra))
+    def make(extra: str = "") -> Broker:
+        made.append(Broker(tmp_path / f"mosquitto{len(made)}", extra=extra))
         return made[-1]
 
     yield make
@@ -288,7 +247,7 @@ def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 
 
 @pytest.fixture
-def mosquitto(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+def mosquitto(make_mosquitto: Callable[..., Broker]) -> Broker:
     broker = make_mosquitto()
     broker.start()
     return broker

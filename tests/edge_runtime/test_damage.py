@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -179,14 +178,6 @@ def test_the_station_hears_of_it_and_minds_its_own_file_only(workshop: Any) -> N
             station._news = type("News", (NoNews,), {"damaged_file": file})()
             station._watchman._look_for_damage()
             assert bool(station._store._found) is found
-
-
-@pytest.fixture
-def rig(workshop: Any, tmp_path: Path) -> Iterator[Rig]:
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
-    made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
-    yield made
-    made.close()
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,15 +23,6 @@ KILLS = int(os.environ.get("KENPIN_KILLS", "100"))
 OVERLOAD_S = float(os.environ.get("KENPIN_OVERLOAD_S", "5"))
 ROLES = ("station", "capture-0", "capture-0", "publisher", "publisher", "health")
 _log = logging.getLogger(__name__)  # shown by make soak
-
-
-@pytest.fixture
-def rig(workshop: Any, tmp_path: Path) -> Iterator[Rig]:
-    # Drawn fabrics score 96 to 122 in the test's model, so that all verdicts come.
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
-    made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
-    yield made
-    made.close()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from fastapi.testclient import TestClient
 
+from benchmarks.rig import free_port
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
@@ -92,9 +93,7 @@ class Server:
     """The page in a process of its own."""
 
     def __init__(self, folder: StationFolder, **section: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         made = WebSection(listen=f"127.0.0.1:{self.port}", **section)
         self.url = f"{'https' if made.has_tls else 'http'}://{made.listen}"
         program = (
