@@ -18,7 +18,7 @@ class MastersClock:
 
     def __init__(self, folder: StationFolder) -> None:
         self._folder = folder
-        self._files = (masters_file(folder), folder.records, folder.key.with_suffix(".pub"))
+        self._files = (masters_file(folder), folder.records, folder.public_key)
         self._seen: tuple[object, ...] = ()
         self._demand = Demand()
 

@@ -89,7 +89,7 @@ def export(state: Path, key: Path | None, form: str | None) -> None:
 
 
 def _public(state: Path, key: Path | None) -> PublicKey:
-    return PublicKey.load(key or StationFolder(state).key.with_suffix(".pub"))
+    return PublicKey.load(key or StationFolder(state).public_key)
 
 
 def _head(text: str) -> Head:

@@ -6,7 +6,7 @@ They, and every check of them, are rows of a signed ledger in the station's fold
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -179,11 +179,8 @@ def read_masters(folder: StationFolder, product: str | None = None) -> Masters:
         ConfigError: The station's public key cannot be read.
     """
     masters = Masters(active_product(folder) if product is None else product)
-    path = masters_file(folder)
-    if not path.exists():
-        return masters
-    for row in ledger.read_rows(path, PublicKey.load(folder.key.with_suffix(".pub"))):
-        _apply(row, masters, path)
+    for row in _rows(folder):
+        _apply(row, masters, masters_file(folder))
     return masters
 
 
@@ -194,11 +191,13 @@ def shown_in_checks(folder: StationFolder) -> frozenset[int]:
         StoreError: The ledger is damaged, altered or not signed by this station.
         ConfigError: The station's public key cannot be read.
     """
+    checks = (row for row in _rows(folder) if row["kind"] == "check")
+    return frozenset(shown["seq"] for check in checks for shown in check["showings"])
+
+
+def _rows(folder: StationFolder) -> Sequence[Mapping[str, Any]]:
     path = masters_file(folder)
-    if not path.exists():
-        return frozenset()
-    rows = ledger.read_rows(path, PublicKey.load(folder.key.with_suffix(".pub")))
-    return frozenset(shown["seq"] for row in rows if row["kind"] == "check" for shown in row["showings"])
+    return ledger.read_rows(path, PublicKey.load(folder.public_key)) if path.exists() else ()
 
 
 def _apply(row: Mapping[str, Any], masters: Masters, path: Path) -> None:

@@ -218,7 +218,7 @@ def station_records(folder: StationFolder) -> list[CalibrationRecord]:
     """
     if not folder.records.exists():
         return []
-    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+    return load_records(folder.records, PublicKey.load(folder.public_key))
 
 
 def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:

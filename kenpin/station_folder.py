@@ -75,6 +75,11 @@ class StationFolder:
         return self.root / "station.key"
 
     @property
+    def public_key(self) -> Path:
+        """Its other half, by which everybody verifies what the station signed."""
+        return self.key.with_suffix(".pub")
+
+    @property
     def engines(self) -> Path:
         """TensorRT engines, one folder per model, TensorRT version and GPU; never carried elsewhere."""
         return self.root / "engines"

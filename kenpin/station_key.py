@@ -25,7 +25,7 @@ def station_key(folder: StationFolder) -> SecretKey:
                 cure=f"restore it, or move {folder.records} away and calibrate again",
             )
         SecretKey.generate().save(folder.key)
-    key, public = SecretKey.load(folder.key), folder.key.with_suffix(".pub")
+    key, public = SecretKey.load(folder.key), folder.public_key
     if not public.exists():  # the power failed between the two
         with suppress(OSError):  # a full disk; whoever needs the public one says so
             replace_synced(public, key.public.dumps().encode())

@@ -38,7 +38,7 @@ def five(station: StationFolder) -> StationFolder:
 
 
 def public(folder: StationFolder) -> PublicKey:
-    return PublicKey.load(folder.key.with_suffix(".pub"))
+    return PublicKey.load(folder.public_key)
 
 
 def run(folder: StationFolder, *arguments: str) -> Result:
@@ -130,7 +130,7 @@ def test_a_stranger_cannot_append(five: StationFolder) -> None:
 def test_a_key_that_was_exchanged_is_found_with_ones_own_copy(five: StationFolder, tmp_path: Path) -> None:
     copy = tmp_path / "mine.pub"
     copy.write_text(public(five).dumps())
-    for path in (audit_file(five), five.key, five.key.with_suffix(".pub")):
+    for path in (audit_file(five), five.key, five.public_key):
         path.unlink()
     append(five, Entry("thresholds", "Eve"))
     assert run(five, "verify").exit_code == 0

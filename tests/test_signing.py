@@ -176,7 +176,7 @@ def test_a_station_whose_power_fails_while_its_key_is_made_has_one_afterwards(
         with pytest.raises(SystemExit):
             station_key(folder)
     key = station_key(folder)
-    assert PublicKey.load(folder.key.with_suffix(".pub")) == key.public
+    assert PublicKey.load(folder.public_key) == key.public
     assert station_key(folder) == key
 
 

@@ -64,7 +64,7 @@ class Log:
 
 def read_log(folder: StationFolder) -> Log:
     """All changes, verified; the station's hourly signs of life are left out."""
-    public = folder.key.with_suffix(".pub")
+    public = folder.public_key
     if not public.exists() and not audit.audit_file(folder).exists():
         return Log(())  # nothing was ever signed here
     key: PublicKey | None = None

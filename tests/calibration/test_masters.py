@@ -274,7 +274,7 @@ def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how:
         masters_file(two).write_bytes(b"".join(lines[1:]))
     else:
         SecretKey.generate().save(two.root / "other.key")
-        two.key.with_suffix(".pub").write_bytes((two.root / "other.pub").read_bytes())
+        two.public_key.write_bytes((two.root / "other.pub").read_bytes())
     assert "the masters cannot be read" in masters_due(two, now_ms())
 
 

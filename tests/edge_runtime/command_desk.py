@@ -67,5 +67,5 @@ class Desk:
             return [fill_in(body) for (body,) in connection.execute(sql)]
 
     def audit(self) -> list[tuple[str, str]]:
-        rows = read_audit(self.folder, PublicKey.load(self.folder.key.with_suffix(".pub")))
+        rows = read_audit(self.folder, PublicKey.load(self.folder.public_key))
         return [(row["by"], row["new"]) for row in rows]

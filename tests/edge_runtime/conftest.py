@@ -171,7 +171,7 @@ class Workshop:
     def calibrate(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
         """Sign a record and put it in force."""
         record = self.record(bundle, **changes)
-        for path in (self.folder.key, self.folder.key.with_suffix(".pub")):
+        for path in (self.folder.key, self.folder.public_key):
             path.unlink(missing_ok=True)
         self.station_key.save(self.folder.key)
         append_record(self.folder.records, record, self.station_key)

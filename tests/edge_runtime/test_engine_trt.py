@@ -738,7 +738,7 @@ def test_a_build_that_was_asked_to_end_before_its_station_is_tried_again(
 def verify_engine(jetson: FakeJetson, *words: object) -> Any:
     workshop = jetson.workshop
     workshop.folder.key.unlink(missing_ok=True)
-    workshop.folder.key.with_suffix(".pub").unlink(missing_ok=True)
+    workshop.folder.public_key.unlink(missing_ok=True)
     workshop.station_key.save(workshop.folder.key)
     options = ("--state", workshop.folder.root, "--trust", workshop.public_key)
     return jetson.kenpin("verify-engine", *options, *words)
@@ -756,7 +756,7 @@ def test_verify_engine_signs_what_the_engine_scored(jetson: FakeJetson, tmp_path
     (frame,) = report["frames"]
     assert (frame["file"], frame["expected"], frame["score"]) == ("golden/0.png", 40, pytest.approx(40.02))
     # The file is signed in minisign's format with the station's key.
-    key = PublicKey.load(jetson.workshop.folder.key.with_suffix(".pub"))
+    key = PublicKey.load(jetson.workshop.folder.public_key)
     signature = out.with_name("report.json.minisig").read_text()
     verify(out.read_bytes(), signature, [key], where=out)
     assert out.read_bytes() == canonical_json(report)
@@ -800,7 +800,7 @@ def test_verify_engine_reports_a_failure_and_fails(jetson_6: FakeJetson, tmp_pat
 def test_calibration_scores_with_the_engine_of_the_station(jetson_6: FakeJetson, tmp_path: Path) -> None:
     workshop = jetson_6.workshop
     workshop.folder.records.unlink()
-    workshop.folder.key.with_suffix(".pub").unlink()
+    workshop.folder.public_key.unlink()
     good = workshop.pictures(10, 11, 12, 13, 14, 15)
     jetson_6.trt.noise = 0.02
     options = ("--state", workshop.folder.root, "--trust", workshop.public_key, "--by", "tester", "--json")

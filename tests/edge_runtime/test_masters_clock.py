@@ -110,7 +110,7 @@ def test_other_thresholds_and_another_bundle_make_them_due(folder: StationFolder
 
 def test_what_could_not_be_read_is_tried_again(folder: StationFolder) -> None:
     say(folder, master("M-1"))
-    public = folder.key.with_suffix(".pub")
+    public = folder.public_key
     kept, when = public.read_bytes(), public.stat()
     public.write_bytes(b"x" * len(kept))
     os.utime(public, ns=(when.st_atime_ns, when.st_mtime_ns))

@@ -53,7 +53,7 @@ def test_a_command_signs_a_new_record(desk: Desk) -> None:
     assert (record.rev, record.state, record.t1, record.t2) == (2, "TRIAL", 98.0, 121.5)
     assert (record.by, record.why) == ("Sato (key ops1)", "new material")
     assert (record.method, record.rank, record.false_calls) == ("placed by command", 0, None)
-    rows = read_audit(desk.folder, PublicKey.load(desk.folder.key.with_suffix(".pub")))
+    rows = read_audit(desk.folder, PublicKey.load(desk.folder.public_key))
     assert [(row["what"], row["by"], row["why"]) for row in rows] == [
         ("command", "Sato (key ops1)", "new material"),
         ("thresholds", "Sato (key ops1)", "new material"),

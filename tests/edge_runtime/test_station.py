@@ -288,7 +288,7 @@ def test_an_altered_calibration_record_is_not_used(workshop: Any) -> None:
 
 def test_a_record_without_the_station_key_is_not_used(workshop: Any) -> None:
     workshop.ready()
-    workshop.folder.key.with_suffix(".pub").unlink()
+    workshop.folder.public_key.unlink()
     assert "key" in fault_of(workshop)[0]
 
 

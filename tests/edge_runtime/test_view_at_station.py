@@ -145,7 +145,7 @@ def test_calibration_scores_through_the_view(workshop: Any, bundle: Any, tmp_pat
     assert without_view.reference
     done = fit(workshop, tmp_path / "good")
     assert done.exit_code == 0, done.output + repr(done.exception)
-    key = PublicKey.load(workshop.folder.key.with_suffix(".pub"))
+    key = PublicKey.load(workshop.folder.public_key)
     record = load_records(workshop.folder.records, key)[-1]
     assert set(record.good.values()) == {90.0}  # the label of the reference picture, whatever they carry
     assert record.quality is not None

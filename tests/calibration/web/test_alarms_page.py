@@ -70,7 +70,7 @@ def sato(visit: Callable[..., Visit], raised: Raised) -> Visit:
 
 
 def audited(folder: StationFolder) -> list[tuple[str, str, str]]:
-    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
     return [(row["by"], row["old"], row["new"]) for row in rows if row["what"] == "alarm"]
 
 

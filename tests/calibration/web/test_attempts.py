@@ -163,7 +163,7 @@ def test_what_is_remembered_is_bounded(clock: Clock) -> None:
 
 
 def audited(folder: StationFolder) -> list[tuple[str, str, str]]:
-    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
     return [(row["by"], row["new"], row["why"]) for row in rows if row["what"] == "login"]
 
 

@@ -92,7 +92,7 @@ def test_ten_minutes_of_a_technician(page: Page, line: ShownLine) -> None:
     sign(page)
     line.wait(lambda: line.state() == "RUNNING", "the station by its new record")
     see_fresh_parts_counted(page, line)
-    (record,) = load_records(line.folder.records, PublicKey.load(line.folder.key.with_suffix(".pub")))
+    (record,) = load_records(line.folder.records, PublicKey.load(line.folder.public_key))
     assert len(suggested.partition(".")[2]) <= 3  # few digits are shown, and nothing was moved by that
     assert float(suggested) <= record.t1 < float(suggested) + 0.1
     assert record.rank == 1

@@ -462,7 +462,7 @@ def test_answers_that_a_record_rests_on_cannot_be_changed_unseen(
     assert confirmed.answers is not None
     assert confirmed.answers.upto == 2
     answer(1451, "bad")  # who thinks better of it answers again: the record stands as it was made
-    key = PublicKey.load(station.key.with_suffix(".pub"))
+    key = PublicKey.load(station.public_key)
     assert audit.verify(station, key).findings == ()
     with closing(sqlite3.connect(station.root / "review.db")) as connection, connection:
         connection.execute(change)
@@ -480,5 +480,5 @@ def test_a_record_without_answers_pins_none(
     assert confirmed is not None
     assert confirmed.answers is None
     station.records.write_bytes(station.records.read_bytes().replace(b'"by":"sato"', b'"by":"eve!"'))
-    (finding,) = audit.verify(station, PublicKey.load(station.key.with_suffix(".pub"))).findings
+    (finding,) = audit.verify(station, PublicKey.load(station.public_key)).findings
     assert "calibration record" in finding

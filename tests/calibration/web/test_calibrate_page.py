@@ -91,7 +91,7 @@ def places(browser: Visit) -> tuple[float, float]:
 
 
 def records(folder: StationFolder) -> list[CalibrationRecord]:
-    return load_records(folder.records, PublicKey.load(folder.key.with_suffix(".pub")))
+    return load_records(folder.records, PublicKey.load(folder.public_key))
 
 
 def hashes(line: ShownLine) -> list[str]:
@@ -199,7 +199,7 @@ def test_parts_that_nobody_has_named_are_told_and_stand_in_the_record(browser: V
     assert browser.submit("/calibrate/sign", pin=PIN, why="first").status_code == 303
     told = "first (shown after the good parts and not named: 3, 2 of them below T1)"
     assert records(line.folder)[0].why == told
-    assert audit.read_audit(line.folder, PublicKey.load(line.folder.key.with_suffix(".pub")))[-1]["why"] == told
+    assert audit.read_audit(line.folder, PublicKey.load(line.folder.public_key))[-1]["why"] == told
 
 
 def test_a_signing_that_broke_off_is_not_given_up(
@@ -484,7 +484,7 @@ def test_nothing_is_signed_while_the_station_does_not_run(
 def test_begin_and_end_stand_in_the_audit(browser: Visit, line: ShownLine) -> None:
     begin(browser, line, good=0)
     browser.submit("/calibrate/end")
-    rows = audit.read_audit(line.folder, PublicKey.load(line.folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(line.folder, PublicKey.load(line.folder.public_key))
     said = [(row["by"], row["new"]) for row in rows if row["what"] == "calibrating"][-2:]
     assert said == [("sato", "begun: no part is released"), ("sato", "given up")]
 

@@ -160,7 +160,7 @@ def test_on_a_log_with_a_fault_there_is_room_for_six_rows(
 ) -> None:
     for number in range(18):
         note(folder, new=f"M-{number:02}")
-    folder.key.with_suffix(".pub").unlink()
+    folder.public_key.unlink()
     browser = visit()
     sheets = [browser.get(f"/log?sheet={k}").text.count('<tr class="doubted">') for k in (1, 2, 3)]
     assert sheets == [6, 6, 6]
@@ -172,7 +172,7 @@ def test_without_the_public_key_no_row_can_be_believed(
     visit: Callable[..., Visit], folder: StationFolder, content: bytes | None
 ) -> None:
     note(folder, new="M-1")
-    public = folder.key.with_suffix(".pub")
+    public = folder.public_key
     public.unlink()
     if content is not None:
         public.write_bytes(content)

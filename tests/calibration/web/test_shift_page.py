@@ -38,7 +38,7 @@ def checking(visit: Callable[..., Visit], folder: StationFolder) -> Visit:
 
 
 def audited(folder: StationFolder) -> list[str]:
-    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
     return [row["new"] for row in rows if row["what"] == "masters check"]
 
 
@@ -184,7 +184,7 @@ def test_a_master_is_taken_off_the_list_signed(checking: Visit, folder: StationF
     checking.submit("/login", name="abe", pin=PIN)
     assert checking.submit("/shift/remove", **wanted).status_code == 303
     assert list(read_masters(folder).registered) == ["M-02"]
-    rows = audit.read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
     assert [rows[-1][k] for k in ("what", "by", "old", "new", "why")] == [
         "masters",
         "abe",

@@ -45,7 +45,7 @@ def test_every_change_of_users_is_in_the_audit(folder: StationFolder) -> None:
         ("remove", "sato", "--by", "abe"),
     ):
         run(folder, *command)
-    rows = read_audit(folder, PublicKey.load(folder.key.with_suffix(".pub")))
+    rows = read_audit(folder, PublicKey.load(folder.public_key))
     assert [(r["what"], r["by"], r["old"], r["new"]) for r in rows] == [
         ("users", "abe", "", "sato: viewer"),
         ("users", "abe", "sato: viewer", "sato: technician"),

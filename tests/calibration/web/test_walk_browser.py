@@ -171,6 +171,6 @@ def test_another_light_that_is_meant_begins_with_a_reason(page: Page, line: Show
     page.wait_for_timeout(2500)  # what is typed outlives the renewal of the page
     button(page, "light_meant").click()
     line.wait(lambda: line.state() == "CALIBRATING", "the calibration")
-    rows = audit.read_audit(line.folder, PublicKey.load(line.folder.key.with_suffix(".pub")))
+    rows = audit.read_audit(line.folder, PublicKey.load(line.folder.public_key))
     (row,) = [row for row in rows if row["what"] == "calibrating" and "is meant" in str(row["new"])]
     assert (row["by"], row["why"]) == ("sato", "新しいランプ")
