@@ -68,7 +68,7 @@ class _Refusal:
     build: Precision | None = None
 
 
-def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | None = None) -> Choice:
+def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | None) -> Choice:
     """Load the best engine that this station has for a verified bundle.
 
     Args:

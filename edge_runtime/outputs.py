@@ -100,7 +100,7 @@ def check_outputs(section: OutputSection) -> None:
         parse_output_lines(section.gpio)
 
 
-def make_outputs(config: StationConfig, run: Path, more: Output | None = None) -> Outputs:
+def make_outputs(config: StationConfig, run: Path, more: Output | None) -> Outputs:
     """The outputs that the configuration names.
 
     Args:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 # Places that a coreset is chosen from, at most.
 CANDIDATES = 30_000
+_PROJECTED = 32  # dimensions in which they are compared there
 # Closer than 1 % of the spread of each channel is the same place. The difference of two large sums has no more
 # digits than that, and the root would make its last ones large: another order of sums would be another map.
 SAME_PLACE = 0.01
@@ -68,14 +69,14 @@ class MemoryBank(nn.Module):
         return (features - self.mean) * self.inverse_std
 
 
-def k_centres(points: Tensor, count: int, *, candidates: int = CANDIDATES, dimensions: int = 32) -> Tensor:
+def k_centres(points: Tensor, count: int) -> Tensor:
     """Indices (count,) of points (N, D) that cover all points, greedily (Sener & Savarese, ICLR 2018).
 
     Distances are taken after a random projection, and among a random part of very many points.
     """
     generator = torch.Generator().manual_seed(0)
-    pool = torch.randperm(len(points), generator=generator)[:candidates].to(points.device)
-    projection = torch.randn(points.shape[1], dimensions, generator=generator).to(points)
+    pool = torch.randperm(len(points), generator=generator)[:CANDIDATES].to(points.device)
+    projection = torch.randn(points.shape[1], _PROJECTED, generator=generator).to(points)
     projected = points[pool] @ projection
     chosen = [0]
     distance = ((projected - projected[0]) ** 2).sum(1)

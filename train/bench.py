@@ -27,6 +27,7 @@ from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
 
 # Goes up when a result says or means something else than before.
 FORM = 2
+_RESAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Arm:
         """Mean image AUROC over the seeds, `learned` or `complete`, with its interval over seeds and parts."""
         first = self.outcomes[0]
         scores = np.stack([getattr(o, which) for o in self.outcomes])
-        return hierarchical_interval(scores, first.bad, groups=first.groups, rounds=300)
+        return hierarchical_interval(scores, first.bad, groups=first.groups, rounds=_RESAMPLES)
 
     def aurocs(self, which: str) -> Floats:
         """Image AUROC of each seed."""
@@ -241,7 +242,7 @@ def headline(arm: Arm, reference: Arm) -> Headline:
     return Headline(seconds_to(arm.curve(), target) / seconds, difference(arm, reference))
 
 
-def difference(arm: Arm, reference: Arm, *, which: str = "learned", rounds: int = 300) -> Interval:
+def difference(arm: Arm, reference: Arm, *, which: str = "learned") -> Interval:
     """Mean difference of AUROC in points, the interval by resampling parts and seeds of both together."""
     first = arm.outcomes[0]
     names, number = np.unique(np.array(first.groups), return_inverse=True)
@@ -260,7 +261,7 @@ def difference(arm: Arm, reference: Arm, *, which: str = "learned", rounds: int 
         )
 
     values = []
-    for _ in range(rounds):
+    for _ in range(_RESAMPLES):
         rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
         if first.bad[rows].any() and not first.bad[rows].all():
             values.append(mean([pairs[i] for i in rng.integers(0, len(pairs), len(pairs))], rows))

@@ -17,7 +17,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def open_fabric(device: str, *, precision: str = "fp32") -> Fabric:
+def open_fabric(device: str, *, precision: str) -> Fabric:
     """Device, precision and processes.
 
     Under torchrun (`torchrun --nproc-per-node=4 -m -- kenpin train …`) every process takes one device, and all

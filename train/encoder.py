@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         width: Channels of the first stage; the next two have twice and four times as many.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.channels = (width, 2 * width, 4 * width)
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)

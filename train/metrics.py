@@ -97,9 +97,7 @@ def regions_of(anomaly: Floats, mask: Bools) -> list[Floats]:
     return [anomaly[labels == label] for label in range(1, count)]
 
 
-def bootstrap(
-    figure: Figure, scores: Floats, bad: Bools, *, groups: Sequence[str], rounds: int = 500
-) -> Interval:
+def bootstrap(figure: Figure, scores: Floats, bad: Bools, *, groups: Sequence[str]) -> Interval:
     """A figure with its 95 % percentile interval over resampled groups.
 
     Pictures of one part are alike; resampling pictures would make the interval too narrow.
@@ -109,9 +107,8 @@ def bootstrap(
         scores: (N,)
         bad: (N,)
         groups: Physical part of each picture, (N,)
-        rounds: Number of resamples.
     """
-    return hierarchical_interval(scores[None], bad, groups=groups, figure=figure, rounds=rounds)
+    return hierarchical_interval(scores[None], bad, groups=groups, figure=figure)
 
 
 def hierarchical_interval(

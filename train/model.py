@@ -13,14 +13,13 @@ class Pretrained(nn.Module):
 
     Args:
         width: Width of the encoder.
-        embedding: Dimension of the projected space.
     """
 
-    def __init__(self, width: int = 32, embedding: int = 64) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.encoder = Encoder(width)
         taps = self.encoder.channels[1:]
-        self.projections = nn.ModuleList(_projection(channels, embedding) for channels in taps)
+        self.projections = nn.ModuleList(_projection(channels) for channels in taps)
         self.discriminators = nn.ModuleList(discriminator(channels) for channels in taps)
 
     @property
@@ -36,25 +35,24 @@ def discriminator(channels: int) -> nn.Sequential:
     )
 
 
-def _projection(channels: int, embedding: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(channels, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, embedding))
+def _projection(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 64))
 
 
 @torch.no_grad()
-def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batch: int = 20) -> None:
+def settle_batch_norms(encoder: Encoder, pictures: Tensor) -> None:
     """Re-estimate batch norm statistics on clean, whole good pictures: that is what the station shows.
 
     Args:
         encoder: Changed in place; left in evaluation mode.
         pictures: BGR uint8 (N, 3, S, S).
-        batch: Pictures at a time; the statistics are the mean over the batches.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     encoder.train()
-    for some in torch.split(pictures, batch):
+    for some in torch.split(pictures, 20):  # the statistics are the mean over the batches
         encoder(normalise(some.float() / 255))
     for norm in norms:
         norm.momentum = 0.1
