@@ -29,6 +29,7 @@ from kenpin.edge_runtime import commander
 from kenpin.record import Bound, CalibrationRecord, append_record, head
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from tests.edge_runtime.publishing_line import PublishingLine
 
 # pycuda has to be built (scripts/install_pycuda.sh). Where there is a real driver, pycuda would take that one.
 ON_FAKE_CUDA = ["test_cuda_graph.py", "test_device.py", "test_engine_on_device.py", "test_frame_kernel.py"]
@@ -222,6 +223,14 @@ def workshop(tmp_path: Path) -> Workshop:
     made = Workshop(tmp_path)
     made.public_key.write_text(made.signer.public.dumps())
     return made
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PublishingLine]:
+    made = PublishingLine(tmp_path / "station.db")
+    yield made
+    made.stop()
+    made.store.close()
 
 
 @pytest.fixture

@@ -3,22 +3,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.edge_runtime.publishing_line import FAST, PublishingLine
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PublishingLine]:
-    made = PublishingLine(tmp_path / "station.db")
-    yield made
-    made.stop()
-    made.store.close()
 
 
 def test_events_arrive_in_order_and_are_noted(

@@ -39,14 +39,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[PublishingLine]:
-    made = PublishingLine(tmp_path / "station.db")
-    yield made
-    made.stop()
-    made.store.close()
-
-
-@pytest.fixture
 def mute() -> Iterator[MuteBroker]:
     made = MuteBroker()
     yield made

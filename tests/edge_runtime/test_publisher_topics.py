@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,14 +65,6 @@ def part(score: float | None = None, verdict: Verdict = Verdict.NG, **more: Any)
     judged = Part("part/7", "cam", "s", now_ms(), time.monotonic_ns(), Decision(verdict, scored=scored), 3.0)
     made = replace(judged, model=Model("lamp-1", "ab" * 32, "int8"), record=RECORD, frame_id=1, trigger_id=7)
     return replace(made, region=Region(1, 2, 3, 4, 5), **more)
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PublishingLine]:
-    made = PublishingLine(tmp_path / "station.db")
-    yield made
-    made.stop()
-    made.store.close()
 
 
 def alarm_payloads() -> tuple[Alarm, AlarmEvent]:

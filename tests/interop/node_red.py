@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.rig import Broker, free_port
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -143,20 +143,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commander, "clock_is_synchronised", lambda: True)  # that of a test machine may not be
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 def wait_for(condition: Callable[[], object], what: str) -> None:
     by_s = time.monotonic() + WAIT_S
     while not condition():
@@ -167,15 +153,10 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[int]:
     """The port of a mosquitto that keeps little for those who are away."""
-    port, config = free_port(), tmp_path / "mosquitto.conf"
-    user = "user root\n" if os.geteuid() == 0 else ""
-    listener = f"listener {port} 127.0.0.1\nallow_anonymous true\n"
-    config.write_text(f"{user}{listener}max_queued_messages {KEPT}\nlog_dest none\n")
-    process = subprocess.Popen(["mosquitto", "-c", config], stderr=subprocess.DEVNULL)
-    wait_for(lambda: answers(port), "mosquitto")
-    yield port
-    process.kill()
-    process.wait()
+    made = Broker(tmp_path / "broker", keeps=False, extra=f"max_queued_messages {KEPT}")
+    made.start()
+    yield made.port
+    made.kill()
 
 
 @pytest.fixture
