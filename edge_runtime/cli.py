@@ -21,11 +21,11 @@ from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.folder_lock import sole_in_role
 from kenpin.edge_runtime.outbox import Entry, Outbox
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.processes import run_processes
 from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import run_role
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.supervisor import end_with_parent
 from kenpin.errors import ConfigError, StoreError
 from kenpin.heap import keep_freed_memory

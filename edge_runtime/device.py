@@ -19,8 +19,6 @@ from kenpin.edge_runtime.cuda_session import Session
 from kenpin.edge_runtime.cuda_stream import Event, Stream
 from kenpin.errors import DeviceLost, EngineError
 
-__all__ = ["Buffer", "Device", "Event", "Graph", "Kernel", "Pinned", "Stream"]
-
 
 class Device:
     """A CUDA device, with the primary context that TensorRT shares.

@@ -13,10 +13,10 @@ from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Decision, Verdict, decide
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.look import Look
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.source import Fault
-from kenpin.edge_runtime.store import Part
 from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
 from kenpin.frame import Frame, Image

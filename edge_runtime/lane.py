@@ -16,7 +16,9 @@ from kenpin.preprocess import to_input
 if TYPE_CHECKING:
     # These import pycuda, which is on a Jetson only.
     from kenpin.edge_runtime.cuda_graph import Graph
-    from kenpin.edge_runtime.device import Buffer, Device, Stream
+    from kenpin.edge_runtime.cuda_memory import Buffer
+    from kenpin.edge_runtime.cuda_stream import Stream
+    from kenpin.edge_runtime.device import Device
     from kenpin.edge_runtime.frame_kernel import FrameKernel
 
 # On x86 the kernel is one grey level off at most; OpenCV has code of its own for ARM, which nobody compared.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kenpin.edge_runtime.decide import DECIDED, Verdict
-from kenpin.edge_runtime.store import Part
+from kenpin.edge_runtime.part import Part
 from kenpin.quality_limits import Finding
 from kenpin.stability import population_stability
 

@@ -19,6 +19,7 @@ from kenpin.edge_runtime.credentials import Credentials
 from kenpin.edge_runtime.database import file_id, require_current
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.health import serve_health
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.result_inbox import ResultInbox
@@ -26,7 +27,6 @@ from kenpin.edge_runtime.site import in_own_processes, make_publisher
 from kenpin.edge_runtime.sources import make_sources
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.station import DRAIN_S, Station
-from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError

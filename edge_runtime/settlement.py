@@ -19,7 +19,8 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.evidence import Evidence
 from kenpin.edge_runtime.inspection import Inspection
 from kenpin.edge_runtime.output import Output, Result
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.store import Store
 from kenpin.errors import StoreError
 
 _OWED = 1000

@@ -32,6 +32,7 @@ from kenpin.edge_runtime.line import Line, Shot
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.output import Output
 from kenpin.edge_runtime.outputs import make_outputs
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.pulse import Pulse
@@ -40,7 +41,7 @@ from kenpin.edge_runtime.report import Report, rss_mb
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import Lull, Settings
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.trigger_input import make_trigger_input
 from kenpin.edge_runtime.viewfinder import Viewfinder
 from kenpin.edge_runtime.vitals import Vitals

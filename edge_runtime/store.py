@@ -25,8 +25,6 @@ from kenpin.edge_runtime.room import Room
 from kenpin.errors import StoreDamaged, StoreError
 from kenpin.events import Anomaly
 
-__all__ = ["Part", "Store"]
-
 
 class Store:
     """The station's database, written by one thread.

@@ -27,7 +27,8 @@ import click
 import numpy as np
 from gpu_finding import Finding
 
-from kenpin.edge_runtime.device import Device, Stream
+from kenpin.edge_runtime.cuda_stream import Stream
+from kenpin.edge_runtime.device import Device
 from kenpin.edge_runtime.frame_kernel import FrameKernel
 from kenpin.errors import KenpinError
 from kenpin.preprocess import to_input

@@ -34,7 +34,8 @@ from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.web.words import load_words
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.store import Store
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
 from kenpin.masters import masters_file, read_masters

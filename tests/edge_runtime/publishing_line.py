@@ -16,8 +16,9 @@ from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.link import Link
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.publisher import Publisher, Timing
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.events import now_ms
 
 FAST = Timing(reconnect_s=(0.1, 0.4), watch_s=0.1, refused_s=0.3, kpi_s=0.5)

@@ -22,10 +22,10 @@ from kenpin.edge_runtime import changeover
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.store import Part
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.frame import Frame

@@ -17,9 +17,10 @@ from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.cli import events
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.site import NoNews, in_own_processes
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import StoreDamaged, StoreError
 from tests.edge_runtime.publishing_line import FakeEvent, PublishingLine

@@ -15,8 +15,8 @@ import pytest
 from kenpin.bundle import open_bundle
 from kenpin.edge_runtime.changeover import Changeover
 from kenpin.edge_runtime.engine_ort import OrtEngine
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.store import Part
 from kenpin.errors import EngineError
 from tests.edge_runtime import fake_device
 from tests.fake_jetson import FakeJetson, make_jetson

@@ -13,11 +13,11 @@ from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.line import QUEUE, Line, Shot
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.series import SERIES
 from kenpin.edge_runtime.site import in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
-from kenpin.edge_runtime.store import Part
 from kenpin.frame import Frame
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

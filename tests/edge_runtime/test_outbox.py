@@ -18,8 +18,9 @@ from kenpin.edge_runtime.clock import FIRST_MS
 from kenpin.edge_runtime.database import connect_to_read, open_database, transaction
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.outbox import KEEP_ACKED_MS, Outbox
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.room import Gap, Room
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.errors import StoreError
 from kenpin.events import AlarmSummary, Audit, now_ms
 

@@ -10,8 +10,8 @@ import pytest
 
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.engine import Scored
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_watch import PartWatch
-from kenpin.edge_runtime.store import Part
 from kenpin.stability import population_stability
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from kenpin.edge_runtime import database, store
 from kenpin.edge_runtime.decide import Decision, Verdict
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.store import Store
 from tests.edge_runtime.power_cut import Connection, Disk, survive
 
 # A nightly run takes 5,000.

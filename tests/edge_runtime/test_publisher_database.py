@@ -14,7 +14,8 @@ import pytest
 from kenpin.edge_runtime import database
 from kenpin.edge_runtime.database import connect, open_database, require_current
 from kenpin.edge_runtime.decide import Decision, Verdict
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from kenpin.errors import StoreError
 from tests.edge_runtime.conftest import Workshop

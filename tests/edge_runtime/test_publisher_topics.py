@@ -27,10 +27,11 @@ from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.room import Gap
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Reply, now_ms
 from kenpin.record import Bound, CalibrationRecord
 from tests.edge_runtime.publishing_line import FAST, PublishingLine

@@ -14,8 +14,9 @@ from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.inspection import Inspection
 from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.settlement import Settlement
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.errors import StoreError
 
 SCORED = Scored(1.0, (1.0, 1.0, 1.0), np.zeros((2, 2), np.float32))

@@ -16,8 +16,9 @@ from kenpin.edge_runtime import database
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import SEQ_JUMP
 from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_news import PartNews
-from kenpin.edge_runtime.store import Part, Store
+from kenpin.edge_runtime.store import Store
 from kenpin.errors import StoreError
 from tests.edge_runtime.publishing_line import FakeEvent
 

@@ -16,7 +16,7 @@ import pytest
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.inspection import Inspection
-from kenpin.edge_runtime.store import Part
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.viewfinder import WATCHED_S, Viewfinder, paint, words
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
