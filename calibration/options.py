@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from kenpin.login_name import login_name
+from kenpin.station_folder import DEFAULT_STATE
 
 state = click.option(
     "--state",
     type=click.Path(path_type=Path),
-    default=Path("/var/lib/kenpin"),
+    default=DEFAULT_STATE,
     show_default=True,
     help="The station's folder.",
 )

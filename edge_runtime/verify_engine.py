@@ -22,11 +22,9 @@ from kenpin.events import now_ms
 from kenpin.precision import Precision
 from kenpin.record import newest_for, station_records
 from kenpin.signing import SecretKey
-from kenpin.station_folder import StationFolder
+from kenpin.station_folder import DEFAULT_STATE, StationFolder
 from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced
-
-_STATE = Path("/var/lib/kenpin")
 
 
 class Frame(BaseModel):
@@ -75,7 +73,7 @@ class EngineReport(BaseModel):
 
 
 @click.command("verify-engine")
-@click.option("--state", type=click.Path(path_type=Path), default=_STATE, show_default=True)
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True)
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the report here, and its signature beside it."

@@ -30,9 +30,8 @@ from kenpin.export.build_progress import Bars
 from kenpin.export.driver import driver_version, l4t_release
 from kenpin.precision import Precision, model_of, small_precision
 from kenpin.sole_use import sole_use
-from kenpin.station_folder import StationFolder
+from kenpin.station_folder import DEFAULT_STATE, StationFolder
 
-_STATE = Path("/var/lib/kenpin")
 _GOLDEN_CURE = "use another --precision, or export again; nothing was installed, an older engine is unchanged"
 
 
@@ -47,7 +46,7 @@ class _Wish:
 
 
 @click.command("build-engine")
-@click.option("--state", type=click.Path(path_type=Path), default=_STATE, show_default=True)
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True)
 @click.option(
     "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Default: the one that is active there."
 )

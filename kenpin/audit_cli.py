@@ -19,13 +19,16 @@ from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
 from kenpin.ledger import Head
 from kenpin.signing import PublicKey
-from kenpin.station_folder import StationFolder
+from kenpin.station_folder import DEFAULT_STATE, StationFolder
 
-_STATE = Path("/var/lib/kenpin")
 _COLUMNS = ("seq", "ts", "by", "what", "old", "new", "why")
 
 _state = click.option(
-    "--state", type=click.Path(path_type=Path), default=_STATE, show_default=True, help="The station's folder."
+    "--state",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_STATE,
+    show_default=True,
+    help="The station's folder.",
 )
 _key = click.option(
     "--key", type=click.Path(path_type=Path), help="Your copy of the station's public key; default: its own."

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from kenpin.errors import ConfigError
+from kenpin.station_folder import DEFAULT_STATE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,7 +76,7 @@ class StationSection(_Section):
     """
 
     topic: str = "plant/site/area/line/station"
-    state_dir: Path = Path("/var/lib/kenpin")
+    state_dir: Path = DEFAULT_STATE
     trusted_keys: tuple[Path, ...] = ()
 
     @field_validator("topic")

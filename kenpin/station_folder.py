@@ -10,6 +10,8 @@ from pathlib import Path
 from kenpin.errors import BundleError, ConfigError
 from kenpin.synced_file import sync_folder
 
+DEFAULT_STATE = Path("/var/lib/kenpin")
+
 
 def owner_name(uid: int) -> str:
     """Name of a user, or the number where it has none."""
@@ -21,7 +23,7 @@ def owner_name(uid: int) -> str:
 
 @dataclass(frozen=True)
 class StationFolder:
-    """Paths below `--state DIR` (default `/var/lib/kenpin`).
+    """Paths below `--state DIR`.
 
     Attributes:
         root: The folder.
