@@ -40,19 +40,20 @@ def _projection(channels: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def settle_batch_norms(encoder: Encoder, pictures: Tensor) -> None:
+def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batch: int = 20) -> None:
     """Re-estimate batch norm statistics on clean, whole good pictures: that is what the station shows.
 
     Args:
         encoder: Changed in place; left in evaluation mode.
         pictures: BGR uint8 (N, 3, S, S).
+        batch: Pictures at a time; the statistics are the mean over the batches.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     encoder.train()
-    for some in torch.split(pictures, 20):  # the statistics are the mean over the batches
+    for some in torch.split(pictures, batch):
         encoder(normalise(some.float() / 255))
     for norm in norms:
         norm.momentum = 0.1
