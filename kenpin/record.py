@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -240,9 +241,7 @@ def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
             body = canonical_json(_body(parsed.record))
             verify(body, parsed.signature, [key], where=where)
         except ValidationError:
-            raise CalibrationError(
-                "the calibration record is damaged", where=where, cure=_RECALIBRATE
-            ) from None
+            raise _not_understood(line, key, where) from None
         except BundleError as error:
             raise CalibrationError(
                 f"the calibration record: {error.what}", where=where, cure=_RECALIBRATE
@@ -254,3 +253,14 @@ def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
         previous = hashlib.sha256(line).hexdigest()
         records.append(parsed.record)
     return records
+
+
+def _not_understood(line: bytes, key: PublicKey, where: str) -> CalibrationError:
+    """Why a line cannot be read: nobody shall move a record away because this version is too old for it."""
+    try:
+        said = json.loads(line)
+        verify(canonical_json(said["record"]), str(said["signature"]), [key], where=where)
+    except (BundleError, ValueError, KeyError, TypeError, RecursionError):
+        return CalibrationError("the calibration record is damaged", where=where, cure=_RECALIBRATE)
+    cure = "update kenpin here, or go back to the copy of the station's folder that this version wrote"
+    return CalibrationError("the calibration record is of another version of kenpin", where=where, cure=cure)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from kenpin.bundle import canonical_json
 from kenpin.errors import CalibrationError
 from kenpin.record import Bound, CalibrationRecord, append_record, head, load_records
 from kenpin.signing import SecretKey
@@ -53,6 +54,22 @@ def test_records_come_back_in_order(four: Path) -> None:
     assert [r.rev for r in records] == [1, 2, 3, 4]
     assert records[0] == record(1, "")
     assert four.read_bytes().count(b"\n") == 4
+
+
+def test_a_record_of_a_newer_kenpin_is_not_called_damaged(four: Path) -> None:
+    body = {**record(5, head(four)).model_dump(mode="json", by_alias=True), "came_in_2031": {"größe": 1.5}}
+
+    def append(signature: str) -> CalibrationError:
+        line = canonical_json({"record": body, "signature": signature}) + b"\n"
+        four.write_bytes(b"".join(four.read_bytes().splitlines(keepends=True)[:4]) + line)
+        with pytest.raises(CalibrationError) as refused:
+            load_records(four, KEY.public)
+        return refused.value
+
+    newer = append(KEY.sign(canonical_json(body), comment="calibration rev 5"))
+    assert newer.what == "the calibration record is of another version of kenpin"
+    assert "move the file away" not in newer.cure
+    assert append(SecretKey.generate().sign(canonical_json(body), comment="")).what.endswith("is damaged")
 
 
 def test_an_older_record_says_nothing_of_levels_and_a_new_one_keeps_them(tmp_path: Path) -> None:

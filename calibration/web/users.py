@@ -97,7 +97,8 @@ class Users:
             return _File.model_validate_json(text).users
         except ValidationError:
             raise self._unusable(
-                "is damaged", "remove it and add the users again: kenpin web user add"
+                "is damaged, or of a newer kenpin",
+                "update kenpin here, or remove it and add the users again: kenpin web user add",
             ) from None
 
     def add(self, name: str, role: RoleWord, pin: str, *, by: str) -> None:
@@ -153,7 +154,8 @@ class Users:
             replace_synced(self.path, _File(users=dict(users)).model_dump_json(indent=1).encode(), mode=0o600)
         except OSError as error:
             raise self._unusable(
-                f"cannot be written: {error.strerror}", "work as the user that owns the station's folder"
+                f"cannot be written: {error.strerror}",
+                "make room, or work as the user that owns the station's folder",
             ) from None
 
     def _unusable(self, why: str, cure: str) -> ConfigError:
