@@ -91,7 +91,7 @@ def append(folder: StationFolder, entry: Entry) -> Head:
             where=folder.key,
             cure=f"restore it, or move {path} away and keep it as evidence",
         )
-    said = {name: _one_line(text) for name, text in asdict(entry).items()}
+    said = {name: one_line(text) for name, text in asdict(entry).items()}
     return ledger.append_row(path, {"schema": "kenpin.audit.v1", **said}, station_key(folder))
 
 
@@ -233,6 +233,6 @@ def _against_witnesses(hashes: Sequence[str], witnessed: Sequence[Head]) -> list
     return found
 
 
-def _one_line(text: str) -> str:
-    """What a person typed, without line ends and characters that cannot be stored."""
+def one_line(text: str) -> str:
+    """What a person typed, without line ends and what cannot be stored, as half of a character's bytes."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -65,6 +65,7 @@ class Book:
             "created_ms": now_ms(),
             "software": __version__,
             "previous_sha256": head(self.folder.records),
+            **{name: audit.one_line(content[name]) for name in ("by", "why")},
         }
         record = CalibrationRecord(**{**content, **place})
         old = _in_words(self.records[-1]) if self.records else ""

@@ -229,6 +229,15 @@ def test_equal_scores_prove_no_more_than_their_rank(fit: Fit, station: StationFo
     assert record.false_calls == false_call_bound(2, 50)
 
 
+def test_a_reason_in_bytes_that_are_no_text_is_signed_without_them(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    result = fit("--good", pictures[0], "--why", os.fsdecode(b"gr\xf6sser"))
+    assert result.exit_code == 0, result.output
+    (record,) = records_of(station)
+    assert record.why == "gr sser"
+
+
 def test_every_record_stands_in_the_audit(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
 ) -> None:
