@@ -255,10 +255,15 @@ def _is_intact(target: Path, content: Mapping[str, bytes]) -> bool:
 def _install(content: Mapping[str, bytes], target: Path) -> None:
     staging = target.with_name(f".staging-{target.name}")
     shutil.rmtree(staging, ignore_errors=True)
-    for name, data in content.items():
-        _write_synced(staging / name, data)
-    for folder in {(staging / name).parent for name in content}:
-        sync_folder(folder)
+    try:
+        for name, data in content.items():
+            _write_synced(staging / name, data)
+        for folder in {(staging / name).parent for name in content}:
+            sync_folder(folder)
+    except BaseException:
+        # The line needs the room: half a bundle must not keep a full disk full.
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     # What stands there already was damaged on the disk, or it would not be written again.
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)

@@ -344,6 +344,7 @@ def test_an_install_that_fails_leaves_the_old_bundle_active(
     )
     assert done.returncode == 1
     assert "cannot be installed: File too large" in done.stderr
+    assert [kept.name for kept in station.bundles.iterdir()] == [old.sha256]
     assert open_bundle(station.active, TRUSTED).sha256 == old.sha256
 
 
