@@ -45,12 +45,15 @@ def run_processes(
     folder = StationFolder(config.station.state_dir)
     folder.create()
     folder.run.mkdir(parents=True, exist_ok=True)
-    start_ms = now_ms()
+    start_ms, before = now_ms(), read_vitals(folder.run).get("station")
     with sole_supervisor(folder.root):  # before any child touches a socket or the broker
         code = Supervisor(_specs(config, config_path, source_url, max_parts), folder.run).run()
-    if code:
+    told = read_vitals(folder.run).get("station")
+    if told in (None, before) and not code:
+        click.echo("stopped before the station had begun: there is nothing to report", err=True)
+    if told in (None, before) or code:
         raise click.exceptions.Exit(code)
-    return _report(folder, start_ms)
+    return _report(folder, start_ms, told)
 
 
 def _specs(
@@ -72,8 +75,7 @@ def _specs(
     return specs + [ChildSpec(role, command(role), watchdog_s=CAPTURE_S) for role in captures]
 
 
-def _report(folder: StationFolder, start_ms: int) -> Report:
-    station = read_vitals(folder.run).get("station") or Vitals(role="station", pid=0)
+def _report(folder: StationFolder, start_ms: int, station: Vitals) -> Report:
     with closing(connect_to_read(folder.database)) as connection:
         outbox = Outbox(connection)
         return Report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ import click
 from kenpin.config import StationConfig, is_loopback, load_config
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
 from kenpin.errors import ConfigError
+from kenpin.station_folder import owner_name
 from kenpin.synced_file import replace_synced
 
 _UNITS = Path("/etc/systemd/system")
@@ -90,6 +92,8 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
     if program is None:
         raise ConfigError("the program kenpin is not found", where=sys.prefix, cure="pip install kenpin there")
     state = config.station.state_dir
+    user = user or getpass.getuser()
+    _check_user(user, state)
     _check_whole(config, config_path)
     _check_seen(config, config_path, program)
     _check_names(program, config_path.resolve(), state, config.output.log or "")
@@ -99,7 +103,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         config=config_path.resolve(),
         state=state,
         log=config.output.log,
-        user=user or getpass.getuser(),
+        user=user,
         cameras=len(config.source.urls),
         devices=device_nodes(),
         network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in config.source.urls),
@@ -144,6 +148,21 @@ def _check_seen(config: StationConfig, config_path: Path, program: str) -> None:
                 "(203/EXEC). Make the environment elsewhere, as in /opt/kenpin, and install from there.",
                 err=True,
             )
+
+
+def _check_user(user: str, state: Path) -> None:
+    """Units of somebody who is not there, or may not write, would be started again and again for ever."""
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        cure = f"sudo useradd --system {user}, as docs/service.md has it, or give another --user"
+        raise ConfigError(f"there is no user {user} here", where="--user", cure=cure) from None
+    if state.exists() and (owner := state.stat().st_uid) != uid:
+        raise ConfigError(
+            f"the station's folder belongs to {owner_name(owner)}, so {user} cannot run the station",
+            where=state,
+            cure=f"give --user {owner_name(owner)}, or let {user} own it: sudo chown -R {user}: {state}",
+        )
 
 
 def _check_whole(config: StationConfig, config_path: Path) -> None:

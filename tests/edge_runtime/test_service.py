@@ -30,6 +30,18 @@ def units(workshop: Any, tmp_path: Path) -> Path:
     return folder
 
 
+def test_units_are_written_for_a_user_who_is_there_and_owns_the_folder(workshop: Any, tmp_path: Path) -> None:
+    fixed = ("install", "--config", workshop.toml("usb:0"), "--dir", tmp_path, "--user")
+    stranger = kenpin(*fixed, "nobody-by-this-name")
+    assert stranger.returncode == 2
+    assert "there is no user nobody-by-this-name here" in stranger.stderr
+    workshop.folder.root.mkdir()
+    other = kenpin(*fixed, "daemon")
+    assert other.returncode == 2
+    assert f"the station's folder belongs to {workshop.folder.root.owner()}" in other.stderr
+    assert not list(tmp_path.glob("kenpin*"))
+
+
 def test_every_process_is_a_unit(units: Path) -> None:
     assert sorted(path.name for path in units.iterdir()) == [
         "kenpin-capture@.service",

@@ -14,12 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 
 from kenpin.edge_runtime import child as child_module
+from kenpin.edge_runtime import processes
 from kenpin.edge_runtime.child import Child, ChildSpec
 from kenpin.edge_runtime.supervisor import Supervisor
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 
 # What each child does: says that it is ready, beats, and writes its number to a file.
 BASE = """
@@ -248,3 +250,17 @@ def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
     supervisor._hear()
     assert not supervisor._children[0].was_ready
     supervisor._socket.close()
+
+
+def test_a_run_that_was_stopped_before_it_began_reports_no_parts_of_an_earlier_one(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = workshop.ready().folder.run
+    run.mkdir()
+    write_vitals(run, Vitals(role="station", pid=1, numbers={'parts_total{verdict="OK"}': 7.0}))
+    monkeypatch.setattr(processes, "Supervisor", lambda *_: SimpleNamespace(run=lambda: 0))
+    config = workshop.config("synthetic:cap?rate=5")
+    with pytest.raises(click.exceptions.Exit) as ended:
+        processes.run_processes(config, workshop.toml("synthetic:cap?rate=5"), source_url=None, max_parts=None)
+    assert ended.value.exit_code == 0
+    assert "before the station had begun" in capsys.readouterr().err
