@@ -194,7 +194,8 @@ class ModbusOutput:
             trace_connect=self._count,
         )
         if not await self._server.listen():
-            raise OSError("the address is in use or not of this machine")
+            # pymodbus does not say which of them it was.
+            raise OSError("the address is in use or not of this machine, or a port below 1024, root's alone")
         self._watcher = self._loop.create_task(self._watch())
 
     async def _end(self) -> None:

@@ -143,3 +143,4 @@ def test_an_address_in_use_is_said(output: ModbusOutput, free_port: int) -> None
     with pytest.raises(ConfigError, match="Modbus cannot be offered") as error:
         ModbusOutput(f"127.0.0.1:{free_port}")
     assert "free HOST:PORT" in error.value.cure
+    assert "below 1024" in error.value.what  # 502 is Modbus' own, and what a PLC asks for by itself
