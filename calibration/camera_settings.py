@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.station_folder import StationFolder
 
 
@@ -14,8 +14,21 @@ def camera_settings(folder: StationFolder) -> dict[str, dict[str, float | str]]:
     Args:
         folder: The station's folder.
     """
-    station = read_vitals(folder.run).get("station")
-    if station is None or not station.is_alive:
-        return {}
-    told: dict[str, dict[str, float | str]] = json.loads(station.texts.get("cameras", "{}"))
+    station = _running_station(folder)
+    told: dict[str, dict[str, float | str]] = json.loads(station.texts.get("cameras", "{}")) if station else {}
     return told
+
+
+def unknown_settings(folder: StationFolder) -> str:
+    """Why a record that is signed now is not bound to the settings of the cameras; empty where one could be."""
+    if _running_station(folder):
+        return ""
+    return (
+        "no station runs on this folder, so it is not known how its cameras are set: the record holds for any "
+        "exposure and gain; start the station (kenpin run) and calibrate again, and it holds for its own only"
+    )
+
+
+def _running_station(folder: StationFolder) -> Vitals | None:
+    station = read_vitals(folder.run).get("station")
+    return station if station is not None and station.is_alive else None

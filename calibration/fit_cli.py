@@ -11,6 +11,7 @@ from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration import options
+from kenpin.calibration.camera_settings import unknown_settings
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.options import signer
@@ -65,6 +66,8 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
         scored, used = score_shown(shown, bundle, folder)
         record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
     tell(record, folder, as_json=as_json)
+    if unknown := unknown_settings(folder):
+        click.echo(f"warning: {unknown}", err=True)
     light = light_against_sign_off(folder)
     if light is not None and light.is_other:
         now, low, high = light.rounded.values()

@@ -38,7 +38,7 @@ def check(file: Path) -> None:
         PublicKey.load(path)
     ending = _check_secrets(loaded)
     click.echo(f"{file}: correct", err=True)
-    click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir}", err=True)
+    click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir.absolute()}", err=True)
     click.echo(f"  frames from {', '.join(loaded.source.urls)}", err=True)
     click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
     for line in ending:

@@ -229,6 +229,19 @@ def test_equal_scores_prove_no_more_than_their_rank(fit: Fit, station: StationFo
     assert record.false_calls == false_call_bound(2, 50)
 
 
+def test_a_record_that_no_running_station_bound_to_its_cameras_says_so(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    assert "the record holds for any exposure" in fit("--good", pictures[0]).stderr
+    station.run.mkdir()
+    cameras = {"usb0": {"exposure_us": 900.0}}
+    write_vitals(station.run, Vitals(role="station", pid=1, texts={"cameras": json.dumps(cameras)}))
+    assert "any exposure" not in fit("--good", pictures[0]).stderr
+    write_vitals(station.run, Vitals(role="station", pid=1, texts={"cameras": "{}"}))  # as of drawn parts
+    assert "any exposure" not in fit("--good", pictures[0]).stderr
+    assert [record.cameras for record in records_of(station)] == [{}, cameras, {}]
+
+
 def test_a_reason_in_bytes_that_are_no_text_is_signed_without_them(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
 ) -> None:
