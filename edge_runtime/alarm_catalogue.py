@@ -228,7 +228,7 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         severity=600,
         max_shelve_min=60,
         message="There is no model, or no thresholds are signed for it; no part is released",
-        operator_action="Keep parts back; call the technician to set and sign thresholds, or to go back to the last model",
+        operator_action="Keep parts back; call the technician to sign thresholds or go back to the last model",
     ),
     AlarmSpec(
         key="comms_unstable",
