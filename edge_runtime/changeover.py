@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from kenpin.activation import Activation, Task, change_activation, read_activation
+from kenpin.activation import Activation, Task, change_activation, read_activation, refuse_older
 from kenpin.audit import Entry, append
 from kenpin.bundle import open_bundle
 from kenpin.calibrating import read_calibrating
@@ -298,6 +298,8 @@ class Changeover:
         try:
             manifest = open_bundle(self._proof.folder.bundles / candidate.sha256, keys).manifest
             before = self._activation
+            # Once more, as whoever wants it by a signed command has not asked.
+            refuse_older(read_activation(self._proof.folder), manifest, is_kept=True)
             self._activation = change_activation(
                 self._proof.folder,
                 lambda was: was.running(candidate.sha256, manifest, on_trial=bool(was.current)),

@@ -259,6 +259,21 @@ def test_one_without_a_calibration_is_refused(
     assert "calibrated for bundle" in now.reason
 
 
+def test_one_below_the_floor_is_refused_whoever_wants_it(
+    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    faulty = follow_up(workshop, brightness_model, breaks_at=1e6)
+    change_activation(workshop.folder, lambda was: was.model_copy(update={"floors": {"lamp": "3.0"}}))
+    want(workshop, faulty.sha256)  # as a signed command does
+    rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+    assert {row["bundle_sha256"] for row in rows} == {old.sha256}
+    now = read_activation(workshop.folder)
+    assert (now.current, now.left) == (old.sha256, faulty.sha256)
+    assert "asks for 3.0 or newer" in now.reason
+
+
 def test_one_with_which_the_station_keeps_ending_is_given_up(
     workshop: Any, brightness_model: Callable[..., bytes]
 ) -> None:
