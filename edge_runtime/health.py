@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -41,18 +42,35 @@ Answer = tuple[str, str, bytes]
 
 
 class _Handler(WSGIRequestHandler):
-    """Drops slow clients and does not log each request."""
-
-    timeout = _CLIENT_S
+    """Does not log each request."""
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
 class _Server(ThreadingWSGIServer):
-    """A thread per client, of which there can be only so many."""
+    """A thread per client, of which there can be only so many, each for a short while."""
 
     daemon_threads = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._taken_s: dict[socket.socket, float] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._taken_s[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has left is no news; what fails on this side is told by `wsgiref`."""
+
+    def drop_slow(self) -> None:
+        """End the connections that have had their time: a client that drips never lets a read wait for long."""
+        due_s = time.monotonic() - _CLIENT_S
+        self._taken_s = {taken: s for taken, s in self._taken_s.items() if taken.fileno() >= 0}
+        for taken in [taken for taken, s in self._taken_s.items() if s < due_s]:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                taken.shutdown(socket.SHUT_RDWR)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         return threading.active_count() <= _CLIENTS
@@ -189,6 +207,7 @@ def serve_health(config: StationConfig, stopping: Callable[[], bool]) -> None:
         server.timeout = _ROUND_S
         while not stopping():
             server.handle_request()
+            server.drop_slow()
             watch.beat("serve")
             pulse.tick()
     pulse.stop()

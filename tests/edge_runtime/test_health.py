@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kenpin.config import HealthSection, StationConfig
+from kenpin.edge_runtime import health
 from kenpin.edge_runtime.health import serve_health
 from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.station import Station
@@ -186,6 +188,28 @@ def test_slow_clients_keep_nobody_waiting(workshop: Any, served: int) -> None:
         client.close()
 
 
+def test_clients_that_drip_are_dropped(
+    workshop: Any, served: int, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(workshop, "station")
+    tell(workshop, "capture-0")
+    monkeypatch.setattr(health, "_CLIENT_S", 1.0)
+    drips = [socket.create_connection(("127.0.0.1", served)) for _ in range(20)]
+
+    def is_answered() -> bool:
+        for drip in drips:
+            with contextlib.suppress(OSError):
+                drip.sendall(b"G")
+        try:
+            return get(served, "/livez")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    wait_for(is_answered, "an answer beside clients that drip")
+    for drip in drips:
+        drip.close()
+
+
 def test_a_port_in_use_is_said(config: StationConfig, served: int) -> None:
     with pytest.raises(ConfigError, match="health cannot be offered") as error:
         serve_health(config, lambda: True)
@@ -194,7 +218,7 @@ def test_a_port_in_use_is_said(config: StationConfig, served: int) -> None:
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_the_other_loopback_is_offered_too(config: StationConfig, free_port: int) -> None:
-    health = config.health.model_copy(update={"listen": f"[::1]:{free_port}"})
+    section = config.health.model_copy(update={"listen": f"[::1]:{free_port}"})
     answers: list[bool] = []
 
     def asked() -> bool:
@@ -202,7 +226,7 @@ def test_the_other_loopback_is_offered_too(config: StationConfig, free_port: int
             answers.append(True)
         return True
 
-    serve_health(config.model_copy(update={"health": health}), asked)
+    serve_health(config.model_copy(update={"health": section}), asked)
     assert answers == [True]
 
 
