@@ -9,7 +9,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from kenpin.calibration.web.patience import Patience
+from kenpin.calibration.web.patience import Door, Patience
 from kenpin.config import WebSection
 from kenpin.errors import ConfigError
 from kenpin.heap import give_back_freed_memory
@@ -65,10 +65,10 @@ def _step_back() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def _listening(section: WebSection) -> socket.socket:
+def _listening(section: WebSection) -> Door:
     family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
     try:
-        return socket.create_server((section.host, section.port), family=family)
+        return Door(socket.create_server((section.host, section.port), family=family))
     except OSError as error:
         raise ConfigError(
             f"the page cannot be offered: {error.strerror}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
 
-from kenpin.calibration.web.guard import MAX_BODY_BYTES
+from kenpin.calibration.web.guard import MAX_BODY_BYTES, Guard
 from kenpin.calibration.web.login import _own_path
 from kenpin.calibration.web.session import IDLE_MS, LONGEST_MS
 from kenpin.calibration.web.users import Users
@@ -154,6 +156,66 @@ def test_a_large_body_is_refused(browser: Visit) -> None:
 
     kind = {"Content-Type": "application/x-www-form-urlencoded", **OURS}
     assert browser.post("/login", content=pieces(), headers=kind).status_code == 413
+
+
+WHOLE = {"type": "http.request", "body": b"", "more_body": False}
+BEGINS = {"type": "http.request", "body": b"a", "more_body": True}
+LEFT = {"type": "http.disconnect"}
+
+
+class Crowd:
+    """A page that takes its time, and how many are served by it at once."""
+
+    def __init__(self) -> None:
+        self.guard = Guard(self, local_only=False)
+        self.inside = self.most = self.served = 0
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await asyncio.sleep(0.01)
+        self.inside -= 1
+        self.served += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def visit(self, address: str, *comes: Any, is_read: bool = True) -> None:
+        messages = list(comes)
+
+        async def receive() -> Any:
+            return messages.pop(0) if messages else await asyncio.Event().wait()
+
+        async def send(_message: Any) -> None:
+            if not is_read:
+                await asyncio.Event().wait()
+
+        await self.guard({"type": "http", "headers": [], "client": (address, 1)}, receive, send)
+
+
+def test_other_machines_are_served_one_after_the_other() -> None:
+    async def visit(addresses: list[str]) -> Crowd:
+        crowd = Crowd()
+        await asyncio.gather(*(crowd.visit(address, WHOLE) for address in addresses))
+        return crowd
+
+    afar = asyncio.run(visit([f"10.0.0.{k}" for k in range(8)]))
+    assert (afar.served, afar.most) == (8, 1)
+    here = asyncio.run(visit(["127.0.0.1"] * 8))
+    assert (here.served, here.most) == (8, 8)
+
+
+def test_who_is_slow_or_has_left_keeps_no_turn() -> None:
+    async def visit() -> int:
+        crowd = Crowd()
+        slow = [crowd.visit("10.0.0.1", BEGINS), crowd.visit("10.0.0.2", WHOLE, is_read=False)]
+        waiting = [asyncio.ensure_future(one) for one in slow]
+        await crowd.visit("10.0.0.3", WHOLE, LEFT)
+        await asyncio.wait_for(crowd.visit("10.0.0.4", WHOLE), 20)
+        for one in waiting:
+            one.cancel()
+        return crowd.served
+
+    assert asyncio.run(visit()) == 2  # one who does not read the answer, and the last
 
 
 def test_without_tls_only_names_of_this_machine_lead_here(visit: Callable[..., Visit]) -> None:

@@ -54,7 +54,8 @@ async def _with_server(use: Callable[[int], Any]) -> Any:
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: patience.Patience(config, state, {}), "127.0.0.1", 0)
+    door = patience.Door(socket.create_server(("127.0.0.1", 0)))
+    server = await loop.create_server(lambda: patience.Patience(config, state, {}), sock=door)
     try:
         return await asyncio.to_thread(use, server.sockets[0].getsockname()[1])
     finally:
@@ -148,6 +149,19 @@ def test_the_page_speaks_tls(people: StationFolder, serve_page: Callable[..., An
     with urllib.request.urlopen(f"{server.url}/line", context=context, timeout=30) as answer:
         assert answer.status == 200
         assert "Secure" in answer.headers["set-cookie"]
+
+
+def test_who_never_begins_with_tls_takes_no_room_from_others(
+    people: StationFolder, serve_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    cert, key = make_certificate(tmp_path)
+    server = serve_page(people, tls_cert_file=cert, tls_key_file=key)
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(patience.PER_ADDRESS + 3)]
+    assert all(is_dropped(client) for client in silent[patience.PER_ADDRESS :])
+    for client in silent:
+        client.close()
+    context = ssl.create_default_context(cafile=str(cert))
+    assert urllib.request.urlopen(f"{server.url}/line", context=context, timeout=30).status == 200
 
 
 def test_an_address_in_use_and_a_bad_certificate_are_told(tmp_path: Path) -> None:
