@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kenpin.errors import printable
 from kenpin.events import AlarmEvent, Anomaly, Audit, PartResult, Reply
 
 _REPLY = Reply.topic.partition("{")[0]
@@ -20,7 +21,8 @@ def event_line(topic: str, event: Mapping[str, Any]) -> str:
     name = topic.removeprefix("event/")
     say = _KINDS.get(topic, _say_reply if topic.startswith(_REPLY) else _say_nothing)
     test = "  (test)" if event.get("test") else ""
-    return f"{event['seq']:>8}  {event['ts']}  {name:<8} {say(event)}{test}".rstrip()
+    said = printable(say(event)).replace("\n", " ")
+    return f"{event['seq']:>8}  {event['ts']}  {name:<8} {said}{test}".rstrip()
 
 
 def _say_part(event: Mapping[str, Any]) -> str:

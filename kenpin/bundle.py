@@ -317,7 +317,7 @@ def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> No
     extra = sorted(raw.keys() - manifest.files.keys())
     if extra:
         raise BundleError(
-            f"the bundle holds what its manifest does not name: {', '.join(extra)}",
+            f"the bundle holds what its manifest does not name: {', '.join(map(repr, extra))}",
             where=path,
             cure=_COPY_AGAIN,
         )
@@ -332,25 +332,33 @@ def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> No
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for path in sorted(folder.rglob("*")):
+    size = 0
+    for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise BundleError(f"{name} is a link", where=folder, cure=_COPY_AGAIN)
+            raise BundleError(f"{name!r} is a link", where=folder, cure=_COPY_AGAIN)
         if path.is_file():
+            size += path.stat().st_size
+            _check_room(size, len(files) + 1, folder)
             files[name] = path.read_bytes()
     return files
+
+
+def _check_room(size: int, count: int, path: Path) -> None:
+    if size > MAX_BYTES:
+        raise BundleError(f"the bundle is larger than {MAX_BYTES >> 20} MiB", where=path, cure=_COPY_AGAIN)
+    if count > MAX_ENTRIES:
+        raise BundleError(f"the bundle holds more than {MAX_ENTRIES} files", where=path, cure=_COPY_AGAIN)
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise BundleError("the bundle is neither a file nor a folder", where=path, cure="check the path")
-    if about.st_size > MAX_BYTES:
-        raise BundleError(f"the bundle is larger than {MAX_BYTES >> 20} MiB", where=path, cure=_COPY_AGAIN)
+    _check_room(about.st_size, 0, path)
     data = path.read_bytes()
     # Counted before they are read: an entry of 50 bytes takes 600 in memory. Other data rarely looks like one.
-    if data.count(_ENTRY) > MAX_ENTRIES:
-        raise BundleError(f"the bundle holds more than {MAX_ENTRIES} files", where=path, cure=_COPY_AGAIN)
+    _check_room(len(data), data.count(_ENTRY), path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -380,10 +388,10 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
         if pure.is_absolute() or ".." in pure.parts or "\\" in entry.filename or str(pure) != entry.filename:
             raise refuse(f"the bundle holds a path that leads outside: {entry.filename!r}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise refuse(f"{entry.filename} is compressed; bundles are stored")
+            raise refuse(f"{entry.filename!r} is compressed; bundles are stored")
         if entry.flag_bits & 0x1:
-            raise refuse(f"{entry.filename} is encrypted")
+            raise refuse(f"{entry.filename!r} is encrypted")
         if entry.external_attr >> 16 & 0o170000 not in (0, 0o100000):
-            raise refuse(f"{entry.filename} is not a regular file")
+            raise refuse(f"{entry.filename!r} is not a regular file")
         if entry.filename == MANIFEST and entry.file_size > MAX_MANIFEST_BYTES:
             raise refuse(f"the manifest is larger than {MAX_MANIFEST_BYTES >> 20} MiB")

@@ -19,6 +19,19 @@ KenpinError
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Text without what a terminal or a log would take for a command or another line; only line ends stay.
+
+    Names of files and of what lies in a zip are chosen by whoever made them.
+
+    Args:
+        text: Anything, bytes of names that are no UTF-8 included.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class KenpinError(Exception):
     """An error that a person can act on.
 
@@ -31,10 +44,10 @@ class KenpinError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: object = "", cure: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = str(where)
-        self.cure = cure
+        self.what = printable(what)
+        super().__init__(self.what)
+        self.where = printable(str(where)).replace("\n", "\\n")
+        self.cure = printable(cure)
 
     @property
     def in_one_line(self) -> str:

@@ -150,7 +150,7 @@ def test_missing_and_unexpected_files(tmp_path: Path) -> None:
     content = signed(FILES)
     without = {n: d for n, d in content.items() if n != "model.onnx"}
     assert refusal(zipped(tmp_path / "a", without)) == "the bundle lacks model.onnx"
-    assert "does not name: run.sh" in refusal(zipped(tmp_path / "b", {**content, "run.sh": b"evil"}))
+    assert "does not name: 'run.sh'" in refusal(zipped(tmp_path / "b", {**content, "run.sh": b"evil"}))
     swapped = {**content, "model.onnx": b"evil model"}
     assert refusal(zipped(tmp_path / "c", swapped)) == "model.onnx was changed after signing"
     longer = {**content, "model.onnx": b"int8 model."}
@@ -198,7 +198,7 @@ def test_entries_that_are_no_plain_files(tmp_path: Path) -> None:
         info.external_attr = (0o120777 if name == "card.md" else 0o600) << 16
         return info
 
-    assert refusal(zipped(tmp_path / "a", content, link)) == "card.md is not a regular file"
+    assert refusal(zipped(tmp_path / "a", content, link)) == "'card.md' is not a regular file"
 
     def deflated(name: str) -> zipfile.ZipInfo:
         info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
@@ -227,6 +227,33 @@ def test_sizes_are_limited_before_anything_is_read(path: Path, tmp_path: Path) -
     assert "manifest is larger than 4 MiB" in refusal(zipped(tmp_path / "b", big))
     many = {f"{number:x}": b"" for number in range(10_001)}
     assert refusal(zipped(tmp_path / "c", many)) == "the bundle holds more than 10000 files"
+
+
+def test_a_folder_has_the_limits_of_a_file(tmp_path: Path) -> None:
+    huge, many = tmp_path / "huge", tmp_path / "many"
+    for folder in (huge, many):
+        folder.mkdir()
+    with (huge / "model.onnx").open("wb") as sparse:
+        sparse.truncate(MAX_BYTES + 1)
+    assert refusal(huge) == "the bundle is larger than 1024 MiB"
+    for number in range(10_001):
+        (many / f"{number}").touch()
+    assert refusal(many) == "the bundle holds more than 10000 files"
+
+
+def test_a_name_in_a_bundle_cannot_write_a_verdict_of_its_own(tmp_path: Path) -> None:
+    hostile = "a\nvalid: lamp 9.9, signed by you\n\x1b[2J"
+
+    def deflated(name: str) -> zipfile.ZipInfo:
+        info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+        info.compress_type = zipfile.ZIP_DEFLATED
+        return info
+
+    said = [
+        refusal(zipped(tmp_path / "a", {hostile: b"x" * 99}, deflated)),
+        refusal(zipped(tmp_path / "b", {**signed(FILES), hostile: b""})),
+    ]
+    assert all(text.isprintable() and "valid" in text for text in said)
 
 
 def test_newer_runtime_is_needed(tmp_path: Path) -> None:

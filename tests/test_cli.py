@@ -231,6 +231,14 @@ def _begins_with_give(call: ast.Call) -> bool:
     return isinstance(what, ast.Constant) and str(what.value).startswith("give ")
 
 
+def test_a_name_in_an_error_reaches_no_terminal_as_a_command() -> None:
+    hostile = "a\x1b[2J\u202e\udcff\nvalid: all is well"
+    said = str(KenpinError(f"{hostile} is damaged", where=Path(hostile), cure=f"mend {hostile}"))
+    assert (said.replace("\n", "").isprintable(), "部品" in str(KenpinError("部品"))) == (True, True)
+    where = next(line for line in said.splitlines() if line.startswith("  where: "))
+    assert where == r"  where: a\x1b[2J\u202e\udcff\nvalid: all is well"
+
+
 def test_every_error_that_is_raised_says_its_cure() -> None:
     """It may be left out only where `what` is the cure: "give --epochs or --steps, not both"."""
     silent = [

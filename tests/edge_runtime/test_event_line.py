@@ -59,3 +59,8 @@ def test_every_event_has_a_line(event: Payload, said: str) -> None:
 
 def test_an_event_of_a_later_version_has_one_too() -> None:
     assert event_line("event/new", {"seq": 1, "ts": "t"}) == "       1  t  new"
+
+
+def test_what_a_name_brings_along_reaches_no_terminal() -> None:
+    event = Anomaly(**{**COMMON, **PART, **ROI, "part_id": "p7\n\x1b[2Jp8"}, verdict="NG").model_dump()
+    assert event_line(Anomaly.topic, event).isprintable()
