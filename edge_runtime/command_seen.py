@@ -11,8 +11,9 @@ import sqlite3
 from kenpin.edge_runtime.command_action import Header
 from kenpin.edge_runtime.database import explained
 
-# An expired command is refused for its time. The note stays longer, as the clock may be set back meanwhile.
-KEEP_MS = 3_600_000
+# An expired command is refused for its time. The note stays much longer: who can speak as the plant's time
+# server can set the clock back, and send once more what was heard on the network then.
+KEEP_MS = 31 * 86_400_000
 
 
 def is_seen(connection: sqlite3.Connection, cmd_id: str) -> bool:

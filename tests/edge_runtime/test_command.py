@@ -374,12 +374,21 @@ def test_the_second_of_two_notes_undoes_its_whole_transaction(database: sqlite3.
     assert database.execute("SELECT value FROM counter WHERE name = 'outbox_dropped'").fetchone() == (1,)
 
 
-def test_notes_stay_an_hour_longer_than_the_command_is_good_for(database: sqlite3.Connection) -> None:
+def test_notes_stay_a_month_longer_than_the_command_is_good_for(database: sqlite3.Connection) -> None:
     note_seen(database, ack("old", NOW), now_ms=NOW)
     note_seen(database, ack("new", NOW + 1), now_ms=NOW + KEEP_MS)
     assert is_seen(database, "old")
     note_seen(database, ack("third", NOW + 2), now_ms=NOW + KEEP_MS + 1)
     assert [is_seen(database, name) for name in ("old", "new", "third")] == [False, True, True]
+
+
+def test_a_clock_that_is_set_back_by_weeks_lets_no_command_count_again(database: sqlite3.Connection) -> None:
+    week_ms = 7 * 86_400_000
+    for k in range(4):
+        note_seen(database, ack(f"c-{k}", NOW + k * week_ms), now_ms=NOW + k * week_ms)
+    for k in range(4):  # as they were heard then, by the clock of then
+        again = signed(ACK, cmd_id=f"c-{k}")
+        assert reason(again, seen=lambda cmd_id: is_seen(database, cmd_id)) == "replayed"
 
 
 def test_a_database_that_cannot_tell_is_an_error_and_no_refusal(database: sqlite3.Connection) -> None:
