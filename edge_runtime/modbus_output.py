@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _START_S = 5.0
 _ANSWER_S = 0.1  # a server thread that is slower counts as gone
 _SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready
+_POLL_S = 5.0  # a PLC that asks for nothing for so long is gone, whatever connections stand
+_CLIENTS = 32
 _TRIGGERS = 1024
 _DEVICE = 1
 # Function codes of Modbus.
@@ -113,6 +115,7 @@ class ModbusOutput:
         self.triggers = PlcTriggers()
         self._listen = listen
         self._clients = 0
+        self._asked_s = -_POLL_S
         self._beat_s = 0.0
         self._failure = ""
         self._started = threading.Event()
@@ -133,12 +136,11 @@ class ModbusOutput:
         """The decision loop is alive.
 
         Raises:
-            ConnectionError: No PLC is connected.
+            ConnectionError: No PLC is connected, or it asks for nothing.
         """
         self._beat_s = time.monotonic()
         self._do(self._take_beat(ready=ready))
-        if not self._clients:
-            raise ConnectionError("no PLC is connected by Modbus")
+        self._need_plc()
 
     def busy(self, *, busy: bool) -> None:
         """A part is in hand, or not any more."""
@@ -148,12 +150,17 @@ class ModbusOutput:
         """Show a result until the PLC has taken it, or the next one comes.
 
         Raises:
-            ConnectionError: No PLC is connected.
+            ConnectionError: No PLC is connected, or it asks for nothing.
             TimeoutError: The server does not answer.
         """
+        self._need_plc()
+        self._do(self._show(result))
+
+    def _need_plc(self) -> None:
         if not self._clients:
             raise ConnectionError("no PLC is connected by Modbus")
-        self._do(self._show(result))
+        if time.monotonic() - self._asked_s > _POLL_S:
+            raise ConnectionError(f"no PLC has asked for anything by Modbus for {_POLL_S:g} s")
 
     def close(self) -> None:
         """Not ready any more; the connections end."""
@@ -258,6 +265,8 @@ class ModbusOutput:
 
     def _trace(self, sending: bool, pdu: Any) -> Any:
         """Each request of the PLC: what does it write?"""
+        if not sending:
+            self._asked_s = time.monotonic()
         if not sending and pdu.address == 0:
             if pdu.function_code in _WRITE_REGISTERS and pdu.registers:
                 self.triggers.see(pdu.registers[Holding.TRIGGER_ID])
@@ -267,6 +276,11 @@ class ModbusOutput:
 
     def _count(self, connected: bool) -> None:
         self._clients += 1 if connected else -1
+        if self._clients > _CLIENTS:  # they would take the file descriptors of the station
+            assert self._server is not None
+            stand = [c.transport for c in self._server.active_connections.values() if c.transport is not None]
+            for transport in stand[_CLIENTS:]:
+                transport.close()
 
 
 async def _unless_given_up(step: Coroutine[Any, Any, None], claim: threading.Lock) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from pymodbus.client import ModbusTcpClient
 
+from kenpin.edge_runtime import modbus_output
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.modbus_output import CODES, Bit, Coil, Holding, ModbusOutput, Register
 from kenpin.edge_runtime.output import Result
@@ -53,6 +55,29 @@ def test_without_a_plc_nothing_can_be_told(output: ModbusOutput) -> None:
         output.beat(ready=True)
     with pytest.raises(ConnectionError, match="no PLC"):
         output.result(Result("a", 1, Verdict.OK))
+
+
+def test_a_connection_that_asks_for_nothing_is_no_plc(
+    output: ModbusOutput, plc: Plc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output.beat(ready=True)
+    monkeypatch.setattr(modbus_output, "_POLL_S", 0.05)
+    time.sleep(0.1)  # its power has failed, which its connection does not show
+    with pytest.raises(ConnectionError, match="asked for anything"):
+        output.beat(ready=True)
+    with pytest.raises(ConnectionError, match="asked for anything"):
+        output.result(Result("a", 1, Verdict.OK))
+    monkeypatch.undo()
+    plc.bits()
+    output.beat(ready=True)
+
+
+def test_a_crowd_takes_no_room_from_the_station(output: ModbusOutput, plc: Plc, free_port: int) -> None:
+    crowd = [socket.create_connection(("127.0.0.1", free_port), timeout=20) for _ in range(40)]
+    assert [client.recv(1) for client in crowd[32:]] == [b""] * 8
+    plc.bits()
+    for client in crowd:
+        client.close()
 
 
 def test_ready_and_the_heartbeat_follow_the_decision_loop(
