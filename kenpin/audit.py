@@ -20,12 +20,18 @@ from kenpin.errors import CalibrationError, StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import Head, Line
 from kenpin.line_file import whole_lines
+from kenpin.masters import masters_file
 from kenpin.record import load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 
 _RECORD = re.compile(r"record (\d+),")  # as `kenpin.book` names it
+_OF_MASTERS = (
+    "masters",
+    "masters interval",
+    "masters check",
+)  # as `kenpin.calibration.masters_book` names them
 CHECKPOINT = "checkpoint"
 CHECKPOINT_MS = 3_600_000
 
@@ -165,7 +171,9 @@ def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()
     end = Head()
     if lines:
         end = Head(lines[-1].number, lines[-1].sha256, lines[-1].row.get("ts_ms", 0))
-    return Report(len(lines), end, tuple(findings), (*_power_cuts(lines, torn), *_cut_records(lines, records)))
+    shown, of_masters = _of_masters(folder, key)
+    notes = [*_power_cuts(lines, torn), *_cut_records(lines, records), *_cut_masters(lines, shown)]
+    return Report(len(lines), end, (*findings, *of_masters), tuple(notes))
 
 
 def _of_records(folder: StationFolder, key: PublicKey) -> list[str]:
@@ -180,6 +188,14 @@ def _of_records(folder: StationFolder, key: PublicKey) -> list[str]:
         for record in records
         if record.answers in changed
     ]
+
+
+def _of_masters(folder: StationFolder, key: PublicKey) -> tuple[int, list[str]]:
+    """How many rows the ledger of masters has, and what is wrong with it."""
+    try:
+        return len(ledger.read_rows(masters_file(folder), key)), []
+    except StoreError as error:
+        return sum(1 for _ in whole_lines(masters_file(folder))), [f"{error.what}: {error.where}"]
 
 
 def _power_cuts(lines: Sequence[Line], torn: int) -> list[str]:
@@ -216,6 +232,16 @@ def _cut_records(lines: Sequence[Line], records: int) -> list[str]:
         ends = f"calibration record {newest} stands in the audit, but the file of records ends with {records}"
         notes.append(f"{ends}: {why}; calibrate again")
     return notes
+
+
+def _cut_masters(lines: Sequence[Line], rows: int) -> list[str]:
+    """Each change and check of masters is named here before it is written: so their number is known here."""
+    of_masters = [line.row for line in lines if line.row.get("what") in _OF_MASTERS]
+    named = sum(not str(row.get("new")).startswith("given up") for row in of_masters)  # that is no row there
+    if named <= rows:
+        return []
+    why = "it was cut off or removed, or a full disk or a power cut kept some from being written"
+    return [f"the audit names {named} changes and checks of masters, their file has {rows}: {why}"]
 
 
 def _against_witnesses(hashes: Sequence[str], witnessed: Sequence[Head]) -> list[str]:

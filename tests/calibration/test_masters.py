@@ -41,7 +41,7 @@ from kenpin.events import now_ms
 from kenpin.masters import masters_file, read_masters
 from kenpin.masters_due import read_demand
 from kenpin.placed import Placement, record_placed
-from kenpin.signing import SecretKey
+from kenpin.signing import PublicKey, SecretKey
 from kenpin.station_folder import StationFolder
 
 HOUR = 3_600_000
@@ -277,6 +277,23 @@ def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how:
         SecretKey.generate().save(two.root / "other.key")
         two.public_key.write_bytes((two.root / "other.pub").read_bytes())
     assert "the masters cannot be read" in masters_due(two, now_ms())
+
+
+def test_a_ledger_that_was_cut_or_altered_is_told_by_the_audit(two: StationFolder) -> None:
+    show(two)
+    audit.append(
+        two, audit.Entry("masters check", "Aiko", "", "given up after 2 of 12 showings")
+    )  # at the page
+    key = PublicKey.load(two.key.with_suffix(".pub"))
+    found = audit.verify(two, key)
+    assert (found.findings, found.notes) == ((), ())
+    whole = masters_file(two).read_bytes()
+    masters_file(two).write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))  # the check that was last
+    assert "names 3 changes and checks of masters, their file has 2" in audit.verify(two, key).notes[0]
+    masters_file(two).unlink()  # with it, nothing is demanded any more
+    assert "their file has 0" in audit.verify(two, key).notes[0]
+    masters_file(two).write_bytes(whole.replace(b"scratch", b"nothing"))
+    assert "masters.jsonl" in audit.verify(two, key).findings[0]
 
 
 @pytest.mark.parametrize(
