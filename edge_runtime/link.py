@@ -295,7 +295,9 @@ class Link:
         if self._signals.qsize() >= _MAX_WAITING:
             self.dropped += 1
         else:
-            self._signals.put(Incoming(message.topic, bytes(message.payload), message.retain))
+            # With 3.1.1 a broker is told no limit, and one that lies keeps none. What is longer is refused.
+            body = bytes(message.payload[:_MAX_INCOMING_BYTES])
+            self._signals.put(Incoming(message.topic, body, message.retain))
 
 
 def _size_of(topic: str, body: bytes, properties: Properties | None) -> int:

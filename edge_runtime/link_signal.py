@@ -57,7 +57,7 @@ class Incoming:
 
     Attributes:
         topic: The whole topic.
-        body: The payload, as it came.
+        body: The payload, as it came; of one over 64 KiB its beginning.
         retained: Whether the broker had kept it.
     """
 

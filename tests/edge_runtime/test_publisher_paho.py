@@ -23,7 +23,7 @@ from kenpin.config import MqttSection
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.link import Link, Terms, Will
-from kenpin.edge_runtime.link_signal import Down, Up
+from kenpin.edge_runtime.link_signal import Down, Incoming, Up
 from kenpin.edge_runtime.publisher import Timing
 from tests.edge_runtime.publishing_line import FAST, MuteBroker, PublishingLine
 
@@ -401,3 +401,21 @@ def test_a_link_that_cannot_connect_says_so_and_closes(free_port: int) -> None:
     assert os.strerror(111) in told.reason
     with contextlib.closing(link):
         assert link.publish("a", b"{}", qos=1) is None
+
+
+def test_of_a_huge_message_no_more_waits_than_it_takes_to_refuse_it(mosquitto: Any, wait_for: Any) -> None:
+    link = make_link(mosquitto.port, listen_to="plant/st1/cmd/+")
+    link.open(MQTTProtocolVersion.MQTTv311)  # which tells the broker no limit
+    heard: list[int] = []
+
+    def is_heard() -> bool:
+        to = ["-p", str(mosquitto.port), "-t", "plant/st1/cmd/ack", "-s"]
+        subprocess.run(["mosquitto_pub", *to], input=b"x" * 200_000, check=True, timeout=30)
+        while not link._signals.empty():
+            if isinstance(signal := link._signals.get(), Incoming):
+                heard.append(len(signal.body))
+        return bool(heard)
+
+    wait_for(is_heard, "a message")
+    link.close()
+    assert set(heard) == {65536}
