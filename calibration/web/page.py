@@ -58,7 +58,10 @@ def here(request: Request) -> str:
 
 def page_before(request: Request) -> str:
     """The page whose form was sent; empty where no form was, or the browser does not tell."""
-    before = urlsplit(request.headers.get("referer", ""))
+    try:
+        before = urlsplit(request.headers.get("referer", ""))
+    except ValueError:  # no browser sends such a one
+        return ""
     is_ours = before.netloc == request.url.netloc and not before.path.startswith("//")
     return _with_query(before.path, before.query) if request.method == "POST" and is_ours else ""
 

@@ -39,6 +39,7 @@ def serve(app: FastAPI, section: WebSection) -> None:
         server_header=False,
         access_log=False,
         log_config=None,
+        log_level="error",  # a warning for every request that is none would push all else out of the journal
         timeout_keep_alive=5,
         timeout_graceful_shutdown=3,
     )

@@ -144,6 +144,10 @@ def test_what_somebody_types_is_no_markup(visit: Callable[..., Visit]) -> None:
     assert "<script>alert" not in answer.text
 
 
+def test_a_page_that_no_browser_comes_from_is_none(browser: Visit) -> None:
+    assert browser.get("/login", headers={"Referer": "http://[::1"}).status_code == 200
+
+
 def test_a_large_body_is_refused(browser: Visit) -> None:
     token = browser.token()
     answer = browser.post("/login", data={"token": token, "name": "x" * MAX_BODY_BYTES}, headers=OURS)

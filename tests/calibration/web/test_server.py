@@ -164,6 +164,18 @@ def test_who_never_begins_with_tls_takes_no_room_from_others(
     assert urllib.request.urlopen(f"{server.url}/line", context=context, timeout=30).status == 200
 
 
+def test_requests_that_are_none_do_not_fill_the_journal(
+    people: StationFolder, serve_page: Callable[..., Any]
+) -> None:
+    server = serve_page(people)
+    for sent in (b"\0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /line HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(sent)
+            client.settimeout(20)
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+    assert server.stop() == ""
+
+
 def test_an_address_in_use_and_a_bad_certificate_are_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         section = WebSection(listen=f"127.0.0.1:{taken.getsockname()[1]}")
