@@ -8,6 +8,7 @@ registers take two requests, between which a result may come: so FLAGS has the b
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.source import Trigger
 from kenpin.errors import ConfigError
@@ -118,6 +120,7 @@ class ModbusOutput:
         self._asked_s = -_POLL_S
         self._beat_s = 0.0
         self._failure = ""
+        self._once = Once()
         self._started = threading.Event()
         self._bits = [False] * len(Bit)
         self._registers = [0] * len(Register)
@@ -185,6 +188,9 @@ class ModbusOutput:
     async def _start(self) -> None:
         from pymodbus.server import ModbusTcpServer  # noqa: PLC0415 - an extra
         from pymodbus.simulator import DataType, SimData, SimDevice  # noqa: PLC0415
+
+        # Twenty lines for each request that it does not know, which a PLC may send 200 times a second.
+        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
         def bits(count: int) -> list[SimData]:
             return [SimData(0, values=[False] * count, datatype=DataType.BITS)]
@@ -265,9 +271,13 @@ class ModbusOutput:
 
     def _trace(self, sending: bool, pdu: Any) -> Any:
         """Each request of the PLC: what does it write?"""
-        if not sending:
-            self._asked_s = time.monotonic()
-        if not sending and pdu.address == 0:
+        if sending:
+            return pdu
+        if pdu.dev_id != _DEVICE:
+            self._once.say("unit", f"Somebody asks by Modbus for unit {pdu.dev_id}; the station is {_DEVICE}.")
+            return pdu
+        self._asked_s = time.monotonic()
+        if pdu.address == 0:
             if pdu.function_code in _WRITE_REGISTERS and pdu.registers:
                 self.triggers.see(pdu.registers[Holding.TRIGGER_ID])
             if pdu.function_code in _WRITE_COILS and pdu.bits and pdu.bits[Coil.RESULT_TAKEN]:

@@ -72,6 +72,21 @@ def test_a_connection_that_asks_for_nothing_is_no_plc(
     output.beat(ready=True)
 
 
+def test_requests_for_another_unit_do_nothing_and_are_told_once(
+    output: ModbusOutput, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = ModbusTcpClient("127.0.0.1", port=free_port)
+    assert client.connect()
+    for number in range(3):
+        assert client.write_register(Holding.TRIGGER_ID, number, device_id=5).isError()
+    with pytest.raises(ConnectionError, match="asked for anything"):
+        output.beat(ready=True)
+    assert output.triggers.wait(time.monotonic()) is None
+    told = [r.message for r in caplog.records if r.levelname != "DEBUG"]
+    assert told == ["Somebody asks by Modbus for unit 5; the station is 1."]
+    client.close()
+
+
 def test_a_crowd_takes_no_room_from_the_station(output: ModbusOutput, plc: Plc, free_port: int) -> None:
     crowd = [socket.create_connection(("127.0.0.1", free_port), timeout=20) for _ in range(40)]
     assert [client.recv(1) for client in crowd[32:]] == [b""] * 8
