@@ -18,8 +18,10 @@ def replace_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         OSError: It cannot be written; the old file is as it was.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Never one that lies there: in a folder like /tmp somebody else may have put a link or an open file there.
+    partial.unlink(missing_ok=True)
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:  # noqa: PTH123
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:  # noqa: PTH123
             out.write(data)
             out.flush()
             os.fsync(out.fileno())

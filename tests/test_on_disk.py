@@ -103,3 +103,16 @@ def test_a_kept_picture_and_its_day(steps: Steps, tmp_path: Path) -> None:
     path = tmp_path / "images" / image_ref
     assert steps.of(path) == ["content", "name", "folder"]
     assert steps.of(path.parent)[:1] == ["folder"]  # of all days
+
+
+def test_what_somebody_else_has_put_there_is_not_written_to(tmp_path: Path) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "dump.zip"
+    victim.write_bytes(b"precious")
+    partial = tmp_path / f".dump.zip.{os.getpid()}.part"
+    partial.symlink_to(victim)
+    replace_synced(target, b"new", mode=0o600)
+    assert (victim.read_bytes(), target.read_bytes(), target.is_symlink()) == (b"precious", b"new", False)
+    partial.write_bytes(b"")
+    partial.chmod(0o666)
+    replace_synced(target, b"secret", mode=0o600)
+    assert target.stat().st_mode & 0o777 == 0o600
