@@ -21,6 +21,7 @@ from onnx import ModelProto, shape_inference
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.commit import git_commit
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.placement import find_placement
 from kenpin.export.quantize import quantize
@@ -33,7 +34,6 @@ from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained, settle_batch_norms
-from kenpin.train.run import git_commit
 
 PATCHCORE_BANK = 2048
 

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.mqtt_station import STATION, bad_part, publishing
 from benchmarks.rig import free_port
 from kenpin.broker import DemoBroker, demo_broker
+from kenpin.commit import git_commit
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.link_signal import Acked
@@ -32,7 +33,6 @@ from kenpin.edge_runtime.report import rss_mb
 from kenpin.edge_runtime.room import Room
 from kenpin.edge_runtime.store import Store
 from kenpin.machine_state import processor
-from kenpin.train.run import git_commit
 
 PER_S = 50
 IDENTITY = Identity(STATION)

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.commit import git_commit
 from kenpin.machine_state import processor
 from kenpin.train.bank import k_centres
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.encoder import Encoder
 from kenpin.train.metrics import Floats, auroc
-from kenpin.train.run import git_commit
 
 WIDTH = 64  # resnet18
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which both peers normalise by

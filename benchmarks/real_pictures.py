@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from kenpin.commit import git_commit
 from kenpin.folder_names import GOOD
 from kenpin.frame import read_picture
 from kenpin.machine_state import processor
 from kenpin.pictures import read_data
 from kenpin.train.card import interval_of
 from kenpin.train.metrics import auroc
-from kenpin.train.run import git_commit
 
 COLUMNS = (
     "pictures",

@@ -35,11 +35,19 @@ class Model:
         name: Product and version.
         bundle_sha256: Identity of the bundle.
         precision: Which of its models runs.
+        signed_by: Name of the key that signed the bundle.
+        dataset_sha256: Of the list of pictures that it was trained on; empty where the bundle does not say.
+        tensorrt: Version of TensorRT that runs it; empty where ONNX Runtime does.
+        engine_sha256: Of the engine that TensorRT built of it; empty as above.
     """
 
     name: str
     bundle_sha256: str
     precision: Precision
+    signed_by: str = ""
+    dataset_sha256: str = ""
+    tensorrt: str = ""
+    engine_sha256: str = ""
 
 
 @dataclass(frozen=True)

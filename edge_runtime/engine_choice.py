@@ -16,7 +16,7 @@ from kenpin.build_log import last_step
 from kenpin.bundle import Bundle
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.golden_check import prove
-from kenpin.engine_passport import Target
+from kenpin.engine_passport import Passport, Target
 from kenpin.engine_store import unseal_engine
 from kenpin.errors import DataError, DeviceLost, EngineError
 from kenpin.precision import Precision, small_precision
@@ -41,12 +41,14 @@ class Choice:
         note: Why it is not TensorRT although the station has it, in words with the cure; empty otherwise.
         build: The precision to build an engine of, because there is none that fits; `None` = nothing to build.
         fault: Why there is no engine.
+        passport: What is known of a TensorRT engine; `None` = ONNX Runtime runs.
     """
 
     engine: Engine | None
     note: str = ""
     build: Precision | None = None
     fault: EngineError | None = None
+    passport: Passport | None = None
 
     def loaded(self) -> Engine:
         """The engine.
@@ -90,8 +92,8 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
         # A station that has built an engine had a GPU: that it is gone is not as usual.
         return Choice(_twin(bundle, precision), error.in_one_line if folder.engine_key.exists() else "")
     found = _tensorrt_engine(folder, bundle, precision, device)
-    if not isinstance(found, _Refusal):
-        return Choice(found)
+    if isinstance(found, Choice):
+        return found
     device.close()
     try:
         # Without a calibration it stands in for the engine to come, so it must be the same model.
@@ -116,7 +118,7 @@ def _twin(bundle: Bundle, precision: Precision | None) -> Engine:
 
 def _tensorrt_engine(
     folder: StationFolder, bundle: Bundle, precision: Precision | None, device: Device
-) -> Engine | _Refusal:
+) -> Choice | _Refusal:
     from kenpin.edge_runtime.engine_trt import TrtEngine, target_of  # noqa: PLC0415 - as above
 
     # Without a calibration the engine that is there says which.
@@ -128,7 +130,7 @@ def _tensorrt_engine(
         except EngineError as error:
             return _Refusal(error.in_one_line)
         try:
-            plan, _passport = unseal_engine(folder, target)
+            plan, passport = unseal_engine(folder, target)
         except EngineError as error:
             refusal = refusal or _missing(folder, target, error)
             continue
@@ -140,7 +142,7 @@ def _tensorrt_engine(
             # The driver may be another one than when it was built, which the version of TensorRT does not tell.
             return _missing(folder, target, error)
         try:
-            return _proven(engine, bundle)
+            return Choice(_proven(engine, bundle), passport=passport)
         except (EngineError, DataError) as error:
             return _Refusal(error.in_one_line)
     assert refusal is not None

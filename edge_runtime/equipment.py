@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kenpin import __version__
+from kenpin.commit import git_commit
 from kenpin.config import Results
+from kenpin.driver import l4t_release
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.decide import Model
 from kenpin.edge_runtime.room import DEFAULT_MAX_BYTES, DEFAULT_MIN_FREE_BYTES
@@ -41,9 +44,9 @@ class Equipment:
         return Meta(
             **identity.common(now_ms()),
             sw_version=__version__,
-            engine_precision=self.model.precision if self.model else "",
-            model_id=self.model.name if self.model else "",
-            model_sha256=self.model.bundle_sha256 if self.model else "",
+            git_version=git_commit(),
+            jetpack=l4t_release(),
+            **(_of_model(self.model) if self.model else {}),
             threshold_rev=self.record.rev if self.record else 0,
             camera_ids=",".join(self.cameras),
             alarm_keys=",".join(self.alarms),
@@ -51,3 +54,15 @@ class Equipment:
             outbox_min_free_bytes=DEFAULT_MIN_FREE_BYTES,
             results=self.results,
         )
+
+
+def _of_model(model: Model) -> dict[str, Any]:
+    return {
+        "tensorrt": model.tensorrt,
+        "engine_sha256": model.engine_sha256,
+        "engine_precision": model.precision,
+        "model_id": model.name,
+        "model_sha256": model.bundle_sha256,
+        "signature_key_id": model.signed_by,
+        "dataset_sha256": model.dataset_sha256,
+    }

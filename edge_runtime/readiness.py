@@ -14,6 +14,7 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.source import Settings
+from kenpin.engine_passport import Passport
 from kenpin.errors import KenpinError
 from kenpin.hold import read_hold
 from kenpin.precision import Precision
@@ -82,9 +83,8 @@ def check_readiness(
     if choice.engine is None:
         fault = choice.fault.in_one_line if choice.fault is not None else ""
         return Readiness(record=record, fault=fault, build=choice.build)
-    engine, manifest = choice.engine, bundle.manifest
-    model = Model(f"{manifest.product}-{manifest.version}", bundle.sha256, engine.precision)
-    return with_record(Readiness(engine, model, note=choice.note, build=choice.build), folder)
+    model = _model_of(bundle, choice.engine, choice.passport)
+    return with_record(Readiness(choice.engine, model, note=choice.note, build=choice.build), folder)
 
 
 def with_record(ready: Readiness, folder: StationFolder) -> Readiness:
@@ -170,3 +170,16 @@ def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[Calibrati
 
 def _in_one_line(error: Exception) -> str:
     return error.in_one_line if isinstance(error, KenpinError) else str(error)
+
+
+def _model_of(bundle: Bundle, engine: Engine, passport: Passport | None) -> Model:
+    manifest = bundle.manifest
+    return Model(
+        name=f"{manifest.product}-{manifest.version}",
+        bundle_sha256=bundle.sha256,
+        precision=engine.precision,
+        signed_by=bundle.signed_by,
+        dataset_sha256=str(manifest.lineage.get("data_sha256", "")),
+        tensorrt=passport.tensorrt if passport else "",
+        engine_sha256=passport.plan_sha256 if passport else "",
+    )

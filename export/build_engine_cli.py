@@ -18,6 +18,7 @@ from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.config import WORKSPACE_MB
 from kenpin.console import human_console
+from kenpin.driver import driver_version, l4t_release
 from kenpin.edge_runtime.device import Device
 from kenpin.edge_runtime.engine_trt import TrtEngine, target_of
 from kenpin.edge_runtime.golden_check import GoldenCheck, prove
@@ -27,7 +28,6 @@ from kenpin.errors import EngineError, KenpinError
 from kenpin.events import now_ms
 from kenpin.export.build_engine import BuildOrder, Built, build_plan
 from kenpin.export.build_progress import Bars
-from kenpin.export.driver import driver_version, l4t_release
 from kenpin.precision import Precision, model_of, small_precision
 from kenpin.sole_use import sole_use
 from kenpin.station_folder import DEFAULT_STATE, StationFolder

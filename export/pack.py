@@ -11,6 +11,7 @@ from typing import Any
 
 from kenpin import __version__
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
+from kenpin.commit import git_commit
 from kenpin.events import now_ms
 from kenpin.export.card import write_card
 from kenpin.export.golden import GoldenFrames
@@ -18,7 +19,7 @@ from kenpin.export.outputs import Models
 from kenpin.export.parity import Parity
 from kenpin.picture_files import sha256_of
 from kenpin.signing import SecretKey
-from kenpin.train.run import RunFolder, git_commit, learned_from
+from kenpin.train.run import RunFolder, learned_from
 from kenpin.view import REFERENCE
 
 # The oldest station that understands what is written here.

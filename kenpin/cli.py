@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from kenpin import __version__
+from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, KenpinError
 from kenpin.lazy_group import LazyGroup
 
@@ -101,12 +102,26 @@ def _file_error(error: OSError) -> ConfigError:
     return ConfigError(f"a file cannot be used: {error.strerror}", where=error.filename, cure=cure)
 
 
+def _tell_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        commit = git_commit()
+        click.echo(f"kenpin, version {__version__}{f' ({commit})' if commit else ''}")
+        context.exit()
+
+
 @click.group(
     cls=_Verbs,
     commands_at=_VERBS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name="kenpin")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_tell_version,
+    help="Show version and commit.",
+)
 def cli() -> None:
     """Visual inspection stations from pictures of good parts.
 

@@ -422,9 +422,9 @@ class Meta(Payload):
 
     Attributes:
         sw_version: Of kenpin.
-        git_version: Commit of kenpin.
-        jetpack: Version of NVIDIA's system.
-        tensorrt: Version of TensorRT.
+        git_version: Commit of kenpin, with + for local changes.
+        jetpack: Release of Jetson Linux, like 36.4.3.
+        tensorrt: Version of TensorRT, where it runs the model.
         engine_sha256: Of the engine that was built of the bundle here.
         engine_precision: What the engine calculates in.
         model_id: Name of the bundle.

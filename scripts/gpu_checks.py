@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, KenpinError
 from kenpin.synthetic import draw_part
 from kenpin.train.device import open_fabric
@@ -46,7 +47,7 @@ from kenpin.train.objective import Objective, Task
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import VIEWS, Trainer
 from kenpin.train.recipe import RECIPES
-from kenpin.train.run import RunConfig, RunFolder, git_commit
+from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.scene import Scene, cut_scene
 from kenpin.train.training import Schedule, StepLog, Training
 from kenpin.train.views import Photometry

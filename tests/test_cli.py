@@ -11,6 +11,7 @@ import pytest
 
 import kenpin
 from kenpin import cli, errors
+from kenpin.commit import git_commit
 from kenpin.errors import KenpinError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -99,7 +100,8 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
 
 
 def test_version() -> None:
-    assert _kenpin("--version").stdout == f"kenpin, version {kenpin.__version__}\n"
+    commit = f" ({git_commit()})" if git_commit() else ""
+    assert _kenpin("--version").stdout == f"kenpin, version {kenpin.__version__}{commit}\n"
 
 
 @pytest.mark.parametrize("name", cli._VERBS)

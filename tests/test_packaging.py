@@ -57,7 +57,7 @@ def copy(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, target / name, symlinks=True, ignore=unwanted)
     for path in REPOSITORY.iterdir():
         # In a worktree .git is a file, by which git would take the copy for the repository itself.
-        if path.is_file() and path.suffix in ("", ".in", ".md", ".toml", ".txt") and path.name != ".git":
+        if path.is_file() and path.suffix in ("", ".in", ".md", ".py", ".toml", ".txt") and path.name != ".git":
             shutil.copy(path, target)
     return target
 
@@ -121,8 +121,11 @@ def test_pip_installs_from_a_git_repository(copy: Path, tmp_path: Path, rogue: P
         _run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments, cwd=copy)
     url = f"git+file://{copy}"
     _run(sys.executable, "-m", "pip", "install", *OFFLINE, "--target", tmp_path / "lib", url, cwd=rogue)
-    found = _run(sys.executable, "-c", WHERE, cwd=rogue, env={"PYTHONPATH": str(tmp_path / "lib")})
+    lib = {"PYTHONPATH": str(tmp_path / "lib")}
+    found = _run(sys.executable, "-c", WHERE, cwd=rogue, env=lib)
     assert found.count(str(tmp_path / "lib/kenpin")) == 2
+    commit = _run("git", "rev-parse", "--short=12", "HEAD", cwd=copy).strip()
+    assert f"({commit})" in _run(sys.executable, "-m", "kenpin", "--version", cwd=rogue, env=lib)
 
 
 def test_a_bare_checkout_works_through_its_links(copy: Path, rogue: Path) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kenpin.commit import git_commit
 from kenpin.errors import ConfigError
 from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
 from kenpin.train.recipe import RECIPES
-from kenpin.train.run import git_commit
 from kenpin.train.training import Allotment, Schedule
 from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
 

@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 
 import numpy as np
 
+from kenpin.commit import git_commit
 from kenpin.machine_state import processor
 from kenpin.train.bench import Arm, Outcome, arms, difference, headline
 from kenpin.train.metrics import Interval
-from kenpin.train.run import git_commit
 from kenpin.train.study import Study
 
 HIERARCHY = "hierarchical"

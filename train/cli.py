@@ -14,6 +14,7 @@ import click
 import torch
 from rich.table import Table
 
+from kenpin.commit import git_commit
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError, TrainError
 from kenpin.folder_names import GOOD
@@ -29,7 +30,7 @@ from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.report_cli import measure_and_report, score_with_bar
-from kenpin.train.run import RunConfig, RunFolder, git_commit
+from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
 

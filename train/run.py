@@ -12,7 +12,6 @@ reference.png         the picture that the view was drawn on, where there is a v
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -246,21 +245,6 @@ def learned_from(data: Mapping[str, Any]) -> set[str]:
     """SHA-256 of every picture that a run or its origin learned from, by the run's data manifest."""
     own = {row["sha256"] for row in data["pictures"] if row["role"] != "test"}
     return own | set(data.get("learned_before", ()))
-
-
-def git_commit() -> str:
-    """Commit of the checkout kenpin runs from, with `+` for local changes; empty outside one."""
-    here = Path(__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return answer.stdout.strip()
 
 
 def _without_version(content: dict[str, Any]) -> dict[str, Any]:

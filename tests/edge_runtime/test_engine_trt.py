@@ -496,6 +496,22 @@ def test_fp16_without_an_engine_gives_no_decision_with_the_cure_and_is_built(jet
     assert (ready.engine.precision, ready.fault) == ("fp16", "")
 
 
+def test_what_runs_can_be_told_to_the_last_file(jetson_6: FakeJetson) -> None:
+    workshop = jetson_6.workshop
+    bundle = workshop.install(workshop.bundle(lineage={"data_sha256": "cd" * 32}))
+    workshop.calibrate(bundle, rev=2)
+    model = check_readiness(workshop.folder, [workshop.signer.public]).model
+    assert model is not None
+    assert (model.signed_by, model.dataset_sha256) == (workshop.signer.public.name, "cd" * 32)
+    assert (model.tensorrt, model.engine_sha256) == ("", "")  # ONNX Runtime runs
+    assert jetson_6.build().exit_code == 0
+    model = check_readiness(workshop.folder, [workshop.signer.public]).model
+    assert model is not None
+    passports = [json.loads(p.read_text())["passport"] for p in workshop.folder.engines.glob(f"*/{PASSPORT}")]
+    (told,) = [passport for passport in passports if passport["bundle_sha256"] == bundle.sha256]
+    assert (model.tensorrt, model.engine_sha256) == (told["tensorrt"], told["plan_sha256"])
+
+
 def start(jetson: FakeJetson, *brightness: int) -> Station:
     return Station(jetson.workshop.config(f"folder:{jetson.workshop.pictures(*brightness)}"))
 

@@ -15,6 +15,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from kenpin.commit import git_commit
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
@@ -75,7 +76,7 @@ def alarm_payloads() -> tuple[Alarm, AlarmEvent]:
 
 
 def meta() -> Meta:
-    model = Model("lamp-1", "ab" * 32, "int8")
+    model = Model("lamp-1", "ab" * 32, "int8", "A1B2", "cd" * 32, tensorrt="10.3.0", engine_sha256="ef" * 32)
     alarms = [spec.key for spec in CATALOGUE]
     return Equipment(model=model, record=RECORD, cameras=["a", "b"], alarms=alarms).meta(IDENTITY)
 
@@ -88,6 +89,9 @@ def test_meta_names_model_threshold_cameras_and_limits() -> None:
         "int8",
         3,
     )
+    assert (told.signature_key_id, told.dataset_sha256) == ("A1B2", "cd" * 32)
+    assert (told.tensorrt, told.engine_sha256) == ("10.3.0", "ef" * 32)
+    assert (told.git_version, told.jetpack) == (git_commit(), "")
     assert (told.camera_ids, told.outbox_max_bytes, told.outbox_min_free_bytes) == ("a,b", 256 << 20, 512 << 20)
     empty = Equipment().meta(IDENTITY)
     assert (empty.model_id, empty.engine_precision, empty.threshold_rev) == ("", "", 0)

@@ -21,7 +21,6 @@ from kenpin.engine_store import load_engine_key, mac
 from kenpin.errors import EngineError
 from kenpin.export import build_engine
 from kenpin.export.build_engine import read_layers
-from kenpin.export.driver import driver_version, l4t_release
 from kenpin.export.model_header import check_header
 from tests.edge_runtime import fake_device
 from tests.edge_runtime.conftest import brightness_model
@@ -412,21 +411,6 @@ def test_an_inspector_that_cannot_be_read_gives_no_layers(text: str) -> None:
 def test_uint8_is_not_int8() -> None:
     layer = {"Name": "cast", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Row major UInt8"}]}
     assert read_layers(json.dumps({"Layers": [layer]})).int8 == ()
-
-
-def test_the_driver_and_jetson_linux_are_read_where_they_are_told(tmp_path: Path) -> None:
-    told = {
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15": "535.104.05",
-        "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release": "540.4.0",
-        "something else": "",
-    }
-    path = tmp_path / "file"
-    for text, version in told.items():
-        path.write_text(text)
-        assert driver_version(path) == version
-    path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
-    assert l4t_release(path) == "36.4.3"
-    assert driver_version(tmp_path / "none") == l4t_release(tmp_path / "none") == ""
 
 
 def test_the_fake_knows_only_names_of_its_version() -> None:

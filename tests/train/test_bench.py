@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from kenpin.cli import cli
+from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, DataError
 from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
@@ -22,7 +23,6 @@ from kenpin.train.fit import fit_head
 from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
 from kenpin.train.recipe import RECIPES
-from kenpin.train.run import git_commit
 from kenpin.train.training import Schedule
 from kenpin.train.trial import RANDOM, Setting, run_trial
 

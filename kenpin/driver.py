@@ -1,4 +1,4 @@
-"""The software below CUDA on this machine, for the engine's passport."""
+"""The software below CUDA on this machine."""
 
 from __future__ import annotations
 
