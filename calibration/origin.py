@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.part_groups import MANIFEST
+from kenpin.part_groups import MANIFEST, read_rows
 from kenpin.pictures import Picture
 from kenpin.record import Origin
 
@@ -35,7 +34,5 @@ def _lots(folders: set[Path]) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for root in {root for folder in folders for root in (folder, *folder.parents[:3])}:
         if (root / MANIFEST).is_file():
-            with (root / MANIFEST).open(newline="", encoding="utf-8-sig") as lines:
-                rows = csv.DictReader(lines, restval="")
-                found |= {root / row["file"].replace("\\", "/"): row.get("lot") or "" for row in rows}
+            found |= {root / row["file"]: row.get("lot", "") for row in read_rows(root / MANIFEST)}
     return found

@@ -3,39 +3,77 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kenpin.errors import DataError
+from kenpin.folder_names import GROUND_TRUTH
+from kenpin.picture_files import files_below, is_picture
 
 MANIFEST = "manifest.csv"
 
 
 def read_groups(folder: Path) -> dict[str, str]:
-    """Read `manifest.csv`: relative path -> group."""
+    """Read `manifest.csv`: relative path -> group.
+
+    Raises:
+        DataError: It cannot be read, puts a picture into two groups, or names pictures that are not there while
+            others are there that it does not name: mistyped, pictures of one part would pass for several parts.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return {}
-    try:
-        # Spreadsheets write a byte order mark and, on Windows, backslashes.
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{MANIFEST} cannot be read: {error}", where=path, cure="save it as CSV in UTF-8, or remove it"
-        ) from None
     groups: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row.get("file") or not row.get("group"):
+    for number, row in enumerate(read_rows(path), start=2):
+        name, group = row["file"], row["group"]
+        if groups.setdefault(name, group) != group:
             raise DataError(
-                f"{MANIFEST} needs a file and a group in every row",
+                f"{MANIFEST} puts {name} into two groups, {groups[name]} and {group}",
                 where=f"{path}, line {number}",
-                cure="add the columns file and group and fill them, or remove the file",
+                cure="leave one row for each picture",
             )
-        groups[row["file"].replace("\\", "/")] = row["group"]
-    if not any((folder / name).is_file() for name in groups):
+    gone = [name for name in groups if not (folder / name).is_file()]
+    if len(gone) == len(groups):
         raise DataError(
             f"{MANIFEST} names no file of this folder",
             where=path,
             cure="write paths relative to the folder, like good/part1.png, or remove the file",
         )
+    if gone and _has_unnamed(folder, groups):
+        raise DataError(
+            f"{MANIFEST} names {gone[0]}, which is not there, and pictures are there that it does not name",
+            where=path,
+            cure="write paths relative to the folder, like good/part1.png; remove rows of what is gone",
+        )
     return groups
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a `manifest.csv`, without spaces around the values; `file` as it is written on Linux.
+
+    Raises:
+        DataError: It cannot be read, or lacks a file or a group in a row.
+    """
+    try:
+        # Spreadsheets write a byte order mark and, on Windows, backslashes; people a space after the comma.
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            found = list(csv.DictReader(lines, restkey="", restval="", skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{MANIFEST} cannot be read: {error}", where=path, cure="save it as CSV in UTF-8, or remove it"
+        ) from None
+    rows = [{column: value.strip() for column, value in row.items() if column} for row in found]
+    for number, row in enumerate(rows, start=2):
+        if not row.get("file") or not row.get("group"):
+            raise DataError(
+                f"{MANIFEST} needs a file and a group in every row",
+                where=f"{path}, line {number}",
+                cure="add the columns file and group, separated by commas, and fill them, or remove the file",
+            )
+        row["file"] = PurePosixPath(row["file"].replace("\\", "/")).as_posix()
+    return rows
+
+
+def _has_unnamed(folder: Path, groups: dict[str, str]) -> bool:
+    """Whether a picture of a folder, other than a mask, is not in its manifest."""
+    names = (p.relative_to(folder) for p in files_below(folder) if is_picture(p, folder))
+    return any(name.parts[0] != GROUND_TRUTH and name.as_posix() not in groups for name in names)

@@ -268,9 +268,15 @@ def test_a_group_in_train_and_test_is_refused(tmp_path: Path) -> None:
         (b"file,group\ngood/000.png,\n", "needs a file and a group"),
         (b"file,group\ngood/000.png\n", "needs a file and a group"),
         (b"file,group\n/elsewhere/000.png,1\n", "names no file"),
+        (b"file;group\ngood/000.png;1\n", "needs a file and a group"),
+        (b"file,group\ngood/000.png,1\ngood/001.PNG,1\n", "names good/001.PNG, which is not there"),
+        (b"file,group\ngood/000.png,1\ngood/001.png,2\ngood/000.png,2\n", "into two groups, 1 and 2"),
         ("file,group\ngood/000.png,検品\n".encode("shift_jis"), "cannot be read"),
     ],
-    ids=["empty", "other columns", "empty group", "no group", "other paths", "not UTF-8"],
+    ids=[
+        *("empty", "other columns", "empty group", "no group", "other paths"),
+        *("semicolons", "mistyped", "twice", "not UTF-8"),
+    ],
 )
 def test_a_manifest_that_cannot_be_used_is_never_ignored(tmp_path: Path, content: bytes, says: str) -> None:
     _fill(tmp_path, *_names("good", 4))
@@ -286,6 +292,21 @@ def test_a_manifest_from_a_spreadsheet_is_understood(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(rows, encoding="utf-8", newline="")
     parts = read_data(tmp_path)
     assert sorted(p.group for p in parts.train + parts.test).count("A") == 2
+
+
+def test_spaces_in_a_manifest_part_no_part(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 4))
+    rows = "file, group\ngood/000.png,A\ngood/001.png, A\n./good/002.png,A \ngood/003.png,B\n"
+    (tmp_path / "manifest.csv").write_text(rows)
+    parts = read_data(tmp_path)
+    assert {p.group for p in (*parts.train, *parts.test)} == {"A", "B"}
+
+
+def test_a_manifest_may_name_pictures_that_were_taken_out(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 4), "hole/000.png", "ground_truth/hole/000.png")
+    _manifest(tmp_path, {**dict.fromkeys(_names("good", 6), "A"), "hole/000.png": "B"})
+    parts = read_data(tmp_path)
+    assert {p.group for p in (*parts.train, *parts.test)} == {"A", "B"}
 
 
 @given(st.lists(st.integers(0, 12), max_size=40), st.floats(0.01, 0.99), st.integers(0, 5))
