@@ -46,14 +46,15 @@ def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batch: int = 20) -
     Args:
         encoder: Changed in place; left in evaluation mode.
         pictures: BGR uint8 (N, 3, S, S).
-        batch: Pictures at a time; the statistics are the mean over the batches.
+        batch: Pictures at a time, at most; the statistics are the mean over the batches. These are alike
+            in size: of 21 pictures the last one would otherwise count as much as the first twenty.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     encoder.train()
-    for some in torch.split(pictures, batch):
+    for some in pictures.tensor_split(-(-len(pictures) // batch)):
         encoder(normalise(some.float() / 255))
     for norm in norms:
         norm.momentum = 0.1
