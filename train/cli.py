@@ -124,6 +124,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"])
     empty = check_masks((*roles.test, *roles.teach))
     _tell_empty(empty)
+    _tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
     check_teachers(picture for picture in roles.teach if picture in empty)
     config = _config(source.root, roles, given, origin)
     config = config.model_copy(update={"view": sight.view if sight else None})
@@ -295,6 +296,14 @@ def _tell_empty(pictures: Sequence[Picture]) -> None:
         first = pictures[0].mask
         told = f"{len(pictures)} masks mark nothing that is looked at, like {first}: as if there were none"
         console.print(told, soft_wrap=True)
+
+
+def _tell_unmasked(bad: Sequence[Picture]) -> None:
+    """Say which defects the figures of pixels leave out, where others have masks."""
+    without = [picture for picture in bad if picture.mask is None]
+    if without and len(without) < len(bad):
+        told = f"{len(without)} of {len(bad)} bad pictures have no mask, like {without[0].path}: the figures "
+        console.print(told + "of pixels leave them out", soft_wrap=True)
 
 
 def _product(root: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kenpin.errors import TrainError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture
 from kenpin.train.bounds import LEAST_PARTS, auroc_interval, parts_of, rate_interval
@@ -67,6 +68,9 @@ def score_pictures(
         pictures: At least one.
         side: Side of the model's input.
         advance: Called with the number of pictures done.
+
+    Raises:
+        TrainError: The model gives numbers that are not finite: sorted, they would pass for perfect ones.
     """
     outputs: list[list[torch.Tensor]] = []
     seconds = 0.0
@@ -77,6 +81,13 @@ def score_pictures(
         seconds += time.perf_counter() - started
         advance(len(batch))
     score, levels, maps = (torch.cat(parts).numpy() for parts in zip(*outputs, strict=True))
+    is_finite = np.isfinite(score) & np.isfinite(levels).all(1) & np.isfinite(maps).all((1, 2))
+    if not is_finite.all():
+        raise TrainError(
+            "the model gives numbers that are not finite",
+            where=pictures[int(is_finite.argmin())].path,
+            cure="train again with another --seed, and do not use this model",
+        )
     return Scores(tuple(pictures), score, levels, maps, seconds * 1000 / len(pictures))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kenpin.errors import TrainError
 from kenpin.pictures import Picture
 from kenpin.train.evaluate import BATCH, Scores, measure, score_pictures
 from kenpin.train.metrics import aupro, auroc, false_calls_at
@@ -118,3 +119,17 @@ def test_pictures_are_scored_in_order_over_the_edge_of_a_batch(tmp_path: Path) -
     assert scores.groups == [str(n) for n in range(BATCH + 3)]
     assert scores.ms_per_picture > 0
     assert not torch.is_tensor(scores.score)
+
+
+@pytest.mark.parametrize("output", [0, 1, 2], ids=["score", "level", "map"])
+def test_numbers_that_are_not_finite_are_no_figures(tmp_path: Path, output: int) -> None:
+    class Broken(Brightness):
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            outputs = tuple(out.clone() for out in super().forward(frames))
+            outputs[output][1].flatten()[-1] = float("nan")
+            return outputs  # type: ignore[return-value]
+
+    paths = [write(tmp_path / f"{n}.png", np.full((64, 64, 3), n, np.uint8)) for n in range(3)]
+    with pytest.raises(TrainError, match="not finite") as refused:
+        score_pictures(Broken(), [Picture(p, "good", p.name) for p in paths], side=64)  # type: ignore[arg-type]
+    assert refused.value.where == str(paths[1])

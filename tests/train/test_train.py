@@ -112,6 +112,16 @@ def test_masks_are_known_to_the_run(run: tuple[Path, dict[str, object]]) -> None
     assert all(mask.is_file() and mask.stem == f"{stem}_mask" for stem, mask in masked.items())
 
 
+def test_bad_pictures_without_a_mask_are_told_where_others_have_one(parts: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(parts, tmp_path / "cap")
+    kind = sorted((data / "ground_truth").iterdir())[-1]
+    count = len(list(kind.iterdir()))
+    shutil.rmtree(kind)
+    done = kenpin("train", "--data", data, "--run", tmp_path / "run", "--size", 64, "--steps", 1, "--batch", 4)
+    assert done.returncode == 0, done.stderr
+    assert f"{count} of 8 bad pictures have no mask, like {data / 'test' / kind.name}" in done.stderr
+
+
 def test_a_mask_that_does_not_fit_is_refused_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(parts, tmp_path / "parts")
     mask = next((copy / "ground_truth").rglob("*.png"))
