@@ -131,8 +131,8 @@ def _cross_fitted(
 ) -> tuple[Tensor, Tensor]:
     """Each map of the coarse level of known pictures (N, h, w), by a level that knows the others only.
 
-    Neighbours are left out together, as several pictures of one part are neighbours. What the head has of the
-    level is lost.
+    Neighbours are left out together, as several pictures of one part have to be neighbours. What the head has
+    of the level is lost.
 
     Args:
         head: Its level is fitted.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from kenpin.train.allot import Gauge, because
-from kenpin.train.data import Roles, evenly, load_pictures, some_of
+from kenpin.train.data import Roles, load_pictures, part_by_part, some_of
 from kenpin.train.fit import fit_head
 from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
@@ -76,7 +76,8 @@ def learn(
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
-    for_head = pictures.batch(torch.tensor(evenly(len(pictures), HEAD_PICTURES)))
+    # By name, the pictures of a part lie apart where each camera has a folder, and the head wants them joined.
+    for_head = pictures.batch(torch.tensor(part_by_part(roles.fit, HEAD_PICTURES)))
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)

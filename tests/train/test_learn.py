@@ -15,6 +15,8 @@ from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
 from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.device import open_fabric
+from kenpin.train.fit import fit_head
+from kenpin.train.head import AnomalyHead
 from kenpin.train.learn import Means, learn
 from kenpin.train.model import Pretrained
 from kenpin.train.report import last_allotment
@@ -81,6 +83,25 @@ def test_a_training_probes_its_levels_and_says_so(
     assert allotment is not None
     assert [level for level, _, _ in allotment.rows] == ["coarse", "mid", "fine"]
     assert "+0.100" in allotment.rows[2]
+
+
+def test_the_head_gets_the_pictures_of_a_part_side_by_side(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It judges a fifth of them by the others, and a part must not be judged by what its own pictures teach."""
+    parts = [f"part {number % 3}" for number in range(len(roles.fit))]
+    fit = tuple(replace(picture, group=part) for picture, part in zip(roles.fit, parts, strict=True))
+    given: list[torch.Tensor] = []
+
+    def note(trained: Pretrained, pictures: torch.Tensor, held_back: torch.Tensor, *, seed: int) -> AnomalyHead:
+        given.append(pictures)
+        return fit_head(trained, pictures, held_back, seed=seed)
+
+    monkeypatch.setattr("kenpin.train.learn.fit_head", note)
+    go(folder, replace(roles, fit=fit))
+    together = sorted(fit, key=lambda picture: picture.group)
+    assert fit != together
+    assert torch.equal(given[0], load_pictures(together, side=SIDE))
 
 
 def test_a_checkpoint_is_written_when_it_is_due_and_never_within_the_probe(
