@@ -155,11 +155,6 @@ def some_of(pictures: Sequence[Picture], most: int) -> list[Picture]:
     return [pictures[number] for number in evenly(len(pictures), most)]
 
 
-def part_by_part(pictures: Sequence[Picture], most: int) -> list[int]:
-    """Numbers of at most so many pictures, evenly spread, those of one part side by side."""
-    return sorted(evenly(len(pictures), most), key=lambda number: pictures[number].group)
-
-
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
     """Read and resize pictures: BGR uint8 (N, 3, side, side)."""
     images = [read_image(p, side=side) for p in pictures]

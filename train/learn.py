@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from kenpin.train.allot import Gauge, because
-from kenpin.train.data import Roles, load_pictures, part_by_part, some_of
+from kenpin.train.allot import PICTURES, Gauge, because
+from kenpin.train.data import Roles, evenly, load_pictures, some_of
 from kenpin.train.fit import fit_head
 from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
@@ -77,14 +77,17 @@ def learn(
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
     # By name, the pictures of a part lie apart where each camera has a folder, and the head wants them joined.
-    for_head = pictures.batch(torch.tensor(part_by_part(roles.fit, HEAD_PICTURES)))
+    side_by_side = sorted(evenly(len(pictures), HEAD_PICTURES), key=lambda number: roles.fit[number].group)
+    for_head = pictures.batch(torch.tensor(side_by_side))
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
     schedule = Schedule(config.steps, config.batch, config.seed, recipe)
     with progress_bar(means.console) as progress:
         record = _Record(folder, training, means, progress)
-        gauge = Gauge(for_head, held_back, seed=config.seed + 1)
+        gauge = Gauge(
+            pictures.batch(torch.arange(min(PICTURES, len(pictures)))), held_back, seed=config.seed + 1
+        )
         tell = means.console.print
         Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell, real).run()
         record.finish()

@@ -95,7 +95,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     else:
         settle_batch_norms(training.model.encoder, data.fit)
     watch.finish()
-    head = fit_head(training.model, data.fit, data.held_back, seed=schedule.seed)
+    head = fit_head(training.model, data.fit_by_part, data.held_back, seed=schedule.seed)
     maps = maps_of(training.model, head, data.test)
     levels = by_level(maps * head.weight.view(1, -1, 1, 1))
     fused = levels[:, _kept(schedule.recipe)].sum(1).cpu()

@@ -22,6 +22,7 @@ from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, he
 from kenpin.train.fit import fit_head
 from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
+from kenpin.train.model import Pretrained
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
 from kenpin.train.trial import RANDOM, Setting, run_trial
@@ -103,6 +104,20 @@ def test_a_level_that_is_left_out_has_no_say(
 
     monkeypatch.setattr("kenpin.train.trial.fit_head", fit_heavily)
     assert np.array_equal(run_trial(cap, setting).complete, plain.complete)
+
+
+def test_the_head_of_a_trial_gets_the_pictures_of_a_part_side_by_side(
+    cap: BenchSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+
+    def note(trained: Pretrained, pictures: torch.Tensor, held_back: torch.Tensor, *, seed: int) -> AnomalyHead:
+        given.append(pictures)
+        return fit_head(trained, pictures, held_back, seed=seed)
+
+    monkeypatch.setattr("kenpin.train.trial.fit_head", note)
+    run_trial(replace(cap, good_groups=tuple(str(n % 2) for n in range(32))), Setting(Schedule(1, 8, 0)))
+    assert torch.equal(given[0], torch.cat([cap.fit[::2], cap.fit[1::2]]))
 
 
 def test_a_defect_without_a_mask_does_not_count_as_good_pixels(cap: BenchSet) -> None:
