@@ -29,6 +29,8 @@ from kenpin.train.trial import RANDOM
 FLAT, CROPS = "flat, full picture", "flat, crops of all sizes"
 MAIN = (HIERARCHY, FLAT, CROPS, "fine only")
 PICTURES = (8, 16, 32, 64, 0)
+# Refused at once: a mistyped folder shall not be told after an hour of trials.
+RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 console = human_console()
 
 
@@ -78,7 +80,7 @@ def train(*, seeds: int, **given: Any) -> None:
 @click.command()
 @_options
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder whose report shall show the table.")
+@click.option("--run", type=RUN, help="Run folder whose report shall show the table.")
 def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
     """Take one thing away from the hierarchical training at a time."""
     recipes = [HIERARCHY, *(recipe.name for recipe in ABLATIONS)]
@@ -91,7 +93,7 @@ def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
 @click.command()
 @_options
 @click.option("--draws", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder whose report shall show the table.")
+@click.option("--run", type=RUN, help="Run folder whose report shall show the table.")
 def few(*, draws: int, run: Path | None, **given: Any) -> None:
     """Train from 8, 16, 32, 64 and all pictures of good parts."""
     jobs = [

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -279,6 +280,14 @@ def test_bench_few_prints_one_table_and_keeps_it_for_the_report(
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert [row[1] for row in table["rows"]] == ["8", "16", "32", "64", "all"]
     assert json.loads((tmp_path / "run/few_pictures.json").read_text())["rows"] == table["rows"]
+
+
+@pytest.mark.parametrize("verb", ["ablation", "few"])
+def test_a_run_folder_that_is_not_there_is_refused_before_the_trials(tmp_path: Path, verb: str) -> None:
+    given = ["bench", verb, *COMMON, "--results", str(tmp_path / "r"), "--run", str(tmp_path / "mistyped")]
+    with pytest.raises(click.BadParameter, match="does not exist"):
+        cli.main(given, standalone_mode=False)
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.usefixtures("small")
