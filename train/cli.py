@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -307,10 +309,16 @@ def _tell_unmasked(bad: Sequence[Picture]) -> None:
 
 
 def _product(root: Path) -> str:
-    """Name of the part: that of its folder, with the characters a bundle's name may have."""
+    """Name of the part: that of its folder, with the characters a bundle's name may have.
+
+    Masters and versions belong to a name, so two parts must not share one: ボルト and ナット would both be ---.
+    """
     name = next((folder.name for folder in (root, *root.parents) if folder.name not in _NO_PRODUCT), "")
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
-    return safe[:64] or "part"
+    if name.isascii():
+        return safe[:64] or "part"
+    own = hashlib.sha256(unicodedata.normalize("NFC", name).encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{safe.strip('-')[:55] or 'part'}-{own}"
 
 
 def _show(figures: dict[str, Any], model: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import click
@@ -21,6 +23,7 @@ from kenpin.cli import cli
 from kenpin.errors import ConfigError, DataError, KenpinError, TrainError
 from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
+from kenpin.train.cli import _product
 from kenpin.train.data import assign_roles, load_masks, load_pictures
 from kenpin.train.encoder import Encoder
 from kenpin.train.run import RunFolder, load_inspector
@@ -257,6 +260,16 @@ def test_bad_input_is_answered_with_what_where_and_the_cure(
     assert refused.value.exit_code == 2
     assert refused.value.cure
     assert not RunFolder(tmp_path / "run").finished
+
+
+def test_parts_with_foreign_names_are_different_products() -> None:
+    names = ("ボルト", "ナット", "M6 ボルト", "M6 ナット", "ÄÖÜ" * 40, "bolt 7", "bolt", "x" * 80)
+    products = [_product(Path("/parts") / name / "good") for name in names]
+    assert len(set(products)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", product) for product in products)
+    assert products[2].startswith("M6-")
+    assert products[5:7] == ["bolt-7", "bolt"]
+    assert _product(Path("/", unicodedata.normalize("NFD", "ボルト"))) == products[0]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 20261128124500])
