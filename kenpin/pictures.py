@@ -122,8 +122,10 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     good_pictures = _label(found, GOOD, good, read_groups(good))
     bad_pictures: list[Picture] = []
     if bad is not None:
-        groups = read_groups(bad)
         found = list_pictures(bad)
+        # Where both folders are called alike, 1.png of one is still not the same part as 1.png of the other.
+        own = {name: f"bad {bad.name}/{name}" for name in (p.relative_to(bad).as_posix() for p in found)}
+        groups = own | read_groups(bad)
         for kind in sorted({bad / p.relative_to(bad).parts[0] for p in found if p.parent != bad}):
             check_kind(kind)
         for path in found:

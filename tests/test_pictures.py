@@ -248,6 +248,16 @@ def test_a_good_picture_of_a_part_that_is_also_bad_is_not_learned_from(tmp_path:
     assert {tmp_path / names[3], tmp_path / names[4]} <= {p.path for p in parts.test}
 
 
+def test_good_and_bad_folders_that_are_called_alike_hold_different_parts(tmp_path: Path) -> None:
+    _fill(tmp_path, *(f"{side}/top/{n}.png" for side in ("good", "bad") for n in range(10)))
+    parts = read_good_bad(tmp_path / "good/top", tmp_path / "bad/top")
+    assert len({p.group for p in (*parts.train, *parts.test)}) == 20
+    assert len(parts.train) == 8
+    _manifest(tmp_path / "bad/top", dict.fromkeys(("0.png", "1.png", "2.png"), "A"))
+    parts = read_good_bad(tmp_path / "good/top", tmp_path / "bad/top")
+    assert len({p.group for p in (*parts.train, *parts.test)}) == 18
+
+
 def test_nothing_left_to_learn_from_is_said(tmp_path: Path) -> None:
     _fill(tmp_path, "good/1.png", "hole/1.png")
     _manifest(tmp_path, {"good/1.png": "lot", "hole/1.png": "lot"})
