@@ -105,7 +105,8 @@ def read_measured(folder: Path) -> list[Picture]:
 def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     """Read a folder of good parts and, where given, one of bad parts (subfolders name the defects).
 
-    A fifth of the good groups is held back for testing. `manifest.csv` is looked for in each folder.
+    A fifth of the good groups is held back for testing. A `manifest.csv` in a folder, or in one of the two
+    above it, is honoured.
 
     Raises:
         DataError: A folder is missing or empty, one lies in the other, bad parts may lie among the good, or a
@@ -117,20 +118,18 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
             where=bad,
             cure="put them side by side, or all below one folder and use --data",
         )
-    found = list_pictures(good)
-    check_good_only(good, found)
-    good_pictures = _label(found, GOOD, good, read_groups(good))
+    good_pictures = read_folder(good, label=GOOD)
     bad_pictures: list[Picture] = []
     if bad is not None:
-        found = list_pictures(bad)
+        found, root, here = list_pictures(bad.resolve()), _manifest_root(bad), bad.resolve()
         # Where both folders are called alike, 1.png of one is still not the same part as 1.png of the other.
-        own = {name: f"bad {bad.name}/{name}" for name in (p.relative_to(bad).as_posix() for p in found)}
-        groups = own | read_groups(bad)
-        for kind in sorted({bad / p.relative_to(bad).parts[0] for p in found if p.parent != bad}):
+        own = {name: f"bad {root.name}/{name}" for name in (p.relative_to(root).as_posix() for p in found)}
+        groups = own | read_groups(root)
+        for kind in sorted({here / p.relative_to(here).parts[0] for p in found if p.parent != here}):
             check_kind(kind)
         for path in found:
-            label = path.relative_to(bad).parts[0] if path.parent != bad else "bad"
-            bad_pictures += _label([path], label, bad, groups)
+            label = path.relative_to(here).parts[0] if path.parent != here else "bad"
+            bad_pictures += _label([path], label, root, groups)
     return _hold_back(good_pictures, bad_pictures, seed)
 
 
@@ -142,8 +141,7 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
     Raises:
         DataError: The folder is missing or empty, or bad parts may lie among those that shall be good.
     """
-    here = folder.resolve()
-    root = next((d for d in (here, *here.parents[:2]) if (d / MANIFEST).is_file()), here)
+    here, root = folder.resolve(), _manifest_root(folder)
     found = list_pictures(here)
     if label == GOOD:
         check_good_only(here, found)
@@ -202,6 +200,12 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
         if len(names) == 2:
             joined[max(names)] = min(names)
     return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)
+
+
+def _manifest_root(folder: Path) -> Path:
+    """The folder, or one of the two above it (`DATA/test/good`), that has a `manifest.csv`; else the folder."""
+    here = folder.resolve()
+    return next((d for d in (here, *here.parents[:2]) if (d / MANIFEST).is_file()), here)
 
 
 def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:

@@ -258,6 +258,16 @@ def test_good_and_bad_folders_that_are_called_alike_hold_different_parts(tmp_pat
     assert len({p.group for p in (*parts.train, *parts.test)}) == 18
 
 
+def test_a_manifest_above_the_folders_of_good_and_bad_parts_is_honoured(tmp_path: Path) -> None:
+    names = _names("train/good", 12)
+    _fill(tmp_path, *names, "test/dent/1.png")
+    _manifest(tmp_path, {name: f"part {n % 3}" for n, name in enumerate(names)} | {"test/dent/1.png": "part 0"})
+    parts = read_good_bad(tmp_path / "train/good", tmp_path / "test")
+    assert {p.group for p in parts.train} in ({"part 1"}, {"part 2"})
+    assert {p.group for p in parts.test} > {"part 0"}
+    assert [p.label for p in parts.test if p.label != "good"] == ["dent"]
+
+
 def test_nothing_left_to_learn_from_is_said(tmp_path: Path) -> None:
     _fill(tmp_path, "good/1.png", "hole/1.png")
     _manifest(tmp_path, {"good/1.png": "lot", "hole/1.png": "lot"})
