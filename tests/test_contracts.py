@@ -20,8 +20,7 @@ STAGES = ("calibration", "edge_runtime", "export", "train")
 STATION_STAGES = ("calibration", "edge_runtime")
 # What of export runs on a station: it builds the engine there.
 STATION_EXPORT = {
-    f"kenpin.export.{name}"
-    for name in ("build_engine", "build_engine_cli", "build_progress", "driver", "model_header")
+    f"kenpin.export.{name}" for name in ("build_engine", "build_engine_cli", "build_progress", "model_header")
 }
 STATION_CONTRACT = "Nothing on a station needs torch or onnx"
 SHARED_CONTRACT = "The shared package knows no stage"

@@ -197,3 +197,24 @@ def test_torchrun_takes_no_option_of_the_training_for_its_own(tmp_path: Path) ->
     assert given.training_script == "kenpin"
     assert given.training_script_args[:2] == ["train", "--good"]
     assert str(tmp_path / "run") in given.training_script_args
+
+
+@pytest.mark.parametrize(("refused", "seed"), [(0, 0), (2, 2)])
+def test_a_model_that_the_accuracy_gate_refuses_is_trained_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int, seed: int
+) -> None:
+    work = engine_checks.Workplace(tmp_path, engine_checks.TINY)
+    exported: list[object] = []
+
+    def kenpin(*words: object, **_: object) -> tuple[str, float]:
+        if words[0] == "train":
+            work.run.mkdir()
+        if words[0] == "export":
+            exported.append(words)
+            if len(exported) <= refused:
+                raise RuntimeError("kenpin export: error: INT8 does not keep the verdicts: 6 of 43 change")
+        return "", 1.0
+
+    monkeypatch.setattr(work, "kenpin", kenpin)
+    assert work.prepare().found["seed"] == seed
+    assert len(exported) == refused + 1
