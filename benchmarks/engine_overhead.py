@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from kenpin.commit import git_commit
 from kenpin.edge_runtime.engine_bench import WARM_UP, random_frame
 from kenpin.edge_runtime.engine_ort import OrtEngine, session_options
 from kenpin.export.onnx_model import OUTPUTS, to_onnx
@@ -24,7 +25,7 @@ from kenpin.train.encoder import Encoder
 from kenpin.train.head import AnomalyHead, HeadShape
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
-from kenpin.train.run import RunFolder, git_commit, load_inspector
+from kenpin.train.run import RunFolder, load_inspector
 
 SIZE = 224
 

@@ -1,10 +1,15 @@
-"""What runs on a station must import where torch and onnx are not installed, nor TensorRT and pycuda."""
+"""What runs on a station imports where torch, onnx, TensorRT and pycuda are missing, and each benchmark."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
 import importlib, pkgutil, sys
 
@@ -36,3 +41,9 @@ def test_station_modules_import_without_torch_and_onnx() -> None:
     for needed in ("kenpin.bundle", "kenpin.record", "kenpin.edge_runtime.station", "kenpin.edge_runtime.cli"):
         assert needed in imported
     assert any(name.startswith("kenpin.calibration.") for name in imported)
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_is_there(path: Path) -> None:
+    """Nothing else runs most of them, and what they measure is renamed now and then."""
+    importlib.import_module(f"benchmarks.{path.stem}")
