@@ -78,6 +78,16 @@ def audit_file(folder: StationFolder) -> Path:
     return folder.root / "audit.jsonl"
 
 
+def names_masters(folder: StationFolder) -> bool:
+    """Whether a row tells of masters. Nothing is verified, as this is asked while a line runs.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    path = audit_file(folder)
+    return path.exists() and any(b'"what":"masters' in line for line in whole_lines(path))
+
+
 def append(folder: StationFolder, entry: Entry) -> Head:
     """Write a change down, before it is made: it is on disk when this returns.
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kenpin.errors import KenpinError
-from kenpin.masters import Masters, read_masters
+from kenpin.audit import names_masters
+from kenpin.errors import KenpinError, StoreError
+from kenpin.masters import Masters, masters_file, read_masters
 from kenpin.record import newest_for, station_records
 from kenpin.station_folder import StationFolder
 
@@ -76,6 +77,8 @@ def read_demand(folder: StationFolder) -> Demand:
     """What the masters ask for. Nothing in the folder makes this raise."""
     try:
         masters = read_masters(folder)
+        if not masters_file(folder).exists() and names_masters(folder):
+            raise StoreError("their file is gone, though the audit tells of masters", where=folder.root)
         return Demand(masters, stale=_why_stale(folder, masters))
     except (KenpinError, OSError) as error:
         what = error.what if isinstance(error, KenpinError) else error

@@ -265,7 +265,7 @@ def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Cal
     assert "another bundle" in masters_due(two, now_ms())
 
 
-@pytest.mark.parametrize("how", ["altered", "removed", "key"])
+@pytest.mark.parametrize("how", ["altered", "removed", "gone", "key"])
 def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how: str) -> None:
     show(two)
     lines = masters_file(two).read_bytes().splitlines(keepends=True)
@@ -273,6 +273,8 @@ def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how:
         masters_file(two).write_bytes(b"".join(lines).replace(b"scratch", b"nothing"))
     elif how == "removed":
         masters_file(two).write_bytes(b"".join(lines[1:]))
+    elif how == "gone":
+        masters_file(two).unlink()
     else:
         SecretKey.generate().save(two.root / "other.key")
         two.public_key.write_bytes((two.root / "other.pub").read_bytes())
@@ -290,7 +292,7 @@ def test_a_ledger_that_was_cut_or_altered_is_told_by_the_audit(two: StationFolde
     whole = masters_file(two).read_bytes()
     masters_file(two).write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))  # the check that was last
     assert "names 3 changes and checks of masters, their file has 2" in audit.verify(two, key).notes[0]
-    masters_file(two).unlink()  # with it, nothing is demanded any more
+    masters_file(two).unlink()
     assert "their file has 0" in audit.verify(two, key).notes[0]
     masters_file(two).write_bytes(whole.replace(b"scratch", b"nothing"))
     assert "masters.jsonl" in audit.verify(two, key).findings[0]
