@@ -81,11 +81,13 @@ def audit_file(folder: StationFolder) -> Path:
 def names_masters(folder: StationFolder) -> bool:
     """Whether a row tells of masters. Nothing is verified, as this is asked while a line runs.
 
-    Raises:
-        OSError: The file cannot be read.
+    A file that cannot be read tells nothing: it must not stop a line that has no masters.
     """
     path = audit_file(folder)
-    return path.exists() and any(b'"what":"masters' in line for line in whole_lines(path))
+    try:
+        return path.exists() and any(b'"what":"masters' in line for line in whole_lines(path))
+    except OSError:
+        return False
 
 
 def append(folder: StationFolder, entry: Entry) -> Head:

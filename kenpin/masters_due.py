@@ -78,7 +78,11 @@ def read_demand(folder: StationFolder) -> Demand:
     try:
         masters = read_masters(folder)
         if not masters_file(folder).exists() and names_masters(folder):
-            raise StoreError("their file is gone, though the audit tells of masters", where=folder.root)
+            raise StoreError(
+                "their file is gone, though the audit tells of masters",
+                where=masters_file(folder),
+                cure="put it back, or register the masters again",
+            )
         return Demand(masters, stale=_why_stale(folder, masters))
     except (KenpinError, OSError) as error:
         what = error.what if isinstance(error, KenpinError) else error
