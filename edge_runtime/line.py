@@ -164,15 +164,13 @@ class Line:
         first = self._cameras[0].next(deadline_s)
         if isinstance(first, Lull):
             return first
+        if self._cable is not None:
+            return Shot(first.part_id, first.trigger_id, (first, *self._cable.views(first)))
         by_s = first.captured_ns / 1e9 + self._wait_s
-        others = (
-            self._cable.views(first)
-            if self._cable is not None
-            else [
-                self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
-                for k in range(1, len(self._cameras))
-            ]
-        )
+        others = [
+            self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
+            for k in range(1, len(self._cameras))
+        ]
         return Shot(first.part_id, first.trigger_id, (first, *others))
 
     def _triggered(self, deadline_s: float) -> Shot | Lull:
