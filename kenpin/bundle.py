@@ -22,11 +22,13 @@ import json
 import os
 import shutil
 import stat
+import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,8 +48,10 @@ TRAINED = ("train/encoder.safetensors", "train/head.safetensors")
 MAX_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_ENTRIES = 10_000
-_ENTRY = b"PK\x01\x02"  # begins an entry of a zip's directory
-_COPY_AGAIN = "do not use it; copy it again from the workstation or export again"
+# Of a zip: 100 bytes for each of so many files. What zipfile makes of it takes ten times as much memory.
+_MAX_DIRECTORY = 1 << 20
+# What zipfile raises on a zip that is not whole, or made to hurt.
+_DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, OSError, struct.error)
 
 
 class _Strict(BaseModel):
@@ -196,7 +200,7 @@ def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
             unexpected or outside, or made for a newer kenpin.
     """
     try:
-        raw = _read_folder(path) if path.is_dir() else _read_zip(path)
+        return _verify(path, _list_folder(path), trusted) if path.is_dir() else _open_zip(path, trusted)
     except FileNotFoundError:
         raise BundleError(
             "the bundle does not exist", where=path, cure="check the path, or export one"
@@ -207,15 +211,106 @@ def open_bundle(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
             where=path,
             cure="check the path and its permissions",
         ) from None
-    for needed in (MANIFEST, SIGNATURE):
-        if needed not in raw:
-            raise BundleError(f"the bundle has no {needed}", where=path, cure=_COPY_AGAIN)
-    seal = {name: raw.pop(name) for name in (MANIFEST, SIGNATURE)}
+
+
+def _refuse(why: str, path: Path) -> BundleError:
+    cure = "do not use it; copy it again from the workstation or export again"
+    return BundleError(why, where=path, cure=cure)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file of a bundle, not read yet."""
+
+    size: int
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        with self.open() as file:
+            return file.read(self.size)
+
+
+class _Frugal(io.FileIO):
+    """A file of which no more than `most` is read at once: zipfile would read a directory of any size."""
+
+    most = _MAX_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self.most if size is None else min(size, self.most))
+
+
+def _open_zip(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise BundleError("the bundle is neither a file nor a folder", where=path, cure="check the path")
+    _check_room(about.st_size, 0, path)
+    with _Frugal(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                file.most = MAX_BYTES
+                parts = _list_zip(archive, path)
+                bundle = _verify(path, parts, trusted)
+        except _DAMAGED as error:
+            raise _refuse(f"the bundle is not a complete zip: {str(error) or 'it ends early'}", path) from None
+        # A zip has room for bytes that no signature covers: comments, dates, gaps. Here it must have none.
+        content = {**bundle.files, **bundle.seal}
+        whole = _to_zip({name: content[name] for name in parts})
+        file.seek(0)
+        if file.read(len(whole) + 1) != whole:
+            raise _refuse("the bundle holds bytes that kenpin did not write", path)
+    return bundle
+
+
+def _list_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, _Part]:
+    """Refuse everything that a bundle written by kenpin cannot contain, before a byte of it is read."""
+    entries = archive.infolist()
+    _check_room(sum(entry.file_size for entry in entries), len(entries), path)
+    for entry in entries:
+        name = entry.filename
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
+            raise _refuse(f"the bundle holds a path that leads outside: {name!r}", path)
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise _refuse(f"{name!r} is compressed; bundles are stored", path)
+        if entry.flag_bits & 0x1:
+            raise _refuse(f"{name!r} is encrypted", path)
+        if entry.external_attr >> 16 & 0o170000 not in (0, 0o100000):
+            raise _refuse(f"{name!r} is not a regular file", path)
+    parts = {entry.filename: _Part(entry.file_size, partial(archive.open, entry)) for entry in entries}
+    if len(parts) != len(entries):
+        raise _refuse("the bundle holds a name twice", path)
+    return parts
+
+
+def _list_folder(folder: Path) -> dict[str, _Part]:
+    parts: dict[str, _Part] = {}
+    size = 0
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise _refuse(f"{name!r} is a link", folder)
+        if path.is_file():
+            parts[name] = _Part(path.stat().st_size, partial(io.FileIO, path))
+            size += parts[name].size
+            _check_room(size, len(parts), folder)
+    return parts
+
+
+def _check_room(size: int, count: int, path: Path) -> None:
+    if size > MAX_BYTES:
+        raise _refuse(f"the bundle is larger than {MAX_BYTES >> 20} MiB", path)
+    if count > MAX_ENTRIES:
+        raise _refuse(f"the bundle holds more than {MAX_ENTRIES} files", path)
+
+
+def _verify(path: Path, parts: Mapping[str, _Part], trusted: Sequence[PublicKey]) -> Bundle:
+    seal = {name: _read_seal(name, parts, path) for name in (MANIFEST, SIGNATURE)}
+    # Nothing else is read before this: whoever made a forged bundle must not fill the memory of a station.
     content, signature = seal[MANIFEST], seal[SIGNATURE].decode(errors="replace")
     signer = verify(content, signature, trusted, where=f"{path}: {MANIFEST}")
     manifest = _parse_manifest(content, path)
-    _check_files(raw, manifest, path)
-    return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, raw, seal, signer.name)
+    files = _read_files({name: parts[name] for name in parts if name not in seal}, manifest, path)
+    return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, files, seal, signer.name)
 
 
 def install_bundle(bundle: Bundle, bundles: Path) -> Path:
@@ -247,7 +342,8 @@ def install_bundle(bundle: Bundle, bundles: Path) -> Path:
 
 def _is_intact(target: Path, content: Mapping[str, bytes]) -> bool:
     try:
-        return target.is_dir() and _read_folder(target) == content
+        parts = _list_folder(target)
+        return parts.keys() == content.keys() and all(parts[n].read() == content[n] for n in parts)
     except BundleError:
         return False
 
@@ -302,10 +398,19 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> None:
-    missing = sorted(manifest.files.keys() - raw.keys())
+def _read_seal(name: str, parts: Mapping[str, _Part], path: Path) -> bytes:
+    if name not in parts:
+        raise _refuse(f"the bundle has no {name}", path)
+    if parts[name].size > MAX_MANIFEST_BYTES:
+        raise _refuse(f"{name} is larger than {MAX_MANIFEST_BYTES >> 20} MiB", path)
+    return parts[name].read()
+
+
+def _read_files(parts: Mapping[str, _Part], manifest: Manifest, path: Path) -> dict[str, bytes]:
+    """Read what the manifest names, and refuse everything else."""
+    missing = sorted(manifest.files.keys() - parts.keys())
     if missing:
-        raise BundleError(f"the bundle lacks {', '.join(missing)}", where=path, cure=_COPY_AGAIN)
+        raise _refuse(f"the bundle lacks {', '.join(missing)}", path)
     needed = {MODEL, MODEL_FP, CARD, *(golden.file for golden in manifest.golden)}
     if manifest.view is not None and manifest.view.needs_reference:
         needed.add(REFERENCE)
@@ -314,84 +419,15 @@ def _check_files(raw: Mapping[str, bytes], manifest: Manifest, path: Path) -> No
         raise BundleError(
             f"the manifest does not name {', '.join(unnamed)}", where=path, cure="export the bundle again"
         )
-    extra = sorted(raw.keys() - manifest.files.keys())
+    extra = sorted(parts.keys() - manifest.files.keys())
     if extra:
-        raise BundleError(
-            f"the bundle holds what its manifest does not name: {', '.join(map(repr, extra))}",
-            where=path,
-            cure=_COPY_AGAIN,
-        )
-    for name, entry in manifest.files.items():
-        if len(raw[name]) != entry.size:
-            raise BundleError(
-                f"{name} has {len(raw[name])} bytes instead of {entry.size}", where=path, cure=_COPY_AGAIN
-            )
-        if hashlib.sha256(raw[name]).hexdigest() != entry.sha256:
-            raise BundleError(f"{name} was changed after signing", where=path, cure=_COPY_AGAIN)
-
-
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    size = 0
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise BundleError(f"{name!r} is a link", where=folder, cure=_COPY_AGAIN)
-        if path.is_file():
-            size += path.stat().st_size
-            _check_room(size, len(files) + 1, folder)
-            files[name] = path.read_bytes()
+        raise _refuse(f"the bundle holds what its manifest does not name: {', '.join(map(repr, extra))}", path)
+    files = {}
+    for name, part in parts.items():
+        entry = manifest.files[name]
+        if part.size != entry.size:
+            raise _refuse(f"{name} has {part.size} bytes instead of {entry.size}", path)
+        files[name] = part.read()
+        if hashlib.sha256(files[name]).hexdigest() != entry.sha256:
+            raise _refuse(f"{name} was changed after signing", path)
     return files
-
-
-def _check_room(size: int, count: int, path: Path) -> None:
-    if size > MAX_BYTES:
-        raise BundleError(f"the bundle is larger than {MAX_BYTES >> 20} MiB", where=path, cure=_COPY_AGAIN)
-    if count > MAX_ENTRIES:
-        raise BundleError(f"the bundle holds more than {MAX_ENTRIES} files", where=path, cure=_COPY_AGAIN)
-
-
-def _read_zip(path: Path) -> dict[str, bytes]:
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise BundleError("the bundle is neither a file nor a folder", where=path, cure="check the path")
-    _check_room(about.st_size, 0, path)
-    data = path.read_bytes()
-    # Counted before they are read: an entry of 50 bytes takes 600 in memory. Other data rarely looks like one.
-    _check_room(len(data), data.count(_ENTRY), path)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, path)
-            files = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        raise BundleError(f"the bundle is not a complete zip: {error}", where=path, cure=_COPY_AGAIN) from None
-    # A zip has room for bytes that no signature covers: comments, dates, gaps. Here it must have none.
-    if _to_zip(files) != data:
-        raise BundleError("the bundle holds bytes that kenpin did not write", where=path, cure=_COPY_AGAIN)
-    return files
-
-
-def _check_entries(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
-    """Refuse everything that a bundle written by kenpin cannot contain, before a byte of it is read."""
-
-    def refuse(why: str) -> BundleError:
-        return BundleError(why, where=path, cure=_COPY_AGAIN)
-
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names):
-        raise refuse("the bundle holds a name twice")
-    if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise refuse(f"the bundle is larger than {MAX_BYTES >> 20} MiB")
-    for entry in entries:
-        pure = PurePosixPath(entry.filename)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in entry.filename or str(pure) != entry.filename:
-            raise refuse(f"the bundle holds a path that leads outside: {entry.filename!r}")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise refuse(f"{entry.filename!r} is compressed; bundles are stored")
-        if entry.flag_bits & 0x1:
-            raise refuse(f"{entry.filename!r} is encrypted")
-        if entry.external_attr >> 16 & 0o170000 not in (0, 0o100000):
-            raise refuse(f"{entry.filename!r} is not a regular file")
-        if entry.filename == MANIFEST and entry.file_size > MAX_MANIFEST_BYTES:
-            raise refuse(f"the manifest is larger than {MAX_MANIFEST_BYTES >> 20} MiB")

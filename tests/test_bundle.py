@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -224,9 +225,36 @@ def test_sizes_are_limited_before_anything_is_read(path: Path, tmp_path: Path) -
     path.write_bytes(data)
     assert "larger than 1024 MiB" in refusal(path)
     big = {**signed(FILES), MANIFEST: b" " * (5 << 20)}
-    assert "manifest is larger than 4 MiB" in refusal(zipped(tmp_path / "b", big))
+    assert "manifest.json is larger than 4 MiB" in refusal(zipped(tmp_path / "b", big))
     many = {f"{number:x}": b"" for number in range(10_001)}
     assert refusal(zipped(tmp_path / "c", many)) == "the bundle holds more than 10000 files"
+
+
+@pytest.mark.parametrize("kind", ["zip", "directory", "folder"])
+def test_a_forged_bundle_is_not_read(path: Path, tmp_path: Path, kind: str) -> None:
+    forged = tmp_path / "forged"
+    content = {**signed(FILES), "model.onnx": bytes(64 << 20)}
+    content[MANIFEST] = content[MANIFEST].replace(b"cap", b"nut")
+    if kind == "zip":
+        zipped(forged, content)
+    elif kind == "directory":
+
+        def commented(name: str) -> zipfile.ZipInfo:
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.comment = bytes(65_000)
+            return info
+
+        zipped(forged, {f"{number}": b"" for number in range(1000)}, commented)
+    else:
+        for name, data in content.items():
+            (forged / name).parent.mkdir(parents=True, exist_ok=True)
+            (forged / name).write_bytes(data)
+    assert ("Truncated" if kind == "directory" else "signature does not fit") in refusal(forged)
+    tracemalloc.start()
+    refusal(forged)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 << 20
 
 
 def test_a_folder_has_the_limits_of_a_file(tmp_path: Path) -> None:
@@ -488,6 +516,17 @@ def test_command_install(path: Path, public: str, tmp_path: Path) -> None:
     (tmp_path / "odd/active").mkdir(parents=True)
     command = ["install", str(path), "--state", str(tmp_path / "odd"), "--trust", public]
     assert isinstance(CliRunner().invoke(bundle_command, command).exception, BundleError)
+
+
+@pytest.mark.parametrize("place", [1 << 63, -10])
+def test_a_zip_that_points_outside_itself(path: Path, place: int) -> None:
+    if place < 0:
+        path.write_bytes(path.read_bytes()[-place:])
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.filelist[0].header_offset = place
+            archive._didModify = True  # type: ignore[attr-defined]
+    assert "not a complete zip" in refusal(path)
 
 
 def test_a_zip_that_lies_about_where_an_entry_is(path: Path) -> None:
