@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
+from kenpin import options
 from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
-from kenpin.calibration import options
 from kenpin.calibration.camera_settings import unknown_settings
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
-from kenpin.calibration.options import signer
 from kenpin.calibration.shown import Shown, active_bundle, score_shown
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import light_against_sign_off
+from kenpin.options import signer
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
+from kenpin import options
 from kenpin.calibrating import refuse_while_calibrating
-from kenpin.calibration import options
 from kenpin.calibration.masters_book import (
     add_master,
     make_master,
@@ -21,12 +21,12 @@ from kenpin.calibration.masters_book import (
 )
 from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, write_suspects
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
-from kenpin.calibration.options import signer
 from kenpin.errors import DataError
 from kenpin.events import now_ms, rfc3339
 from kenpin.frame import read_picture
 from kenpin.masters import Expected, read_masters
 from kenpin.masters_due import masters_due
+from kenpin.options import signer
 from kenpin.station_folder import StationFolder
 
 _product = click.option(

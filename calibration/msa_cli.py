@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from kenpin import options
 from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
-from kenpin.calibration import options
 from kenpin.calibration.msa import Judgement, Study, read_judgements, station_judgements, study
 from kenpin.calibration.shown import Shown, active_bundle, score_shown
 from kenpin.calibration.threshold import parts_needed

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
+from kenpin import options
 from kenpin.book import calibration_lock, open_book
-from kenpin.calibration import options
 from kenpin.calibration.cost import Costs, cheapest, cheapest_if_escapes_cost, cost_curve
-from kenpin.calibration.options import signer
 from kenpin.calibration.shown import active_bundle
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import check_light
 from kenpin.errors import CalibrationError, DataError
+from kenpin.options import signer
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kenpin.calibration import options
+from kenpin import options
 from kenpin.calibration.review_export import export_review
 from kenpin.station_folder import StationFolder
 

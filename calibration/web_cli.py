@@ -9,14 +9,14 @@ from typing import TextIO, cast
 
 import click
 
-from kenpin.calibration import options
-from kenpin.calibration.options import signer
+from kenpin import options
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.server import serve
 from kenpin.calibration.web.users import NAME, RoleWord, Users
 from kenpin.config import load_config
 from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
+from kenpin.options import signer
 from kenpin.station_folder import StationFolder
 
 _config = click.option("--config", type=click.Path(path_type=Path), help="The station's configuration.")

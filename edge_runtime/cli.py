@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from kenpin import options
 from kenpin.config import StationConfig, load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.database import connect_to_read
@@ -111,7 +112,7 @@ def _run_here(config: StationConfig, max_parts: int | None) -> Report:
 
 
 @click.command()
-@click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
+@options.state
 @click.option("--since", type=click.IntRange(min=0), default=0, help="First number to show.")
 @click.option("--watch", is_flag=True, help="Go on with events as they are committed, until Ctrl-C.")
 @click.option(

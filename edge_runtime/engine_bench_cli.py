@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from kenpin import __version__
+from kenpin import __version__, options
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.console import human_console
@@ -30,8 +30,8 @@ _SAME = ("runtime", "precision", "input_size", "camera")
 
 
 @click.command()
-@click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
-@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
+@options.state
+@options.trust
 @click.option(
     "--camera", help="Width x height of the camera's frames. Default: those of the view, or 1920x1080."
 )
@@ -39,7 +39,7 @@ _SAME = ("runtime", "precision", "input_size", "camera")
 @click.option("--streams", type=click.IntRange(1, 16), multiple=True, default=(2,), help="Cameras at a time.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Keep the figures as JSON.")
 @click.option("--against", type=click.Path(path_type=Path), help="Figures kept before, to compare with.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def engine(*, state: Path, trust: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Measure this station's engine: alone, with camera frames, up to the verdict, for several cameras.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 from pydantic import BaseModel, ConfigDict, Field
 
-from kenpin import __version__
+from kenpin import __version__, options
 from kenpin.bundle import Bundle, canonical_json, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.edge_runtime.engine import Engine, Runtime
@@ -22,7 +22,7 @@ from kenpin.events import now_ms
 from kenpin.precision import Precision
 from kenpin.record import newest_for, station_records
 from kenpin.signing import SecretKey
-from kenpin.station_folder import DEFAULT_STATE, StationFolder
+from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced
 
@@ -73,8 +73,8 @@ class EngineReport(BaseModel):
 
 
 @click.command("verify-engine")
-@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True)
-@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign.")
+@options.state
+@options.trust
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the report here, and its signature beside it."
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from kenpin import __version__
+from kenpin import __version__, options
 from kenpin.build_log import BuildLog
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
@@ -30,7 +30,7 @@ from kenpin.export.build_engine import BuildOrder, Built, build_plan
 from kenpin.export.build_progress import Bars
 from kenpin.precision import Precision, model_of, small_precision
 from kenpin.sole_use import sole_use
-from kenpin.station_folder import DEFAULT_STATE, StationFolder
+from kenpin.station_folder import StationFolder
 
 _GOLDEN_CURE = "use another --precision, or export again; nothing was installed, an older engine is unchanged"
 
@@ -46,7 +46,7 @@ class _Wish:
 
 
 @click.command("build-engine")
-@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True)
+@options.state
 @click.option(
     "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Default: the one that is active there."
 )
@@ -60,8 +60,8 @@ class _Wish:
     show_default=True,
     help="Most memory for a layer's scratch.",
 )
-@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.trust
+@options.as_json
 def build_engine(  # noqa: PLR0913 - one argument per option
     state: Path,
     bundle_path: Path | None,

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from kenpin import options
 from kenpin.audit import read_audit
 from kenpin.audit import verify as verify_audit
 from kenpin.cell import plain_cell
@@ -19,17 +20,10 @@ from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
 from kenpin.ledger import Head
 from kenpin.signing import PublicKey
-from kenpin.station_folder import DEFAULT_STATE, StationFolder
+from kenpin.station_folder import StationFolder
 
 _COLUMNS = ("seq", "ts", "by", "what", "old", "new", "why")
 
-_state = click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_STATE,
-    show_default=True,
-    help="The station's folder.",
-)
 _key = click.option(
     "--key", type=click.Path(path_type=Path), help="Your copy of the station's public key; default: its own."
 )
@@ -41,7 +35,7 @@ def audit() -> None:
 
 
 @audit.command()
-@_state
+@options.state
 @_key
 @click.option("--witness", "witnesses", multiple=True, help="SEQ:SHA256 of a head that the station published.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -72,7 +66,7 @@ def verify(
 
 
 @audit.command()
-@_state
+@options.state
 @_key
 @click.option("--json", "form", flag_value="json", help="Print one JSON document.")
 @click.option("--csv", "form", flag_value="csv", help="Print a table for a spreadsheet.")

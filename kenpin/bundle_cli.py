@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from kenpin import options
 from kenpin.activation import Activation, change_activation, read_activation, refuse_older
 from kenpin.audit import Entry, append
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
@@ -23,14 +24,6 @@ from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
 
 _file = click.argument("file", type=click.Path(path_type=Path))
-_trust = click.option(
-    "--trust",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Public key that may have signed it; may be given several times.  [default: this user's own]",
-)
-_state = click.option("--state", type=click.Path(path_type=Path), required=True, help="The station's folder.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 _TAKEN = "  a running station takes it by itself; it releases parts once it is calibrated for this bundle"
 _NEXT = """  the active bundle stays; next: kenpin calibrate fit --bundle FILE, kenpin bundle shadow to watch it
@@ -61,8 +54,8 @@ def keygen(out: Path | None) -> None:
 
 @bundle.command()
 @_file
-@_trust
-@_json
+@options.trust
+@options.as_json
 def verify(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
     """Check every byte of a bundle against a trusted key; says exactly what is wrong."""
     try:
@@ -78,8 +71,8 @@ def verify(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
 
 @bundle.command()
 @_file
-@_trust
-@_json
+@options.trust
+@options.as_json
 def show(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
     """Show what a bundle holds, after verifying it."""
     found = open_bundle(file, trusted_keys(trust))
@@ -93,8 +86,8 @@ def show(file: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
 
 @bundle.command()
 @_file
-@_state
-@_trust
+@options.state
+@options.trust
 def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
     """Verify a bundle and copy it to a station's folder.
 
@@ -121,15 +114,15 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
 
 @bundle.command()
 @click.argument("name")
-@_state
-@_trust
+@options.state
+@options.trust
 def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
     """Let the station change to an installed bundle, given by the first characters of its SHA-256.
 
     A station that runs loads and proves it beside the old one and changes between two parts. The bundle is on
     trial for 200 parts or 15 minutes; if it fails, the station goes back by itself.
     """
-    folder = StationFolder(state)
+    folder = _station(state)
     found = _kept(folder, name, trust)
     now = read_activation(folder)
     if now.current == found.sha256:
@@ -150,14 +143,14 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
 @bundle.command()
 @click.argument("name", required=False)
 @click.option("--off", is_flag=True, help="Watch none.")
-@_state
-@_trust
+@options.state
+@options.trust
 def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool) -> None:
     """Let the station score its parts with an installed bundle too, which decides nothing.
 
     Where the two disagree is listed in shadow.jsonl in the station's folder, and counted in its metrics.
     """
-    folder = StationFolder(state)
+    folder = _station(state)
     if bool(name) == off:
         raise ConfigError(
             "give the bundle to watch, or --off", where="kenpin bundle shadow", cure="one of the two"
@@ -179,12 +172,12 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
 
 
 @bundle.command(name="list")
-@_state
-@_trust
-@_json
+@options.state
+@options.trust
+@options.as_json
 def list_(state: Path, trust: tuple[Path, ...], *, as_json: bool) -> None:
     """List the bundles that are kept on a station, and which one runs."""
-    folder = StationFolder(state)
+    folder = _station(state)
     now = read_activation(folder)
     kept = [_line(folder, path, now, trust) for path in sorted(folder.bundles.glob("[0-9a-f]*"))]
     table = Table("sha256", "product", "version", "", "calibrated")
@@ -212,6 +205,13 @@ def _role(sha256: str, now: Activation) -> str:
     roles = {now.previous: "before", now.left: "given up", now.candidate: f"to {now.task}"}
     roles[now.current] = "active, on trial" if now.state == "trial" else "active"
     return roles.get(sha256, "")
+
+
+def _station(state: Path) -> StationFolder:
+    folder = StationFolder(state)
+    if not folder.bundles.is_dir():
+        raise ConfigError("no bundle was ever installed there", where=state, cure="give the station's --state")
+    return folder
 
 
 def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:

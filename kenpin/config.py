@@ -311,7 +311,8 @@ class WebSection(_Section):
         tls_key_file: Its private key.
         language: Of a browser that has not chosen one.
         open_view: Whether looking needs no login; every change needs one.
-        second_person: Whether a second person must sign every change too.
+        second_person: Whether a second person must sign every change on the page too; a command then moves no
+            threshold.
     """
 
     listen: str = "127.0.0.1:8080"

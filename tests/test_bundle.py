@@ -498,6 +498,13 @@ def test_command_show(path: Path, public: str) -> None:
     assert json.loads(answer.stdout)["manifest"]["schema"] == "kenpin.bundle.v1"
 
 
+@pytest.mark.parametrize("verb", [["list"], ["shadow", "--off"], ["activate", "1234"]])
+def test_a_folder_that_is_no_station_s_is_refused(tmp_path: Path, verb: list[str]) -> None:
+    done = CliRunner().invoke(bundle_command, [*verb, "--state", str(tmp_path / "none")])
+    assert "no bundle was ever installed there" in str(done.exception)
+    assert not (tmp_path / "none").exists()
+
+
 def test_command_install(path: Path, public: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     done = CliRunner().invoke(bundle_command, ["install", str(path), "--state", str(state), "--trust", public])

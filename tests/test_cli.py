@@ -3,8 +3,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import kenpin
 from kenpin import cli, errors
 from kenpin.commit import git_commit
 from kenpin.errors import KenpinError
+from kenpin.station_folder import DEFAULT_STATE
 
 REPOSITORY = Path(__file__).parent.parent
 STAGES = ("kenpin", "train", "export", "edge_runtime", "calibration")
@@ -109,6 +112,24 @@ def test_every_verb_has_a_help(name: str) -> None:
     done = _kenpin(name, "--help")
     assert done.returncode == 0, done.stderr
     assert f"kenpin {name}" in done.stdout
+
+
+def _commands(group: click.Command, path: str = "kenpin") -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(group, click.Group):
+        yield path, group
+        return
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from _commands(command, f"{path} {name}")
+
+
+def test_a_station_s_folder_is_meant_alike_by_all_commands() -> None:
+    states = {path: p for path, command in _commands(cli.cli) for p in command.params if p.name == "state"}
+    del states["kenpin simulate"]  # not a station's
+    assert len(states) > 20
+    assert {path for path, option in states.items() if option.default != DEFAULT_STATE} == set()
 
 
 @pytest.mark.parametrize("name", cli._VERBS)

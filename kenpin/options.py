@@ -1,4 +1,4 @@
-"""Options that several verbs of `kenpin calibrate` and `kenpin masters` share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ precision = click.option(
     "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: what this station would run."
 )
 trust = click.option(
-    "--trust", type=click.Path(path_type=Path), multiple=True, help="Public key that may sign."
+    "--trust",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Public key that may have signed the bundle; may be given several times.  [default: this user's own]",
 )
 by = click.option("--by", default="", help="Who signs; default: the login name.")
 why = click.option("--why", default="", help="Reason, kept in the record.")
