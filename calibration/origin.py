@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.part_groups import MANIFEST, read_rows
+from kenpin.picture_files import one_spelling
 from kenpin.pictures import Picture
 from kenpin.record import Origin
 
@@ -20,7 +21,7 @@ def origin_of(pictures: Sequence[Picture]) -> Origin:
     """
     lots = _lots({p.path.parent for p in pictures})
     times = [p.path.stat().st_mtime for p in pictures]
-    named = {lots.get(p.path, "") for p in pictures}
+    named = {lots.get(one_spelling(str(p.path)), "") for p in pictures}
     return Origin(lots=0 if "" in named else len(named), minutes=(max(times) - min(times)) / 60)
 
 
@@ -29,10 +30,11 @@ def is_narrow(origin: Origin) -> bool:
     return origin.lots <= 1 and origin.minutes < _ENOUGH_MINUTES
 
 
-def _lots(folders: set[Path]) -> dict[Path, str]:
+def _lots(folders: set[Path]) -> dict[str, str]:
     """Picture -> lot. The manifest lies beside the pictures or above; `read_folder` has found it readable."""
-    found: dict[Path, str] = {}
+    found: dict[str, str] = {}
     for root in {root for folder in folders for root in (folder, *folder.parents[:3])}:
         if (root / MANIFEST).is_file():
-            found |= {root / row["file"]: row.get("lot", "") for row in read_rows(root / MANIFEST)}
+            rows = read_rows(root / MANIFEST)
+            found |= {one_spelling(str(root / row["file"])): row.get("lot", "") for row in rows}
     return found

@@ -7,13 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from kenpin.errors import DataError
 from kenpin.folder_names import GROUND_TRUTH
-from kenpin.picture_files import files_below, is_picture
+from kenpin.picture_files import files_below, is_picture, name_below, one_spelling
 
 MANIFEST = "manifest.csv"
 
 
 def read_groups(folder: Path) -> dict[str, str]:
-    """Read `manifest.csv`: relative path -> group.
+    """Read `manifest.csv`: path as `name_below` spells it -> group.
 
     Raises:
         DataError: It cannot be read, puts a picture into two groups, or names pictures that are not there while
@@ -32,6 +32,9 @@ def read_groups(folder: Path) -> dict[str, str]:
                 cure="leave one row for each picture",
             )
     gone = [name for name in groups if not (folder / name).is_file()]
+    if gone:  # or the disk spells them otherwise
+        there = {name_below(found, folder) for found in files_below(folder)}
+        gone = [name for name in gone if name not in there]
     if len(gone) == len(groups):
         raise DataError(
             f"{MANIFEST} names no file of this folder",
@@ -48,7 +51,7 @@ def read_groups(folder: Path) -> dict[str, str]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a `manifest.csv`, without spaces around the values; `file` as it is written on Linux.
+    """The rows of a `manifest.csv`, without spaces around the values; `file` as `name_below` writes it.
 
     Raises:
         DataError: It cannot be read, or lacks a file or a group in a row.
@@ -69,11 +72,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
                 where=f"{path}, line {number}",
                 cure="add the columns file and group, separated by commas, and fill them, or remove the file",
             )
-        row["file"] = PurePosixPath(row["file"].replace("\\", "/")).as_posix()
+        row["file"] = one_spelling(PurePosixPath(row["file"].replace("\\", "/")).as_posix())
     return rows
 
 
 def _has_unnamed(folder: Path, groups: dict[str, str]) -> bool:
     """Whether a picture of a folder, other than a mask, is not in its manifest."""
-    names = (p.relative_to(folder) for p in files_below(folder) if is_picture(p, folder))
-    return any(name.parts[0] != GROUND_TRUTH and name.as_posix() not in groups for name in names)
+    names = (name_below(p, folder) for p in files_below(folder) if is_picture(p, folder))
+    return any(name.split("/")[0] != GROUND_TRUTH and name not in groups for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,16 @@ def is_picture(path: Path, root: Path) -> bool:
     """Tell whether a path below `root` is a picture file. A broken link is one: reading it names it."""
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     return path.suffix.lower() in PICTURE_SUFFIXES and not hidden and not path.is_dir()
+
+
+def name_below(path: Path, root: Path) -> str:
+    """A path relative to a folder above it, in one spelling: macOS writes ü and が as two characters each."""
+    return one_spelling(path.relative_to(root).as_posix())
+
+
+def one_spelling(name: str) -> str:
+    """A name in Unicode's normal form C, in which most machines write it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def subfolders(folder: Path) -> list[Path]:

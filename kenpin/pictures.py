@@ -11,7 +11,15 @@ from pathlib import Path
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind
 from kenpin.part_groups import MANIFEST, read_groups
-from kenpin.picture_files import check_folder, contents_of, files_below, is_picture, list_pictures, subfolders
+from kenpin.picture_files import (
+    check_folder,
+    contents_of,
+    files_below,
+    is_picture,
+    list_pictures,
+    name_below,
+    subfolders,
+)
 from kenpin.sight import Sight
 
 
@@ -123,7 +131,7 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     if bad is not None:
         found, root, here = list_pictures(bad.resolve()), _manifest_root(bad), bad.resolve()
         # Where both folders are called alike, 1.png of one is still not the same part as 1.png of the other.
-        own = {name: f"bad {root.name}/{name}" for name in (p.relative_to(root).as_posix() for p in found)}
+        own = {name: f"bad {root.name}/{name}" for name in (name_below(p, root) for p in found)}
         groups = own | read_groups(root)
         for kind in sorted({here / p.relative_to(here).parts[0] for p in found if p.parent != here}):
             check_kind(kind)
@@ -284,8 +292,8 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
     if folder.name == GOOD or not truth.is_dir():
         return pictures
     # With their subfolders: lots are often numbered alike.
-    masks = {m.relative_to(truth).with_name(m.stem.removesuffix("_mask")): m for m in list_pictures(truth)}
-    masked = [replace(p, mask=masks.get(p.path.relative_to(folder).with_name(p.path.stem))) for p in pictures]
+    masks = {name_below(m.with_name(m.stem.removesuffix("_mask")), truth): m for m in list_pictures(truth)}
+    masked = [replace(p, mask=masks.get(name_below(p.path.with_name(p.path.stem), folder))) for p in pictures]
     _check_masked(masked, truth)
     return masked
 
@@ -294,7 +302,7 @@ def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) ->
     """Label pictures. One that the manifest does not name is a part of its own."""
     labelled = []
     for path in paths:
-        relative = path.relative_to(root).as_posix()
+        relative = name_below(path, root)
         # With the folder's name: good/1.png and bad/1.png are not the same part.
         labelled.append(Picture(path, label, groups.get(relative, f"{root.name}/{relative}")))
     return labelled

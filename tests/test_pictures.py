@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -320,6 +321,22 @@ def test_spaces_in_a_manifest_part_no_part(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(rows)
     parts = read_data(tmp_path)
     assert {p.group for p in (*parts.train, *parts.test)} == {"A", "B"}
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_in_another_form_of_unicode_are_the_same_names(tmp_path: Path, forms: tuple[str, str]) -> None:
+    names = [f"{folder}/Prüfteil が {n}.png" for folder in ("good", "Kratzer") for n in range(4)]
+    masks = [f"ground_truth/Kratzer/Prüfteil が {n}_mask.png" for n in range(4)]
+    on_disk, written = ([unicodedata.normalize(form, name) for name in names] for form in forms)
+    assert on_disk != written
+    _fill(tmp_path, *on_disk, *(unicodedata.normalize(forms[1], mask) for mask in masks))
+    _manifest(tmp_path, {name: f"part {n // 2}" for n, name in enumerate(written)})
+    parts = read_data(tmp_path)
+    pictures = (*parts.train, *parts.test)
+    assert {p.group for p in pictures} == {"part 0", "part 1", "part 2", "part 3"}
+    assert [p.mask is not None for p in pictures] == [p.label == "Kratzer" for p in pictures]
+    parts = read_good_bad(tmp_path / "good", tmp_path / "Kratzer")
+    assert {p.group for p in (*parts.train, *parts.test)} == {"part 0", "part 1", "part 2", "part 3"}
 
 
 def test_a_manifest_may_name_pictures_that_were_taken_out(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_head_gets_the_pictures_of_a_part_side_by_side(
     monkeypatch.setattr("kenpin.train.learn.fit_head", note)
     go(folder, replace(roles, fit=fit))
     together = sorted(fit, key=lambda picture: picture.group)
-    assert fit != together
+    assert list(fit) != together
     assert torch.equal(given[0], load_pictures(together, side=SIDE))
 
 
