@@ -14,7 +14,7 @@ from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.camera_settings import unknown_settings
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
-from kenpin.calibration.shown import Shown, active_bundle, score_shown
+from kenpin.calibration.shown import Shown, score_shown
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.options import signer
@@ -62,7 +62,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
     shown.check()
     folder = StationFolder(state)
     with calibration_lock(folder):
-        bundle = open_bundle(bundle_path or active_bundle(folder), trusted_keys(trust))
+        bundle = open_bundle(bundle_path or folder.installed(), trusted_keys(trust))
         scored, used = score_shown(shown, bundle, folder)
         record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
     tell(record, folder, as_json=as_json)
@@ -116,7 +116,7 @@ def confirm(  # noqa: PLR0913, PLR0917 - one argument per option
     shown.check()
     folder = StationFolder(state)
     with calibration_lock(folder):
-        bundle = open_bundle(bundle_path or active_bundle(folder), trusted_keys(trust))
+        bundle = open_bundle(bundle_path or folder.installed(), trusted_keys(trust))
         # The thresholds hold for the scores of one of the models only.
         known = open_book(folder).newest(bundle.sha256).precision
         scored, used = score_shown(replace(shown, precision=precision or known), bundle, folder)

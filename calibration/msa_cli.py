@@ -15,7 +15,7 @@ from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.msa import Judgement, Study, read_judgements, station_judgements, study
-from kenpin.calibration.shown import Shown, active_bundle, score_shown
+from kenpin.calibration.shown import Shown, score_shown
 from kenpin.calibration.threshold import parts_needed
 from kenpin.errors import ConfigError
 from kenpin.record import Bound
@@ -67,7 +67,7 @@ def msa(  # noqa: PLR0913 - one argument per option
 
 
 def _by_the_station(folder: StationFolder, shown: Shown, trust: tuple[Path, ...]) -> list[Judgement]:
-    bundle = open_bundle(active_bundle(folder), trusted_keys(trust))
+    bundle = open_bundle(folder.installed(), trusted_keys(trust))
     with calibration_lock(folder):
         record = open_book(folder).newest(bundle.sha256)
     scores, _ = score_shown(Shown(shown.good, shown.masters, None, record.precision), bundle, folder)

@@ -11,7 +11,6 @@ import click
 from kenpin import options
 from kenpin.book import calibration_lock, open_book
 from kenpin.calibration.cost import Costs, cheapest, cheapest_if_escapes_cost, cost_curve
-from kenpin.calibration.shown import active_bundle
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import check_light
 from kenpin.errors import CalibrationError, DataError
@@ -55,7 +54,7 @@ def place(  # noqa: PLR0913 - one argument per option
     check_light(folder)
     with calibration_lock(folder):
         placed = Placement(t1=t1, t2=t2, looks=looks, by=signer(by), why=why)
-        record = record_placed(open_book(folder), active_bundle(folder).name, placed)
+        record = record_placed(open_book(folder), folder.installed().name, placed)
     tell(record, folder, as_json=as_json)
 
 

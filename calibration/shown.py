@@ -14,7 +14,7 @@ from kenpin.calibration.origin import origin_of
 from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
 from kenpin.console import human_console
 from kenpin.edge_runtime.engine_choice import choose_engine
-from kenpin.errors import CalibrationError, ConfigError, DataError
+from kenpin.errors import ConfigError, DataError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image
 from kenpin.pictures import Picture, read_folder
@@ -89,21 +89,6 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
         limits = learn_limits(seen, place=engine.sight is None or engine.sight.view.align is None)
         scored_masters = score_pictures(engine, masters, shown.masters or shown.good, scored=look)
     return ScoreSet(scored_good, scored_masters, limits, origin_of(good)), engine.precision
-
-
-def active_bundle(folder: StationFolder) -> Path:
-    """The bundle that the station runs.
-
-    Raises:
-        CalibrationError: None is installed.
-    """
-    if not folder.active.exists():
-        raise CalibrationError(
-            "no bundle is installed here",
-            where=folder.active,
-            cure=f"kenpin bundle install FILE --state {folder.root}, or give --bundle FILE",
-        )
-    return folder.active.resolve()
 
 
 def _check_apart(good: list[Picture], masters: list[Picture]) -> None:
