@@ -40,7 +40,7 @@ from kenpin.edge_runtime.readiness import CALIBRATING, CAMERA_SET, MASTERS_DUE, 
 from kenpin.edge_runtime.report import Report, rss_mb
 from kenpin.edge_runtime.settlement import Settlement
 from kenpin.edge_runtime.site import Site, in_this_process
-from kenpin.edge_runtime.source import Lull, Settings
+from kenpin.edge_runtime.source import FrameSource, Lull, Settings
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.trigger_input import make_trigger_input
 from kenpin.edge_runtime.viewfinder import Viewfinder
@@ -105,23 +105,10 @@ class Station:
             cameras = site.cameras(config, folder)
             self._identity = Identity(config.station.id, test=cameras[0].drawn)
             news = PartNews(self._identity, config.mqtt.results)
-            store = Store(folder.database, news=news)
-            self._store = opened.enter_context(contextlib.closing(store))
+            self._store = opened.enter_context(contextlib.closing(Store(folder.database, news=news)))
             self._note_damage()
             self._outputs = opened.enter_context(contextlib.closing(make_outputs(config, folder.run, output)))
-            triggers = make_trigger_input(config, folder.run, self._outputs.modbus)
-            gap = CounterGap(
-                config.source.counter_max,
-                first=config.source.counter_first,
-                last=self._store.last_trigger(),
-                is_ours=config.source.trigger.startswith(("camera-line", "gpio:")),
-            )
-            watch = Watch({"decide": DECIDE_S})
-            wait_s = config.source.wait_ms / 1000
-            cable = Cable(cameras[1:], wait_s=wait_s) if Cable.leads(config) else None
-            self._line = opened.enter_context(
-                contextlib.closing(Line(cameras, triggers, gap, wait_s=wait_s, cable=cable))
-            )
+            self._line = opened.enter_context(contextlib.closing(self._make_line(config, cameras)))
             self._line.open()
             self._news = site.news(config, self._identity, self._counters.snapshot)
             self._cameras = cameras
@@ -142,21 +129,9 @@ class Station:
             self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=self._too_late)
             self._parts = PartWatch(config.decide.timeout_ms)
             self._results = config.mqtt.results
-            post = Post(
-                folder,
-                self._identity,
-                self._parts,
-                self._conditions,
-                self._counters,
-                self._equipment,
-                config.store.keep_days,
-                self._news.wake,
-                self._store.found_damaged,
-                lambda: self._store.file is not None and self._news.damaged_file == self._store.file,
-            )
-            self._watchman = opened.enter_context(contextlib.closing(Watchman(post)))
+            self._watchman = opened.enter_context(contextlib.closing(Watchman(self._post(config))))
             self._viewfinder = opened.enter_context(contextlib.closing(Viewfinder(folder.run)))
-            self._pulse = Pulse(folder.run, watch, self._vitals)
+            self._pulse = Pulse(folder.run, Watch({"decide": DECIDE_S}), self._vitals)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Station:
@@ -166,6 +141,33 @@ class Station:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.close()
+
+    def _make_line(self, config: StationConfig, cameras: list[FrameSource]) -> Line:
+        source = config.source
+        triggers = make_trigger_input(config, self._folder.run, self._outputs.modbus)
+        gap = CounterGap(
+            source.counter_max,
+            first=source.counter_first,
+            last=self._store.last_trigger(),
+            is_ours=source.trigger.startswith(("camera-line", "gpio:")),
+        )
+        wait_s = source.wait_ms / 1000
+        cable = Cable(cameras[1:], wait_s=wait_s) if Cable.leads(config) else None
+        return Line(cameras, triggers, gap, wait_s=wait_s, cable=cable)
+
+    def _post(self, config: StationConfig) -> Post:
+        return Post(
+            self._folder,
+            self._identity,
+            self._parts,
+            self._conditions,
+            self._counters,
+            self._equipment,
+            config.store.keep_days,
+            self._news.wake,
+            self._store.found_damaged,
+            lambda: self._store.file is not None and self._news.damaged_file == self._store.file,
+        )
 
     def _judge_with(self, ready: Readiness) -> Judge:
         """A judge of this station that works with what was found."""
