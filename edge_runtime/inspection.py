@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
@@ -38,16 +38,18 @@ class Inspection:
         event: What will be published with it.
         image: The deciding frame's picture; `None` without a frame.
         box: What of it the anomaly map covers; `None` without a map.
+        quality: Of the first camera's frame, whichever decides: the limits are its own; `None` = not measured.
     """
 
     part: Part
     event: Anomaly | None = None
     image: Image | None = None
     box: Box | None = None
+    quality: Quality | None = None
 
     def without_decision(self, reason: str, cause: str) -> Inspection:
         """The same part after something failed that an OK needs."""
-        return Inspection(self.part.withheld(reason, cause), image=self.image, box=self.box)
+        return replace(self, part=self.part.withheld(reason, cause), event=None)
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,14 @@ class Judge:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
         judged = [self._judge(item) for item in shot.views]
         worst = max(judged, key=lambda view: view.badness)
-        part = self._part(shot, worst, judged[0].quality)
+        quality = judged[0].quality
+        part = self._part(shot, worst, quality)
         image = worst.item.image if isinstance(worst.item, Frame) else None
-        if part.decision.verdict not in (Verdict.NG, Verdict.REVIEW):
-            return Inspection(part, image=image, box=worst.box)
-        ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
-        return Inspection(part, announce.anomaly(self._desk.identity, part, ng_rate=ng_rate), image, worst.box)
+        event = None
+        if part.decision.verdict in (Verdict.NG, Verdict.REVIEW):
+            ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
+            event = announce.anomaly(self._desk.identity, part, ng_rate=ng_rate)
+        return Inspection(part, event, image, worst.box, quality)
 
     def too_late(self, part: Part) -> str:
         """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""

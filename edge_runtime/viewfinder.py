@@ -18,7 +18,7 @@ import numpy as np
 
 from kenpin.edge_runtime.inspection import Inspection
 from kenpin.frame import Image
-from kenpin.quality import locate, measure
+from kenpin.quality import Quality, locate, measure
 from kenpin.quality_limits import QualityLimits
 
 WATCHED_S = 5.0  # a page touches the file `watched` more often than that
@@ -123,12 +123,12 @@ def words(inspection: Inspection, image: Image) -> dict[str, object]:
         "t2": part.record.t2 if part.record else 0.0,
         "ts_ms": part.ts_ms,
     }
-    return {**told, **_quality(image, part.record.quality if part.record else None)}
+    seen = inspection.quality or measure(image)
+    return {**told, **_quality(seen, part.record.quality if part.record else None)}
 
 
-def _quality(image: Image, limits: QualityLimits | None) -> dict[str, float]:
-    """Measures of the frame; `light` over the usual, `focus` over the least allowed; 0 without a sign-off."""
-    seen = measure(image)
+def _quality(seen: Quality, limits: QualityLimits | None) -> dict[str, float]:
+    """Measures of a frame; `light` over the usual, `focus` over the least allowed; 0 without a sign-off."""
     told = {"light_abs": seen.light, "clipped": seen.clipped, "focus_abs": seen.focus}
     if limits is None:
         return {**told, "light": 0.0, "focus": 0.0, "match": 0.0, "shift": 0.0}

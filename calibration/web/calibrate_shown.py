@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import isclose
 
 from kenpin.bundle import MANIFEST
 from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
@@ -36,15 +37,17 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
 def measured_pictures(folder: StationFolder, good: Sequence[ShownPart]) -> Iterator[Quality]:
     """Light, focus and position of good parts, of at most 200 of the pictures that are there and can be read.
 
-    Others gave way to newer ones, the line outran its disk, or they are damaged.
+    Others gave way to newer ones, the line outran its disk, or they are damaged. Of several cameras the picture
+    of the one that decides is kept, and the limits are the first one's, as is the light that is kept.
     """
-    paths = [folder.images / part.image_ref for part in good if part.image_ref]
-    there = [path for path in paths if path.is_file()]
-    for path in there[:: max(1, len(there) // _PICTURES)]:
+    there = [part for part in good if part.image_ref and (folder.images / part.image_ref).is_file()]
+    for part in there[:: max(1, len(there) // _PICTURES)]:
         try:
-            yield measure(read_picture(path))
+            seen = measure(read_picture(folder.images / part.image_ref))
         except DataError:
             continue  # is damaged, or gave way just now
+        if part.light is None or isclose(seen.light, part.light, abs_tol=1e-6):
+            yield seen
 
 
 def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:

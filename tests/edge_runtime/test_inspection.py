@@ -64,9 +64,11 @@ def test_the_worst_view_decides(
 def test_light_and_focus_are_those_of_the_first_camera_whichever_decides(workshop: Any) -> None:
     station = judge(workshop.ready())
     top = Frame(np.random.default_rng(1).integers(0, 100, (20, 30, 3), np.uint8), "p", "top", frame_id=1)
-    part = station.inspect(Shot("p", 1, (top, view("side", 150)))).part
-    seen = measure(top.image)
+    found = station.inspect(Shot("p", 1, (top, view("side", 150))))
+    part, seen = found.part, measure(top.image)
     assert (part.camera, part.light, part.focus) == ("side", seen.light, seen.focus)
+    assert found.quality is not None
+    assert (found.quality.light, found.quality.clipped) == (seen.light, seen.clipped)
     assert seen.focus > 0
     part = station.inspect(Shot("p", 2, (view("top", None), view("side", 150)))).part
     assert (part.light, part.focus) == (None, None)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ def test_the_frame_is_compared_with_the_sign_off(workshop: Any) -> None:
     assert usual["light"] == pytest.approx(1.0, abs=0.05)
     assert dark["light"] == pytest.approx(0.5, abs=0.05)
     assert usual["match"] > 0.8  # type: ignore[operator]
+
+
+def test_of_several_cameras_the_first_one_is_compared_whichever_decides(workshop: Any) -> None:
+    first, side = picture(brightness=100), picture(brightness=30)
+    limits = learn_limits([measure(first)] * 30)
+    shown = replace(inspection(workshop, image=side, quality=limits), quality=measure(first))
+    told = words(shown, side)
+    assert (told["light"], told["light_abs"]) == (pytest.approx(1.0, abs=0.01), 100.0)
 
 
 def test_a_disk_that_refuses_stops_nothing(

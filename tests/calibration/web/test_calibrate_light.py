@@ -1,15 +1,19 @@
-"""Good parts that were lit so differently that the gate would see no change of light: the page says so."""
+"""What the light of good parts, and their pictures, let be signed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from kenpin.calibration.web.calibrate_parts import newest_seq
+from kenpin.calibration.web.calibrate_parts import newest_seq, read_shown
 from kenpin.calibration.web.calibrate_run import Runs, Start, Step
+from kenpin.calibration.web.calibrate_shown import measured_pictures
 from kenpin.calibration.web.words import load_words
 from kenpin.calibration.words import warnings_about
+from kenpin.frame import read_picture
+from kenpin.quality import measure
 from kenpin.quality_limits import light_limits
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, LIMITS, Made, calibrate, inspect
@@ -49,3 +53,17 @@ def test_the_page_says_it_where_the_signed_record_would(
     quality = LIMITS.model_copy(update={"light": light_limits(light)}) if len(light) > 5 else None
     said = any("light of the good pictures" in w for w in warnings_about(calibrate(people, quality=quality)))
     assert ('id="light-wide"' in browser.get("/calibrate").text) == said
+
+
+def test_of_several_cameras_the_limits_are_learned_from_pictures_of_the_first(
+    visit: Callable[..., Visit], people: StationFolder
+) -> None:
+    """The picture of the view that decides is kept, the light of the first camera's."""
+    visit()
+    show(people, STEADY, "sign")
+    run = Runs(people.root / "page.db").read()
+    assert run is not None
+    good = list(read_shown(people.database, run).good)
+    own = [measure(read_picture(people.images / part.image_ref)).light for part in good]
+    shown = [replace(part, light=own[k] if k % 3 else own[k] + 5) for k, part in enumerate(good)]
+    assert [seen.light for seen in measured_pictures(people, shown)] == [x for k, x in enumerate(own) if k % 3]
