@@ -17,7 +17,7 @@ from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_o
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
 from kenpin.calibration.web.calibrate_plot import step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, Start
-from kenpin.calibration.web.calibrate_shown import shown_for
+from kenpin.calibration.web.calibrate_shown import registered_types, shown_for
 from kenpin.calibration.web.calibrate_sign import half_signed, register_masters, sign
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page_database import page_file
@@ -115,7 +115,7 @@ def label(
     if kind not in _KINDS:
         raise Refused(422, "refused_request")
     if kind == "master":
-        _check_master(name, type_)
+        _check_master(site_of(request).folder, name.strip(), type_.strip())
     _runs(request).label(seq, Label(cast(Kind, kind), name.strip(), type_.strip()))
     return _back()
 
@@ -168,7 +168,7 @@ def sign_it(
         raise Refused(409, "sign_no_station")
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
-        register_masters(folder, shown.masters, signed)
+        register_masters(folder, shown.masters, placed.t2, signed)
     _end(request, folder)
     return RedirectResponse(f"{_PATH}?step=confirm", status_code=303)
 
@@ -248,11 +248,14 @@ def _moved(do: str, limits: tuple[float, float], by: float) -> tuple[float, floa
     return (t1, t2 + by) if do == "t2_up" else (t1, t2)
 
 
-def _check_master(name: str, type_: str) -> None:
-    if not name.strip() or not all(c.isascii() and (c.isalnum() or c in "_.-") for c in name.strip()):
+def _check_master(folder: StationFolder, name: str, type_: str) -> None:
+    if not name or not all(c.isascii() and (c.isalnum() or c in "_.-") for c in name):
         raise Refused(422, "masters_name_wrong")
-    if not type_.strip():
+    if not type_:
         raise Refused(422, "masters_type_missing")
+    known = registered_types(folder).get(name, type_)
+    if known != type_:  # it would not be kept for the shift check, where the name is of another part
+        raise Refused(409, "masters_known", name=name, type=known)
 
 
 def _end(request: Request, folder: StationFolder) -> None:

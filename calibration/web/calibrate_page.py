@@ -5,6 +5,7 @@ Where a calibration stands is kept by the station, not by the browser: every bro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
@@ -22,7 +23,7 @@ from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
 from kenpin.calibration.web.calibrate_plot import draw_plot, step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Run, Runs
-from kenpin.calibration.web.calibrate_shown import measured_pictures, shown_for
+from kenpin.calibration.web.calibrate_shown import measured_pictures, registered_types, shown_for
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
@@ -36,7 +37,6 @@ from kenpin.calibration.web.visitor import site_of
 from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
-from kenpin.masters import read_masters
 from kenpin.masters_due import masters_due
 from kenpin.quality_limits import LEAST
 
@@ -152,8 +152,8 @@ def look(request: Request, seq: int = Path(ge=0, lt=1 << 62)) -> Response:
     found = now.shown.part(seq) if now else None
     if now is None or found is None:
         raise Refused(404, "calibrate_no_part")
-    label = now.run.labels.get(seq)
-    return page(request, "calibrate_look.html", {"part": found, "label": label, "next_name": _next_name(now)})
+    label, next_name = now.run.labels.get(seq), _next_name(now, registered_types(site_of(request).folder))
+    return page(request, "calibrate_look.html", {"part": found, "label": label, "next_name": next_name})
 
 
 def _moment(request: Request) -> Moment | None:
@@ -184,7 +184,8 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
         "least_pictures": LEAST,
     }
     if now.run.step == "masters":
-        show |= {"next_name": _next_name(now), "registered": _registered(request)}
+        registered = registered_types(site_of(request).folder)
+        show |= {"next_name": _next_name(now, registered), "registered": registered}
     if now.run.step == "sign":
         found = measured_pictures(site_of(request).folder, now.shown.good)
         show["pictures"] = sum(1 for _ in islice(found, LEAST))  # to read more of them would say no more
@@ -212,18 +213,10 @@ def _position(now: Moment, t1: float, t2: float) -> dict[str, object]:
     }
 
 
-def _next_name(now: Moment) -> str:
-    taken = {m.label.name for m in now.shown.masters}
+def _next_name(now: Moment, registered: Mapping[str, str]) -> str:
+    """A name that no part has: one under the name of another would not be kept for the shift check."""
+    taken = {*registered, *(m.label.name for m in now.shown.masters)}
     return next(name for name in (f"M-{k:02}" for k in range(1, len(taken) + 2)) if name not in taken)
-
-
-def _registered(request: Request) -> dict[str, str]:
-    """Masters of the shift check: name and type."""
-    try:
-        known = read_masters(site_of(request).folder).registered
-    except KenpinError:
-        return {}
-    return {name: known[name].type for name in sorted(known)}
 
 
 def _bars(request: Request) -> list[Bar]:

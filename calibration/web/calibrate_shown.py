@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
 
 from kenpin.bundle import MANIFEST
 from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_run import Run
-from kenpin.errors import DataError
+from kenpin.errors import DataError, KenpinError
 from kenpin.frame import read_picture
+from kenpin.masters import read_masters
 from kenpin.quality import Quality, measure
 from kenpin.station_folder import StationFolder
 
@@ -48,6 +49,15 @@ def measured_pictures(folder: StationFolder, good: Sequence[ShownPart]) -> Itera
             continue  # is damaged, or gave way just now
         if part.light is None or isclose(seen.light, part.light, abs_tol=1e-6):
             yield seen
+
+
+def registered_types(folder: StationFolder) -> Mapping[str, str]:
+    """What is wrong with each master of the shift check, by its name; none where they cannot be read."""
+    try:
+        known = read_masters(folder).registered
+    except KenpinError:
+        return {}
+    return {name: known[name].type for name in sorted(known)}
 
 
 def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:

@@ -17,7 +17,7 @@ from kenpin.calibration.web.calibrate_run import Start
 from kenpin.calibration.web.calibrate_shown import measured_pictures
 from kenpin.calibration.web.signature import Signature
 from kenpin.errors import CalibrationError, KenpinError
-from kenpin.masters import read_masters
+from kenpin.masters import Expected, read_masters
 from kenpin.placed import Placement, record_placed
 from kenpin.quality_limits import QualityLimits, learn_limits
 from kenpin.record import CalibrationRecord, newest_for, station_records
@@ -85,8 +85,18 @@ def half_signed(folder: StationFolder, start: Start) -> CalibrationRecord | None
     return newest if any(seq > start.first_seq for seq in seqs) else None
 
 
-def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], signed: Signature) -> None:
+def register_masters(
+    folder: StationFolder, masters: Sequence[NamedMaster], t2: float, signed: Signature
+) -> None:
     """Let the shift check ask for the masters from now on; those that it knows already stay as they are.
+
+    One at T2, as the weakest often is, falls below it in every other picture: it is to be stopped, no more.
+
+    Args:
+        folder: The station's folder.
+        masters: As they were shown.
+        t2: Scores from here on are NG.
+        signed: Who signs, and why.
 
     Raises:
         StoreError, ConfigError: It cannot be written.
@@ -98,7 +108,8 @@ def register_masters(folder: StationFolder, masters: Sequence[NamedMaster], sign
         if name in known or not picture:
             continue
         known.add(name)
-        master = make_master(name, named.label.type, "NG", picture=picture, suffix=".png")
+        expected: Expected = "NG" if named.part.score > t2 else "REVIEW"
+        master = make_master(name, named.label.type, expected, picture=picture, suffix=".png")
         add_master(folder, master, picture, by=signed.by, why=signed.why)
 
 

@@ -21,7 +21,7 @@ from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.errors import ConfigError
 from kenpin.in_force import record_in_force
-from kenpin.masters import read_masters
+from kenpin.masters import Expected, read_masters
 from kenpin.station_folder import StationFolder
 
 SHOWN = 12
@@ -85,8 +85,10 @@ def register(
     if master in read_masters(folder).registered:
         raise Refused(422, "review_master_taken")
     content = picture_path(folder, part.newest).read_bytes()
+    # More than it was judged the station cannot be asked for: no shift check would be passed any more.
+    expected: Expected = "NG" if part.newest.verdict == "NG" else "REVIEW"
     try:
-        made = make_master(master, kind.strip(), "NG", picture=content, suffix=".png")
+        made = make_master(master, kind.strip(), expected, picture=content, suffix=".png")
     except ConfigError:
         raise Refused(422, "review_master_name") from None
     add_master(folder, made, content, by=signed.by, why=signed.why)

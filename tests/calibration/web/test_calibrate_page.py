@@ -16,6 +16,7 @@ import pytest
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.web import calibrate_change, calibrate_shown, calibrate_sign
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start
@@ -162,8 +163,27 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert record.quality.pictures == 25
     known = read_masters(line.folder).registered
     assert sorted(known) == ["M-01", "M-02", "M-03", "M-04", "M-05"]
+    weakest = min(record.masters, key=record.masters.__getitem__).split()[0]
+    assert record.t2 == min(record.masters.values())
+    assert {name for name, master in known.items() if master.expected == "REVIEW"} == {weakest}
     assert (line.folder.root / known["M-01"].picture).exists()
     assert "masters must be shown first" in browser.get("/calibrate").text
+
+
+def test_a_name_of_the_shift_check_is_not_given_to_another_part(browser: Visit, line: ShownLine) -> None:
+    known = make_master("M-01", "dent", "NG", picture=b"x", suffix=".png")
+    add_master(line.folder, known, b"x", by="sato", why="limit sample")
+    begin(browser, line)
+    browser.submit("/calibrate/step", step="masters")
+    line.bad(0.9)
+    text = browser.get("/calibrate").text
+    assert 'name="name" value="M-02"' in text
+    (seq,) = re.findall(r'name="seq" value="(\d+)"', text)
+    assert 'name="name" value="M-02"' in browser.get(f"/calibrate/look/{seq}").text
+    said = {"seq": seq, "kind": "master", "name": "M-01"}
+    refused = browser.submit("/calibrate/label", **said, type="stain")
+    assert (refused.status_code, "M-01 is registered already: dent." in refused.text) == (409, True)
+    assert browser.submit("/calibrate/label", **said, type="dent").status_code == 303  # the same part again
 
 
 def test_a_damaged_picture_is_none_for_the_page_and_for_the_signature(browser: Visit, line: ShownLine) -> None:

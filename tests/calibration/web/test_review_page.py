@@ -111,6 +111,10 @@ def test_a_second_person_judges_without_the_first_answer(
     assert (master.id, master.type, master.expected) == ("M-07", "scratch 0.3 mm", "NG")
     assert (folder.root / master.picture).read_bytes() == (folder.images / "day/3.png").read_bytes()
     assert first.submit("/review/master", **sign).status_code == 409
+    for browser in (first, second):  # of one that the station would look at again it cannot be asked to be NG
+        browser.submit("/review/answer", seq="2", label="bad", is_master="1")
+    assert first.submit("/review/master", **{**sign, "seq": "2", "master": "M-08"}).status_code == 303
+    assert read_masters(folder).registered["M-08"].expected == "REVIEW"
 
 
 def test_a_dispute_that_one_had_a_say_in_does_not_stand_before_others(bench: Callable[[str], Visit]) -> None:
