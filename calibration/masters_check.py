@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import reading
 from kenpin.errors import CalibrationError
+from kenpin.events import rfc3339
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
 from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
@@ -188,12 +189,19 @@ def write_suspects(path: Path, suspects: tuple[Suspect, ...]) -> None:
         out.write(suspects_csv(suspects))
 
 
-def suspects_csv(suspects: Sequence[Suspect]) -> str:
-    """Parts in doubt for a spreadsheet, which must not take an identity for a formula."""
+def suspects_csv(suspects: Sequence[Suspect], *, separator: str = ",") -> str:
+    """Parts in doubt for a spreadsheet, which must not take an identity for a formula.
+
+    Args:
+        suspects: The parts.
+        separator: Between cells.
+    """
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([field.name for field in fields(Suspect)])
-    writer.writerows(plain_row(astuple(suspect)) for suspect in suspects)
+    writer = csv.writer(out, delimiter=separator)
+    writer.writerow(("seq", "part_id", "time", "verdict", "released"))
+    for suspect in suspects:
+        row = (suspect.seq, suspect.part_id, rfc3339(suspect.ts_ms), suspect.verdict, suspect.released)
+        writer.writerow(plain_row(row))
     return out.getvalue()
 
 

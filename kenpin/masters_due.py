@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -94,7 +94,7 @@ def _why_due(masters: Masters, now_ms: int) -> Due | None:
         # Nobody demands a check, or nothing is left to show, but a known bad part passed.
         return _FAILED if _failed(masters) else _why_others(masters)
     if masters.last is None or masters.unseen:
-        names = ", ".join(sorted(masters.unseen)[:_LISTED])
+        names = _listed(masters.unseen)
         return Due("never", f"masters were never shown: {names}", {"names": names})
     if _failed(masters):
         return _FAILED
@@ -105,6 +105,11 @@ def _why_due(masters: Masters, now_ms: int) -> Due | None:
     return Due("late", late, {"h": int(age_h)}) if age_h > masters.interval_h else None
 
 
+def _listed(names: Collection[str]) -> str:
+    """Some of the names; a mark says that there are more."""
+    return ", ".join(sorted(names)[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+
+
 def _failed(masters: Masters) -> bool:
     return masters.last is not None and not masters.last.passed
 
@@ -113,7 +118,7 @@ def _why_others(masters: Masters) -> Due | None:
     """A product that was given another name has lost its masters, and must not lose the check with them."""
     if masters.registered or not masters.others or not masters.interval_h:
         return None
-    others = ", ".join(sorted(masters.others)[:_LISTED])
+    others = _listed(masters.others)
     words = f"no master of {masters.product} is registered, only of {others}"
     return Due("product", words, {"product": masters.product, "others": others})
 

@@ -119,13 +119,15 @@ def draw_stopped(drift: Drift, *, now_ms: int) -> Chart:
 
 
 def draw_level(level: Level) -> Chart:
-    """The shares of the calibration and of the last hours in each bin, side by side.
+    """The shares of the calibration and of the last hours in each bin, side by side; nothing without bins.
 
     Args:
         level: What was found.
     """
+    if not level.edges:
+        return Chart((), (), ())
     largest = max([*level.expected, *level.found, 0.01])
-    step = WIDTH / max(len(level.expected), 1)
+    step = WIDTH / len(level.expected)
     columns = []
     for k, (expected, found) in enumerate(zip(level.expected, level.found, strict=True)):
         columns.append(_bar(k * step + 4, step / 2 - 6, expected / largest, "expected"))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.web.log_rows import read_log, to_csv
-from kenpin.calibration.web.page import page, spreadsheet
+from kenpin.calibration.web.page import page, spreadsheet, words_of
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
@@ -32,4 +32,5 @@ def log(request: Request, sheet: int = Query(default=1, ge=1, le=100_000)) -> Re
 @router.get("/log.csv", dependencies=needs(Role.VIEWER))
 def log_csv(request: Request) -> Response:
     """All of it, for a spreadsheet."""
-    return spreadsheet(request, to_csv(read_log(site_of(request).folder)), "log")
+    text = to_csv(read_log(site_of(request).folder), separator=words_of(request).separator)
+    return spreadsheet(request, text, "log")

@@ -87,16 +87,17 @@ def read_log(folder: StationFolder) -> Log:
     return Log(rows[::-1], "\n".join(faults), doubted, last)
 
 
-def to_csv(log: Log) -> str:
+def to_csv(log: Log, *, separator: str) -> str:
     """The log for a spreadsheet, which must not take what somebody typed for a formula.
 
     A file is read without the page: what cannot be believed is said in its first row, and in each such row.
 
     Args:
         log: The log.
+        separator: Between cells.
     """
     out = io.StringIO()
-    writer = csv.writer(out)
+    writer = csv.writer(out, delimiter=separator)
     writer.writerow(COLUMNS)
     if log.fault:
         writer.writerow(("", "", "NOT VERIFIED", "", plain_cell(log.fault), ""))

@@ -12,7 +12,7 @@ from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrat
 from kenpin.calibration.masters_check import check_masters, check_of, steps, suspects_csv, write_broken_off
 from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.calibrate_parts import newest_seq
-from kenpin.calibration.web.page import page, part, spreadsheet
+from kenpin.calibration.web.page import page, part, spreadsheet, words_of
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_picture import as_jpeg
@@ -135,7 +135,8 @@ def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) 
 @router.get("/shift/suspects.csv", dependencies=needs(Role.VIEWER))
 def suspects(request: Request) -> Response:
     """Every part since the last check that was passed, where the last one was not."""
-    text = suspects_csv(read_standing(site_of(request).folder).suspects)
+    doubted = read_standing(site_of(request).folder).suspects
+    text = suspects_csv(doubted, separator=words_of(request).separator)
     return spreadsheet(request, text, "suspects")
 
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 LANGUAGES: Mapping[str, str] = {"ja": "日本語", "en": "EN", "de": "DE"}
 _THOUSANDS = {"en": ",", "ja": ",", "de": "."}
 _POINTS = {"en": ".", "ja": ".", "de": ","}
+_SEPARATORS = {"en": ",", "ja": ",", "de": ";"}  # Excel puts a whole row into one cell where it is another
 
 
 class Words:
@@ -33,6 +34,11 @@ class Words:
         """
         shown = {k: self.number(v) if isinstance(v, (int, float)) else v for k, v in values.items()}
         return self._texts[key].format(**shown)
+
+    @property
+    def separator(self) -> str:
+        """What parts the cells of a CSV file for spreadsheets of the language."""
+        return _SEPARATORS[self.language]
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts

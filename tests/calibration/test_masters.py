@@ -409,6 +409,13 @@ def widget(two: StationFolder, make_bundle: Callable[..., Path], signer: SecretK
     return name
 
 
+def test_a_list_that_is_cut_says_so(two: StationFolder, tmp_path: Path) -> None:
+    for k in range(3, 10):
+        run(two, "add", f"M-{k}", "--type", "dent", "--picture", tmp_path / "1.png")
+    names = ", ".join(f"M-{k}" for k in range(1, 9))
+    assert masters_due(two, now_ms()) == f"masters were never shown: {names}, …"
+
+
 def test_each_product_has_masters_of_its_own(two: StationFolder, widget: str, tmp_path: Path) -> None:
     grey = two.installed()
     show(two)
@@ -530,4 +537,4 @@ def test_check_fails(two: StationFolder, shown: list[float]) -> None:
 def test_a_spreadsheet_takes_no_identity_for_a_formula(tmp_path: Path) -> None:
     """As in the list that the page gives."""
     write_suspects(tmp_path / "suspects.csv", (Suspect(7, "=1+1", 0, "OK", released=True),))
-    assert (tmp_path / "suspects.csv").read_text().splitlines()[1] == "7,'=1+1,0,OK,True"
+    assert (tmp_path / "suspects.csv").read_text().splitlines()[1] == "7,'=1+1,1970-01-01T00:00:00.000Z,OK,True"

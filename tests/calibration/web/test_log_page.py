@@ -193,15 +193,21 @@ def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolde
     assert browser.get("/log?sheet=x").status_code == 422
 
 
+@pytest.mark.parametrize(("language", "separator"), [("en", ","), ("ja", ","), ("de", ";")])
 def test_the_csv_holds_all_rows(
-    visit: Callable[..., Visit], folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+    visit: Callable[..., Visit],
+    folder: StationFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+    separator: str,
 ) -> None:
+    """In the cells of that country's spreadsheets."""
     monkeypatch.setattr("kenpin.ledger.now_ms", lambda: 5)  # all in one millisecond
     for number in range(12):
         note(folder, new=f"良品 {number}")
-    answer = visit().get("/log.csv")
+    answer = visit(language=language).get("/log.csv")
     assert answer.headers["content-disposition"] == 'attachment; filename="L2-03-log.csv"'
-    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig")), delimiter=separator))
     assert rows[0] == ["time", "who", "what", "was", "now", "why"]
     assert rows[1][4] == "良品 11"
     assert len(rows) == 13
@@ -209,7 +215,9 @@ def test_the_csv_holds_all_rows(
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
 def test_what_somebody_typed_is_no_formula(text: str) -> None:
-    (_, row) = csv.reader(io.StringIO(to_csv(Log([LogRow(0, "sato", "masters", "", "", text)])), newline=""))
+    (_, row) = csv.reader(
+        io.StringIO(to_csv(Log([LogRow(0, "sato", "masters", "", "", text)]), separator=","), newline="")
+    )
     assert row[-1].lstrip() == f"'{text.lstrip()}"
 
 

@@ -79,6 +79,8 @@ def test_a_failed_check_lists_every_part_since_the_last_good_one(
     assert "Released of them: 2" in text
     assert "Master M-02 was" in text
     rows = list(csv.DictReader(io.StringIO(checking.get("/shift/suspects.csv").text.lstrip("\ufeff"))))
+    german = checking.get("/shift/suspects.csv", headers={"Cookie": "__Host-language=de"}).text
+    assert german.lstrip("\ufeff").splitlines()[0] == "seq;part_id;time;verdict;released"
     assert [(row["part_id"], row["verdict"]) for row in rows] == [
         ("A-00014", "OK"),
         ("A-00015", "OK"),
@@ -247,7 +249,7 @@ def test_pictures_of_masters_are_shown(checking: Visit) -> None:
 
 def test_a_spreadsheet_takes_no_identity_for_a_formula() -> None:
     text = suspects_csv([Suspect(7, "=1+1", 0, "OK", released=True)])
-    assert text.splitlines()[1] == "7,'=1+1,0,OK,True"
+    assert text.splitlines()[1] == "7,'=1+1,1970-01-01T00:00:00.000Z,OK,True"
 
 
 def test_nobody_calibrates_during_a_check(checking: Visit, folder: StationFolder) -> None:

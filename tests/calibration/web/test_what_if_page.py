@@ -96,6 +96,14 @@ def test_drift_is_shown_per_hour_and_level(visit: Callable[..., Visit], folder: 
     assert "first 500 parts since the calibration" in text
 
 
+def test_with_few_good_parts_nothing_is_compared(visit: Callable[..., Visit], folder: StationFolder) -> None:
+    calibrate(folder, good={f"g{k}": 0.2 + 0.001 * k for k in range(49)})
+    inspect(folder, [Made(0.2)] * 60)
+    text = visit().get("/drift").text
+    assert "At least 50 good parts in the calibration are needed" in text
+    assert 'class="expected" x=' not in text
+
+
 @pytest.mark.parametrize("level", ["coarse", "mid", "fine"])
 def test_each_level_is_drawn_against_the_record(
     visit: Callable[..., Visit], folder: StationFolder, level: str
