@@ -16,6 +16,7 @@ from kenpin.calibration.review_cli import review as review_command
 from kenpin.calibration.review_export import export_review
 from kenpin.calibration.what_if import known_parts
 from kenpin.errors import DataError, StoreError
+from kenpin.events import now_ms
 from kenpin.pictures import read_data
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, HOUR_MS, T1, Made, calibrate, inspect
@@ -33,6 +34,14 @@ def say(folder: StationFolder, seq: int, label: Label, name: str = "sato", *, is
     part = part_of(folder, seq)
     assert part is not None
     keep_answer(folder, part, label, name=name, is_master=is_master)
+
+
+def test_parts_from_before_a_start_in_the_past_still_wait(folder: StationFolder) -> None:
+    """A board without a battery begins in 1970, until its clock is set."""
+    before = inspect(folder, [Made(0.9, HOUR_MS)] * 20)
+    inspect(folder, [Made(0.2, now_ms() - 60_000, has_picture=False)] * 30)
+    after = inspect(folder, [Made(0.9)] * 5)
+    assert [p.seq for p in waiting_parts(folder, (), limit=50)] == [*after[::-1], *before[::-1]]
 
 
 def test_stopped_parts_wait_newest_first(folder: StationFolder) -> None:
