@@ -46,7 +46,7 @@ class FreshCount:
             look has not come.
         with_shown: Whether the parts of the calibration count with them.
         is_used_up: Whether the planned looks at parts were taken, in vain: then nothing more is counted.
-        escaped: Those that were released although people found them bad.
+        escaped: Those that were released although people found them bad, or do not agree.
         caught: Those that were stopped and that people found bad: they are no false calls.
         again: How many good ones were left out, as their picture had been shown before.
     """
@@ -96,7 +96,7 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     waiting = [part for part, label in said if part.stopped and label is None]
     return replace(
         _counted(record, standing, good, waiting),
-        escaped=[part for part, label in said if not part.stopped and label == "bad"],
+        escaped=[part for part, label in said if not part.stopped and label != "good"],
         caught=[part for part, label in said if part.stopped and label == "bad"],
         again=len(all_good) - len(good),
     )

@@ -207,7 +207,8 @@ def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
     assert part is not None
     keep_answer(station, part, "good", name="sato", is_master=False)  # now they do not agree
     count = counted(station)
-    assert (count.escaped, count.waiting, count.parts) == ([], [], 349)
+    assert ([part.seq for part in count.escaped], count.waiting, count.parts) == ([1005], [], 349)
+    assert confirm_when_due(station) is None
     answer(1005, "good")
     assert counted(station).parts == 350
     confirmed = confirm_when_due(station)
