@@ -90,7 +90,8 @@ def register_masters(
 ) -> None:
     """Let the shift check ask for the masters from now on; those that it knows already stay as they are.
 
-    One at T2, as the weakest often is, falls below it in every other picture: it is to be stopped, no more.
+    One at T2, as the weakest often is, falls below it in every other picture: it is to be stopped, no more, and
+    one that is known is then asked for no more either.
 
     Args:
         folder: The station's folder.
@@ -101,14 +102,15 @@ def register_masters(
     Raises:
         StoreError, ConfigError: It cannot be written.
     """
-    known = set(read_masters(folder).registered)
+    known = {name: master.expected for name, master in read_masters(folder).registered.items()}
     for named in masters:
         name = named.label.name
         picture = _content(folder.images / named.part.image_ref) if named.part.image_ref else b""
-        if name in known or not picture:
-            continue
-        known.add(name)
         expected: Expected = "NG" if named.part.score > t2 else "REVIEW"
+        asks_too_much = (known.get(name), expected) == ("NG", "REVIEW")
+        if not picture or (name in known and not asks_too_much):
+            continue
+        known[name] = expected
         master = make_master(name, named.label.type, expected, picture=picture, suffix=".png")
         add_master(folder, master, picture, by=signed.by, why=signed.why)
 

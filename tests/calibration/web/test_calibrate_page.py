@@ -168,6 +168,16 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert {name for name, master in known.items() if master.expected == "REVIEW"} == {weakest}
     assert (line.folder.root / known["M-01"].picture).exists()
     assert "masters must be shown first" in browser.get("/calibrate").text
+    begin(browser, line, good=8)  # anew: another one is the weakest
+    browser.submit("/calibrate/step", step="masters")
+    line.bad(1.0)
+    seq = max(re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate").text), key=int)
+    browser.submit("/calibrate/label", seq=seq, kind="master", name="M-04", type="stain")
+    browser.submit("/calibrate/step", step="sign")
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    expected = {name: master.expected for name, master in read_masters(line.folder).registered.items()}
+    assert sorted(expected) == sorted(known)
+    assert {name for name in expected if expected[name] == "REVIEW"} == {weakest, "M-04"}
 
 
 def test_a_name_of_the_shift_check_is_not_given_to_another_part(browser: Visit, line: ShownLine) -> None:
