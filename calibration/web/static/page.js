@@ -43,10 +43,12 @@ var kenpin = {};
   /* An old verdict must not look like a new one: when the page is not answered, it says so.
      What is pressed or has the focus may be made anew meanwhile; by its id it is known to be the same. */
   function panel(place) {
-    var url = place.getAttribute("data-panel"), pressed = "", isNew = false;
+    var url = place.getAttribute("data-panel"), pressed = "", isNew = false, last = "";
     function next() { window.setTimeout(load, PANEL_MS); }
     function show(html) {
       var focused = document.activeElement && document.activeElement.id;
+      if (html === last) { return; }  /* else an alarm would be read aloud twice a second */
+      last = html;
       place.innerHTML = html;
       isNew = true;
       if (focused && document.getElementById(focused)) { document.getElementById(focused).focus(); }
@@ -62,6 +64,7 @@ var kenpin = {};
     });
     function load() {
       kenpin.ask(url, function (html) { show(html); next(); }, function () {
+        last = "";
         kenpin.lost(place, place.getAttribute("data-lost"), "lost");
         next();
       });

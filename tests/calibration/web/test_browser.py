@@ -255,6 +255,21 @@ def test_the_line_renews_itself(page: Page, folder: StationFolder) -> None:
     assert (folder.run / "watched").exists()
 
 
+def test_an_alarm_that_stands_is_read_aloud_once(page: Page, folder: StationFolder) -> None:
+    """A screen reader reads an alert again whenever it is made anew."""
+    raise_alarms(folder, {"camera_lost": "UNACK"})
+    expect(page.get_by_role("alert")).to_be_visible()
+
+    def is_left_alone() -> bool:
+        page.evaluate("document.querySelector('[role=alert]').isFirst = true")
+        for _ in range(3):
+            with page.expect_response("**/line/panel"):
+                pass
+        return bool(page.evaluate("document.querySelector('[role=alert]').isFirst"))
+
+    assert any(is_left_alone() for _ in range(6))  # the counts beside it change once more
+
+
 def test_an_unreachable_page_shows_no_old_verdict(
     page: Page, folder: StationFolder, serve_page: Callable[..., Server]
 ) -> None:
