@@ -19,6 +19,7 @@ from kenpin.station_folder import StationFolder
 
 LEVELS = ("score", "coarse", "mid", "fine")
 HOURS = 24
+Reference = tuple[NDArray[np.float64], int]  # scores, and how many parts they are of
 _WORST_FIRST: tuple[Word, ...] = ("drifted", "moved", "unknown")
 _FIRST_PARTS = 500  # what the levels are compared with where the record is old and does not keep them
 _COLUMNS = """ts_ms, CASE verdict WHEN 'OK' THEN 0 WHEN 'REVIEW' THEN 1 WHEN 'NG' THEN 2 ELSE 3 END,
@@ -157,14 +158,16 @@ def _rows(
     return np.fromiter(connection.execute(sql, (first, record.bundle_sha256)), dtype=_ROW)
 
 
-def _references(record: CalibrationRecord, early: NDArray[Any] | None) -> dict[str, NDArray[np.float64]]:
+def _references(record: CalibrationRecord, early: NDArray[Any] | None) -> dict[str, Reference]:
     """What each level is compared with."""
     good = np.array(list(record.good.values()), dtype=np.float64)
+    parts = record.good_parts or len(good)
     if record.good_levels is not None:
         levels = np.array(list(record.good_levels.values()), dtype=np.float64)
-        return dict(zip(LEVELS, (good, *levels.T), strict=True))
+        return {name: (found, parts) for name, found in zip(LEVELS, (good, *levels.T), strict=True)}
     assert early is not None
-    return {"score": good, **{name: _finite(early, name) for name in LEVELS[1:]}}
+    first = {name: _finite(early, name) for name in LEVELS[1:]}
+    return {"score": (good, parts), **{name: (found, len(found)) for name, found in first.items()}}
 
 
 def _count_hours(rows: NDArray[Any]) -> list[tuple[int, int]]:
@@ -185,24 +188,28 @@ def _inside(rows: NDArray[Any], hour: int) -> NDArray[Any]:
 def _hour(
     rows: NDArray[Any],
     hour: int,
-    references: Mapping[str, NDArray[np.float64]],
+    references: Mapping[str, Reference],
     allowed: Mapping[str, Allowed],
 ) -> Hour:
     inside = _inside(rows, hour)
     ok, review, ng, none = np.bincount(inside["verdict"], minlength=4).tolist()
-    psi = {name: population_stability(good, _finite(inside, name)) for name, good in references.items()}
+    psi = {
+        name: population_stability(good, _finite(inside, name), parts=parts)
+        for name, (good, parts) in references.items()
+    }
     spreads = {name: spread_of(_finite(inside, name), limits) for name, limits in allowed.items()}
     return Hour(hour * HOUR_MS, ok + review + ng + none, review, ng, none, psi, spreads)
 
 
-def _level(name: str, reference: NDArray[np.float64], rows: NDArray[Any], newest: int) -> Level:
-    day = _finite(rows, name)
-    edges = bin_edges(reference) if len(reference) >= ENOUGH else np.empty(0)
+def _level(name: str, compared: Reference, rows: NDArray[Any], newest: int) -> Level:
+    reference, parts = compared
+    day, hour = (_finite(some, name) for some in (rows, _inside(rows, newest)))
+    edges = bin_edges(reference, parts=parts) if parts >= ENOUGH else np.empty(0)
     return Level(
         name,
-        len(reference),
-        population_stability(reference, day),
-        population_stability(reference, _finite(_inside(rows, newest), name)),
+        parts,
+        population_stability(reference, day, parts=parts),
+        population_stability(reference, hour, parts=parts),
         edges.tolist(),
         shares(reference, edges).tolist(),
         shares(day, edges).tolist(),

@@ -77,6 +77,7 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
             "shown_sha256": pictures_of(scores.good),
             "cameras": camera_settings(folder),
             "good_levels": _levels_of(scores.good),
+            "good_parts": len(good) if len(good) < len(scores.good) else 0,
         }
     )
 

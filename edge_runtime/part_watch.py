@@ -11,6 +11,7 @@ import numpy as np
 from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.part import Part
 from kenpin.quality_limits import Finding
+from kenpin.record import CalibrationRecord
 from kenpin.stability import population_stability
 
 Values = Mapping[str, Sequence[float | None]]
@@ -38,6 +39,7 @@ class PartWatch:
         self._slowness = deque[float](maxlen=_WAITING)
         self._scores = deque[float](maxlen=_DRIFT_PARTS)
         self._good: tuple[float, ...] = ()
+        self._good_parts = 0
 
     def saw(self, part: Part) -> None:
         """A part is settled."""
@@ -50,7 +52,7 @@ class PartWatch:
                 self._run = self._run + 1 if verdict is Verdict.NG else 0
                 self._verdicts.append(verdict)
             if verdict in DECIDED and scored is not None and part.record is not None:
-                self._note_score(scored.score, tuple(part.record.good.values()))
+                self._note_score(scored.score, part.record)
 
     def values(self) -> dict[str, Sequence[float | None]]:
         """The values of the alarms that parts cause; those told once per part, since the last call."""
@@ -60,23 +62,24 @@ class PartWatch:
             quality, slowness = list(self._quality), list(self._slowness)
             self._quality.clear()
             self._slowness.clear()
-            scores, good, run = list(self._scores), self._good, self._run
+            scores, good, parts, run = list(self._scores), self._good, self._good_parts, self._run
         return {
             "ng_rate": [rate],
             "ng_consecutive": [float(run)],
             "image_quality": quality,
             "inference_slow": slowness,
-            "score_drift": [_drift(scores, good)],
+            "score_drift": [_drift(scores, good, parts)],
         }
 
-    def _note_score(self, score: float, good: tuple[float, ...]) -> None:
+    def _note_score(self, score: float, record: CalibrationRecord) -> None:
+        good = tuple(record.good.values())
         if good != self._good:
-            self._good = good
+            self._good, self._good_parts = good, record.good_parts
             self._scores.clear()  # those of other thresholds, or of another model
         self._scores.append(score)
 
 
-def _drift(scores: Sequence[float], good: Sequence[float]) -> float | None:
+def _drift(scores: Sequence[float], good: Sequence[float], parts: int) -> float | None:
     """How far the scores have moved, as far as chance does not explain it; `None` with too few to tell."""
-    psi = population_stability(np.array(good), np.array(scores))
+    psi = population_stability(np.array(good), np.array(scores), parts=parts)
     return None if psi.word == "unknown" or len(scores) < _DRIFT_PARTS else psi.beyond_chance

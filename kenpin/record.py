@@ -28,6 +28,7 @@ _CAME_LATER = (
     "shown_sha256",
     "cameras",
     "good_levels",
+    "good_parts",
     "answers",
 )
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
@@ -120,6 +121,7 @@ class CalibrationRecord(BaseModel):
         cameras: How each camera was set then, by its name; without those of which nothing is known.
         good_levels: Scores of the levels coarse, mid and fine of each picture in `good`; missing where only
             whole scores were known.
+        good_parts: How many parts `good` shows, where some have several pictures; 0 = one picture each.
         answers: What people had said on the review bench when fresh parts were counted by it; missing where
             they were not, or nobody had said anything.
     """
@@ -151,6 +153,7 @@ class CalibrationRecord(BaseModel):
     shown_sha256: tuple[str, ...] = ()
     cameras: dict[str, dict[str, float | str]] = {}
     good_levels: dict[str, tuple[float, float, float]] | None = None
+    good_parts: int = Field(default=0, ge=0)
     answers: Answers | None = None
 
     @model_validator(mode="after")

@@ -52,17 +52,18 @@ class Psi:
         return self.psi if self.psi > self.chance else 0.0
 
 
-def population_stability(reference: NDArray[np.float64], sample: NDArray[np.float64]) -> Psi:
+def population_stability(reference: NDArray[np.float64], sample: NDArray[np.float64], *, parts: int = 0) -> Psi:
     """How far a sample is from a reference.
 
     Args:
         reference: Scores, finite, shape (N,).
         sample: Scores, finite, shape (M,).
+        parts: How many parts the reference shows: pictures of one part are alike; 0 = N.
     """
-    n, m = len(reference), len(sample)
+    n, m = parts or len(reference), len(sample)
     if n < ENOUGH or m < ENOUGH:
         return Psi(0.0, 0.0, m, "unknown")
-    edges = bin_edges(reference)
+    edges = bin_edges(reference, parts=n)
     expected, found = _smoothed(reference, edges), _smoothed(sample, edges)
     psi = float(((found - expected) * np.log(found / expected)).sum())
     chance = (1 / n + 1 / m) * _chi_squared_999(len(edges))
@@ -72,13 +73,14 @@ def population_stability(reference: NDArray[np.float64], sample: NDArray[np.floa
     return Psi(psi, chance, m, word)
 
 
-def bin_edges(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+def bin_edges(reference: NDArray[np.float64], *, parts: int = 0) -> NDArray[np.float64]:
     """Inner borders of bins with equal shares of the reference; fewer than ten where it is small.
 
     Args:
         reference: Scores, shape (N,).
+        parts: How many parts it shows; 0 = N.
     """
-    bins = max(2, min(_BINS, len(reference) // _PER_BIN))
+    bins = max(2, min(_BINS, (parts or len(reference)) // _PER_BIN))
     return np.unique(np.quantile(reference, np.arange(1, bins) / bins))
 
 

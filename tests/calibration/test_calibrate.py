@@ -80,7 +80,7 @@ def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
     assert (record.t1, record.t2) == (math.nextafter(59.0, math.inf), 100.0)
     assert (record.rev, record.by, record.why, record.state) == (1, "Aiko", "new lamp", "TRIAL")
     assert record.bundle_sha256 == station.active.resolve().name
-    assert record.good["07.png"] == 17.0
+    assert (record.good["07.png"], record.good_parts) == (17.0, 0)
     assert record.good_levels is not None
     assert record.good_levels.keys() == record.good.keys()
     assert max(record.good_levels["07.png"]) == 17.0
@@ -174,7 +174,7 @@ def test_parts_count_not_pictures(
     result = fit("--good", data / folder, "--masters", tmp_path / "masters")
     (record,) = records_of(station)
     # Scores 66 to 69 are stopped: four pictures, two parts.
-    assert (record.false_calls.seen, record.false_calls.of) == (2, 30)
+    assert (record.false_calls.seen, record.false_calls.of, record.good_parts) == (2, 30, 30)
     assert "60 pictures show 30 good parts; pictures of one part are not independent" in result.stderr
     assert "only 30 good parts; show at least 50" in result.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kenpin.calibration.drift import read_drift
@@ -97,6 +98,20 @@ def test_the_last_hour_is_the_newest_one_with_enough_scores(folder: StationFolde
     drift = read_drift(folder, record, now_ms=now_ms())
     assert [level.hour.parts for level in drift.levels] == [60, 60, 60, 60]
     assert drift.word == "steady"
+
+
+def test_pictures_of_one_part_are_not_several_parts(folder: StationFolder) -> None:
+    """What 250 pictures would call drift is chance by the 50 parts that they show."""
+    random = np.random.default_rng(7)
+    good = np.repeat(random.gamma(16, 0.0125, 50), 5)
+    inspect(folder, [Made(float(score), has_picture=False) for score in random.gamma(16, 0.0125, 500)])
+    words = []
+    for rev, parts in enumerate((0, 50), start=1):
+        scores = {f"g{k}": float(score) for k, score in enumerate(good)}
+        record = calibrate(folder, rev=rev, good=scores, good_parts=parts)
+        level = read_drift(folder, record, now_ms=now_ms()).levels[0]
+        words.append((level.reference, level.day.word))
+    assert words == [(250, "drifted"), (50, "steady")]
 
 
 def test_parts_from_before_the_clock_was_set_back_are_not_the_last_hour(folder: StationFolder) -> None:

@@ -107,6 +107,13 @@ def test_few_good_parts_are_no_measure(workshop: Any, watch: PartWatch) -> None:
     assert watch.values()["score_drift"] == [None]
 
 
+def test_pictures_of_few_parts_are_no_measure(workshop: Any, watch: PartWatch) -> None:
+    workshop.calibrated = workshop.calibrated.model_copy(update={"good_parts": 49})
+    for _ in range(500):
+        watch.saw(part(workshop, good=98))
+    assert watch.values()["score_drift"] == [None]
+
+
 def test_the_alarm_measures_as_the_drift_page_does(workshop: Any, watch: PartWatch) -> None:
     scores = np.random.default_rng(2).uniform(18, 40, 500)
     for score in scores:
