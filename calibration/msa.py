@@ -107,7 +107,7 @@ def read_judgements(path: Path) -> list[Judgement]:
             raise DataError(
                 f"not a judgement: part {part!r}, reference {reference!r}, decision {decision!r}",
                 where=f"{path}, line {number}",
-                cure="give part, reference (good or bad) and decision (ok or stopped)",
+                cure="give part, reference (good or bad) and decision (ok or stopped), separated by commas",
             )
         found.append(Judgement(row.get("appraiser") or STATION, part, _BAD[reference], _STOPPED[decision]))
     return found
@@ -122,6 +122,12 @@ def study(judgements: Sequence[Judgement]) -> list[Study]:
     names = sorted({j.appraiser for j in judgements})
     if not names:
         raise DataError("nothing was judged", cure="show parts, each of them three times")
+    truly: dict[str, bool] = {}
+    for judgement in judgements:
+        if truly.setdefault(judgement.part, judgement.is_bad) != judgement.is_bad:
+            raise DataError(
+                "the part is called both good and bad", where=judgement.part, cure="correct its reference"
+            )
     return [_study(name, [j for j in judgements if j.appraiser == name]) for name in names]
 
 
@@ -167,8 +173,6 @@ def _check(appraiser: str, parts: dict[str, list[Judgement]]) -> None:
                 cure=f"show every part {LEAST_REPEATS} times; a column group in manifest.csv says which "
                 "pictures are of one part",
             )
-        if len({j.is_bad for j in shown}) > 1:
-            raise DataError("the part is called both good and bad", where=part, cure="correct its reference")
 
 
 def _wrong_share(parts: Sequence[Sequence[Judgement]]) -> float | None:

@@ -117,6 +117,7 @@ def test_a_study_of_one_kind_does_not_pass(tmp_path: Path, kind: str, says: str)
         ([], "nothing was judged"),
         ([Judgement("A", "p", True, True)] * 2, "judged part p 2 times"),
         ([Judgement("A", "p", kind, True) for kind in (True, True, False)], "both good and bad"),
+        ([Judgement(who, "p", who == "A", True) for who in "AB" for _ in range(3)], "both good and bad"),
     ],
 )
 def test_studies_that_are_none(shown: list[Judgement], says: str) -> None:
