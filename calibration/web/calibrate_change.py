@@ -90,7 +90,7 @@ def go(request: Request, step: Annotated[str, Form(max_length=20)] = "") -> Resp
     _, shown = _going_on(request)
     if step not in STEPS:
         raise Refused(422, "refused_request")
-    if step != "good" and len({p.part_id for p in shown.good}) < LEAST_GOOD_PARTS:
+    if step != "good" and shown.good_parts < LEAST_GOOD_PARTS:
         raise Refused(409, "limits_few", least=LEAST_GOOD_PARTS)
     folder = site_of(request).folder
     _runs(request).go(step, newest_seq=newest_seq(folder.database))

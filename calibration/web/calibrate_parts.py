@@ -106,6 +106,16 @@ class Shown:
     unnamed: Sequence[float] = ()
 
     @property
+    def good_parts(self) -> int:
+        """Number of good parts: one that is shown again, by its identity, counts once."""
+        return len({part.part_id for part in self.good})
+
+    @property
+    def master_parts(self) -> int:
+        """Number of masters: one that is shown again, by its name, counts once."""
+        return len({master.label.name for master in self.masters})
+
+    @property
     def good_scores(self) -> tuple[PictureScore, ...]:
         """The good parts as the calibration takes them; the names are the numbers of the parts."""
         return tuple(p.as_score(f"seq {p.seq}", p.part_id) for p in self.good)

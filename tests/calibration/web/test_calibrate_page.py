@@ -23,13 +23,14 @@ from kenpin.calibration.web.calibrate_run import Label, Runs, Start
 from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.words import warnings_about
 from kenpin.config import WebSection
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import connect_to_read, open_database
 from kenpin.errors import StoreError
 from kenpin.masters import read_masters
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.sight import read_sight
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import BUNDLE, Made, inspect
 from tests.calibration.web.page_station import PIN, Visit, show_live
 from tests.calibration.web.shown_line import ShownLine
 
@@ -564,6 +565,25 @@ def test_without_a_station_nothing_begins(visit: Callable[..., Visit], folder: S
     assert "abe calibrates this station" in browser.get("/calibrate").text
     assert browser.submit("/calibrate/end").status_code == 303
     assert read_calibrating(folder) is None
+
+
+def test_a_part_that_is_shown_again_counts_once_at_every_step(
+    people: StationFolder, visit: Callable[..., Visit]
+) -> None:
+    browser = visit()
+    seqs = inspect(people, [Made(0.2, cause="calibrating")] * 12)
+    with closing(open_database(people.database)) as connection:
+        connection.execute("UPDATE part SET part_id = 'cavity-' || (seq % 6)")
+    runs = Runs(people.root / "page.db")
+    runs.begin(Start("sato", BUNDLE, "int8", 0))
+    assert "6 <small>/ 50" in browser.get("/calibrate/shown").text
+    runs.go("masters", newest_seq=seqs[9])
+    for seq in seqs[10:]:
+        runs.label(seq, Label("master", "M-01", "dent"))
+    text = browser.get("/calibrate").text
+    assert ("1 <small>/ 10" in text, "Good parts 6" in text) == (True, True)
+    runs.go("limits", newest_seq=0)
+    assert "of 6 good parts stopped" in browser.get("/calibrate").text
 
 
 def test_a_label_means_the_suggestion_again(people: StationFolder, visit: Callable[..., Visit]) -> None:
