@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
-from kenpin.edge_runtime.alarm import Action, Inputs, Outcome, Transition, step
+from kenpin.edge_runtime.alarm import Action, Inputs, Outcome, step
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
 from kenpin.edge_runtime.alarm_flood import Flood, flood_step
 from kenpin.edge_runtime.alarm_standing import ASIDE, TO_ACK, AlarmState, Now, Standing, alarm_fields
@@ -72,6 +72,11 @@ class AlarmBoard:
                 outcomes = self._steps(values, now)
                 flood = self._flooded(outcomes, now)
             self._write_all(outcomes, flood, now)
+        for (
+            key,
+            outcome,
+        ) in outcomes.items():  # now that they stand: on a full disk they would be said each second
+            self._say(self._catalogue[key], outcome)
         self._standings = {key: outcome.standing for key, outcome in outcomes.items()}
         self._rows = {key: _text(standing) for key, standing in self._standings.items()}
         self._keep_s = now.s + _KEEP_S
@@ -98,6 +103,7 @@ class AlarmBoard:
         outcome = step(alarm, self._standings[key], Inputs(action=action), now)
         if not outcome.rejected:
             self._write(alarm, outcome, now)
+            self._say(alarm, outcome)
             self._standings[key] = outcome.standing
             self._rows[key] = _text(outcome.standing)
             self._outbox.set_state(self._summary(self._standings, now, is_flood=self._told_flood()))
@@ -119,7 +125,9 @@ class AlarmBoard:
         return any(self._has_changed(key, outcome) for key, outcome in outcomes.items())
 
     def _has_changed(self, key: str, outcome: Outcome) -> bool:
-        return bool(outcome.transitions) or outcome.standing.chattering != self._standings[key].chattering
+        was, now = self._standings[key], outcome.standing
+        told_before, told_now = (was.active, was.chattering), (now.active, now.chattering)
+        return bool(outcome.transitions) or told_before != told_now  # what is shelved makes no transition
 
     def _write_all(self, outcomes: Mapping[str, Outcome], flood: Flood, now: Now) -> None:
         for key, outcome in outcomes.items():
@@ -140,7 +148,6 @@ class AlarmBoard:
             told = {**self._identity.common(transition.ts_ms), **fields, "transition": transition.name}
             told |= {"state": transition.after.value, "occurrence": transition.occurrence}
             self._outbox.put(AlarmEvent.model_validate(told))
-            self._say(alarm, transition)
 
     def _write_row(self, key: str, standing: Standing) -> None:
         sql = "INSERT INTO alarm VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET json = excluded.json"
@@ -177,9 +184,10 @@ class AlarmBoard:
                 self._standings[key] = _standing(key, row)
         self._rows = dict(rows)
 
-    def _say(self, alarm: AlarmSpec, transition: Transition) -> None:
-        if transition.name == "raise":
-            _log.warning("Alarm %s: %s. %s.", alarm.key, alarm.message, alarm.operator_action)
+    def _say(self, alarm: AlarmSpec, outcome: Outcome) -> None:
+        for transition in outcome.transitions:
+            if transition.name == "raise":
+                _log.warning("Alarm %s: %s. %s.", alarm.key, alarm.message, alarm.operator_action)
 
 
 def _follow(alarm: AlarmSpec, standing: Standing, values: Sequence[float | None], now: Now) -> Outcome:

@@ -21,6 +21,7 @@ _NO_SUBSCRIBER = 0x10
 _REPLIES = Reply.topic.partition("{")[0]
 # Notes are written together, or soon: one by one, each costs the flash memory several pages.
 _NOTES, _NOTE_S = 20, 0.05
+_UNNOTED = 1000  # sent while the disk does not take the notes: each comes once more after a restart
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class Delivery:
         Raises:
             StoreError: The outbox cannot be read.
         """
-        if not self.room(others=others):
+        if not self.room(others=others) or len(self._arrived) >= _UNNOTED:
             return
         if not self._stretches:
             self._divide()

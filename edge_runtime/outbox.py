@@ -153,12 +153,16 @@ class Outbox:
     def forget(self, value: Retained) -> None:
         """Remove a retained topic that the broker has forgotten, unless it has a value again.
 
+        The newest one stays until the next connection: its version would be given once more, to a value that
+        nobody looks for then.
+
         Raises:
             StoreError: It cannot be written; the broker is told once more on the next connection.
         """
         with transaction(self._connection):
             self._connection.execute(
-                "DELETE FROM state WHERE topic = ? AND ver = ?", (value.topic, value.version)
+                "DELETE FROM state WHERE topic = ? AND ver = ? AND ver < (SELECT max(ver) FROM state)",
+                (value.topic, value.version),
             )
 
     def retained(self, *, after: int) -> list[Retained]:

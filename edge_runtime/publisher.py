@@ -191,19 +191,25 @@ class Publisher:
         try:
             return step()
         except StoreError as error:
-            if isinstance(error, StoreDamaged):
-                self.damaged_file = self._file
-            self._once.say("store", f"The publisher cannot use the database: {error.what}. Events wait.")
+            self._miss_database(error)
         except Exception:
             _log.exception("The publisher stumbled and goes on.")
         time.sleep(_TICK_S)
         return self._stop_by_s is None or time.monotonic() < self._stop_by_s
 
+    def _miss_database(self, error: StoreError) -> None:
+        if isinstance(error, StoreDamaged):
+            self.damaged_file = self._file
+        self._once.say("store", f"The publisher cannot use the database: {error.what}. Events wait.")
+
     def _work(self) -> bool:
         """One round; whether another one follows."""
         self._round_s = time.monotonic()
         self._listen(self._delivery.wait_s or _TICK_S)
-        self._delivery.note_arrived()
+        try:
+            self._delivery.note_arrived()
+        except StoreError as error:  # of all times, the status must be told while the disk is full
+            self._miss_database(error)
         if self._is_due("watch", self._timing.watch_s):
             self._watch()
         if self._is_due("prune", self._timing.prune_s) and self._outbox.prune():
@@ -304,11 +310,11 @@ class Publisher:
 
     def _watch(self) -> None:
         self._connection.watch(connack_s=self._timing.connack_s)
-        if self._connection.is_up:
-            self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
         if self._delivery.is_overdue(self._timing.ack_s):
             self._once.say("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
             self._link.break_off()
+        if self._connection.is_up:
+            self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
 
     def _say_goodbye(self) -> bool:
         if self._connection.is_up:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
 from kenpin.edge_runtime.timing import Timing
+from kenpin.errors import StoreError
 
 NO_LIMIT = 1e9
 
@@ -283,6 +285,21 @@ def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock)
     bench.delivery.note_arrived()
     assert bench.delivery.traffic.acked == 30
     assert sorted(bench.link.seqs) == list(range(1, len(bench.link.sent) + 1))  # none twice
+
+
+def test_only_so_many_are_sent_while_the_disk_takes_no_note(bench: Bench, clock: Clock) -> None:
+    bench.add(1100)
+    bench.delivery.begin(Up(1, 16))
+    bench.connection.execute("PRAGMA query_only = ON")
+    for _ in range(100):
+        clock.s += 1
+        bench.delivery.send()
+        for message in list(bench.delivery._on_way):
+            bench.delivery.take(Acked(message, 0, ""))
+        with contextlib.suppress(StoreError):
+            bench.delivery.note_arrived()
+    assert 1000 <= len(bench.link.sent) < 1016
+    assert bench.outbox.depth().waiting == 1100
 
 
 def test_other_messages_on_the_way_count_as_well(bench: Bench) -> None:

@@ -511,3 +511,22 @@ def test_a_database_lock_does_not_stop_the_publisher(
         time.sleep(0.3)
     line.commit(2)
     wait_for(lambda: line.waiting() == 0, "the events")
+
+
+def test_a_disk_that_takes_no_notes_keeps_neither_status_nor_events_back(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("status"), "the status")
+    publisher._database.execute("PRAGMA query_only = ON")
+    line.commit(3)
+    wait_for(lambda: len(scada.events()) == 3, "the events")
+    publisher.set_state("FAULT", "the disk is full")
+    wait_for(lambda: scada.payloads("status")[-1]["reason"] == "the disk is full", "the status")
+    line.commit(2)
+    wait_for(lambda: len(scada.events()) == 5, "the next ones")
+    assert line.waiting() == 5
+    publisher._database.execute("PRAGMA query_only = OFF")
+    wait_for(lambda: line.waiting() == 0, "the notes")
+    assert len(scada.events()) == 5  # none twice
