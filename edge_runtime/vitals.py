@@ -73,12 +73,13 @@ def write_vitals(run: Path, vitals: Vitals) -> None:
 
 
 def read_vitals(run: Path) -> dict[str, Vitals]:
-    """What the processes told last, by role; what is missing or damaged is left out."""
+    """What the processes told last, by role; what is missing, damaged or of before the boot is left out."""
     found = {}
     for path in sorted(run.glob("*.json")):
         try:
             vitals = Vitals.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             continue
-        found[vitals.role] = vitals
+        if vitals.age_s >= 0:  # the clock begins anew with each boot, and the folder may be on a disk
+            found[vitals.role] = vitals
     return found

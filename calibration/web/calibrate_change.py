@@ -180,7 +180,7 @@ def _runs(request: Request) -> Runs:
 def _told(folder: StationFolder) -> Mapping[str, str]:
     """What the station tells while it runs; nothing where it does not."""
     station = read_vitals(folder.run).get("station")
-    runs = station is not None and station.is_alive and 0 <= station.age_s < _STALE_S
+    runs = station is not None and station.is_alive and station.age_s < _STALE_S
     return station.texts if station is not None and runs else {}
 
 

@@ -91,6 +91,16 @@ def test_what_is_wrong_is_said_in_words(workshop: Any, served: int) -> None:
     ]
 
 
+def test_what_was_told_before_the_boot_tells_nothing(workshop: Any, served: int) -> None:
+    told_ns = time.monotonic_ns() + 30 * 24 * 3600 * 10**9  # of a machine that ran for a month before
+    for role in ("station", "capture-0"):
+        tell(workshop, role, numbers={"ready": 1.0}, written_ns=told_ns)
+    status, reasons = get(served, "/readyz")
+    assert status == 503
+    assert "station: it has not said how it is" in reasons
+    assert "kenpin_ready 0.0" in get(served, "/metrics")[1]
+
+
 def test_with_a_full_disk_processes_that_are_there_are_not_called_dead(workshop: Any, served: int) -> None:
     old_ns = time.monotonic_ns() - 60_000_000_000
     with subprocess.Popen(["/bin/true"]) as ended:
