@@ -246,7 +246,7 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         off_delay_s=60.0,
         priority=2,
         severity=400,
-        message="The broker refuses the station, or some of its messages",
+        message="The broker refuses the station or some of its messages, or has no valid certificate",
         operator_action="Call the technician to mend login, certificate or permissions; alerts wait here",
     ),
 )

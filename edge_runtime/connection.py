@@ -48,6 +48,7 @@ class Connection:
         self._choice = choice
         self._clones = CloneWatch()
         self._once = Once()
+        self._why_away: set[str] = set()  # said since the connection was lost
 
     @property
     def version(self) -> MQTTProtocolVersion:
@@ -70,7 +71,8 @@ class Connection:
 
     def up(self) -> None:
         """The broker accepted it."""
-        if self._once.forget("away"):
+        if self._why_away:
+            self._why_away.clear()
             _log.warning("Connected to the broker %s.", self._broker)
         self.is_up, self.has_failed, self.is_denied = True, False, False
         self._choice.worked()
@@ -85,11 +87,13 @@ class Connection:
         self.is_denied = down.denied or self.is_denied
         if self._choice.failed(down, time.monotonic()):
             self._change_version()
-        elif not expected:
-            self._once.say(
-                "away",
-                f"No connection to the broker {self._broker} ({down.reason}). "
+        elif not expected and down.reason not in self._why_away:  # the first one may not be what lasts
+            self._why_away.add(down.reason)
+            _log.warning(
+                "No connection to the broker %s (%s). "
                 "The line runs on; events are kept and sent when it is back.",
+                self._broker,
+                down.reason,
             )
         if self.trouble:
             self._once.say("unstable", self.trouble)

@@ -95,7 +95,10 @@ def _broker(config: StationConfig) -> Finding:
     try:
         heard, trouble = _listen(client, broker, topic)
         if "CERTIFICATE_VERIFY_FAILED" in trouble:
-            cure = "give the authority of its certificate as ca_file, a name in it as url; and set the clock"
+            cure = (
+                "give the authority of its certificate as ca_file, a name in it as url; "
+                "let the broker have a new one where it has expired; set the clock"
+            )
             return failed("broker", f"{broker}: {trouble}", cure)
         if trouble:
             return failed("broker", f"{broker}: {trouble}", "check its address, the login and the permissions")
@@ -159,12 +162,18 @@ def _readers(config: StationConfig) -> Finding:
             "the broker refuses the station, or some of its messages: alerts wait in the store",
             f"let this station's user write {config.station.topic}/# there; journalctl -u kenpin-publisher",
         )
+    if not publisher.numbers.get("broker_connected"):
+        return failed(
+            "readers",
+            "the publisher has no connection to the broker now: alerts wait in the store",
+            "see the lines above; where they say PASS, journalctl -u kenpin-publisher -n 50",
+        )
     if unread := publisher.texts.get("unread"):
         return warned(
             "readers",
             f"nobody subscribes to {unread.replace(',', ', ')}: alerts reach the broker and no one",
             f"let SCADA subscribe to {config.station.topic}/event/+ with QoS 1 and a session that is kept",
         )
-    if not publisher.numbers.get("events_acked_total"):
-        return passed("readers", "not known: no event was sent since the publisher's start")
-    return passed("readers", "each kind of event that was sent has one, as far as the broker tells (MQTT 5)")
+    words = "each kind of event that was sent has one, as far as the broker tells (MQTT 5)"
+    was_sent = publisher.numbers.get("events_acked_total")
+    return passed("readers", words if was_sent else "not known: no event was sent since the publisher's start")

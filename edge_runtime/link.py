@@ -41,6 +41,7 @@ _HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the top
 _NO_REASON = 0x80
 _GOODBYE_S = 0.5
 _TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
+_NOT_TRUSTED, _CLOCK = "CERTIFICATE_VERIFY_FAILED", "not yet valid"  # by this side
 
 _log = logging.getLogger(__name__)
 
@@ -266,7 +267,9 @@ class Link:
 
     def _on_connect_fail(self, *_: Any) -> None:
         reason = str(sys.exc_info()[1] or "no answer")
-        self._signals.put(Down(reason, denied=_TLS_ALERT in reason))
+        # A clock that was not set yet sees certificates of the future, and that passes by itself.
+        is_untrusted = _NOT_TRUSTED in reason and _CLOCK not in reason
+        self._signals.put(Down(reason, denied=_TLS_ALERT in reason or is_untrusted))
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _props: Any

@@ -39,7 +39,9 @@ SERIES: Mapping[str, Series] = {
     "broker_connections_total": Series("counter", (), "Connections that the broker accepted."),
     "broker_connected": Series("gauge", (), "1 while the broker has accepted the publisher's connection."),
     "broker_unstable": Series("gauge", (), "1 while the broker drops the connection again and again."),
-    "broker_denied": Series("gauge", (), "1 while the broker refuses the station, or some messages."),
+    "broker_denied": Series(
+        "gauge", (), "1 while the broker refuses the station or messages, or has no valid certificate."
+    ),
     "commands_total": Series("counter", (), "Commands over MQTT that were carried out."),
     "commands_refused_total": Series("counter", ("reason",), "Messages at cmd/ that were refused."),
     "frames_total": Series("counter", ("camera",), "Frames that a camera delivered."),

@@ -170,18 +170,27 @@ def test_a_station_that_systemd_runs_is_seen_by_whoever_types_a_command(
     assert workshop.folder.run == workshop.folder.root / "run"
 
 
-@pytest.mark.parametrize("is_denied", [False, True])
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (None, "without its publisher"),
+        ({"broker_denied": 1.0}, "refuses"),
+        ({"broker_connected": 0.0, "events_acked_total": 7.0}, "has no connection"),
+    ],
+)
 def test_a_station_whose_alerts_stay_in_the_store_is_told(
-    workshop: Any, free_port: int, is_denied: bool
+    workshop: Any, free_port: int, told: dict[str, float] | None, words: str
 ) -> None:
     workshop.ready().port = free_port
     workshop.folder.run.mkdir()
-    for role in ("station", "capture-0", *(["publisher"] if is_denied else [])):
-        numbers = {"ready": 1.0, "broker_denied": 1.0}
-        write_vitals(workshop.folder.run, Vitals(role=role, pid=1, numbers=numbers))
+    for role in ("station", "capture-0"):
+        write_vitals(workshop.folder.run, Vitals(role=role, pid=1, numbers={"ready": 1.0}))
+    if told is not None:
+        texts = {"unread": "event/anomaly"}  # of the connection before
+        write_vitals(workshop.folder.run, Vitals(role="publisher", pid=1, numbers=told, texts=texts))
     found = findings(workshop)["readers"]
     assert found.verdict == "FAIL"
-    assert ("refuses" if is_denied else "without its publisher") in found.words
+    assert words in found.words
 
 
 @pytest.mark.parametrize(
@@ -287,6 +296,7 @@ def test_events_that_nobody_reads_are_told(
     workshop.folder.run.mkdir()
     line = PublishingLine(workshop.folder.database)
     publisher = line.publish(mosquitto.port)
+    wait_for(lambda: publisher.is_connected, "the connection")
 
     def told() -> Finding:
         vitals = publisher_vitals(publisher, Identity("st1"), Watch({}))

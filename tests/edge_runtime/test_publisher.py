@@ -68,6 +68,19 @@ def test_a_broker_absent_at_the_start_is_said_once_and_gets_all_later(
     assert flags[31] is False
 
 
+def test_what_keeps_the_station_off_is_said_though_the_connection_ended_for_another_reason(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: publisher.is_connected, "the connection")
+    mosquitto.kill()
+    wait_for(lambda: "Connection refused" in caplog.text, "why it stays away")
+    time.sleep(1.0)
+    said = [r.message for r in caplog.records if "No connection to the broker" in r.message]
+    assert len(said) == len(set(said)) == 2
+    assert "ended without a word" in said[0]
+
+
 def test_a_broker_killed_in_the_middle_loses_nothing_and_keeps_the_order(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:

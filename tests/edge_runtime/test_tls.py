@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from benchmarks.rig import free_port
 from kenpin.config import MqttSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -39,11 +40,13 @@ class Authority:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant")])
         self._write("ca", self.key, self._sign("plant", self.key, is_ca=True))
 
-    def issue(self, name: str) -> None:
+    def issue(self, name: str, *, first_day: int = -1) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        self._write(name, key, self._sign(name, key, is_ca=False))
+        self._write(name, key, self._sign(name, key, is_ca=False, first_day=first_day))
 
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, is_ca: bool) -> x509.Certificate:
+    def _sign(
+        self, name: str, key: ec.EllipticCurvePrivateKey, *, is_ca: bool, first_day: int = -1
+    ) -> x509.Certificate:
         now = datetime.now(tz=timezone.utc)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -53,8 +56,8 @@ class Authority:
         ) | {"crl_sign": is_ca, "key_cert_sign": is_ca, "digital_signature": True}
         certificate = (
             x509.CertificateBuilder(self.name, subject, own, x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now + timedelta(days=first_day))
+            .not_valid_after(now + timedelta(days=first_day + 2))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
             .add_extension(x509.KeyUsage(**usage, encipher_only=False, decipher_only=False), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
@@ -82,16 +85,20 @@ def plant(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def secure_port(plant: Authority, make_mosquitto: Callable[..., Any], free_port: int) -> int:
-    folder = plant.folder
+def secure_port(plant: Authority, make_mosquitto: Callable[..., Any]) -> int:
+    return secure_broker(plant, make_mosquitto)
+
+
+def secure_broker(plant: Authority, make_mosquitto: Callable[..., Any]) -> int:
+    folder, port = plant.folder, free_port()
     make_mosquitto(
-        f"listener {free_port} 127.0.0.1\ncafile {folder}/ca.pem\ncertfile {folder}/broker.pem\n"
+        f"listener {port} 127.0.0.1\ncafile {folder}/ca.pem\ncertfile {folder}/broker.pem\n"
         f"keyfile {folder}/broker.key\nrequire_certificate true\n"
     ).start()
-    return free_port
+    return port
 
 
-def arrives(address: BrokerAddress, path: Path) -> bool:
+def arrives(address: BrokerAddress, path: Path, *, denied: bool = False) -> bool:
     """Whether an event is acknowledged within two seconds."""
     store = Store(path)
     publisher = Publisher(Desk(address, "plant/st1", Identity("st1"), path, Counters().snapshot), FAST)
@@ -102,6 +109,7 @@ def arrives(address: BrokerAddress, path: Path) -> bool:
     while store.depth().waiting and time.monotonic() < by_s:
         time.sleep(0.02)
     arrived = store.depth().waiting == 0
+    assert bool(publisher.is_denied) == denied
     publisher.stop(reason="shutdown", drain_s=0.1)
     store.close()
     return arrived
@@ -131,14 +139,32 @@ def test_events_travel_over_tls_with_certificates_on_both_sides(
 def test_a_broker_of_another_authority_gets_nothing(plant: Authority, secure_port: int, tmp_path: Path) -> None:
     stranger = Authority(tmp_path / "stranger")
     mqtt = section(secure_port, stranger.folder / "ca.pem", plant.folder / "st1.pem")
-    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db")
+    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("first_day", "denied"), [(-3, True), (1, False)])  # has ended; the clock is behind
+def test_of_a_broker_whose_certificate_does_not_hold_today_an_operator_hears(
+    plant: Authority,
+    make_mosquitto: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    first_day: int,
+    denied: bool,
+) -> None:
+    plant.issue("broker", first_day=first_day)
+    port = secure_broker(plant, make_mosquitto)
+    mqtt = section(port, plant.folder / "ca.pem", plant.folder / "st1.pem")
+    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=denied)
+    assert f"certificate {'has expired' if denied else 'is not yet valid'}" in caplog.text
 
 
 def test_a_station_without_certificate_is_not_let_in(
     plant: Authority, secure_port: int, tmp_path: Path
 ) -> None:
     mqtt = section(secure_port, plant.folder / "ca.pem", None)
-    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db")
+    assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=True)
 
 
 def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
