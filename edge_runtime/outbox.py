@@ -85,7 +85,7 @@ class Depth:
         bytes: Size of all events, acknowledged ones as well.
         oldest_s: Age of the oldest one that waits.
         dropped: Events that were evicted before they were acknowledged, ever.
-        waiting_bytes: Size of the events not yet acknowledged; against `Room.max_bytes`, the pressure.
+        waiting_bytes: Size of the events not yet acknowledged.
     """
 
     waiting: int

@@ -62,6 +62,15 @@ class Room:
         """The usual room on the disk of a database."""
         return cls(free_bytes=lambda: shutil.disk_usage(path.parent).free)
 
+    def pressure(self, waiting_bytes: int) -> float:
+        """Share of the room that waiting events take, 1 where some of them go.
+
+        Args:
+            waiting_bytes: Their size.
+        """
+        is_short = self.free_bytes() < self.min_free_bytes
+        return min(1.0, waiting_bytes / (self.small_bytes if is_short else self.max_bytes))
+
     def make(self, size: int, connection: sqlite3.Connection) -> None:
         """Let events go until there is room for another one, in the caller's transaction.
 

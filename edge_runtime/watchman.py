@@ -20,7 +20,7 @@ from kenpin.edge_runtime.equipment import Equipment
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.retention import Retention
-from kenpin.edge_runtime.room import DEFAULT_MAX_BYTES
+from kenpin.edge_runtime.room import Room
 from kenpin.errors import KenpinError, StoreDamaged
 from kenpin.machine_state import read_state
 from kenpin.station_folder import StationFolder
@@ -79,6 +79,7 @@ class Watchman:
         self._mirror = AuditMirror(post.folder, self._connection, post.identity)
         self._retention = Retention(self._connection, keep_days=post.keep_days)
         self._outbox = Outbox(self._connection)
+        self._room = Room.on_disk_of(post.folder.database)
         self._host: Mapping[str, float] = {}
         self._host_due_s = 0.0
         self._seq = 0
@@ -138,7 +139,7 @@ class Watchman:
         values = self._post.parts.values()
         values |= {key: [value] for key, value in self._post.conditions().items()}
         values |= {key: [value] for key, value in self._host_values().items()}
-        pressure = self._outbox.depth().waiting_bytes / DEFAULT_MAX_BYTES
+        pressure = self._room.pressure(self._outbox.depth().waiting_bytes)
         self._board.come_round({**values, "outbox_pressure": [pressure]})
         (psi,) = values["score_drift"]
         self._post.counters.note(score_psi=psi or 0.0, temperature_c=self._host.get("gpu_thermal", 0.0))

@@ -211,6 +211,11 @@ def test_a_full_disk_costs_no_event_while_there_are_few(shelf: Shelf) -> None:
     assert len(shelf.left()) == 100
 
 
+def test_the_pressure_is_that_of_the_room_that_there_is() -> None:
+    for free, waiting, pressure in ((10**9, 128 << 20, 0.5), (0, 2 << 20, 0.5), (0, 128 << 20, 1.0)):
+        assert Room(free_bytes=lambda free=free: free).pressure(waiting) == pressure  # type: ignore[misc]
+
+
 def test_the_room_is_that_of_the_disk_with_the_database(tmp_path: Path) -> None:
     assert 0 < Room.on_disk_of(tmp_path / "station.db").free_bytes() < 1 << 62
     assert (Room().max_bytes, Room().min_free_bytes) == (256 << 20, 512 << 20)

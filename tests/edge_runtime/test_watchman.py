@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from kenpin.audit import Entry, append, audit_file
-from kenpin.edge_runtime import watchman
+from kenpin.edge_runtime import room, watchman
+from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.counters import Counters
@@ -83,6 +84,22 @@ def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
     post.conditions = {"engine_integrity": 1.0}
     wait_for(lambda: "engine_integrity" in raised(folder), "the alarm")
     wait_for(lambda: post.woken, "the publisher")
+
+
+def test_on_a_disk_that_is_short_events_press_sooner(
+    folder: StationFolder,
+    post: SimpleNamespace,
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(AlarmBoard, "come_round", lambda _board, values: told.append(values["outbox_pressure"]))
+    with closing(sqlite3.connect(folder.database)) as other:
+        other.execute(f"INSERT INTO outbox VALUES (1, NULL, 0, 1, 'event/anomaly', '{{}}', {4 << 20}, NULL)")
+        other.commit()
+        wait_for(lambda: told[-1:] == [[4 / 256]], "the pressure")
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda _path: SimpleNamespace(used=1, free=0))
+        wait_for(lambda: told[-1:] == [[1.0]], "the pressure of the short disk")
 
 
 def test_a_store_that_does_not_work_is_said_once_and_tried_again(
