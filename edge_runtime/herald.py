@@ -85,7 +85,8 @@ class Herald:
         self._told: tuple[State, str] | None = None
         self._message: int | None = None
         self._connected_ms = 0
-        self._before = desk.counters()
+        counters = desk.counters()
+        self._counted = counters.total, counters.elapsed_s
 
     @property
     def status_topic(self) -> str:
@@ -141,9 +142,12 @@ class Herald:
         """Publish the kpi where it is due; nothing is lost with one that does not arrive."""
         if not (self._is_due("kpi") or at_once):
             return
-        now, before = self._desk.counters(), self._before
-        self._before = now
-        fps = (now.total - before.total) / max(1e-3, now.elapsed_s - before.elapsed_s)
+        now = self._desk.counters()
+        parts, elapsed_s = self._counted
+        if now.total < parts or now.elapsed_s < elapsed_s:  # the station has begun anew, and counts from 0
+            parts, elapsed_s = 0, 0.0
+        self._counted = now.total, now.elapsed_s
+        fps = (now.total - parts) / max(1e-3, now.elapsed_s - elapsed_s)
         payload = announce.kpi(self._desk.identity, now, depth(), traffic, fps=fps)
         link.publish(f"{self._desk.topic}/{Kpi.topic}", payload.to_json(), qos=0, expiry_s=Kpi.expiry_s)
 

@@ -22,6 +22,7 @@ from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import attributes
+from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
@@ -310,6 +311,23 @@ def test_every_new_connection_gets_what_is_retained(
         wait_for(lambda n=connection: len(scada.payloads("alarm_summary")) == n, "the summary")
         line.link.break_off()
         wait_for(lambda n=connection: publisher.traffic.connections > n, "the next connection")
+
+
+def test_the_rate_of_parts_outlives_a_restart_of_the_station(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    def counted(parts: int, elapsed_s: float) -> Snapshot:
+        none = Counters().snapshot()
+        return replace(none, parts={**none.parts, Verdict.OK: parts}, elapsed_s=elapsed_s)
+
+    now = [counted(1000, 100.0)]
+    scada = make_subscriber(mosquitto.port)
+    line.publish(mosquitto.port, counters=lambda: now[0])
+    wait_for(lambda: scada.payloads("kpi"), "the first kpi")
+    for parts, elapsed_s, fps in ((1020, 104.0, 5.0), (21, 3.0, 7.0), (1, 4.0, 0.25)):
+        now[0] = counted(parts, elapsed_s)
+        wait_for(lambda: scada.payloads("kpi")[-1]["parts_total"] == parts, "the kpi")  # noqa: B023 at once
+        assert next(k["fps"] for k in scada.payloads("kpi") if k["parts_total"] == parts) == fps
 
 
 def test_the_status_and_what_finds_the_station_are_told_again_on_request(
