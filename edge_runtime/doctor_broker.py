@@ -13,6 +13,7 @@ from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.link import TLS_ALERT
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import ConfigError
 from kenpin.events import now_ms, uuid7
@@ -58,6 +59,10 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
         str(codes[0]) if codes[0].is_failure else ""
     )
     client.on_message = lambda _c, _d, message: heard.put(bytes(message.payload))
+    # In TLS 1.3 the broker's word on a certificate comes when the handshake is over, here, and not each time.
+    client.on_log = lambda _c, _d, _level, text: answers.put(text) if TLS_ALERT in text else None
+    ends: list[str] = []
+    client.on_disconnect = lambda *_: ends.append("it hangs up without an answer")
     try:
         client.connect(broker.host, broker.port, 10)
         client.loop_start()
@@ -65,7 +70,7 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
     except OSError as error:
         return heard, str(error)
     except queue.Empty:
-        return heard, "no answer"
+        return heard, ends[0] if ends else "no answer"
 
 
 def _login(config: StationConfig) -> Finding:
@@ -101,7 +106,8 @@ def _broker(config: StationConfig) -> Finding:
             )
             return failed("broker", f"{broker}: {trouble}", cure)
         if trouble:
-            return failed("broker", f"{broker}: {trouble}", "check its address, the login and the permissions")
+            cure = "check its address, TLS or not (mqtts://), the login or certificate, and the permissions"
+            return failed("broker", f"{broker}: {trouble}", cure)
         word = uuid7(now_ms()).encode()
         client.publish(topic, word, qos=1)
         try:

@@ -40,7 +40,7 @@ _TOO_LARGE = 0x95
 _HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the topic, message id
 _NO_REASON = 0x80
 _GOODBYE_S = 0.5
-_TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
+TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 _NOT_TRUSTED, _CLOCK = "CERTIFICATE_VERIFY_FAILED", "not yet valid"  # by this side
 
 _log = logging.getLogger(__name__)
@@ -262,14 +262,14 @@ class Link:
         """
         if text.startswith("Caught exception"):
             _log.error("%s", text)
-        elif _TLS_ALERT in text:
+        elif TLS_ALERT in text:
             self._alert = text
 
     def _on_connect_fail(self, *_: Any) -> None:
         reason = str(sys.exc_info()[1] or "no answer")
         # A clock that was not set yet sees certificates of the future, and that passes by itself.
         is_untrusted = _NOT_TRUSTED in reason and _CLOCK not in reason
-        self._signals.put(Down(reason, denied=_TLS_ALERT in reason or is_untrusted))
+        self._signals.put(Down(reason, denied=TLS_ALERT in reason or is_untrusted))
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _props: Any

@@ -14,9 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.rig import free_port
 from kenpin.config import MqttSection
+from kenpin.edge_runtime import doctor_broker
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.counters import Counters
@@ -165,6 +168,19 @@ def test_a_station_without_certificate_is_not_let_in(
 ) -> None:
     mqtt = section(secure_port, plant.folder / "ca.pem", None)
     assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=True)
+
+
+def test_the_doctor_hears_why_the_broker_ends_the_connection(plant: Authority, secure_port: int) -> None:
+    mqtt = section(secure_port, plant.folder / "ca.pem", None)
+    plain = MqttSection(url=f"mqtt://127.0.0.1:{secure_port}")
+    for asked, words in ((mqtt, "certificate required"), (plain, "hangs up")):
+        broker = BrokerAddress.from_config(asked, client_id="st1-doctor")
+        client = Client(CallbackAPIVersion.VERSION2, client_id="st1-doctor")
+        broker.equip(client)
+        _, trouble = doctor_broker._listen(client, broker, "plant/st1/doctor")
+        client.disconnect()
+        client.loop_stop()
+        assert words in trouble
 
 
 def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
