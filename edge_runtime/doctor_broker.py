@@ -162,17 +162,17 @@ def _readers(config: StationConfig) -> Finding:
                 "journalctl -u kenpin-publisher -n 50; mend that; then sudo systemctl restart kenpin-publisher",
             )
         return passed("readers", "not known: the publisher is not running")
-    if publisher.numbers.get("broker_denied"):
-        return failed(
-            "readers",
-            "the broker refuses the station, or some of its messages: alerts wait in the store",
-            f"let this station's user write {config.station.topic}/# there; journalctl -u kenpin-publisher",
-        )
     if not publisher.numbers.get("broker_connected"):
         return failed(
             "readers",
             "the publisher has no connection to the broker now: alerts wait in the store",
             "see the lines above; where they say PASS, journalctl -u kenpin-publisher -n 50",
+        )
+    if publisher.numbers.get("broker_denied"):
+        return failed(
+            "readers",
+            "the broker refuses the station, or some of its messages: alerts wait in the store",
+            f"let this station's user write {config.station.topic}/# there; journalctl -u kenpin-publisher",
         )
     if unread := publisher.texts.get("unread"):
         return warned(

@@ -174,7 +174,8 @@ def test_a_station_that_systemd_runs_is_seen_by_whoever_types_a_command(
     ("told", "words"),
     [
         (None, "without its publisher"),
-        ({"broker_denied": 1.0}, "refuses"),
+        ({"broker_denied": 1.0, "broker_connected": 1.0}, "refuses"),
+        ({"broker_denied": 1.0, "broker_connected": 0.0}, "has no connection"),
         ({"broker_connected": 0.0, "events_acked_total": 7.0}, "has no connection"),
     ],
 )
