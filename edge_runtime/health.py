@@ -36,7 +36,7 @@ _CLIENT_S = 5.0  # a client that is slower is dropped
 _CLIENTS = 16
 _ROUND_S = 0.5
 _SERVE_S = 10.0
-_STATES = ("ready", "camera_up")  # series that alerts watch for 0
+_STATES = ("ready", "camera_up", "broker_connected")  # series that alerts watch for 0
 
 Answer = tuple[str, str, bytes]
 
@@ -130,6 +130,8 @@ class Health:
         found = read_vitals(self._folder.run)
         if "station" not in found:
             yield "ready", 0.0
+        if "publisher" in self._roles and "publisher" not in found:
+            yield "broker_connected", 0.0
         for role in (*self._roles, "supervisor", "health"):  # others are of an earlier configuration
             vitals = found.get(role)
             if vitals is None:

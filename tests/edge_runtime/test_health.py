@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kenpin.config import HealthSection, StationConfig
+from kenpin.config import HealthSection, MqttSection, StationConfig
 from kenpin.edge_runtime import health
-from kenpin.edge_runtime.health import serve_health
+from kenpin.edge_runtime.health import Health, serve_health
 from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
@@ -164,6 +164,21 @@ def test_of_a_process_that_is_silent_only_what_it_counted_is_shown(workshop: Any
     assert (found["kenpin_ready"], found['kenpin_camera_up{camera="cam"}']) == (0, 0)
     assert "kenpin_frame_age_seconds" not in found
     assert found['kenpin_parts_total{verdict="OK"}'] == 7
+
+
+def test_a_publisher_that_is_not_there_has_no_connection(workshop: Any, config: StationConfig) -> None:
+    workshop.folder.run.mkdir()
+    made = Health(config.model_copy(update={"mqtt": MqttSection(url="mqtt://127.0.0.1:1")}))
+
+    def connected() -> list[str]:
+        metrics = made.answer("/metrics")[2].decode().splitlines()
+        return [line for line in metrics if line.startswith("kenpin_broker_connected")]
+
+    assert connected() == ["kenpin_broker_connected 0.0"]  # nobody has started it
+    tell(workshop, "publisher", numbers={"broker_connected": 1})
+    assert connected() == ["kenpin_broker_connected 1.0"]
+    tell(workshop, "publisher", numbers={"broker_connected": 1}, written_ns=time.monotonic_ns() - 6 * 10**9)
+    assert connected() == ["kenpin_broker_connected 0.0"]
 
 
 def test_a_camera_of_an_earlier_configuration_is_not_shown(workshop: Any, served: int) -> None:
