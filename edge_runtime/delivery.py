@@ -120,9 +120,10 @@ class Delivery:
         sent = self._on_way.pop(answer.mid, None)
         if sent is None:
             return  # of the status, or of a connection that is gone
-        self._note(sent.topic, answer.code)
+        self._note(sent.topic, answer)
         if answer.code >= REFUSED:
-            self._hold_back(sent, answer.reason)
+            self.traffic.rejected += 1
+            self._shut.refused(sent.topic)
             return
         self.traffic.no_subscriber += answer.code == _NO_SUBSCRIBER
         self._shut.accepted(sent.topic)
@@ -230,24 +231,21 @@ class Delivery:
         self._on_way[message] = _Sent(entry.seq, entry.topic, time.monotonic())
         return True
 
-    def _note(self, topic: str, code: int) -> None:
+    def _note(self, topic: str, answer: Acked) -> None:
         """Remember of each topic whether it is refused, and whether anybody reads it."""
-        is_reply = topic.startswith(_REPLIES)
+        is_reply, code = topic.startswith(_REPLIES), answer.code
         kind = {_REPLIES if is_reply else topic}
         traffic = self.traffic
+        if code >= REFUSED and not kind <= traffic.refused:
+            _log.warning(
+                "The broker refuses events at %s (%s); they are kept and sent again. "
+                "Check what it allows this station.",
+                topic,
+                answer.reason,
+            )
         traffic.refused = traffic.refused | kind if code >= REFUSED else traffic.refused - kind
         if not is_reply:
             traffic.unread = traffic.unread | kind if code == _NO_SUBSCRIBER else traffic.unread - kind
-
-    def _hold_back(self, sent: _Sent, reason: str) -> None:
-        self.traffic.rejected += 1
-        if self.traffic.rejected == 1:
-            _log.warning(
-                "The broker refuses events (%s); they are kept and sent again. "
-                "Check what it allows this station.",
-                reason,
-            )
-        self._shut.refused(sent.topic)
 
 
 def _body(entry: Entry, *, late: bool) -> bytes:

@@ -268,6 +268,27 @@ def test_events_asked_for_once_more_are_late(bench: Bench) -> None:
     assert bench.link.sent == [(1, False), (2, False), (3, False), (1, True), (2, True)]
 
 
+def test_each_topic_that_is_refused_is_named_once_until_one_passes(
+    bench: Bench, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.delivery.begin(Up(1, 16))
+    shut_s = 0.1  # the audit has its pause then, and nothing of it passes before the other topic is refused
+    for passed_s, refuse in (
+        (100, "event/audit"),
+        (100, "event/audit"),
+        (shut_s, "event/anomaly"),
+        (100, ""),
+        (100, "event/audit"),
+    ):
+        bench.add(1, "event/audit")
+        bench.add(1, "event/anomaly")
+        clock.s += passed_s
+        bench.delivery.send()
+        bench.answer_all(refuse=refuse)
+    named = [record.message.split()[5] for record in caplog.records]
+    assert named == ["event/audit", "event/anomaly", "event/audit"]
+
+
 def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock) -> None:
     bench.add(40)
     bench.delivery.begin(Up(1, 16))
