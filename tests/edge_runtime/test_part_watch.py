@@ -69,6 +69,17 @@ def test_a_run_of_ng_ends_with_a_part_that_is_not(workshop: Any, watch: PartWatc
     assert watch.values()["ng_consecutive"] == [0.0]
 
 
+@pytest.mark.parametrize("cause", ["store", "deadline", "output"])
+def test_good_parts_that_are_not_released_do_not_leave_bad_ones_alone(
+    workshop: Any, watch: PartWatch, cause: str
+) -> None:
+    for _ in range(50):
+        watch.saw(part(workshop, Verdict.NG))
+        watch.saw(part(workshop).withheld("the disk is full", cause))
+    values = watch.values()
+    assert (values["ng_rate"], values["ng_consecutive"]) == ([0.5], [0.0])
+
+
 def test_pictures_and_times_are_told_once_per_part(workshop: Any, watch: PartWatch) -> None:
     for cause in ("blurred", "", "source"):
         watch.saw(part(workshop, Verdict.NO_DECISION if cause else Verdict.OK, cause=cause))
