@@ -31,8 +31,8 @@ _KINDS: Mapping[str, Kind] = {
 _ROOM: Mapping[str, int] = {"what": 600, "by": 600, "old": 1800, "new": 1800, "why": 1800}
 _CUT = "..."
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999, which is the last one that can be told
-_MIRRORED = "audit_mirrored"
-_BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
+MIRRORED = "audit_mirrored"
+BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
 
 
 class AuditMirror:
@@ -109,7 +109,7 @@ class AuditMirror:
             if line.number > told:
                 told = line.number
                 self._outbox.put(self._event(line))
-        self._note(_MIRRORED, told)
+        self._note(MIRRORED, told)
 
     def _follow(self, began_ms: int) -> None:
         """Begin anew with another file: the one before was damaged, and was moved away as it should be."""
@@ -117,15 +117,15 @@ class AuditMirror:
             return
         self._began_ms, self._known = began_ms, None
         with transaction(self._connection):
-            noted = self._counter(_BEGAN)
+            noted = self._counter(BEGAN)
             if noted == began_ms:
                 return
-            self._note(_BEGAN, began_ms)
+            self._note(BEGAN, began_ms)
             if noted:
-                self._note(_MIRRORED, 0)
+                self._note(MIRRORED, 0)
 
     def _told(self) -> int:
-        return self._counter(_MIRRORED)
+        return self._counter(MIRRORED)
 
     def _counter(self, name: str) -> int:
         with explained("the station's database"):

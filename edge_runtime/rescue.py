@@ -1,5 +1,8 @@
 """The rescue: events that still waited in a damaged database go on waiting in the fresh one.
 
+How far the audit was told comes along: told once more, its rows would be other events, which nobody can know
+for doubles.
+
 Usually a page or two of a file are bad, and most of it can be read. What cannot be read stays in that file.
 """
 
@@ -12,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from kenpin.edge_runtime.audit_mirror import BEGAN, MIRRORED
 from kenpin.edge_runtime.database import connect_to_read, transaction
 from kenpin.edge_runtime.outbox import Entry
 from kenpin.errors import StoreError
@@ -41,6 +45,7 @@ def rescue_events(path: Path, connection: sqlite3.Connection) -> str:
         for row in _waiting_in(aside[newest]):
             sql = f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 our own text
             count += connection.execute(sql, row).rowcount
+        connection.executemany("INSERT OR IGNORE INTO counter VALUES (?, ?)", _audit_told_in(aside[newest]))
         connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (_RESCUED, newest))
     return f"{count} events that waited in {aside[newest].name} are sent from the fresh one"
 
@@ -66,6 +71,15 @@ def _waiting_in(aside: Path) -> Iterator[tuple[Any, ...]]:
                 seen.add(row[0])
                 if acked_ms is None and _is_event(row):
                     yield tuple(row)
+
+
+def _audit_told_in(aside: Path) -> list[tuple[str, int]]:
+    with suppress(StoreError, sqlite3.Error), closing(connect_to_read(aside)) as damaged:
+        sql = "SELECT name, value FROM counter WHERE name IN (?, ?)"
+        return [
+            (name, n) for name, n in damaged.execute(sql, (BEGAN, MIRRORED)).fetchall() if isinstance(n, int)
+        ]
+    return []
 
 
 def _is_event(row: list[Any]) -> bool:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.rig import Rig
+from kenpin.audit import Entry, append
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.cli import events
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Decision, Verdict
@@ -100,6 +102,18 @@ def test_of_a_bad_page_of_events_those_on_both_sides_are_rescued_and_nothing_els
     assert lost[0] == 12
     assert len(rescued) > 120
     assert lost[1:] == list(range(lost[1], lost[-1] + 1))
+
+
+def test_what_was_told_of_the_audit_is_not_told_again_as_other_events(workshop: Any) -> None:
+    workshop.folder.create()
+    for new in ("first", "second"):
+        append(workshop.folder, Entry("users", "sato", new=new))
+        with closing(Store(workshop.folder.database)) as store:
+            AuditMirror(workshop.folder, store._connection, Identity("st1")).come_round()
+            told = [entry.payload() for entry in store._outbox.waiting(after=0, limit=99)]
+            assert [event["new"] for event in told if event["subject"] == "users"] == [new]
+            store._outbox.mark_acked([event["seq"] for event in told])
+        damage(workshop.folder.database, "part")
 
 
 def test_a_watchman_that_finds_damage_lets_the_station_begin_anew(workshop: Any, wait_for: Any) -> None:
@@ -194,14 +208,16 @@ def test_a_line_goes_on_by_itself_and_every_alert_arrives(rig: Rig) -> None:
     rig.wait(lambda: len(rig.line.triggers) > seen + 20, "more parts")
     rig.line.stop()
     rig.broker.start()
-    alerts = rig.log().count("\nNG ") + rig.log().count("\nREVIEW ")
+
+    def alerts() -> int:  # some parts may still be in hand
+        return rig.log().count("\nNG ") + rig.log().count("\nREVIEW ")
 
     def received() -> list[int]:
         return [e["seq"] for e in rig.subscriber.events if e["schema"] == "kenpin.anomaly.v1"]
 
-    rig.wait(lambda: len(set(received())) >= alerts, "every alert", 60)
+    rig.wait(lambda: len(set(received())) >= alerts() > 5, "every alert", 60)
     time.sleep(1)
-    assert len(set(received())) == alerts > 5
+    assert len(set(received())) == alerts()
     told = [e for e in rig.subscriber.events if e["schema"] == "kenpin.audit.v1" and e["subject"] == "database"]
     assert any("malformed" in e["reason"] for e in told)
     assert any("events that waited in" in e["reason"] for e in told)
