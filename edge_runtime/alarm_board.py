@@ -72,10 +72,7 @@ class AlarmBoard:
                 outcomes = self._steps(values, now)
                 flood = self._flooded(outcomes, now)
             self._write_all(outcomes, flood, now)
-        for (
-            key,
-            outcome,
-        ) in outcomes.items():  # now that they stand: on a full disk they would be said each second
+        for key, outcome in outcomes.items():  # now that they stand; a full disk would say them each second
             self._say(self._catalogue[key], outcome)
         self._standings = {key: outcome.standing for key, outcome in outcomes.items()}
         self._rows = {key: _text(standing) for key, standing in self._standings.items()}
