@@ -171,8 +171,9 @@ def _readers(config: StationConfig) -> Finding:
     if publisher.numbers.get("broker_denied"):
         return failed(
             "readers",
-            "the broker refuses the station, or some of its messages: alerts wait in the store",
-            f"let this station's user write {config.station.topic}/# there; journalctl -u kenpin-publisher",
+            "the broker refuses the station, some messages or its commands: alerts may wait in the store",
+            f"let its user write {config.station.topic}/# and read {config.station.topic}/cmd/+ there; "
+            "journalctl -u kenpin-publisher",
         )
     if unread := publisher.texts.get("unread"):
         return warned(

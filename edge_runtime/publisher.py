@@ -75,6 +75,7 @@ class Publisher:
         manner = Manner(timing.refused_s, desk.backlog_per_s)
         self._delivery = Delivery(self._outbox, self._link, desk.topic, manner)
         self._retained = RetainedTopics(self._outbox, self._link, desk.topic, refused_s=timing.refused_s)
+        self._is_deaf = False
         self._stop_by_s: float | None = None
         self._last_words = ""
         self._once = Once()
@@ -109,9 +110,10 @@ class Publisher:
 
     @property
     def is_denied(self) -> bool | None:
-        """Whether the broker refuses the station, or some of what it says; `None` before its first answer."""
+        """Whether the broker refuses the station, some of what it says, or its commands; `None` at first."""
         if not self._connection.is_denied:  # not known, or let in
             is_refused = bool(self.traffic.refused) or self._retained.is_refused or self._herald.is_refused
+            is_refused = is_refused or self._is_deaf
             return None if self._connection.is_denied is None else is_refused
         return True
 
@@ -283,6 +285,7 @@ class Publisher:
         elif isinstance(task, Incoming):
             self._hear(task)
         elif isinstance(task, Deaf):
+            self._is_deaf = True
             self._once.say("deaf", f"The broker does not let the station hear commands ({task.reason}).")
 
     def _hear(self, message: Incoming) -> None:
@@ -296,6 +299,7 @@ class Publisher:
 
     def _go_up(self, up: Up) -> None:
         self._connection.up()
+        self._is_deaf = False  # it asks again
         self._once.forget("silent")
         self._introduce()
         self._herald.begin()

@@ -437,15 +437,19 @@ def test_a_flood_is_dropped_and_counted(line: PublishingLine, mosquitto: Any, wa
     link._signals = usual
 
 
-def test_a_station_that_may_not_listen_says_so_once(
-    line: PublishingLine, free_port: int, wait_for: Any, caplog: pytest.LogCaptureFixture
+def test_a_station_that_may_not_listen_says_so_once_and_is_denied(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Brokers such as EMQX answer SUBSCRIBE with 0x87; mosquitto 2.0 accepts it and delivers nothing."""
-    publisher = line.publish(free_port, listener=Hearing())
+    publisher = line.publish(mosquitto.port, listener=Hearing())
+    wait_for(lambda: publisher.is_denied is False, "the broker to let it in")
     refused = ReasonCode(PacketTypes.SUBACK, "Not authorized")
     for _ in range(2):
         line.link._on_subscribe(line.link._client, None, 1, [refused], None)
-    wait_for(publisher._tasks.empty, "both answers to be heard")
+    wait_for(lambda: publisher.is_denied and publisher._tasks.empty(), "both answers to be heard")
+    mosquitto.kill()
+    mosquitto.start()
+    wait_for(lambda: publisher.is_denied is False, "the broker that lets it listen")
     line.stop(drain_s=1)
     assert sum("hear commands (Not authorized)" in r.message for r in caplog.records) == 1
 
