@@ -18,12 +18,13 @@ import torch
 
 from kenpin.commit import git_commit
 from kenpin.errors import ConfigError
+from kenpin.picture_files import sha256_of
 from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Allotment, Schedule
-from kenpin.train.trial import RANDOM, Setting, Trial, run_trial
+from kenpin.train.trial import UNTRAINED, Setting, Trial, run_trial
 
 # Goes up when a result says or means something else than before.
 FORM = 2
@@ -36,7 +37,7 @@ class Job:
 
     Attributes:
         set_name: Path of a folder of real parts, or a drawn product.
-        recipe: Name of a recipe, or RANDOM.
+        recipe: Name of a recipe, or UNTRAINED.
         seed: Seed of the training; of the draw, too, where pictures are few.
         curve: Whether to measure on the way.
         pictures: Good pictures to learn from; 0 is all.
@@ -72,6 +73,7 @@ class Bench:
         results: Folder of results; a trial whose result is there is not run again.
         batch: Pictures per step.
         device: cpu or cuda.
+        init: File of initial weights; random ones without.
     """
 
     steps: int
@@ -79,6 +81,7 @@ class Bench:
     results: Path
     batch: int = 24
     device: str = "cpu"
+    init: Path | None = None
 
     def run(self, jobs: Sequence[Job], *, workers: int, done: Callable[[Job], None]) -> list[Outcome]:
         """Run jobs, in processes of one thread each.
@@ -107,6 +110,7 @@ class Bench:
             "side": self.side,
             "batch": self.batch,
             "device": self.device,
+            "init": sha256_of(self.init) if self.init else "",
         }
         if not path.exists():
             path.write_text(json.dumps(setting))
@@ -114,7 +118,7 @@ class Bench:
             raise ConfigError(
                 f"the folder holds results of another setting: {path.read_text()}",
                 where=self.results,
-                cure="give another --results, or the same --steps, --size and --device; "
+                cure="give another --results, or the same --steps, --size, --device and --init; "
                 f"results without form {FORM} are of another kenpin and cannot be read",
             )
 
@@ -123,11 +127,11 @@ class Bench:
         if job.pictures:
             data = data.with_few(job.pictures, draw=job.seed)
         recipe = RECIPES.get(job.recipe, RECIPES["hierarchical"])
-        steps = 0 if job.recipe == RANDOM else self.steps
+        steps = 0 if job.recipe == UNTRAINED else self.steps
         batch = min(self.batch, len(data.fit))
         # The same compute for few pictures as for many, so fewer a step are more steps.
         schedule = Schedule(steps * self.batch // batch, batch, job.seed, recipe)
-        trial = run_trial(data, Setting(schedule, curve=job.curve, device=self.device))
+        trial = run_trial(data, Setting(schedule, curve=job.curve, device=self.device, init=self.init))
         partial = self.results / (job.file_name + ".part")
         partial.write_text(json.dumps(_as_json(trial, data)))
         partial.replace(self.results / job.file_name)

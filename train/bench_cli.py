@@ -24,7 +24,7 @@ from kenpin.train.bench_tables import (
 )
 from kenpin.train.recipe import ABLATIONS, REFERENCES
 from kenpin.train.study import Study
-from kenpin.train.trial import RANDOM
+from kenpin.train.trial import UNTRAINED
 
 FLAT, CROPS = "flat, full picture", "flat, crops of all sizes"
 MAIN = (HIERARCHY, FLAT, CROPS, "fine only")
@@ -49,6 +49,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Only seconds of one worker compare on a GPU.",
         ),
+        click.option(
+            "--init",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Weights that every recipe starts from, of width 32; random ones without.",
+        ),
         click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
         click.option(
             "--steps", type=click.IntRange(1), default=60, show_default=True, help="Compute of a trial."
@@ -72,7 +77,7 @@ def train(*, seeds: int, **given: Any) -> None:
     """
     others = [recipe.name for recipe in REFERENCES if recipe.name not in MAIN]
     jobs = jobs_of(_sets(given), MAIN, seeds=seeds, curves=(HIERARCHY, FLAT, CROPS))
-    jobs += jobs_of(given["folders"], [*others, RANDOM], seeds=seeds)
+    jobs += jobs_of(given["folders"], [*others, UNTRAINED], seeds=seeds)
     outcomes = _run(jobs, given)
     show([headline_table(outcomes, (FLAT, CROPS)), recipe_table(outcomes)], as_json=given["as_json"])
 
@@ -113,7 +118,7 @@ def _sets(given: dict[str, Any]) -> list[str]:
 
 
 def _run(jobs: list[Job], given: dict[str, Any]) -> list[Outcome]:
-    bench = Bench(given["steps"], given["size"], given["results"], device=given["device"])
+    bench = Bench(given["steps"], given["size"], given["results"], device=given["device"], init=given["init"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("trials", total=len(jobs))

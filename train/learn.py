@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from kenpin.train.allot import PICTURES, Gauge, because
 from kenpin.train.data import Roles, evenly, load_pictures, some_of
 from kenpin.train.fit import fit_head
-from kenpin.train.init import load_initial_weights
 from kenpin.train.inspector import Inspector
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
@@ -62,13 +61,11 @@ def learn(
         folder: The run.
         roles: Pictures to learn from, good and bad ones, and pictures held back.
         means: With what.
-        init: File of initial weights, for a run that starts.
+        init: File of initial weights, for a run that starts; random ones without.
         origin: Trained model of similar parts, for a run that starts.
     """
     config, device = folder.config, means.fabric.device
-    training = Training.start(width=config.width, seed=config.seed, device=device)
-    if init is not None:
-        load_initial_weights(training.model.encoder, init)
+    training = Training.start(width=config.width, seed=config.seed, device=device, init=init)
     if origin is not None:
         start_from(origin, training.model)
     _load_in_turn(folder, training, means.fabric)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kenpin.train.init import load_initial_weights
 from kenpin.train.model import Pretrained
 from kenpin.train.recipe import HIERARCHICAL, Recipe
 
@@ -77,10 +79,23 @@ class Training:
     probing: bool = False
 
     @classmethod
-    def start(cls, *, width: int, seed: int, device: torch.device) -> Training:
-        """A new training with random weights."""
+    def start(cls, *, width: int, seed: int, device: torch.device, init: Path | None = None) -> Training:
+        """A new training.
+
+        Args:
+            width: Width of the encoder.
+            seed: Decides what is random.
+            device: Where it happens.
+            init: File of the encoder's initial weights; random ones without.
+
+        Raises:
+            ConfigError: The file cannot be used.
+        """
         torch.manual_seed(seed)
-        model = Pretrained(width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = Pretrained(width)
+        if init:
+            load_initial_weights(model.encoder, init)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = PEAK_LEARNING_RATE
         return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,7 +28,7 @@ from kenpin.train.training import Allotment, Schedule, StepLog, Training
 # Shares of the compute at which the curve is measured; the end is always measured.
 MEASURED_AT = (0.2, 0.4, 0.6, 0.8)
 CURVE_PICTURES = 64
-RANDOM = "random weights"
+UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,16 @@ class Setting:
     """What a trial is run with.
 
     Attributes:
-        schedule: Compute, batch, seed and recipe; 0 steps measure random weights.
+        schedule: Compute, batch, seed and recipe; 0 steps measure the weights it starts from.
         curve: Whether to measure on the way.
         device: cpu or cuda.
+        init: File of initial weights; random ones without.
     """
 
     schedule: Schedule
     curve: bool = False
     device: str = "cpu"
+    init: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     schedule = setting.schedule
     fabric = open_fabric(setting.device, precision="fp32")
     data = data.on(fabric.device)
-    training = Training.start(width=32, seed=schedule.seed, device=fabric.device)
+    training = Training.start(width=32, seed=schedule.seed, device=fabric.device, init=setting.init)
     watch = _Watch(data, training, setting.curve)
     if schedule.steps:
         gauge = Gauge(data.fit, data.held_back, seed=schedule.seed + 1)
@@ -101,7 +104,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     fused = levels[:, _kept(schedule.recipe)].sum(1).cpu()
     return Trial(
         data.name,
-        schedule.recipe.name if schedule.steps else RANDOM,
+        schedule.recipe.name if schedule.steps else UNTRAINED,
         schedule.seed,
         watch.seconds,
         tuple(watch.curve),

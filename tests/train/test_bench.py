@@ -20,13 +20,14 @@ from kenpin.errors import ConfigError, DataError
 from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
+from kenpin.train.encoder import Encoder
 from kenpin.train.fit import fit_head
 from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
 from kenpin.train.model import Pretrained
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
-from kenpin.train.trial import RANDOM, Setting, run_trial
+from kenpin.train.trial import UNTRAINED, Setting, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +134,18 @@ def test_a_defect_without_a_mask_does_not_count_as_good_pixels(cap: BenchSet) ->
 
 def test_random_weights_take_no_training(cap: BenchSet) -> None:
     trial = run_trial(cap, Setting(Schedule(0, 8, 0)))
-    assert trial.recipe == RANDOM
+    assert trial.recipe == UNTRAINED
     assert trial.allotment is None
     assert np.isfinite(trial.complete).all()
+
+
+def test_every_recipe_can_start_from_the_weights_of_a_file(cap: BenchSet, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    torch.save(Encoder(32).state_dict(), tmp_path / "w.pth")
+    setting = Setting(Schedule(0, 8, 0), init=tmp_path / "w.pth")
+    given, again = run_trial(cap, setting).learned, run_trial(cap, replace(setting, init=None)).learned
+    assert np.array_equal(given, run_trial(cap, setting).learned)
+    assert not np.allclose(given, again)
 
 
 BAD = np.arange(60) >= 30
@@ -293,7 +303,7 @@ def test_a_run_folder_that_is_not_there_is_refused_before_the_trials(tmp_path: P
 @pytest.mark.usefixtures("small")
 def test_a_broken_off_benchmark_goes_on_and_other_settings_are_refused(tmp_path: Path) -> None:
     done: list[Job] = []
-    jobs = jobs_of(["cap"], ["hierarchical", RANDOM], seeds=1)
+    jobs = jobs_of(["cap"], ["hierarchical", UNTRAINED], seeds=1)
     bench = Bench(2, 64, tmp_path)
     bench.run(jobs[:1], workers=1, done=done.append)
     assert len(bench.run(jobs, workers=1, done=done.append)) == 2
@@ -302,6 +312,9 @@ def test_a_broken_off_benchmark_goes_on_and_other_settings_are_refused(tmp_path:
     assert (found.commit, len(found.date)) == (git_commit(), 10)
     with pytest.raises(ConfigError, match="another setting"):
         Bench(3, 64, tmp_path).run(jobs, workers=1, done=done.append)
+    (tmp_path / "w.pth").write_bytes(b"other weights")
+    with pytest.raises(ConfigError, match="another setting"):
+        Bench(2, 64, tmp_path, init=tmp_path / "w.pth").run(jobs, workers=1, done=done.append)
 
 
 def test_results_of_an_older_form_are_refused(tmp_path: Path) -> None:
@@ -313,6 +326,6 @@ def test_results_of_an_older_form_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_in_a_process_of_its_own_gives_its_result(tmp_path: Path) -> None:
-    (found,) = Bench(1, 64, tmp_path).run([Job("metal", RANDOM, 0)], workers=1, done=lambda _: None)
+    (found,) = Bench(1, 64, tmp_path).run([Job("metal", UNTRAINED, 0)], workers=1, done=lambda _: None)
     assert found.complete.shape == (200,)
     assert found.seconds > 0
