@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from kenpin import options
 from kenpin.config import StationConfig, load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.doctor import Finding, examine
@@ -22,7 +23,7 @@ _STYLE = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 @click.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The station's TOML file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def doctor(config_path: Path | None, as_json: bool) -> None:
     """Look at everything that a station needs; without --config only at this machine.
 

@@ -111,11 +111,10 @@ class Publisher:
     @property
     def is_denied(self) -> bool | None:
         """Whether the broker refuses the station, some of what it says, or its commands; `None` at first."""
-        if not self._connection.is_denied:  # not known, or let in
-            is_refused = bool(self.traffic.refused) or self._retained.is_refused or self._herald.is_refused
-            is_refused = is_refused or self._is_deaf
-            return None if self._connection.is_denied is None else is_refused
-        return True
+        if self._connection.is_denied is not False:  # refused, or not known
+            return self._connection.is_denied
+        is_refused = bool(self.traffic.refused) or self._retained.is_refused or self._herald.is_refused
+        return is_refused or self._is_deaf
 
     @property
     def is_alive(self) -> bool:

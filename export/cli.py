@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kenpin import options
 from kenpin.activation import version_order
 from kenpin.console import human_console
 from kenpin.errors import ConfigError
@@ -47,7 +48,7 @@ console = human_console()
     show_default=True,
     help="How INT8 weights are stored; fp32qdq is for parsers that refuse the first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: Any) -> None:
     """Turn a run into a signed bundle: ONNX in INT8 and float, golden frames, figures, lineage.
 

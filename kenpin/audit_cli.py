@@ -38,7 +38,7 @@ def audit() -> None:
 @options.state
 @_key
 @click.option("--witness", "witnesses", multiple=True, help="SEQ:SHA256 of a head that the station published.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 @click.pass_context
 def verify(
     ctx: click.Context, state: Path, key: Path | None, witnesses: tuple[str, ...], *, as_json: bool

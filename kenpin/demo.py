@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from kenpin import options
 from kenpin.broker import demo_broker
 from kenpin.demo_data import Line, draw_pictures, split_pictures
 from kenpin.demo_result import LineResult, compare, read_store, verdict_table
@@ -43,7 +44,7 @@ or step by step:
 @click.option("--budget", type=click.Choice(["quick", "standard", "long"]), help="As for kenpin train.")
 @click.option("--steps", type=click.IntRange(1), help=f"Instead of --budget.  [default: {_STEPS}]")
 @click.option("--size", type=int, default=128, show_default=True, help="Side of the model's input, pixels.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def demo(  # noqa: PLR0913, PLR0917 - one argument per option
     data: Path | None,
     parts: int,

@@ -63,7 +63,8 @@ def _noise(r: Generator, side: int) -> Image:
     else:
         cells, octaves, fading = r.integers(2, 40), r.integers(1, 5), r.uniform(0.3, 0.8)
         field = _clouds(r, side, cells * np.exp(r.normal(0, 0.7, 2)), octaves=octaves, fading=fading)
-    return _coloured(r, field * r.uniform(0.3, 1.5))
+    strength = r.uniform(0.3, 1.5)
+    return _between(_palette(r, 3), field * strength)
 
 
 def _regular(r: Generator, side: int) -> Image:
@@ -239,10 +240,6 @@ def _palette(r: Generator, count: int) -> Image:
     spread = r.uniform(5, 80)
     lighter = r.normal(0, spread, (count, 1))
     return np.clip(base + lighter + r.normal(0, spread * r.choice([0, 0.2, 1]), (count, 3)), 0, 255)
-
-
-def _coloured(r: Generator, field: Image) -> Image:
-    return _between(_palette(r, 3), field)
 
 
 def _between(colours: Image, field: Image) -> Image:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kenpin import options
 from kenpin.console import human_console
 from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench import Bench, Job, Outcome, jobs_of
@@ -37,7 +38,7 @@ console = human_console()
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """What all three have in common."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        options.as_json,
         click.option(
             "--results", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True
         ),

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,12 @@ import click
 import torch
 from rich.table import Table
 
+from kenpin import options
 from kenpin.commit import git_commit
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError, TrainError
 from kenpin.folder_names import GOOD
-from kenpin.picture_files import sha256_of
+from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
 from kenpin.sight import Sight, read_sight
 from kenpin.train.card import figure_of
@@ -104,7 +104,7 @@ class _Source:
 @click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
 @click.option("--log", type=click.Choice(KINDS), default="none", show_default=True, help="Log there, too.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     """Learn what good parts look like.
 
@@ -169,7 +169,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_BUNDLE")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with good and bad parts.")
 @click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
     """Measure a run, or the model of a bundle before its export, on the test pictures of a folder.
 
@@ -317,7 +317,7 @@ def _product(root: Path) -> str:
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
     if name.isascii():
         return safe[:64] or "part"
-    own = hashlib.sha256(unicodedata.normalize("NFC", name).encode(errors="surrogateescape")).hexdigest()[:8]
+    own = hashlib.sha256(one_spelling(name).encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{safe.strip('-')[:55] or 'part'}-{own}"
 
 

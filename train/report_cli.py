@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
 from kenpin.picture_files import sha256_of
@@ -26,7 +27,7 @@ COMPARE = "compare"
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN | compare RUN RUN...")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="With compare: page to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def report(runs: tuple[str, ...], out: Path | None, *, as_json: bool) -> None:
     """Write the report of a run again, or compare runs.
 

@@ -11,6 +11,7 @@ import click
 import numpy as np
 import torch
 
+from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError
 from kenpin.train.bench_cli import show
@@ -30,7 +31,7 @@ console = human_console()
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """What both have in common."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        options.as_json,
         click.option("--seeds", type=click.IntRange(1), default=3, show_default=True),
         click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
         click.option(

@@ -164,9 +164,7 @@ class LineReader:
 def _vitals(folder: StationFolder) -> Vitals:
     """What the station told last; STOPPED where it is silent, whatever it said before."""
     told = read_vitals(folder.run).get("station") or Vitals(role="station", pid=0, state="STOPPED")
-    # Below zero: written before the last boot.
-    is_silent = not 0 <= told.age_s < STALE_S
-    return told.model_copy(update={"state": "STOPPED", "reason": ""}) if is_silent else told
+    return told.model_copy(update={"state": "STOPPED", "reason": ""}) if told.age_s >= STALE_S else told
 
 
 def _facts(folder: StationFolder) -> Facts:
