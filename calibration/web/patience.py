@@ -46,7 +46,10 @@ class Door(socket.socket):
 
 
 class Patience(H11Protocol):
-    """HTTP/1.1 that drops a connection on which no new request arrived whole between two looks."""
+    """HTTP/1.1 that drops a connection on which no new request arrived whole between two looks.
+
+    While the page works on an answer the client waits, not the page: that time is no reason to drop it.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
@@ -57,7 +60,10 @@ class Patience(H11Protocol):
         """`cycle` is the request that arrived last, or none; it is a new object for each."""
         if self.transport.is_closing():
             return
-        if self.cycle is before:
+        if self.cycle is before and not self._is_at_work():
             self.transport.abort()
             return
         self.loop.call_later(PATIENCE_S, self._look, self.cycle)
+
+    def _is_at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_started

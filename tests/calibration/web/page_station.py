@@ -22,7 +22,8 @@ from kenpin.events import now_ms
 from kenpin.station_folder import StationFolder
 
 PANEL: Any = {"width": 1280, "height": 800}
-WAIT_MS = 30_000
+WAIT_S = 120  # the page runs only while nobody else wants the processors (SCHED_IDLE): tests beside do
+WAIT_MS = 1000 * WAIT_S
 PIN = "274913"
 PEOPLE = {"vera": "viewer", "sato": "technician", "abe": "engineer"}
 
@@ -108,8 +109,8 @@ class Server:
         command = [sys.executable, "-c", program, str(folder.root), made.model_dump_json()]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
 
-    def wait(self, timeout_s: float = 60) -> None:
-        end = time.monotonic() + timeout_s
+    def wait(self) -> None:
+        end = time.monotonic() + WAIT_S
         while time.monotonic() < end and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -120,4 +121,4 @@ class Server:
     def stop(self) -> str:
         self.process.terminate()
         assert self.process.stderr is not None
-        return self.process.communicate(timeout=30)[1].decode()
+        return self.process.communicate(timeout=WAIT_S)[1].decode()

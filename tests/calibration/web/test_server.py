@@ -32,13 +32,14 @@ from kenpin.calibration.web.server import serve
 from kenpin.config import WebSection
 from kenpin.errors import ConfigError
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import PIN, add_parts, show_live
+from tests.calibration.web.page_station import PIN, WAIT_S, add_parts, show_live
 
 
 async def _answer(scope: Any, receive: Any, send: Any) -> None:
-    """A page that reads the whole body, however long that takes."""
+    """A page that reads the whole body, however long that takes, and `/slow` half a second later."""
     while (await receive()).get("more_body"):
         pass
+    await asyncio.sleep(0.5 if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -63,7 +64,7 @@ async def _with_server(use: Callable[[int], Any]) -> Any:
 
 
 def is_dropped(client: socket.socket) -> bool:
-    client.settimeout(20)
+    client.settimeout(WAIT_S)
     try:
         return client.recv(100) == b""
     except ConnectionResetError:
@@ -82,6 +83,18 @@ def test_a_client_that_does_not_get_on_is_dropped(monkeypatch: pytest.MonkeyPatc
             return is_dropped(client)
 
     assert with_server(use)
+
+
+def test_a_client_that_waits_for_a_long_answer_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
+
+    def use(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.settimeout(WAIT_S)
+            return client.recv(100)
+
+    assert with_server(use).startswith(b"HTTP/1.1 200")
 
 
 def test_many_addresses_do_not_keep_the_operator_at_the_station_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +124,7 @@ def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(patience.PER_ADDRESS + 5)]
         dropped = sum(is_dropped(client) for client in clients[patience.PER_ADDRESS :])
         clients[0].sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        clients[0].settimeout(20)
+        clients[0].settimeout(WAIT_S)
         answer = clients[0].recv(100)
         for client in clients:
             client.close()
@@ -146,7 +159,7 @@ def test_the_page_speaks_tls(people: StationFolder, serve_page: Callable[..., An
     cert, key = make_certificate(tmp_path)
     server = serve_page(people, tls_cert_file=cert, tls_key_file=key)
     context = ssl.create_default_context(cafile=str(cert))
-    with urllib.request.urlopen(f"{server.url}/line", context=context, timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/line", context=context, timeout=WAIT_S) as answer:
         assert answer.status == 200
         assert "Secure" in answer.headers["set-cookie"]
 
@@ -158,10 +171,13 @@ def test_who_never_begins_with_tls_takes_no_room_from_others(
     server = serve_page(people, tls_cert_file=cert, tls_key_file=key)
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(patience.PER_ADDRESS + 3)]
     assert all(is_dropped(client) for client in silent[patience.PER_ADDRESS :])
+    silent[0].setblocking(False)
+    with pytest.raises(BlockingIOError):  # so the others were dropped for being too many, not for being late
+        silent[0].recv(1)
     for client in silent:
         client.close()
     context = ssl.create_default_context(cafile=str(cert))
-    assert urllib.request.urlopen(f"{server.url}/line", context=context, timeout=30).status == 200
+    assert urllib.request.urlopen(f"{server.url}/line", context=context, timeout=WAIT_S).status == 200
 
 
 def test_requests_that_are_none_do_not_fill_the_journal(
@@ -171,7 +187,7 @@ def test_requests_that_are_none_do_not_fill_the_journal(
     for sent in (b"\0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /line HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(sent)
-            client.settimeout(20)
+            client.settimeout(WAIT_S)
             assert client.recv(100).startswith(b"HTTP/1.1 400")
     assert server.stop() == ""
 
@@ -200,7 +216,7 @@ def test_the_page_takes_at_most_120_mb(people: StationFolder, serve_page: Callab
     def browse() -> None:
         for _ in range(10):
             for path in ("/line", "/line/panel", "/live.jpg", "/login", "/log"):
-                urllib.request.urlopen(server.url + path, timeout=30).read()
+                urllib.request.urlopen(server.url + path, timeout=WAIT_S).read()
 
     browsers = [threading.Thread(target=browse) for _ in range(4)]
     for browser in browsers:
@@ -216,7 +232,7 @@ def test_the_page_takes_at_most_120_mb(people: StationFolder, serve_page: Callab
 
 
 def log_in(port: int, name: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     connection.request("GET", "/login")
     asked = connection.getresponse()
     cookie = str(asked.getheader("set-cookie")).split(";")[0]
