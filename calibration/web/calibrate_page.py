@@ -24,6 +24,7 @@ from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown
 from kenpin.calibration.web.calibrate_plot import draw_plot, step_of
 from kenpin.calibration.web.calibrate_run import STEPS, Run, Runs
 from kenpin.calibration.web.calibrate_shown import measured_pictures, registered_types, shown_for
+from kenpin.calibration.web.calibrate_sign import without_picture
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import page, part
@@ -187,6 +188,7 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
         registered = registered_types(site_of(request).folder)
         show |= {"next_name": _next_name(now, registered), "registered": registered}
     if now.run.step == "sign":
+        show["unpictured"] = without_picture(site_of(request).folder, now.shown.masters)
         found = measured_pictures(site_of(request).folder, now.shown.good)
         show["pictures"] = sum(1 for _ in islice(found, LEAST))  # to read more of them would say no more
     if now.run.step in ("limits", "sign") and now.shown.good:

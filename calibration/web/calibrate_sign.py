@@ -115,6 +115,17 @@ def register_masters(
         add_master(folder, master, picture, by=signed.by, why=signed.why)
 
 
+def without_picture(folder: StationFolder, masters: Sequence[NamedMaster]) -> list[str]:
+    """Names of the masters that the shift check will not know, as their pictures have given way to newer ones.
+
+    Args:
+        folder: The station's folder.
+        masters: As they were shown.
+    """
+    kept = {m.label.name for m in masters if m.part.image_ref and (folder.images / m.part.image_ref).is_file()}
+    return sorted({m.label.name for m in masters} - kept - read_masters(folder).registered.keys())
+
+
 def _with_left_out(why: str, left: Sequence[ShownPart]) -> str:
     """Whoever reads the record must know which parts the technician did not count."""
     return f"{why} (left out: seq {', '.join(str(part.seq) for part in left)})" if left else why

@@ -181,6 +181,19 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     assert {name for name in expected if expected[name] == "REVIEW"} == {weakest, "M-04"}
 
 
+def test_a_master_whose_picture_has_given_way_is_named_before_signing(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line)
+    second = show_masters(browser, line)[1]
+    browser.submit("/calibrate/step", step="sign")
+    assert 'id="unpictured"' not in browser.get("/calibrate").text
+    with closing(connect_to_read(line.folder.database)) as connection:
+        ((ref,),) = connection.execute("SELECT image_ref FROM part WHERE seq = ?", (second,))
+    (line.folder.images / ref).unlink()
+    assert "will not know these masters: M-02." in browser.get("/calibrate").text
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    assert sorted(read_masters(line.folder).registered) == ["M-01", "M-03", "M-04", "M-05"]
+
+
 def test_a_name_of_the_shift_check_is_not_given_to_another_part(browser: Visit, line: ShownLine) -> None:
     known = make_master("M-01", "dent", "NG", picture=b"x", suffix=".png")
     add_master(line.folder, known, b"x", by="sato", why="limit sample")
