@@ -103,7 +103,7 @@ class Day:
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
             while True:
                 out.write(b"\0" * 65536)
-        noticed_s = self._rig.wait(lambda: "cannot be stored" in self._log(), "the full disk")
+        noticed_s = self._rig.wait(lambda: "cannot be stored" in self._rig.log(), "the full disk")
         time.sleep(2)
         filler.unlink()
         return self._row("disk full for 2 s", noticed_s, "parts cannot be stored")
@@ -112,8 +112,8 @@ class Day:
         """A bundle that scores its golden frames as it should, and no part."""
         before = self._rig.folder.installed().name
         change_activation(self._rig.folder, lambda was: was.wanting(self._candidate, "activate"))
-        self._rig.wait(lambda: "on trial" in self._log(), "the changeover")
-        noticed_s = self._rig.wait(lambda: "was given up" in self._log(), "the way back")
+        self._rig.wait(lambda: "on trial" in self._rig.log(), "the changeover")
+        noticed_s = self._rig.wait(lambda: "was given up" in self._rig.log(), "the way back")
         is_back = self._rig.folder.installed().name == before
         return self._row("new bundle fails", noticed_s, "gone back by itself" if is_back else "NOT GONE BACK")
 
@@ -121,9 +121,6 @@ class Day:
         row = Row(fault, noticed_s, self._rig.wait(self._rig.is_ready, "ready again"), said)
         time.sleep(1.5)
         return row
-
-    def _log(self) -> str:
-        return self._rig.log()
 
 
 def bad_day(root: Path) -> tuple[list[Row], History]:

@@ -25,19 +25,8 @@ class FaultShim:
     def __init__(self, folder: Path, root: Path) -> None:
         folder.mkdir()
         library, control = folder / "fault_shim.so", folder / "control"
-        command = [
-            "cc",
-            "-shared",
-            "-fPIC",
-            "-O1",
-            "-Wall",
-            "-Werror",
-            str(_SOURCE),
-            "-o",
-            str(library),
-            "-ldl",
-        ]
-        subprocess.run(command, check=True)
+        command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror"]
+        subprocess.run([*command, str(_SOURCE), "-o", str(library), "-ldl"], check=True)
         control.write_bytes(bytes(_INT.size * len(_SWITCHES)))
         with control.open("r+b") as opened:
             self._memory = mmap.mmap(opened.fileno(), 0)

@@ -27,13 +27,9 @@ from kenpin.edge_runtime.subscribe import Asking
 
 @contextmanager
 def _ordeal(*, per_s: float) -> Iterator[Ordeal]:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Ordeal(Path(folder), per_s=per_s)
-        try:
-            made.begin()
-            yield made
-        finally:
-            made.close()
+    with tempfile.TemporaryDirectory() as folder, closing(Ordeal(Path(folder), per_s=per_s)) as made:
+        made.begin()
+        yield made
 
 
 def kills(count: int, *, longest_s: float = 4.0) -> Found:

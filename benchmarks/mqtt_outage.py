@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from benchmarks.mqtt_station import TOPIC
 from benchmarks.rig import Broker, Listener
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.report import rss_mb
 from kenpin.errors import StoreError
 
 _LOOK_S = 1.0
@@ -70,8 +70,7 @@ class Station:
 
     def rss_mb(self) -> float:
         """Its memory, in MB."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return rss_mb(self._process.pid)
 
     def count(self, condition: str = "true") -> int:
         """How many events are like that."""
@@ -92,16 +91,8 @@ def outage(root: Path, events: int, backlog_per_s: float) -> Found:
         backlog_per_s: As in `Desk`.
     """
     broker = Broker(root / "broker")
-    options = (
-        "--count",
-        str(events),
-        "--batch",
-        "100",
-        "--per-s",
-        "1e9",
-        "--backlog-per-s",
-        str(backlog_per_s),
-    )
+    pace = ("--per-s", "1e9", "--backlog-per-s", str(backlog_per_s))
+    options = ("--count", str(events), "--batch", "100", *pace)
     with closing(Station(root / "station.db", broker.port, options)) as station:
         _until(lambda: station.count() >= events / 10)
         few_mb = station.rss_mb()

@@ -29,6 +29,7 @@ from scipy.stats import bootstrap
 
 from benchmarks.rig import Rig
 from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.report import rss_mb
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import PANEL, Server
 from tests.edge_runtime.conftest import Workshop
@@ -93,14 +94,14 @@ def measure(root: Path, *, rounds: int, seconds: float, rate: float) -> Found:
         rig.start()
         server.wait()
         time.sleep(_WARM_S)
-        found.rss_mb.append(resident_mb(server.process.pid))
+        found.rss_mb.append(round(rss_mb(server.process.pid), 1))
         for _ in range(rounds):
             found.load.append(os.getloadavg()[0])
             found.quiet.append(_arm(workshop.folder, seconds))
             with _crowd(server.port, seconds) as crowd:
                 found.loaded.append(_arm(workshop.folder, seconds))
                 found.crowds.append(json.loads(crowd.communicate(timeout=60)[0]))
-            found.rss_mb.append(resident_mb(server.process.pid))
+            found.rss_mb.append(round(rss_mb(server.process.pid), 1))
         found.first = first_page(server.url)
     finally:
         server.stop()
@@ -131,12 +132,6 @@ def _p99_more(found: Found) -> dict[str, float]:
     drawn = bootstrap(arms, more, n_resamples=_BOOTSTRAP_ROUNDS, method="percentile", batch=100, random_state=0)
     low, high = drawn.confidence_interval
     return {"value": round(float(more(*arms)), 1), "low": round(low, 1), "high": round(high, 1)}
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def first_page(url: str) -> dict[str, Any]:

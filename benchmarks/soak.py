@@ -6,7 +6,6 @@ python -m benchmarks.soak --frames 1000000 --minutes 50
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.history import History
 from benchmarks.rig import Rig
 from kenpin.edge_runtime.database import connect_to_read
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.report import rss_mb
 from tests.edge_runtime.conftest import Workshop, grey_png
 
 ROLES = ("station", "publisher", "health", "capture-0")
@@ -29,8 +28,6 @@ _EVERY_S = 2.0
 _WARM = 0.2  # of the run
 _BLOCKS = 10  # neighbouring samples are alike; the means of blocks are nearly independent
 _T = 2.306  # Student, 95 %, two-sided, of ten blocks less two
-_MB = 1e6
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def soak(root: Path, *, frames: int, limit_s: float) -> Soak:
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=1, source=source)
     try:
         rig.start()
-        rig.wait(lambda: _is_connected(rig), "the publisher's connection")
+        rig.wait(rig.is_connected, "the publisher's connection")
         found = Soak(samples=list(_watch(rig, frames=frames, by_s=time.monotonic() + limit_s)))
         found.restarts = rig.restarts()
         rig.end()
@@ -128,10 +125,10 @@ def sample(rig: Rig) -> Iterator[Sample]:
     rss, handles, threads = {}, 0, 0
     with contextlib.suppress(FileNotFoundError):
         for role in ROLES:
-            process = Path(f"/proc/{rig.pid(role)}")
-            rss[role] = int((process / "statm").read_text().split()[1]) * _PAGE / _MB
-            handles += len(list((process / "fd").iterdir()))
-            threads += len(list((process / "task").iterdir()))
+            pid = rig.pid(role)
+            rss[role] = rss_mb(pid)
+            handles += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            threads += len(list(Path(f"/proc/{pid}/task").iterdir()))
     if len(rss) == len(ROLES):
         yield Sample(time.monotonic(), rss, handles, threads)
 
@@ -141,11 +138,6 @@ def _watch(rig: Rig, *, frames: int, by_s: float) -> Iterator[Sample]:
         yield from sample(rig)
         time.sleep(min(_EVERY_S, max(0.1, by_s - time.monotonic())))
     yield from sample(rig)
-
-
-def _is_connected(rig: Rig) -> bool:
-    publisher = read_vitals(rig.folder.run).get("publisher")
-    return publisher is not None and publisher.numbers["broker_connections_total"] > 0
 
 
 def parts_done(rig: Rig) -> int:
