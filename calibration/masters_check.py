@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from kenpin.book import open_book
@@ -181,12 +180,6 @@ def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check)
     with reading(folder.database) as connection:
         for seq, part_id, ts_ms, verdict, released in connection.execute(sql, (after, before)):
             yield Suspect(seq, part_id, ts_ms, verdict, bool(released))
-
-
-def write_suspects(path: Path, suspects: tuple[Suspect, ...]) -> None:
-    """Write the list of parts in doubt as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as out:
-        out.write(suspects_csv(suspects))
 
 
 def suspects_csv(suspects: Sequence[Suspect], *, separator: str = ",") -> str:

@@ -19,7 +19,7 @@ from kenpin.calibration.masters_book import (
     remove_master,
     set_interval,
 )
-from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, write_suspects
+from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, suspects_csv
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.errors import DataError
 from kenpin.events import now_ms, rfc3339
@@ -171,7 +171,7 @@ def _tell(folder: StationFolder, result: Result) -> None:
     released = sum(s.released for s in result.suspects)
     path = folder.root / "masters" / f"suspects-{result.check.showings[0].seq}.csv"
     try:
-        write_suspects(path, result.suspects)
+        path.write_text(suspects_csv(result.suspects), encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(
             f"the list of {len(result.suspects)} parts in doubt cannot be written: {error.strerror}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from kenpin.edge_runtime.cuda_driver import Driver
@@ -95,9 +94,7 @@ class _Told:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if not isinstance(error, self._error):
             return
         # pycuda passes on only the text; of what concerns all calls, the driver tells the number again.

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import TracebackType
 
 from kenpin.audit import Entry, append
 from kenpin.config import StationConfig
@@ -137,9 +136,7 @@ class Station:
     def __enter__(self) -> Station:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
     def _make_line(self, config: StationConfig, cameras: list[FrameSource]) -> Line:

@@ -19,7 +19,7 @@ from kenpin.answers import changed_answers
 from kenpin.errors import CalibrationError, StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import Head, Line
-from kenpin.line_file import whole_lines
+from kenpin.line_file import ending, whole_lines
 from kenpin.masters import masters_file
 from kenpin.record import load_records
 from kenpin.signing import PublicKey
@@ -170,7 +170,7 @@ def verify(folder: StationFolder, key: PublicKey, witnessed: Sequence[Head] = ()
     path = audit_file(folder)
     try:
         lines = list(ledger.lines_of(path))
-        torn = ledger.torn_bytes(path) if not lines or not lines[-1].fault else 0
+        _, torn = ending(path)
         records = sum(1 for _ in whole_lines(folder.records))
     except OSError as error:
         raise StoreError(

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Collection
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,7 +58,7 @@ class Subscriber:
             ) from None
         self._client.loop_start()
         if not self._subscribed.wait(_TIMEOUT_S):
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise BrokerError(
                 "the broker does not accept the subscription",
                 where=self._topic,
@@ -67,9 +66,7 @@ class Subscriber:
             )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -161,11 +161,6 @@ def forged(line: Line, key: PublicKey) -> str:
     return ""
 
 
-def torn_bytes(path: Path) -> int:
-    """Size of an unfinished row at the end."""
-    return _ending(path)[1]
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

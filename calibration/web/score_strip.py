@@ -51,7 +51,7 @@ def draw_strip(parts: Sequence[PartRow]) -> Strip:
         parts: Newest first.
     """
     t1, t2 = next(((p.t1, p.t2) for p in parts if p.t1 is not None), (None, None))
-    heights = [value for p in parts for value in (p.score,) if value is not None]
+    heights = [p.score for p in parts if p.score is not None]
     heights += [value for value in (t1, t2) if value is not None]
     low, high = min(heights, default=0.0), max(heights, default=1.0)
     span = (high - low) or 1.0

@@ -25,7 +25,6 @@ from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.database import explained
 from kenpin.errors import DataError
-from kenpin.events import now_ms
 from kenpin.frame import read_picture
 from kenpin.in_force import record_in_force
 from kenpin.masters import active_product, read_masters
@@ -76,7 +75,7 @@ def begin(request: Request) -> Response:
     if read_calibrating(folder) is not None or _runs(request).read() is not None:
         raise Refused(409, "shift_busy")
     name = visitor_of(request).name
-    _runs(request).begin(ShiftRun(name, now_ms(), newest_seq(folder.database), plan_of(masters)))
+    _runs(request).begin(ShiftRun(name, newest_seq(folder.database), plan_of(masters)))
     with explained(folder.calibrating):
         begin_calibrating(folder, name)
     return RedirectResponse(MENU.path, status_code=303)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.calibration.masters_check import Seen
 from kenpin.calibration.web.page_database import page_database, page_file
 from kenpin.edge_runtime.database import reading
+from kenpin.events import now_ms
 from kenpin.masters import Masters
 from kenpin.station_folder import StationFolder
 
@@ -19,13 +20,11 @@ class ShiftRun:
 
     Attributes:
         by: Who shows the parts.
-        begun_ms: UTC, milliseconds since 1970.
         after_seq: Number of the last part before it.
         plan: Which masters are shown, as in `plan_of`.
     """
 
     by: str
-    begun_ms: int
     after_seq: int
     plan: str
 
@@ -44,13 +43,14 @@ class ShiftRuns:
 
     def begin(self, run: ShiftRun) -> None:
         """Remember that a check goes on."""
+        row = (run.by, now_ms(), run.after_seq, run.plan)
         with page_database(self._path) as connection:
-            connection.execute("INSERT OR REPLACE INTO shift_check VALUES (1, ?, ?, ?, ?)", astuple(run))
+            connection.execute("INSERT OR REPLACE INTO shift_check VALUES (1, ?, ?, ?, ?)", row)
 
     def read(self) -> ShiftRun | None:
         """The check that goes on; `None` = none."""
         with page_database(self._path) as connection:
-            row = connection.execute("SELECT name, begun_ms, after_seq, plan FROM shift_check").fetchone()
+            row = connection.execute("SELECT name, after_seq, plan FROM shift_check").fetchone()
         return ShiftRun(*row) if row else None
 
     def end(self) -> None:

@@ -193,7 +193,7 @@ def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     assert "kenpin masters" not in text
     assert "Noch nicht gezeigt: M-01, M-02" in visit(language="de").get("/shift").text
     begin_calibrating(folder, "sato")
-    ShiftRuns(folder.root / "page.db").begin(ShiftRun("sato", 0, 0, ""))
+    ShiftRuns(folder.root / "page.db").begin(ShiftRun("sato", 0, ""))
     reason = "sato calibrates this station"
     show_live(folder, state="CALIBRATING", numbers={"ready": 0}, reason=reason)
     text = visit(language="de").get("/line").text
