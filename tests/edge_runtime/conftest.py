@@ -353,16 +353,6 @@ def free_port_fixture() -> int:
     return free_port()
 
 
-@pytest.fixture(name="grey_png")
-def grey_png_fixture() -> Callable[..., bytes]:
-    return grey_png
-
-
-@pytest.fixture(name="brightness_model")
-def brightness_model_fixture() -> Callable[..., bytes]:
-    return brightness_model
-
-
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     """A key that may sign commands."""

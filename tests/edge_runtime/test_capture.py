@@ -25,6 +25,7 @@ from kenpin.edge_runtime.sources import make_source
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
+from tests.edge_runtime.conftest import grey_png
 
 # How often a capture process is killed; a release run takes 200.
 CYCLES = int(os.environ.get("KENPIN_CYCLES", "12"))
@@ -92,7 +93,7 @@ def test_frames_arrive_as_they_were_drawn(tmp_path: Path, start: Any) -> None:
     source.close()
 
 
-def test_a_slow_station_loses_no_picture_of_a_folder(tmp_path: Path, start: Any, grey_png: Any) -> None:
+def test_a_slow_station_loses_no_picture_of_a_folder(tmp_path: Path, start: Any) -> None:
     for k in range(30):
         (tmp_path / f"{k:02d}.png").write_bytes(grey_png(k))
     url = f"folder:{tmp_path}"
@@ -163,7 +164,7 @@ def test_a_picture_that_was_damaged_on_the_way_is_no_frame() -> None:
     writer.close()
 
 
-def test_a_larger_picture_gets_a_larger_ring(tmp_path: Path, start: Any, grey_png: Any) -> None:
+def test_a_larger_picture_gets_a_larger_ring(tmp_path: Path, start: Any) -> None:
     for k, size in enumerate((16, 300, 16, 900)):
         (tmp_path / f"{k}.png").write_bytes(grey_png(k, size))
     url = f"folder:{tmp_path}"

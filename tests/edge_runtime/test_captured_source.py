@@ -29,6 +29,7 @@ from kenpin.edge_runtime.sources import make_source
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 from tests.edge_runtime import test_capture
+from tests.edge_runtime.conftest import grey_png
 
 Ends: TypeAlias = tuple[Capture, CapturedSource]
 take = partial(test_capture.take, within_s=30.0)
@@ -249,9 +250,7 @@ def test_a_picture_that_is_given_back_twice_is_one_free_place(tmp_path: Path, wa
             assert len(set(made._free)) == len(made._free)
 
 
-def test_a_picture_of_a_folder_waits_for_the_next_station(
-    tmp_path: Path, joined: Any, grey_png: Any, wait_for: Any
-) -> None:
+def test_a_picture_of_a_folder_waits_for_the_next_station(tmp_path: Path, joined: Any, wait_for: Any) -> None:
     (tmp_path / "pictures").mkdir()
     for n in range(SLOTS + 4):
         (tmp_path / f"pictures/{n:02d}.png").write_bytes(grey_png(n))

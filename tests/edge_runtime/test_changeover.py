@@ -31,6 +31,7 @@ from kenpin.errors import BundleError, CalibrationError
 from kenpin.frame import Frame
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
+from tests.edge_runtime.conftest import brightness_model
 
 LIMIT_S = 30.0
 
@@ -96,9 +97,9 @@ def run(workshop: Any, belt: Belt, on_part: Callable[[Part], None]) -> list[dict
     return rows
 
 
-def follow_up(workshop: Any, model: Callable[..., bytes], *, version: str = "2.0", **model_is: Any) -> Bundle:
+def follow_up(workshop: Any, *, version: str = "2.0", **model_is: Any) -> Bundle:
     """Another bundle, installed and calibrated beside the active one."""
-    made: Bundle = workshop.bundle(model=model(**model_is), version=version)
+    made: Bundle = workshop.bundle(model=brightness_model(**model_is), version=version)
     install_bundle(made, workshop.folder.bundles)
     workshop.calibrate(made, rev=2)
     return made
@@ -121,12 +122,10 @@ def until(belt: Belt, condition: Callable[[], bool], *, more: int = 3) -> Callab
     return on_part
 
 
-def test_the_change_comes_between_two_parts(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_the_change_comes_between_two_parts(workshop: Any, belt: Belt) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     go_on = until(belt, lambda: workshop.folder.installed().name == new.sha256)
 
     def on_part(part: Part) -> None:
@@ -145,24 +144,20 @@ def test_the_change_comes_between_two_parts(
     assert read_activation(workshop.folder).starts == 0  # it ended on purpose
 
 
-def test_the_trial_ends_well(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_trial_ends_well(workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changeover, "TRIAL_PARTS", 5)
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
     run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == new.sha256, more=8))
     now = read_activation(workshop.folder)
     assert (now.current, now.state, now.newest) == (new.sha256, "good", {"lamp": "2.0"})
 
 
-def test_one_that_fails_is_given_up(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_that_fails_is_given_up(workshop: Any, belt: Belt, caplog: pytest.LogCaptureFixture) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=90.0)
+    new = follow_up(workshop, breaks_at=90.0)
     want(workshop, new.sha256)
 
     def on_part(part: Part) -> None:
@@ -189,11 +184,9 @@ def test_one_that_fails_is_given_up(
     assert given_up[2].startswith(f"{new.sha256[:16]} was given up: 3 parts")
 
 
-def test_faults_of_the_camera_are_not_blamed_on_the_bundle(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_faults_of_the_camera_are_not_blamed_on_the_bundle(workshop: Any, belt: Belt) -> None:
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
 
     def on_part(part: Part) -> None:
@@ -216,15 +209,11 @@ def test_faults_of_the_camera_are_not_blamed_on_the_bundle(
     ],
 )
 def test_one_that_is_not_what_was_exported_is_refused(
-    workshop: Any,
-    belt: Belt,
-    brightness_model: Callable[..., bytes],
-    model_is: dict[str, float],
-    why: str,
+    workshop: Any, belt: Belt, model_is: dict[str, float], why: str
 ) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, **model_is)
+    new = follow_up(workshop, **model_is)
     want(workshop, new.sha256)
     rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
     assert {row["bundle_sha256"] for row in rows} == {old.sha256}
@@ -233,11 +222,9 @@ def test_one_that_is_not_what_was_exported_is_refused(
     assert why in now.reason
 
 
-def test_one_that_is_too_slow_is_refused(
-    workshop: Any, brightness_model: Callable[..., bytes], wait_for: Callable[..., None]
-) -> None:
+def test_one_that_is_too_slow_is_refused(workshop: Any, wait_for: Callable[..., None]) -> None:
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     candidate = changeover.Candidate(new.sha256, Proof(workshop.folder, [workshop.public_key], limit_ms=1e-6))
     wait_for(lambda: candidate.ready is not None, "the candidate")
     assert candidate.ready is not None
@@ -245,9 +232,7 @@ def test_one_that_is_too_slow_is_refused(
     candidate.close()
 
 
-def test_one_without_a_calibration_is_refused(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_one_without_a_calibration_is_refused(workshop: Any, belt: Belt) -> None:
     old = workshop.install()
     workshop.calibrate(old)
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
@@ -259,12 +244,10 @@ def test_one_without_a_calibration_is_refused(
     assert "calibrated for bundle" in now.reason
 
 
-def test_one_below_the_floor_is_refused_whoever_wants_it(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_one_below_the_floor_is_refused_whoever_wants_it(workshop: Any, belt: Belt) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    faulty = follow_up(workshop, brightness_model, breaks_at=1e6)
+    faulty = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.model_copy(update={"floors": {"lamp": "3.0"}}))
     want(workshop, faulty.sha256)  # as a signed command does
     rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
@@ -274,12 +257,10 @@ def test_one_below_the_floor_is_refused_whoever_wants_it(
     assert "asks for 3.0 or newer" in now.reason
 
 
-def test_one_with_which_the_station_keeps_ending_is_given_up(
-    workshop: Any, brightness_model: Callable[..., bytes]
-) -> None:
+def test_one_with_which_the_station_keeps_ending_is_given_up(workshop: Any) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
     proof = Proof(workshop.folder, [workshop.public_key], 1000)
     starts = [begin(proof)[0] for _ in range(changeover.STARTS)]
@@ -291,12 +272,10 @@ def test_one_with_which_the_station_keeps_ending_is_given_up(
     assert begin(proof)[0].current == old.sha256
 
 
-def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(
-    workshop: Any, brightness_model: Callable[..., bytes]
-) -> None:
+def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(workshop: Any) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
     model = workshop.folder.bundles / new.sha256 / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1])
@@ -307,12 +286,10 @@ def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(
     assert ready.model.bundle_sha256 == old.sha256
 
 
-def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(workshop: Any, belt: Belt) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
     want(workshop, new.sha256, "shadow")
     listed = workshop.folder.shadow
@@ -327,9 +304,9 @@ def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(
     assert read_activation(workshop.folder).current == old.sha256
 
 
-def test_a_shadow_may_be_taken(workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]) -> None:
+def test_a_shadow_may_be_taken(workshop: Any, belt: Belt) -> None:
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
     want(workshop, new.sha256, "shadow")
     wait = until(belt, lambda: workshop.folder.installed().name == new.sha256)
@@ -415,13 +392,11 @@ def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt
     assert states[4] == "CALIBRATING"
 
 
-def test_another_bundle_waits_while_somebody_calibrates_or_checks(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
-) -> None:
+def test_another_bundle_waits_while_somebody_calibrates_or_checks(workshop: Any, belt: Belt) -> None:
     """Else what is shown would be scored by two, and a check of the masters be lost or fail."""
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     begin_calibrating(workshop.folder, "Sato")
     want(workshop, new.sha256)
     ended_at = []
@@ -488,13 +463,13 @@ def test_a_camera_that_does_not_tell_the_same_is_not_taken_for_the_same(
 
 
 def test_one_that_could_not_judge_a_single_part_in_its_trial_is_given_up(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = np.random.default_rng(1)
     bright = [np.clip(chance.normal(200, 3, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, quality=learn_limits([measure(image) for image in bright]))
     want(workshop, new.sha256)
     monkeypatch.setattr(changeover, "TRIAL_S", 0.2)
@@ -513,11 +488,11 @@ def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt) -> No
 
 
 def test_a_calibration_does_not_count_against_a_bundle_on_trial(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changeover, "TRIAL_PARTS", 6)
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
     begin_calibrating(workshop.folder, "Sato")
     run(workshop, belt, until(belt, lambda: True, more=8))
@@ -545,7 +520,7 @@ def test_the_first_bundle_is_taken_by_a_station_that_runs(workshop: Any, belt: B
 
 
 def test_a_bundle_in_place_of_one_that_was_never_calibrated_is_taken_by_a_station_that_runs(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes]
+    workshop: Any, belt: Belt
 ) -> None:
     workshop.install()
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
@@ -573,11 +548,11 @@ def audit(workshop: Any) -> list[tuple[str, str, str]]:
 
 
 def test_an_audit_that_cannot_be_written_does_not_stop_the_way_back(
-    workshop: Any, belt: Belt, brightness_model: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+    workshop: Any, belt: Belt, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = workshop.install()
     workshop.calibrate(old)
-    new = follow_up(workshop, brightness_model, breaks_at=30.0)
+    new = follow_up(workshop, breaks_at=30.0)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
     audit_file(workshop.folder).mkdir()
     rows = run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == old.sha256))
@@ -600,9 +575,7 @@ def options(workshop: Any) -> list[object]:
     return ["--state", workshop.folder.root, "--trust", workshop.public_key]
 
 
-def test_a_second_bundle_waits_beside_the_first(
-    workshop: Any, options: list[object], brightness_model: Callable[..., bytes], tmp_path: Path
-) -> None:
+def test_a_second_bundle_waits_beside_the_first(workshop: Any, options: list[object], tmp_path: Path) -> None:
     old = workshop.bundle()
     assert "installed and active" in invoke("install", old.path, *options).stderr
     workshop.calibrate(old)
@@ -628,7 +601,7 @@ def test_a_second_bundle_waits_beside_the_first(
 
 
 def test_where_nothing_is_calibrated_a_bundle_takes_its_place_at_once(
-    workshop: Any, options: list[object], brightness_model: Callable[..., bytes]
+    workshop: Any, options: list[object]
 ) -> None:
     invoke("install", workshop.bundle().path, *options)
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
@@ -656,11 +629,9 @@ def test_the_active_one_cannot_be_activated_again(workshop: Any, options: list[o
     assert read_activation(workshop.folder).candidate == ""
 
 
-def test_a_watched_bundle_is_watched_until_it_is_off(
-    workshop: Any, options: list[object], brightness_model: Callable[..., bytes]
-) -> None:
+def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: list[object]) -> None:
     workshop.calibrate(workshop.install())
-    new = follow_up(workshop, brightness_model, breaks_at=1e6)
+    new = follow_up(workshop, breaks_at=1e6)
     assert invoke("shadow", new.sha256[:8], *options).exit_code == 0
     assert read_activation(workshop.folder).task == "shadow"
     assert invoke("shadow", "--off", *options).exit_code == 0

@@ -26,6 +26,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.errors import StoreError
 from kenpin.hold import read_hold
 from tests.edge_runtime.command_desk import Desk
+from tests.edge_runtime.conftest import brightness_model
 
 pytestmark = pytest.mark.usefixtures("synchronised")
 
@@ -196,9 +197,7 @@ def _verdicts(workshop: Any) -> list[tuple[str, str]]:
         return connection.execute("SELECT verdict, reason FROM part ORDER BY seq").fetchall()
 
 
-def test_a_bundle_is_activated_if_it_is_here(
-    workshop: Any, key: Path, brightness_model: Callable[..., bytes]
-) -> None:
+def test_a_bundle_is_activated_if_it_is_here(workshop: Any, key: Path) -> None:
     workshop.ready()
     desk = Desk(workshop, key, remote_write=True)
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")

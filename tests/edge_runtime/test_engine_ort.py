@@ -10,9 +10,10 @@ from onnx import TensorProto, helper
 from kenpin.edge_runtime.engine_ort import OrtEngine, load_engine
 from kenpin.errors import DataError, EngineError
 from kenpin.preprocess import to_input
+from tests.edge_runtime.conftest import brightness_model
 
 
-def test_scores_are_those_of_the_model(brightness_model: Any) -> None:
+def test_scores_are_those_of_the_model() -> None:
     engine = OrtEngine(brightness_model(), "int8")
     image = np.zeros((16, 16, 3), np.uint8)
     image[3, 5] = 90
@@ -27,20 +28,20 @@ def test_scores_are_those_of_the_model(brightness_model: Any) -> None:
 @pytest.mark.parametrize(
     "image", [np.zeros((16, 16), np.uint8), np.zeros((16, 16, 3), np.float32), np.zeros((0, 16, 3), np.uint8)]
 )
-def test_what_is_no_frame_is_refused(brightness_model: Any, image: Any) -> None:
+def test_what_is_no_frame_is_refused(image: Any) -> None:
     with pytest.raises(DataError, match="a frame must be BGR uint8"):
         OrtEngine(brightness_model(), "int8").score(image)
 
 
 @pytest.mark.parametrize("shape", [(48, 80, 3), (5, 40, 3)])
-def test_a_frame_of_any_size_is_brought_to_the_models(brightness_model: Any, shape: Any) -> None:
+def test_a_frame_of_any_size_is_brought_to_the_models(shape: Any) -> None:
     engine = OrtEngine(brightness_model(), "int8")
     frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     brought = engine.score(to_input(frame, height=16, width=16))
     assert engine.score(frame).score == brought.score
 
 
-def test_fp16_is_not_run_on_a_cpu(brightness_model: Any) -> None:
+def test_fp16_is_not_run_on_a_cpu() -> None:
     with pytest.raises(EngineError, match="does not run the fp16 model") as caught:
         OrtEngine(brightness_model(), "fp16")
     assert "kenpin build-engine" in caught.value.cure
@@ -52,7 +53,7 @@ def test_half_a_gigabyte_of_zeros_is_refused() -> None:
 
 
 @pytest.mark.parametrize("brightness", [0, 7])  # 0 / 0 is NaN, 7 / 0 is infinite
-def test_a_score_that_is_not_finite_is_an_error(brightness_model: Any, brightness: int) -> None:
+def test_a_score_that_is_not_finite_is_an_error(brightness: int) -> None:
     engine = OrtEngine(brightness_model(divide_by=0.0), "int8")
     with pytest.raises(EngineError, match="not finite"):
         engine.score(np.full((16, 16, 3), brightness, np.uint8))
@@ -73,20 +74,18 @@ def test_a_model_with_other_inputs_is_refused() -> None:
         OrtEngine(model.SerializeToString(), "fp32")
 
 
-def test_a_golden_frame_within_the_tolerance_passes(workshop: Any, brightness_model: Any) -> None:
+def test_a_golden_frame_within_the_tolerance_passes(workshop: Any) -> None:
     off_by_0_004 = brightness_model(scale=1.0001)
     assert load_engine(workshop.bundle(model=off_by_0_004), "int8").precision == "int8"
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32", None])
-def test_a_golden_frame_beyond_the_tolerance_is_refused(
-    workshop: Any, brightness_model: Any, precision: Any
-) -> None:
+def test_a_golden_frame_beyond_the_tolerance_is_refused(workshop: Any, precision: Any) -> None:
     with pytest.raises(EngineError, match=r"instead of 40"):
         load_engine(workshop.bundle(model=brightness_model(scale=1.01)), precision)
 
 
-def test_a_tolerance_that_is_no_number_lets_nothing_pass(workshop: Any, brightness_model: Any) -> None:
+def test_a_tolerance_that_is_no_number_lets_nothing_pass(workshop: Any) -> None:
     bundle = workshop.bundle(model=brightness_model(scale=2.0))
     object.__setattr__(bundle.manifest, "golden_tolerance", float("nan"))
     with pytest.raises(EngineError, match="instead of 40"):

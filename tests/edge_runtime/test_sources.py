@@ -16,6 +16,7 @@ from kenpin.edge_runtime.sources import make_source, make_sources
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
+from tests.edge_runtime.conftest import grey_png
 
 
 def take(source: FrameSource, count: int) -> list[Frame | Fault]:
@@ -81,7 +82,7 @@ def test_what_does_not_open_says_so(tmp_path: Path, url: str, what: str) -> None
     assert error.value.cure
 
 
-def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Path, grey_png: Any) -> None:
+def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "1.png").write_bytes(grey_png(5))
     (tmp_path / "a.png").write_bytes(grey_png(6)[:-20])
@@ -100,13 +101,13 @@ def test_a_folder_gives_every_picture_and_a_fault_for_what_is_none(tmp_path: Pat
     assert empty.reason == "the picture file is empty"
 
 
-def test_a_file_name_that_is_not_utf8_can_be_stored(tmp_path: Path, grey_png: Any) -> None:
+def test_a_file_name_that_is_not_utf8_can_be_stored(tmp_path: Path) -> None:
     Path(bytes(tmp_path).decode() + "/\udcff.png").write_bytes(grey_png(5))
     (item,) = drain(make_source(f"folder:{tmp_path}"))
     assert item.part_id.encode("utf-8") == b"\\udcff.png"
 
 
-def test_a_folder_keeps_its_rate_and_starts_over(tmp_path: Path, grey_png: Any) -> None:
+def test_a_folder_keeps_its_rate_and_starts_over(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(grey_png(5))
     source = make_source(f"folder:{tmp_path}?rate=20&loop=1")

@@ -20,6 +20,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.errors import ConfigError, SourceError, StoreError
 from kenpin.frame import Frame
 from kenpin.station_folder import StationFolder
+from tests.edge_runtime.conftest import brightness_model
 
 
 def rows(folder: StationFolder, table: str = "part") -> list[dict[str, Any]]:
@@ -305,7 +306,7 @@ def test_the_precision_of_the_record_decides_which_model_runs(workshop: Any) -> 
     assert released == ["p"]
 
 
-def test_a_model_that_scores_a_golden_frame_otherwise_is_not_run(workshop: Any, brightness_model: Any) -> None:
+def test_a_model_that_scores_a_golden_frame_otherwise_is_not_run(workshop: Any) -> None:
     workshop.calibrate(workshop.install(workshop.bundle(model=brightness_model(scale=1.01))))
     assert "known frame" in fault_of(workshop)[0]
 
