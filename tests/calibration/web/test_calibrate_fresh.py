@@ -32,6 +32,7 @@ from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 GOOD = [10.0 + 0.1 * k for k in range(50)]
+Judge = Callable[..., None]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def record(station: StationFolder) -> CalibrationRecord:
 
 
 @pytest.fixture
-def judge(station: StationFolder, write_grey: Callable[[Path, int], None]) -> Callable[..., None]:
+def judge(station: StationFolder, write_grey: Callable[[Path, int], None]) -> Judge:
     """Let the station judge parts in production, numbers from 1001 on."""
     write_grey(station.images / "day" / "one.png", 90)
 
@@ -65,14 +66,16 @@ def judge(station: StationFolder, write_grey: Callable[[Path, int], None]) -> Ca
     return parts
 
 
-@pytest.fixture
-def answer(station: StationFolder) -> Callable[[int, Label], None]:
-    def say(seq: int, label: Label) -> None:
-        part = part_of(station, seq)
-        assert part is not None
-        keep_answer(station, part, label, name="abe", is_master=False)
+def answer(station: StationFolder, seq: int, label: Label) -> None:
+    part = part_of(station, seq)
+    assert part is not None
+    keep_answer(station, part, label, name="abe", is_master=False)
 
-    return say
+
+def confirm(station: StationFolder) -> CalibrationRecord:
+    record = confirm_when_due(station)
+    assert record is not None
+    return record
 
 
 def counted(station: StationFolder) -> FreshCount:
@@ -88,15 +91,12 @@ def place(station: StationFolder, record: CalibrationRecord, *, looks: int) -> C
         return record_placed(open_book(station), record.bundle_sha256, placement)
 
 
-def test_enough_fresh_parts_confirm(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
-) -> None:
+def test_enough_fresh_parts_confirm(station: StationFolder, record: CalibrationRecord, judge: Judge) -> None:
     judge(record, ["OK"] * 248 + ["NO_DECISION"])
     assert (counted(station).parts, counted(station).needed) == (298, 299)
     assert confirm_when_due(station) is None
     judge(record, ["OK"])
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    confirmed = confirm(station)
     assert (confirmed.state, confirmed.rev, confirmed.t1) == ("CONFIRMED", 2, record.t1)
     assert confirmed.false_calls is not None
     assert (confirmed.false_calls.seen, confirmed.false_calls.of) == (0, 299)
@@ -105,10 +105,7 @@ def test_enough_fresh_parts_confirm(
 
 
 def test_a_part_whose_picture_was_trained_on_is_not_fresh(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    station: StationFolder, record: CalibrationRecord, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge(record, ["OK"] * 3)
     with closing(open_database(station.database)) as connection:
@@ -119,7 +116,7 @@ def test_a_part_whose_picture_was_trained_on_is_not_fresh(
 
 
 def test_pictures_that_are_shown_again_count_once(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     """Twenty recorded parts, played again and again under new numbers, would be 300 fresh ones."""
     judge(record, ["OK"] * 300)
@@ -140,7 +137,7 @@ def test_pictures_that_are_shown_again_count_once(
 
 
 def test_a_picture_that_the_station_has_seen_for_the_thresholds_is_not_fresh(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 3)
     with closing(open_database(station.database)) as connection:
@@ -150,7 +147,7 @@ def test_a_picture_that_the_station_has_seen_for_the_thresholds_is_not_fresh(
 
 
 def test_pictures_that_the_thresholds_were_fitted_to_are_not_fresh_where_none_is_kept(
-    station: StationFolder, judge: Callable[..., None]
+    station: StationFolder, judge: Judge
 ) -> None:
     fitted = tuple(
         PictureScore(f"{k}.png", score, f"p{k}", "", (0.1, 0.2, score)) for k, score in enumerate(GOOD)
@@ -167,21 +164,17 @@ def test_pictures_that_the_thresholds_were_fitted_to_are_not_fresh_where_none_is
 
 
 def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 300 + ["NG"])
     assert [part.seq for part in counted(station).waiting] == [1301]
     assert confirm_when_due(station) is None
-    answer(1301, "good")
+    answer(station, 1301, "good")
     assert (counted(station).stopped, counted(station).parts, counted(station).needed) == (1, 351, 473)
     assert confirm_when_due(station) is None
-    answer(1301, "bad")
+    answer(station, 1301, "bad")
     assert (counted(station).stopped, counted(station).parts) == (0, 350)
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    confirmed = confirm(station)
     assert confirmed.why == (
         "300 fresh parts in production, seq 1001 to 1300; "
         "stopped, found bad by people and not counted: 1, seq 1301"
@@ -189,14 +182,11 @@ def test_a_stopped_part_waits_for_an_answer_and_counts_as_it_says(
 
 
 def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 300)
     assert counted(station).is_due
-    answer(1005, "bad")
+    answer(station, 1005, "bad")
     count = counted(station)
     assert ([part.seq for part in count.escaped], count.parts, count.stopped) == ([1005], 349, 0)
     assert confirm_when_due(station) is None
@@ -209,21 +199,17 @@ def test_an_escape_counts_for_nothing_and_keeps_all_from_being_confirmed(
     count = counted(station)
     assert ([part.seq for part in count.escaped], count.waiting, count.parts) == ([1005], [], 349)
     assert confirm_when_due(station) is None
-    answer(1005, "good")
+    answer(station, 1005, "good")
     assert counted(station).parts == 350
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    confirmed = confirm(station)
     judge(confirmed, ["OK"])
-    answer(1301, "bad")  # this is told afterwards, too
+    answer(station, 1301, "bad")  # this is told afterwards, too
     shown = TestClient(app, base_url="https://127.0.0.1", client=("127.0.0.1", 50000)).get("/calibrate/fresh")
     assert "Released, and found bad on the review bench: 1" in shown.text
 
 
 def test_a_false_call_does_not_leave_the_count_while_it_waits(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    station: StationFolder, record: CalibrationRecord, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fresh_parts, "_PARTS", 400)
     judge(record, ["NG"] + ["OK"] * 500)
@@ -232,37 +218,29 @@ def test_a_false_call_does_not_leave_the_count_while_it_waits(
     assert confirm_when_due(station) is None
 
 
-def test_fresh_parts_are_found_without_reading_all_others(
-    station: StationFolder,
-) -> None:
+def test_fresh_parts_are_found_without_reading_all_others(station: StationFolder) -> None:
     with closing(open_database(station.database)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {fresh_parts._JUDGED}", (1, "ab" * 32, 1.0, 2.0, 9))
         assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_judged (threshold_rev=?)"]
 
 
-def test_a_false_call_needs_more_parts(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
-) -> None:
+def test_a_false_call_needs_more_parts(station: StationFolder, record: CalibrationRecord, judge: Judge) -> None:
     judge(record, ["OK"] * 422 + ["NG"])
-    answer(1423, "good")
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    answer(station, 1423, "good")
+    confirmed = confirm(station)
     assert confirmed.false_calls is not None
     assert (confirmed.state, confirmed.false_calls.seen) == ("CONFIRMED", 1)
 
 
 def test_one_part_shown_again_and_again_counts_once(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 400, part_id="same")
     assert counted(station).parts == 51
 
 
 def test_parts_that_were_shown_in_a_check_of_the_masters_are_not_fresh(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     """The same good part after every showing, in production with `kenpin masters check`."""
     judge(record, ["OK"] * 3 + ["NG", "OK"] * 3)
@@ -277,7 +255,7 @@ def test_parts_that_were_shown_in_a_check_of_the_masters_are_not_fresh(
 
 
 def test_nothing_is_confirmed_while_somebody_calibrates(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 300)
     begin_calibrating(station, "sato")
@@ -285,14 +263,14 @@ def test_nothing_is_confirmed_while_somebody_calibrates(
 
 
 def test_parts_judged_by_another_record_do_not_count(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record.model_copy(update={"rev": 7}), ["OK"] * 300)
     assert counted(station).parts == 50
 
 
 def test_parts_judged_by_a_record_that_was_cut_off_do_not_count(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     """The record after it has the same number."""
     judge(record.model_copy(update={"t1": record.t1 - 0.5}), ["OK"] * 200)
@@ -307,21 +285,16 @@ def test_a_station_without_calibration_counts_nothing(station: StationFolder) ->
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_by_hand_fresh_parts_alone_are_looked_at_once(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
-    stopped: int,
+    station: StationFolder, record: CalibrationRecord, judge: Judge, stopped: int
 ) -> None:
     placed = place(station, record, looks=1)
     judge(placed, ["OK"] * (298 - stopped) + ["NG"] * stopped)
     for seq in range(1299 - stopped, 1299):
-        answer(seq, "good")
+        answer(station, seq, "good")
     assert (counted(station).parts, counted(station).needed) == (298, 299)
     assert confirm_when_due(station) is None
     judge(placed, ["OK"])
-    looked = confirm_when_due(station)
-    assert looked is not None
+    looked = confirm(station)
     assert looked.state == ("TRIAL" if stopped else "CONFIRMED")
     judge(looked, ["OK"] * 400)
     assert counted(station).is_used_up
@@ -329,10 +302,7 @@ def test_by_hand_fresh_parts_alone_are_looked_at_once(
 
 
 def test_the_page_watches_by_itself(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    station: StationFolder, record: CalibrationRecord, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibrate_fresh, "EVERY_S", 0.01)
     judge(record, ["OK"] * 249)
@@ -379,37 +349,29 @@ def proved(station: StationFolder) -> CalibrationRecord:
 
 
 def test_what_is_proved_without_fresh_parts_is_confirmed_by_the_first_one(
-    station: StationFolder, proved: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, proved: CalibrationRecord, judge: Judge
 ) -> None:
     judge(proved, [])
     assert (counted(station).parts, counted(station).needed) == (299, 299)
     assert confirm_when_due(station) is None
     judge(proved, ["OK"])
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    confirmed = confirm(station)
     assert confirmed.state == "CONFIRMED"
 
 
 def test_nothing_is_proved_while_stopped_parts_wait(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     """Those that passed would be counted alone, as if nothing had been stopped."""
     judge(record, ["OK"] * 300 + ["NG"])
     assert counted(station).bound is None
-    answer(1301, "good")
+    answer(station, 1301, "good")
     assert counted(station).bound == false_call_bound(1, 351)
 
 
 @pytest.mark.parametrize("looks", [1, 2])
 def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
-    looks: int,
+    station: StationFolder, record: CalibrationRecord, judge: Judge, looks: int
 ) -> None:
     standing = place(station, record, looks=looks)
     judge(standing, [])
@@ -419,12 +381,11 @@ def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
         judge(standing, ["OK"] * (found.needed - found.parts - 3) + ["NG"] * 2)
         with closing(open_database(station.database)) as connection:
             (last,) = connection.execute("SELECT max(seq) FROM part").fetchone()
-        answer(last - 1, "good")
-        answer(last, "good")
+        answer(station, last - 1, "good")
+        answer(station, last, "good")
         assert (counted(station).is_due, counted(station).bound) == (False, None)
         judge(standing, ["OK"])
-        looked = confirm_when_due(station)
-        assert looked is not None
+        looked = confirm(station)
         assert (looked.state, confirm_when_due(station)) == ("TRIAL", None)
         standing = looked
     judge(standing, ["OK"] * 400)
@@ -446,23 +407,16 @@ def test_where_fresh_parts_alone_count_there_are_as_many_looks_as_planned(
     ],
 )
 def test_answers_that_a_record_rests_on_cannot_be_changed_unseen(
-    *,
-    station: StationFolder,
-    record: CalibrationRecord,
-    judge: Callable[..., None],
-    answer: Callable[[int, Label], None],
-    change: str,
-    found: bool,
+    *, station: StationFolder, record: CalibrationRecord, judge: Judge, change: str, found: bool
 ) -> None:
     judge(record, ["OK"] * 450 + ["NG", "REVIEW"])
-    answer(1451, "good")
+    answer(station, 1451, "good")
     assert confirm_when_due(station) is None
-    answer(1452, "bad")
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    answer(station, 1452, "bad")
+    confirmed = confirm(station)
     assert confirmed.answers is not None
     assert confirmed.answers.upto == 2
-    answer(1451, "bad")  # who thinks better of it answers again: the record stands as it was made
+    answer(station, 1451, "bad")  # who thinks better of it answers again: the record stands as it was made
     key = PublicKey.load(station.public_key)
     assert audit.verify(station, key).findings == ()
     with closing(sqlite3.connect(station.root / "review.db")) as connection, connection:
@@ -474,11 +428,10 @@ def test_answers_that_a_record_rests_on_cannot_be_changed_unseen(
 
 
 def test_a_record_without_answers_pins_none(
-    station: StationFolder, record: CalibrationRecord, judge: Callable[..., None]
+    station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
     judge(record, ["OK"] * 249)
-    confirmed = confirm_when_due(station)
-    assert confirmed is not None
+    confirmed = confirm(station)
     assert confirmed.answers is None
     station.records.write_bytes(station.records.read_bytes().replace(b'"by":"sato"', b'"by":"eve!"'))
     (finding,) = audit.verify(station, PublicKey.load(station.public_key)).findings
