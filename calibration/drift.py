@@ -186,10 +186,7 @@ def _inside(rows: NDArray[Any], hour: int) -> NDArray[Any]:
 
 
 def _hour(
-    rows: NDArray[Any],
-    hour: int,
-    references: Mapping[str, Reference],
-    allowed: Mapping[str, Allowed],
+    rows: NDArray[Any], hour: int, references: Mapping[str, Reference], allowed: Mapping[str, Allowed]
 ) -> Hour:
     inside = _inside(rows, hour)
     ok, review, ng, none = np.bincount(inside["verdict"], minlength=4).tolist()

@@ -8,17 +8,7 @@ from pydantic import ValidationError
 
 from kenpin import audit, ledger
 from kenpin.errors import ConfigError, DataError, StoreError
-from kenpin.masters import (
-    Check,
-    Expected,
-    Interval,
-    Master,
-    Masters,
-    Removal,
-    Row,
-    masters_file,
-    read_masters,
-)
+from kenpin.masters import Check, Expected, Interval, Master, Masters, Removal, Row, masters_file, read_masters
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced

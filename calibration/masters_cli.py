@@ -13,12 +13,7 @@ import click
 
 from kenpin import options
 from kenpin.calibrating import refuse_while_calibrating
-from kenpin.calibration.masters_book import (
-    add_master,
-    make_master,
-    remove_master,
-    set_interval,
-)
+from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
 from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, suspects_csv
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.errors import DataError

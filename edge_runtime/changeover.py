@@ -105,11 +105,7 @@ class Changeover:
     """
 
     def __init__(
-        self,
-        proof: Proof,
-        activation: Activation,
-        ready: Readiness,
-        make_judge: Callable[[Readiness], Judge],
+        self, proof: Proof, activation: Activation, ready: Readiness, make_judge: Callable[[Readiness], Judge]
     ) -> None:
         self.shadow: Shadow | None = None
         self._proof = proof

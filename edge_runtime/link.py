@@ -91,11 +91,7 @@ class Link:
     """
 
     def __init__(
-        self,
-        broker: BrokerAddress,
-        will: Will,
-        signals: SimpleQueue[Any],
-        terms: Terms | None = None,
+        self, broker: BrokerAddress, will: Will, signals: SimpleQueue[Any], terms: Terms | None = None
     ) -> None:
         self._broker = broker
         self._will = will

@@ -47,11 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_role(
-    role: str,
-    config: StationConfig,
-    *,
-    max_parts: int | None,
-    on_part: Callable[[Part], None] | None,
+    role: str, config: StationConfig, *, max_parts: int | None, on_part: Callable[[Part], None] | None
 ) -> None:
     """Run one process of a station until it ends.
 

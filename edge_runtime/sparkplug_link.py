@@ -113,11 +113,7 @@ class SparkplugLink:
     """
 
     def __init__(
-        self,
-        broker: BrokerAddress,
-        node: EdgeNode,
-        signals: SimpleQueue[Any],
-        timing: Timing,
+        self, broker: BrokerAddress, node: EdgeNode, signals: SimpleQueue[Any], timing: Timing
     ) -> None:
         self._broker = broker
         self._node = node

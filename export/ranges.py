@@ -48,11 +48,7 @@ def check_shown(images: Image) -> None:
 
 
 def measure_reach(
-    model: ModelProto,
-    names: Sequence[str],
-    images: Image,
-    *,
-    advance: Callable[[], object] = lambda: None,
+    model: ModelProto, names: Sequence[str], images: Image, *, advance: Callable[[], object] = lambda: None
 ) -> dict[str, Reach]:
     """Measure activations over pictures.
 

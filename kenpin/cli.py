@@ -17,11 +17,7 @@ from kenpin.lazy_group import LazyGroup
 # verb -> (module:command, extra that brings what it needs, help). The help stands here so that
 # `kenpin --help` need not import torch.
 _VERBS = {
-    "demo": (
-        "kenpin.demo:demo",
-        "demo",
-        "The whole line on this machine: no camera, GPU, broker or network.",
-    ),
+    "demo": ("kenpin.demo:demo", "demo", "The whole line on this machine: no camera, GPU, broker or network."),
     "train": ("kenpin.train.cli:train", "train", "Learn what good parts look like."),
     "evaluate": ("kenpin.train.cli:evaluate", "train", "Measure a run or a bundle on test pictures."),
     "report": ("kenpin.train.report_cli:report", "train", "Rewrite a run's report, or compare runs."),
@@ -109,11 +105,7 @@ def _tell_version(context: click.Context, _option: click.Parameter, is_asked: bo
         context.exit()
 
 
-@click.group(
-    cls=_Verbs,
-    commands_at=_VERBS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=_Verbs, commands_at=_VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

@@ -105,9 +105,7 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"cannot read the picture: {error.strerror}",
-            where=path,
-            cure="check the path and its permissions",
+            f"cannot read the picture: {error.strerror}", where=path, cure="check the path and its permissions"
         ) from None
 
 

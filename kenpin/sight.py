@@ -162,10 +162,7 @@ class _Patch:
 
 def _patch(polygon: tuple[tuple[int, int], ...], ignored: Image, pixels: Image, roi: Box) -> _Patch:
     xs, ys = [x - roi.x for x, _ in polygon], [y - roi.y for _, y in polygon]
-    at = (
-        slice(max(0, min(ys)), max(0, max(ys) + 1)),
-        slice(max(0, min(xs)), max(0, max(xs) + 1)),
-    )
+    at = (slice(max(0, min(ys)), max(0, max(ys) + 1)), slice(max(0, min(xs)), max(0, max(xs) + 1)))
     return _Patch(at, ignored[at].copy(), pixels[at].copy())
 
 

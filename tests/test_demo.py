@@ -145,12 +145,7 @@ def pictures_of(labels: Sequence[str], *, per_group: int, prefix: str) -> list[P
     ]
 
 
-@given(
-    train=st.integers(20, 80),
-    good=st.integers(0, 60),
-    bad=st.integers(0, 60),
-    per_group=st.integers(1, 4),
-)
+@given(train=st.integers(20, 80), good=st.integers(0, 60), bad=st.integers(0, 60), per_group=st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
 def test_no_part_is_on_two_sides(train: int, good: int, bad: int, per_group: int) -> None:
     learn = pictures_of([GOOD] * train, per_group=per_group, prefix="a")

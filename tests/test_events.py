@@ -41,13 +41,7 @@ from tests.json_schema import misfits
 
 DOCS = Path(__file__).parent.parent / "docs"
 
-COMMON: dict[str, Any] = {
-    "id": uuid7(1),
-    "ts_ms": 1,
-    "ts": rfc3339(1),
-    "station": "cap-3",
-    "session_id": "s",
-}
+COMMON: dict[str, Any] = {"id": uuid7(1), "ts_ms": 1, "ts": rfc3339(1), "station": "cap-3", "session_id": "s"}
 ANOMALY: dict[str, Any] = {
     **COMMON,
     "camera": "c",
@@ -214,14 +208,7 @@ def test_topics_name_what_they_are_about(payload: Payload, address: str) -> None
     assert payload.address == address
 
 
-@pytest.mark.parametrize(
-    ("model", "field"),
-    [
-        (Alarm, "alarm"),
-        (CameraLast, "camera"),
-        (Reply, "action"),
-    ],
-)
+@pytest.mark.parametrize(("model", "field"), [(Alarm, "alarm"), (CameraLast, "camera"), (Reply, "action")])
 def test_nothing_can_break_out_of_its_topic(model: type[Payload], field: str) -> None:
     for wrong in ("a/b", "+", "#", "", "a" * 65):
         with pytest.raises(ValidationError):

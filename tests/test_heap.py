@@ -29,10 +29,7 @@ _PAGES = 10 * sum(_SIZES) * 256  # all that they touch
 
 @pytest.mark.parametrize(
     ("choose", "least", "most"),
-    [
-        ("keep_freed_memory", 0, _PAGES // 20),
-        ("give_back_freed_memory", _PAGES * 0.9, _PAGES * 1.2),
-    ],
+    [("keep_freed_memory", 0, _PAGES // 20), ("give_back_freed_memory", _PAGES * 0.9, _PAGES * 1.2)],
 )
 def test_pages_that_come_new_with_each_picture(choose: str, least: float, most: float) -> None:
     command = [sys.executable, "-c", _PICTURES.format(choose=choose, sizes=_SIZES)]

@@ -38,12 +38,7 @@ class Scene:
 
 
 def cut_scene(
-    level: Level,
-    batch: Tensor,
-    photometry: Photometry,
-    *,
-    growth: float = 1.0,
-    real: RealDefects | None = None,
+    level: Level, batch: Tensor, photometry: Photometry, *, growth: float = 1.0, real: RealDefects | None = None
 ) -> Scene:
     """Cut a level's views out of a batch.
 

@@ -56,10 +56,7 @@ def random_crops(count: int, extent: tuple[float, float], *, rotation_deg: float
     stretch = torch.exp(uniform(count, -0.08, 0.08))
     angle = uniform(count, -rotation_deg, rotation_deg) * math.pi / 180
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    rows = [
-        torch.stack([cos * stretch, -sin / stretch], 1),
-        torch.stack([sin * stretch, cos / stretch], 1),
-    ]
+    rows = [torch.stack([cos * stretch, -sin / stretch], 1), torch.stack([sin * stretch, cos / stretch], 1)]
     room = (1 - scale).clamp(min=0)
     centre = torch.stack([uniform(count, -1, 1) * room, uniform(count, -1, 1) * room], 1)
     return torch.cat([torch.stack(rows, 1), centre[:, :, None]], 2)

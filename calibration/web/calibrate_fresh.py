@@ -10,12 +10,7 @@ from dataclasses import dataclass, replace
 from kenpin.answers import standing_answers
 from kenpin.book import calibration_lock
 from kenpin.calibrating import read_calibrating
-from kenpin.calibration.confirm import (
-    WANTED_RATE,
-    confidence_of_looks,
-    counts_with_fresh,
-    record_confirm,
-)
+from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh, record_confirm
 from kenpin.calibration.fit import Basis
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts

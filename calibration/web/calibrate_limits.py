@@ -97,10 +97,7 @@ def suggest(shown: Shown) -> Thresholds:
 def limits_of(run: Run, shown: Shown) -> tuple[float, float]:
     """Where T1 and T2 stand: as placed by hand, else as suggested; there is at least one good part."""
     suggested = suggest(shown)
-    return (
-        suggested.t1 if run.t1 is None else run.t1,
-        suggested.t2 if run.t2 is None else run.t2,
-    )
+    return (suggested.t1 if run.t1 is None else run.t1, suggested.t2 if run.t2 is None else run.t2)
 
 
 def assess(shown: Shown, t1: float, t2: float) -> Assessment:

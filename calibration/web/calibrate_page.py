@@ -117,9 +117,7 @@ def shown(request: Request, step: str = Query(default="", max_length=20)) -> Res
 
 @router.get("/calibrate/limits", dependencies=needs(Role.VIEWER))
 def limits(
-    request: Request,
-    t1: float = Query(allow_inf_nan=False),
-    t2: float = Query(allow_inf_nan=False),
+    request: Request, t1: float = Query(allow_inf_nan=False), t2: float = Query(allow_inf_nan=False)
 ) -> Response:
     """What another position of T1 and T2 would mean, as a part of the page; nothing is changed."""
     now = _moment(request)

@@ -20,14 +20,7 @@ from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.masters_check import Result as Checked
-from kenpin.calibration.masters_check import (
-    Seen,
-    Step,
-    Suspect,
-    check_masters,
-    steps,
-    suspects_csv,
-)
+from kenpin.calibration.masters_check import Seen, Step, Suspect, check_masters, steps, suspects_csv
 from kenpin.calibration.masters_cli import masters as masters_command
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.calibration.scores import PictureScore, ScoreSet

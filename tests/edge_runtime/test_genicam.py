@@ -124,8 +124,7 @@ def wish(query: str) -> Wish:
 
 
 @pytest.mark.parametrize(
-    ("name", "corner"),
-    [("BayerRG8", (1, 1)), ("BayerGR8", (1, 0)), ("BayerGB8", (0, 1)), ("BayerBG8", (0, 0))],
+    ("name", "corner"), [("BayerRG8", (1, 1)), ("BayerGR8", (1, 0)), ("BayerGB8", (0, 1)), ("BayerBG8", (0, 0))]
 )
 def test_a_bayer_pattern_gives_the_colour_that_was_seen(name: str, corner: tuple[int, int]) -> None:
     pattern = np.full((12, 16), 60, np.uint8)  # green

@@ -139,13 +139,7 @@ def test_results_go_before_anomalies_and_alarms_and_audit_last(shelf: Shelf) -> 
 
 @pytest.mark.parametrize(
     ("topic", "priority"),
-    [
-        ("event/result", 0),
-        ("event/anomaly", 1),
-        ("event/alarm", 2),
-        ("event/audit", 2),
-        ("reply/ack", 2),
-    ],
+    [("event/result", 0), ("event/anomaly", 1), ("event/alarm", 2), ("event/audit", 2), ("reply/ack", 2)],
 )
 def test_what_can_be_spared_stands_with_each_event(shelf: Shelf, topic: str, priority: int) -> None:
     shelf.add(1, topic)
@@ -174,10 +168,7 @@ def test_what_was_thrown_away_is_told_once_as_a_gap(shelf: Shelf) -> None:
     audits = [json.loads(e.body) for e in shelf.outbox.replay(since=0, limit=99) if e.topic == "event/audit"]
     assert [
         (a["kind"], a["subject"], a["gap_first_seq"], a["gap_last_seq"], a["gap_count"]) for a in audits
-    ] == [
-        ("gap", "event/anomaly", 5, 6, 2),
-        ("gap", "event/result", 1, 4, 4),
-    ]
+    ] == [("gap", "event/anomaly", 5, 6, 2), ("gap", "event/result", 1, 4, 4)]
 
 
 def test_a_gap_that_cannot_be_told_is_not_forgotten(shelf: Shelf) -> None:

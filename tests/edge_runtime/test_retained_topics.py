@@ -119,9 +119,7 @@ def test_all_that_stood_when_the_connection_came_is_told_before_events(teller: T
     assert teller.topics.has_begun  # it is on the way
 
 
-def test_the_last_part_of_a_camera_that_is_gone_is_forgotten_by_the_broker_and_here(
-    teller: Teller,
-) -> None:
+def test_the_last_part_of_a_camera_that_is_gone_is_forgotten_by_the_broker_and_here(teller: Teller) -> None:
     teller.broker.refuses.clear()
     for topic in ("camera/old/last", "camera/new/last", "alarm/old"):
         teller.set(topic, "1")

@@ -87,10 +87,7 @@ def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
 
 
 def test_on_a_disk_that_is_short_events_press_sooner(
-    folder: StationFolder,
-    post: SimpleNamespace,
-    wait_for: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    folder: StationFolder, post: SimpleNamespace, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(AlarmBoard, "come_round", lambda _board, values: told.append(values["outbox_pressure"]))

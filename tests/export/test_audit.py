@@ -359,10 +359,7 @@ def _float_without_leave(edit: Editor) -> None:
     ],
 )
 def test_audit_sees_beside_float_convolutions(
-    float_model: ModelProto,
-    ranges: dict[str, float],
-    change: Callable[[Editor], None],
-    message: str,
+    float_model: ModelProto, ranges: dict[str, float], change: Callable[[Editor], None], message: str
 ) -> None:
     floats = (FIRST, f"{ENCODER}layer1.0.conv2.weight")
     mixed = quantize(float_model, find_placement(float_model, floats=floats), ranges)

@@ -73,11 +73,7 @@ def test_they_are_returned_to_float_until_the_gate_holds(
     layers = measured(float_model, clipped, judged)
     steps: list[int] = []
     settled = settle(
-        Recipe(float_model, clipped, Scheme()),
-        judged,
-        layers,
-        limits=Limits(),
-        advance=lambda: steps.append(1),
+        Recipe(float_model, clipped, Scheme()), judged, layers, limits=Limits(), advance=lambda: steps.append(1)
     )
     assert settled.at_first.flips > 0
     assert settled.judgement.flips == 0

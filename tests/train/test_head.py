@@ -11,15 +11,7 @@ from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.fit import _cross_fitted, _units, choose_weights, fit_head
-from kenpin.train.head import (
-    DARK,
-    MAPS,
-    AnomalyHead,
-    HeadShape,
-    colour,
-    light,
-    robust_maximum,
-)
+from kenpin.train.head import DARK, MAPS, AnomalyHead, HeadShape, colour, light, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
 

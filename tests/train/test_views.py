@@ -5,16 +5,7 @@ import torch
 
 from kenpin.train.defects import VISIBLE, add_defects
 from kenpin.train.levels import LEVELS
-from kenpin.train.views import (
-    Photometry,
-    jitter,
-    overlapping,
-    random_crops,
-    sample,
-    to_picture,
-    to_view,
-    warp,
-)
+from kenpin.train.views import Photometry, jitter, overlapping, random_crops, sample, to_picture, to_view, warp
 
 
 def ramp(count: int, side: int) -> torch.Tensor:

@@ -165,10 +165,7 @@ def test_only_parts_that_were_scored_for_a_calibration_count(folder: StationFold
     move=st.one_of(st.none(), st.tuples(st.floats(-5, 30), st.floats(0, 30))),
 )
 def test_what_is_shown_is_what_is_signed(
-    sign_at: Callable[..., object],
-    good: list[float],
-    masters: list[float],
-    move: tuple[float, float] | None,
+    sign_at: Callable[..., object], good: list[float], masters: list[float], move: tuple[float, float] | None
 ) -> None:
     seen = shown(good, masters)
     t1, t2 = _place(seen)
