@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.mqtt_station import STATION, bad_part, publishing
-from benchmarks.rig import free_port
-from kenpin.broker import DemoBroker, demo_broker
+from kenpin.broker import DemoBroker, demo_broker, free_port
 from kenpin.commit import git_commit
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.history import History
+from kenpin.broker import free_port
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.trigger_input import send_trigger
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import SourceError
-from kenpin.record import Bound, CalibrationRecord
 from kenpin.station_folder import StationFolder
+from tests import specimens
 
 # In a test a process fails more often in a minute than in a year at a line: the restart budget would end it.
 PATIENT = """
@@ -34,31 +35,8 @@ from kenpin.cli import main
 main()
 """
 # What a station may release parts by.
-RECORD = CalibrationRecord(
-    rev=1,
-    created_ms=0,
-    bundle_sha256="ab" * 32,
-    precision="int8",
-    t1=2.0,
-    t2=2.5,
-    method="benchmark",
-    good={"a.png": 1.0},
-    masters={},
-    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
-    caught=None,
-    by="benchmark",
-    why="benchmark",
-    software="0",
-    previous_sha256="",
-)
+RECORD = specimens.record(t1=2.0, t2=2.5)
 TRIGGERED = 'url = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000'
-
-
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:

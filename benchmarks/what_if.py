@@ -32,9 +32,10 @@ from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.events import now_ms
 from kenpin.in_force import record_in_force
-from kenpin.record import Bound, CalibrationRecord, append_record
+from kenpin.record import Bound, append_record
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
+from tests import specimens
 
 T = TypeVar("T")
 
@@ -65,12 +66,11 @@ def prepare(folder: StationFolder, parts: int) -> None:
     folder.activate(folder.bundles / BUNDLE)
     (folder.images / "day").mkdir(parents=True)
     (folder.images / "day" / "one.png").write_bytes(b"a picture")
-    fields = {"rev": 1, "created_ms": now_ms() - WEEK_MS, "bundle_sha256": BUNDLE, "precision": "int8"}
-    said = {"method": "m", "by": "b", "why": "", "software": "0", "previous_sha256": "", "caught": None}
+    fields = {"created_ms": now_ms() - WEEK_MS, "bundle_sha256": BUNDLE, "t1": T1, "t2": T2}
     good = {f"g{k}": 0.15 + k / 2000 for k in range(300)}
     masters = {f"M-{k}": 0.4 + k / 20 for k in range(12)}
     bound = Bound(seen=0, of=300, bound=0.01, confidence=0.95)
-    record = CalibrationRecord(**fields, **said, t1=T1, t2=T2, good=good, masters=masters, false_calls=bound)
+    record = specimens.record(**fields, good=good, masters=masters, false_calls=bound)
     append_record(folder.records, record, station_key(folder))
     marks = ", ".join("?" * len(_COLUMNS.split(",")))
     with closing(open_database(folder.database)) as connection:

@@ -55,7 +55,7 @@ def demo_broker(url: str | None, folder: Path) -> Iterator[DemoBroker]:
             )
         yield DemoBroker(url, "given")
         return
-    port = _free_port()
+    port = free_port()
     program = shutil.which("mosquitto", path=_search_path())
     started = _mosquitto(program, port, folder) if program else _amqtt(port)
     with started as name:
@@ -142,7 +142,8 @@ def _accepts(host: str, port: int) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

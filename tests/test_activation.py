@@ -26,6 +26,7 @@ from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.errors import BundleError, ConfigError
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from tests import specimens
 
 # Whatever brings a change to the disk: a process may die before each of them.
 CALLS = ("fsync", "rename", "replace", "symlink", "unlink", "mkdir", "open", "rmdir")
@@ -66,21 +67,13 @@ def test_who_may_not_work_in_a_folder_is_told_whose_it_is(
 def make(root: Path, version: str, *, floor: str = "") -> Bundle:
     """A small signed bundle, whose model no one runs here."""
     key = SecretKey.generate()
-    golden = {"file": "golden/0.png", "score": 1.0, "score_fp": 1.0}
-    manifest: dict[str, Any] = {
-        "product": "lamp",
-        "version": version,
-        "floor": floor,
-        "created_ms": 0,
-        "min_runtime": "0.1.0",
-        "input_shape": (1, 8, 8, 3),
-        "golden": ({**golden, "level_scores": (1.0,) * 3, "level_scores_fp": (1.0,) * 3},),
-        "golden_tolerance": 0.1,
-        "score_stats": {},
-        "lineage": {},
-        "metrics": {},
-        "quantization": {},
-    }
+    manifest = specimens.manifest(
+        product="lamp",
+        version=version,
+        floor=floor,
+        input_shape=(1, 8, 8, 3),
+        golden=[specimens.golden(1.0, (1.0, 1.0, 1.0))],
+    )
     names = ("model.onnx", "model_fp.onnx", "golden/0.png", "card.md")
     path = root / f"lamp-{version}.kenpin"
     write_bundle(path, manifest=manifest, files={name: version.encode() for name in names}, key=key)

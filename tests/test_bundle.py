@@ -35,6 +35,7 @@ from kenpin.bundle_cli import bundle as bundle_command
 from kenpin.errors import BundleError, ConfigError
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from tests import specimens
 
 KEY = SecretKey(b"12345678", bytes(range(32)))
 TRUSTED = [KEY.public]
@@ -44,27 +45,12 @@ FILES = {
     "card.md": b"# cap 1\n",
     "golden/0.png": b"picture",
 }
-MANIFEST_FIELDS: dict[str, Any] = {
-    "product": "cap",
-    "version": "1",
-    "created_ms": 1_700_000_000_000,
-    "min_runtime": "0.1.0",
-    "input_shape": (1, 64, 64, 3),
-    "golden": [
-        {
-            "file": "golden/0.png",
-            "score": 1.0,
-            "level_scores": (1, 2, 3),
-            "score_fp": 1.1,
-            "level_scores_fp": (1, 2, 3),
-        }
-    ],
-    "golden_tolerance": 0.01,
-    "score_stats": {"mean": 0.5},
-    "lineage": {},
-    "metrics": {},
-    "quantization": {},
-}
+MANIFEST_FIELDS = specimens.manifest(
+    version="1",
+    created_ms=1_700_000_000_000,
+    golden=[{**specimens.golden(1.0, (1, 2, 3)), "score_fp": 1.1}],
+    score_stats={"mean": 0.5},
+)
 
 
 @pytest.fixture

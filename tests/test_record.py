@@ -14,31 +14,17 @@ from pydantic import ValidationError
 
 from kenpin.bundle import canonical_json
 from kenpin.errors import CalibrationError
-from kenpin.record import Bound, CalibrationRecord, append_record, head, load_records
+from kenpin.record import CalibrationRecord, append_record, head, load_records
 from kenpin.signing import SecretKey
+from tests import specimens
 
 KEY = SecretKey.generate()
 
 
 def record(rev: int, previous: str, **changes: Any) -> CalibrationRecord:
-    fields: dict[str, Any] = {
-        "rev": rev,
-        "created_ms": 1000 + rev,
-        "bundle_sha256": "a" * 64,
-        "precision": "int8",
-        "t1": 1.5,
-        "t2": 2.5,
-        "method": "by test",
-        "good": {"a.png": 1.0, "良品.png": 1.25},
-        "masters": {"m.png": 3.0},
-        "false_calls": Bound(seen=0, of=50, bound=0.0582, confidence=0.95),
-        "caught": None,
-        "by": "Aiko",
-        "why": "",
-        "software": "0.1.0",
-        "previous_sha256": previous,
-    }
-    return CalibrationRecord(**{**fields, **changes})
+    place = {"rev": rev, "created_ms": 1000 + rev, "previous_sha256": previous, "by": "Aiko", "why": ""}
+    scores = {"good": {"a.png": 1.0, "良品.png": 1.25}, "masters": {"m.png": 3.0}, "t1": 1.5, "t2": 2.5}
+    return specimens.record(**{**place, **scores, **changes})
 
 
 @pytest.fixture

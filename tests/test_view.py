@@ -31,6 +31,7 @@ from kenpin.train.intake import check_pictures, check_teachers
 from kenpin.train.report_cli import pictures_of
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.view import Align, Box, View, read_view
+from tests import specimens
 
 SIZE = (320, 240)
 ROI = Box(60, 40, 200, 160)
@@ -329,20 +330,7 @@ def test_a_run_keeps_its_view_and_resumes_with_no_other(tmp_path: Path) -> None:
 
 
 def bundle_with(path: Path, view: View | None, **files: bytes) -> Bundle:
-    manifest = {
-        "product": "cap",
-        "version": "7",
-        "created_ms": 0,
-        "min_runtime": "0.1.0",
-        "input_shape": (1, 64, 64, 3),
-        "golden": (),
-        "golden_tolerance": 0.01,
-        "score_stats": {},
-        "lineage": {},
-        "metrics": {},
-        "quantization": {},
-        "view": view.model_dump(mode="json") if view is not None else None,
-    }
+    manifest = specimens.manifest(view=view.model_dump(mode="json") if view is not None else None)
     content = {MODEL: b"int8", MODEL_FP: b"float", CARD: b"# cap", **files}
     write_bundle(path, manifest=manifest, files=content, key=KEY)
     return open_bundle(path, [KEY.public])

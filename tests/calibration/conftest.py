@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from kenpin.bundle import CARD, MODEL, MODEL_FP, install_bundle, open_bundle, write_bundle
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from tests import specimens
 
 SIDE = 16
 
@@ -62,22 +63,15 @@ def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
     def make(version: str, learned_from: tuple[str, ...] = (), product: str = "grey") -> Path:
         model = brightness_model()
         black = cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
-        zeros = (0.0, 0.0, 0.0)
-        golden = {"file": "golden/0.png", "score": 0.0, "score_fp": 0.0}
-        manifest = {
-            "product": product,
-            "version": version,
-            "created_ms": 0,
-            "min_runtime": "0.1",
-            "input_shape": (1, SIDE, SIDE, 3),
-            "golden": [{**golden, "level_scores": zeros, "level_scores_fp": zeros}],
-            "golden_tolerance": 1e-3,
-            "score_stats": {"mean": 0.0, "std": 1.0, "p99": 0.0, "count": 1},
-            "lineage": {},
-            "learned_from": learned_from,
-            "metrics": {},
-            "quantization": {},
-        }
+        manifest = specimens.manifest(
+            product=product,
+            version=version,
+            input_shape=(1, SIDE, SIDE, 3),
+            golden=[specimens.golden(0.0, (0.0, 0.0, 0.0))],
+            golden_tolerance=1e-3,
+            score_stats={"mean": 0.0, "std": 1.0, "p99": 0.0, "count": 1},
+            learned_from=learned_from,
+        )
         path = tmp_path / f"{product}-{version}.kenpin"
         files = {MODEL: model, MODEL_FP: model, "golden/0.png": black, CARD: b"grey"}
         write_bundle(path, manifest=manifest, files=files, key=signer)

@@ -21,6 +21,7 @@ from kenpin.quality_limits import QualityLimits
 from kenpin.record import Bound, CalibrationRecord, append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
+from tests import specimens
 
 BUNDLE = "7f3a91c2" * 8
 T1, T2 = 0.35, 0.45
@@ -62,24 +63,10 @@ def calibrate(folder: StationFolder, **changes: Any) -> CalibrationRecord:
     (folder.bundles / BUNDLE).mkdir(parents=True, exist_ok=True)
     folder.activate(folder.bundles / BUNDLE)
     good = {f"g{k}": float(s) for k, s in enumerate(np.random.default_rng(1).gamma(16, 0.0125, 300))}
-    fields: dict[str, Any] = {
-        "rev": 1,
-        "created_ms": now_ms() - 30 * HOUR_MS,
-        "bundle_sha256": BUNDLE,
-        "precision": "int8",
-        "t1": T1,
-        "t2": T2,
-        "method": "for the test",
-        "good": good,
-        "masters": {"M-01": 0.46, "M-02": 0.8},
-        "false_calls": Bound(seen=0, of=300, bound=0.01, confidence=0.95),
-        "caught": None,
-        "by": "sato",
-        "why": "test",
-        "software": "0",
-        "previous_sha256": head(folder.records),
-    }
-    record = CalibrationRecord(**{**fields, **changes})
+    fields = {"created_ms": now_ms() - 30 * HOUR_MS, "bundle_sha256": BUNDLE, "t1": T1, "t2": T2, "good": good}
+    masters, bound = {"M-01": 0.46, "M-02": 0.8}, Bound(seen=0, of=300, bound=0.01, confidence=0.95)
+    place = {"by": "sato", "previous_sha256": head(folder.records), "masters": masters, "false_calls": bound}
+    record = specimens.record(**{**fields, **place, **changes})
     append_record(folder.records, record, station_key(folder))
     return record
 

@@ -22,13 +22,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.rig import Broker, Rig, free_port
+from benchmarks.rig import Broker, Rig
+from kenpin.broker import free_port
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime import commander
-from kenpin.record import Bound, CalibrationRecord, append_record, head
+from kenpin.record import CalibrationRecord, append_record, head
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
+from tests import specimens
 from tests.edge_runtime.publishing_line import PublishingLine
 
 # pycuda has to be built (scripts/install_pycuda.sh). Where there is a real driver, pycuda would take that one.
@@ -113,22 +115,10 @@ class Workshop:
     def bundle(self, *, model: bytes | None = None, reference: bytes = b"", **changes: Any) -> Bundle:
         """A signed bundle of the brightness model, with the reference picture of its view where it has one."""
         model = brightness_model() if model is None else model
-        golden = {"file": "golden/0.png", "score": GOLDEN_SCORE, "score_fp": GOLDEN_SCORE}
         levels = (GOLDEN_SCORE / 2, GOLDEN_SCORE * 0.75, GOLDEN_SCORE)
-        manifest = {
-            "product": "lamp",
-            "version": "1.0",
-            "created_ms": 0,
-            "min_runtime": "0.1.0",
-            "input_shape": (1, SIZE, SIZE, 3),
-            "golden": ({**golden, "level_scores": levels, "level_scores_fp": levels},),
-            "golden_tolerance": 0.01,
-            "score_stats": {},
-            "lineage": {},
-            "metrics": {},
-            "quantization": {},
-            **changes,
-        }
+        golden = [specimens.golden(GOLDEN_SCORE, levels)]
+        fields = {"product": "lamp", "version": "1.0", "input_shape": (1, SIZE, SIZE, 3), "golden": golden}
+        manifest = specimens.manifest(**{**fields, **changes})
         files = {
             "model.onnx": model,
             "model_fp.onnx": model,
@@ -150,24 +140,9 @@ class Workshop:
 
     def record(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
         """A calibration record: below 100 OK, from 200 on NG."""
-        fields: dict[str, Any] = {
-            "rev": 1,
-            "created_ms": 0,
-            "bundle_sha256": bundle.sha256,
-            "precision": "int8",
-            "t1": 100.0,
-            "t2": 200.0,
-            "method": "chosen for the test",
-            "good": {"a.png": 10.0, "b.png": 20.0, "c.png": 30.0},
-            "masters": {},
-            "false_calls": Bound(seen=0, of=3, bound=0.7, confidence=0.95),
-            "caught": None,
-            "by": "tester",
-            "why": "test",
-            "software": "0",
-            "previous_sha256": head(self.folder.records),
-        }
-        return CalibrationRecord(**{**fields, **changes})
+        place = {"bundle_sha256": bundle.sha256, "previous_sha256": head(self.folder.records)}
+        good = {"a.png": 10.0, "b.png": 20.0, "c.png": 30.0}
+        return specimens.record(**{**place, "t1": 100.0, "t2": 200.0, "good": good, **changes})
 
     def calibrate(self, bundle: Bundle, **changes: Any) -> CalibrationRecord:
         """Sign a record and put it in force."""

@@ -9,35 +9,15 @@ from hypothesis import strategies as st
 
 from kenpin.edge_runtime.decide import Decision, Model, Verdict, decide
 from kenpin.edge_runtime.engine import Scored
-from kenpin.record import Bound, CalibrationRecord
+from kenpin.record import CalibrationRecord
+from tests.specimens import record
 
-BUNDLE, OTHER = "a" * 64, "b" * 64
+BUNDLE, OTHER = "ab" * 32, "b" * 64
 MODEL = Model("lamp-1.0", BUNDLE, "int8")
 
 
 def scored(score: float, levels: tuple[float, float, float] = (0.0, 0.0, 0.0), hottest: float = 0.0) -> Scored:
     return Scored(score, levels, np.full((2, 2), hottest, np.float32))
-
-
-def record(**changes: object) -> CalibrationRecord:
-    fields: dict[str, object] = {
-        "rev": 1,
-        "created_ms": 0,
-        "bundle_sha256": BUNDLE,
-        "precision": "int8",
-        "t1": 1.0,
-        "t2": 2.0,
-        "method": "",
-        "good": {},
-        "masters": {},
-        "false_calls": Bound(seen=0, of=1, bound=1, confidence=0.95),
-        "caught": None,
-        "by": "",
-        "why": "",
-        "software": "",
-        "previous_sha256": "",
-    }
-    return CalibrationRecord.model_validate({**fields, **changes})
 
 
 @pytest.mark.parametrize(

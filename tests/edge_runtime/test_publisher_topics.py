@@ -35,30 +35,14 @@ from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.room import Gap
 from kenpin.edge_runtime.store import Store
 from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Reply, now_ms
-from kenpin.record import Bound, CalibrationRecord
+from tests import specimens
 from tests.edge_runtime.publishing_line import FAST, PublishingLine
 from tests.json_schema import misfits
 
 DOCS = Path(__file__).parents[2] / "docs"
 PREFIX = "plant/line/st1"
 IDENTITY = Identity("st1")
-RECORD = CalibrationRecord(
-    rev=3,
-    created_ms=0,
-    bundle_sha256="ab" * 32,
-    precision="int8",
-    t1=1.0,
-    t2=2.0,
-    method="m",
-    good={"a": 0.5},
-    masters={},
-    false_calls=Bound(seen=0, of=3, bound=0.7, confidence=0.95),
-    caught=None,
-    by="b",
-    why="w",
-    software="0",
-    previous_sha256="",
-)
+RECORD = specimens.record(rev=3)
 
 
 def part(score: float | None = None, verdict: Verdict = Verdict.NG, **more: Any) -> Part:

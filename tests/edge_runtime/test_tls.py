@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.rig import free_port
+from kenpin.broker import free_port
 from kenpin.config import MqttSection
 from kenpin.edge_runtime import doctor_broker
 from kenpin.edge_runtime.announce import Identity

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.rig import Broker, free_port
+from benchmarks.rig import Broker
+from kenpin.broker import free_port
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress

@@ -26,6 +26,7 @@ from kenpin.train.lines import read_lines, read_stream
 from kenpin.train.model import Pretrained
 from kenpin.train.run import RunConfig, RunFolder, learned_from, load_inspector
 from kenpin.train.transfer import TRANSFER, Origin, load_origin, start_from
+from tests import specimens
 
 KEY = SecretKey.generate()
 
@@ -47,20 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_of(run: Path, path: Path, *, without: str = "", changed: Mapping[str, bytes] | None = None) -> Path:
     trained = {name: (run / Path(name).name).read_bytes() for name in TRAINED if name != without}
     files = {MODEL: b"int8", MODEL_FP: b"float", CARD: b"# cap", **trained, **(changed or {})}
-    manifest = {
-        "product": "cap",
-        "version": "7",
-        "created_ms": 0,
-        "min_runtime": "0.1.0",
-        "input_shape": (1, 64, 64, 3),
-        "golden": (),
-        "golden_tolerance": 0.01,
-        "score_stats": {},
-        "lineage": {},
-        "learned_from": ("ab", "cd"),
-        "metrics": {},
-        "quantization": {},
-    }
+    manifest = specimens.manifest(learned_from=("ab", "cd"))
     write_bundle(path, manifest=manifest, files=files, key=KEY)
     return path
 

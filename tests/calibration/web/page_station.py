@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from fastapi.testclient import TestClient
 
-from benchmarks.rig import free_port
+from kenpin.broker import free_port
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.vitals import Vitals, write_vitals

@@ -12,9 +12,10 @@ from kenpin import audit
 from kenpin.bundle import canonical_json
 from kenpin.calibration.web.log_rows import Log, LogRow, read_log, to_csv
 from kenpin.calibration.web.words import load_words
-from kenpin.record import CalibrationRecord, append_record, head
+from kenpin.record import append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
+from tests import specimens
 from tests.calibration.web.page_station import Visit
 
 
@@ -23,10 +24,8 @@ def note(folder: StationFolder, *, what: str = "masters", new: str = "", why: st
 
 
 def add_record(folder: StationFolder, rev: int) -> None:
-    fields = {"bundle_sha256": "7f" * 32, "precision": "int8", "t1": 0.35, "t2": 0.45, "method": "rank 1"}
-    shown = {"good": {}, "masters": {}, "false_calls": None, "caught": None, "software": "0.1.0"}
-    place = {"rev": rev, "created_ms": 1000 + rev, "by": "abe", "why": "first time"}
-    record = CalibrationRecord(**fields, **shown, **place, previous_sha256=head(folder.records))  # type: ignore[arg-type]
+    place = {"rev": rev, "created_ms": 1000 + rev, "previous_sha256": head(folder.records)}
+    record = specimens.record(**place, t1=0.35, t2=0.45, by="abe", why="first time")
     append_record(folder.records, record, station_key(folder))
 
 
