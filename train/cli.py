@@ -95,7 +95,7 @@ class _Source:
 @click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")
 @click.option("--from", "similar", type=click.Path(path_type=Path), help="Run or bundle of similar parts.")
 @click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")
-@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed that bundle.")
+@options.trust
 @click.option("--view", type=click.Path(path_type=Path), help="What of each picture to look at: docs/view.md.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -168,7 +168,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_BUNDLE")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with good and bad parts.")
-@click.option("--trust", type=click.Path(path_type=Path), multiple=True, help="Key that signed the bundle.")
+@options.trust
 @options.as_json
 def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
     """Measure a run, or the model of a bundle before its export, on the test pictures of a folder.
