@@ -504,7 +504,7 @@ def sign(key: Path, *more: str) -> Any:
 
 
 def test_the_printed_envelope_passes_a_broker(
-    tmp_path: Path, mosquitto: Any, make_subscriber: Callable[[int], Any], wait_for: Callable[..., None]
+    tmp_path: Path, mosquitto: Any, make_subscriber: Callable[[int], Any], wait_for: Any
 ) -> None:
     key = write_key(tmp_path / "ops1.key")
     subscriber = make_subscriber(mosquitto.port)

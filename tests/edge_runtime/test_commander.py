@@ -232,11 +232,7 @@ def test_act_answer_and_note_are_one(desk: Desk, raised: sqlite3.Connection) -> 
 
 
 def test_over_a_real_broker(
-    workshop: Any,
-    key: Path,
-    mosquitto: Any,
-    make_subscriber: Callable[[int], Any],
-    wait_for: Callable[..., None],
+    workshop: Any, key: Path, mosquitto: Any, make_subscriber: Callable[[int], Any], wait_for: Any
 ) -> None:
     workshop.port = mosquitto.port
     workshop.ready()

@@ -84,7 +84,7 @@ def allow_all(acl: Path, broker: Any) -> None:
 
 
 def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it_is_over(
-    line: PublishingLine, door: Doorkeeper, wait_for: Callable[..., None]
+    line: PublishingLine, door: Doorkeeper, wait_for: Any
 ) -> None:
     with closing(connect(line.path)) as connection:
 
@@ -116,7 +116,7 @@ def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it
 
 
 def test_one_refused_topic_is_enough_and_others_that_pass_do_not_hide_it(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
 ) -> None:
     acl = tmp_path / "acl"
     free = ("status", "kpi", "event/alarm", "reply/#")
@@ -140,7 +140,7 @@ def test_one_refused_topic_is_enough_and_others_that_pass_do_not_hide_it(
 
 
 def test_alerts_arrive_where_the_rules_forgot_the_audit(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
 ) -> None:
     acl = tmp_path / "acl"
     acl.write_text(
@@ -160,7 +160,7 @@ def test_alerts_arrive_where_the_rules_forgot_the_audit(
 
 
 def test_whether_a_broker_is_there_is_told_though_no_event_waits(
-    line: PublishingLine, make_mosquitto: Any, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, wait_for: Any
 ) -> None:
     broker = make_mosquitto()
     broker.start()
@@ -175,16 +175,14 @@ def test_whether_a_broker_is_there_is_told_though_no_event_waits(
     line.stop(drain_s=0)
 
 
-def test_a_broker_that_is_away_refuses_nobody(
-    line: PublishingLine, free_port: int, wait_for: Callable[..., None]
-) -> None:
+def test_a_broker_that_is_away_refuses_nobody(line: PublishingLine, free_port: int, wait_for: Any) -> None:
     publisher = line.publish(free_port)
     wait_for(lambda: publisher._connection.has_failed, "the first attempt")
     assert publisher.is_denied is None
 
 
 def test_a_refused_retained_topic_counts_too(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
 ) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic readwrite plant/line/st1/status\ntopic readwrite plant/line/st1/event/#\n")
@@ -199,7 +197,7 @@ def test_a_refused_retained_topic_counts_too(
 
 
 def test_a_refused_status_counts_too(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
 ) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic readwrite plant/line/st1/event/#\n")
@@ -212,7 +210,7 @@ def test_a_refused_status_counts_too(
 
 
 def test_what_is_larger_than_the_broker_takes_is_refused_and_does_not_end_the_connection(
-    line: PublishingLine, make_mosquitto: Any, wait_for: Callable[..., None]
+    line: PublishingLine, make_mosquitto: Any, wait_for: Any
 ) -> None:
     broker = make_mosquitto("max_packet_size 1500")
     broker.start()
@@ -244,7 +242,7 @@ class StrictBroker(RawBroker):
 
 
 def test_a_broker_that_ends_the_connection_for_what_is_not_allowed_counts_too(
-    line: PublishingLine, wait_for: Callable[..., None]
+    line: PublishingLine, wait_for: Any
 ) -> None:
     with closing(StrictBroker()) as broker:
         publisher = line.publish(broker.port)
@@ -283,7 +281,7 @@ def test_the_condition_reaches_the_alarms(workshop: Any, denied: bool | None) ->
 
 @pytest.mark.parametrize("insecure", [False, True])
 def test_the_status_says_whether_others_may_read_and_forge_it(
-    line: PublishingLine, door: Doorkeeper, wait_for: Callable[..., None], insecure: bool
+    line: PublishingLine, door: Doorkeeper, wait_for: Any, insecure: bool
 ) -> None:
     door.let_in("st1")
     publisher = line.publish(door.port, broker=door.address(insecure=insecure))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -58,7 +59,7 @@ class Plant:
 
     folder: Path
     port: int
-    wait_for: Callable[..., None]
+    wait_for: Any
     links: list[Link] = field(default_factory=list)
 
     @property
@@ -153,7 +154,7 @@ def run_broker(config: Path, log: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-def make_plant(tmp_path: Path, free_port: int, wait_for: Callable[..., None]) -> Iterator[Callable[..., Plant]]:
+def make_plant(tmp_path: Path, free_port: int, wait_for: Any) -> Iterator[Callable[..., Plant]]:
     started: list[tuple[Plant, subprocess.Popen[bytes]]] = []
 
     def make(change: Callable[[Path], None] = lambda _folder: None, options: tuple[str, ...] = ()) -> Plant:
@@ -517,7 +518,7 @@ def test_the_next_steps_say_what_to_write_into_the_files(tmp_path: Path) -> None
 
 @refused_by_tls
 def test_a_station_whose_certificate_is_replaced_while_it_runs_is_let_in(
-    plant: Plant, tmp_path: Path, wait_for: Callable[..., None]
+    plant: Plant, tmp_path: Path, wait_for: Any
 ) -> None:
     mine, state, file, log = (tmp_path / name for name in ("etc", "state", "station.toml", "log"))
     mine.mkdir()

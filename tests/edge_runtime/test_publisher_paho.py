@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -321,7 +321,7 @@ asyncio.run(serve())
 
 
 @pytest.fixture
-def amqtt_port(free_port: int, wait_for: Callable[..., None]) -> Iterator[int]:
+def amqtt_port(free_port: int, wait_for: Any) -> Iterator[int]:
     """A broker that speaks MQTT 3.1.1 only."""
     process = subprocess.Popen([sys.executable, "-c", AMQTT, str(free_port)], stderr=subprocess.DEVNULL)
 

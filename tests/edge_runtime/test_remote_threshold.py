@@ -168,12 +168,7 @@ def test_off_unless_the_station_allows_it(desk: Desk, workshop: Any, key: Path) 
 
 
 def test_over_a_real_broker(  # noqa: PLR0917 - one argument per fixture
-    workshop: Any,
-    key: Path,
-    desk: Desk,
-    mosquitto: Any,
-    make_subscriber: Callable[[int], Any],
-    wait_for: Callable[..., None],
+    workshop: Any, key: Path, desk: Desk, mosquitto: Any, make_subscriber: Callable[[int], Any], wait_for: Any
 ) -> None:
     """The parts after the answer are judged by the new record, and SCADA is told who moved what."""
     workshop.port = mosquitto.port

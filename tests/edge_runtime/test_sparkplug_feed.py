@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -127,7 +127,7 @@ class Host:
 
 
 def test_the_host_sees_node_and_camera(
-    workshop: Any, mosquitto: Any, wait_for: Callable[..., None], pytestconfig: pytest.Config
+    workshop: Any, mosquitto: Any, wait_for: Any, pytestconfig: pytest.Config
 ) -> None:
     workshop.port = mosquitto.port
     workshop.ready()

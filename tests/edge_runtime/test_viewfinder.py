@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ def test_nothing_is_written_while_nobody_looks(workshop: Any, tmp_path: Path, fi
     assert not (tmp_path / "live.json").exists()
 
 
-def test_who_looks_sees_the_part(
-    workshop: Any, tmp_path: Path, finder: Viewfinder, wait_for: Callable[..., None]
-) -> None:
+def test_who_looks_sees_the_part(workshop: Any, tmp_path: Path, finder: Viewfinder, wait_for: Any) -> None:
     (tmp_path / "watched").touch()
     finder.offer(inspection(workshop, hot=250.0))
     wait_for((tmp_path / "live.json").exists, "the words")
@@ -146,11 +144,7 @@ def test_of_several_cameras_the_first_one_is_compared_whichever_decides(workshop
 
 
 def test_a_disk_that_refuses_stops_nothing(
-    workshop: Any,
-    tmp_path: Path,
-    finder: Viewfinder,
-    caplog: pytest.LogCaptureFixture,
-    wait_for: Callable[..., None],
+    workshop: Any, tmp_path: Path, finder: Viewfinder, caplog: pytest.LogCaptureFixture, wait_for: Any
 ) -> None:
     (tmp_path / "watched").touch()
     (tmp_path / ".live.jpg.part").mkdir()

@@ -79,7 +79,7 @@ def raised(folder: StationFolder) -> list[str]:
 
 
 def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
-    folder: StationFolder, post: SimpleNamespace, wait_for: Callable[..., None]
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any
 ) -> None:
     post.conditions = {"engine_integrity": 1.0}
     wait_for(lambda: "engine_integrity" in raised(folder), "the alarm")
@@ -87,7 +87,7 @@ def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
 
 
 def test_on_a_disk_that_is_short_events_press_sooner(
-    folder: StationFolder, post: SimpleNamespace, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(AlarmBoard, "come_round", lambda _board, values: told.append(values["outbox_pressure"]))
@@ -100,10 +100,7 @@ def test_on_a_disk_that_is_short_events_press_sooner(
 
 
 def test_a_store_that_does_not_work_is_said_once_and_tried_again(
-    folder: StationFolder,
-    post: SimpleNamespace,
-    wait_for: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_for(lambda: _states(folder), "the first round")
     with closing(sqlite3.connect(folder.database)) as other:
@@ -125,10 +122,7 @@ def _states(folder: StationFolder) -> int:
 
 
 def test_what_stumbles_is_logged_and_the_next_round_comes(
-    folder: StationFolder,
-    post: SimpleNamespace,
-    wait_for: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     post.conditions = None
     wait_for(lambda: "cannot be kept" in caplog.text, "the log")
@@ -138,10 +132,7 @@ def test_what_stumbles_is_logged_and_the_next_round_comes(
 
 
 def test_a_duty_that_fails_is_said_once_and_stops_no_other(
-    folder: StationFolder,
-    post: SimpleNamespace,
-    wait_for: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     post.conditions = None
     wait_for(lambda: "cannot be kept" in caplog.text, "the log")
