@@ -14,7 +14,7 @@ from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.users import Users
 from kenpin.config import WebSection
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import PANEL, PEOPLE, PIN, WAIT_MS, Server, Visit
+from tests.calibration.web.page_station import PANEL, PEOPLE, PIN, WAIT_MS, MakeVisit, Server, Visit
 from tests.calibration.web.shown_line import ShownLine
 
 
@@ -43,7 +43,7 @@ def people(folder: StationFolder, users_file: Path) -> StationFolder:
 
 
 @pytest.fixture
-def visit(people: StationFolder) -> Callable[..., Visit]:
+def visit(people: StationFolder) -> MakeVisit:
     """A new browser at a page of its own."""
 
     def open_page(*, address: str = "127.0.0.1", **section: Any) -> Visit:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -41,6 +42,9 @@ class Visit(TestClient):
 
     def log_in(self, name: str, pin: str = PIN) -> Any:
         return self.submit("/login", name=name, pin=pin)
+
+
+MakeVisit = Callable[..., Visit]
 
 
 def add_parts(folder: StationFolder, verdicts: list[str], *, step_ms: int = 2000) -> None:

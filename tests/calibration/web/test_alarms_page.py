@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -19,7 +18,7 @@ from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, connect_to_read, open_database
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import Visit, raise_alarms, show_live
+from tests.calibration.web.page_station import MakeVisit, Visit, raise_alarms, show_live
 
 SESSION = "01980000-0000-7000-8000-000000000001"
 
@@ -63,7 +62,7 @@ def raised(folder: StationFolder) -> Any:
 
 
 @pytest.fixture
-def sato(visit: Callable[..., Visit], raised: Raised) -> Visit:
+def sato(visit: MakeVisit, raised: Raised) -> Visit:
     browser = visit()
     browser.log_in("sato")
     return browser
@@ -199,7 +198,7 @@ def test_without_the_audit_nothing_is_acknowledged(sato: Visit, raised: Raised) 
 
 
 def test_who_may_not_sees_no_button_and_who_has_not_logged_in_is_asked(
-    visit: Callable[..., Visit], raised: Raised
+    visit: MakeVisit, raised: Raised
 ) -> None:
     viewer = visit()
     viewer.log_in("vera")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from kenpin.quality import measure
 from kenpin.quality_limits import light_limits
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, LIMITS, Made, calibrate, inspect
-from tests.calibration.web.page_station import Visit
+from tests.calibration.web.page_station import MakeVisit
 
 STEADY = [118.0, 120.0, 122.0] * 10
 TWO_LAMPS = [60.0, 120.0] * 15
@@ -37,7 +37,7 @@ def show(folder: StationFolder, light: Sequence[float], step: Step) -> dict[str,
 @pytest.mark.parametrize("step", ["limits", "sign"])
 @pytest.mark.parametrize("language", ["en", "ja", "de"])
 def test_two_lights_are_said_where_thresholds_are_placed_and_signed(
-    visit: Callable[..., Visit], people: StationFolder, step: Step, language: str
+    visit: MakeVisit, people: StationFolder, step: Step, language: str
 ) -> None:
     browser = visit(language=language)
     limits = show(people, TWO_LAMPS, step)
@@ -46,7 +46,7 @@ def test_two_lights_are_said_where_thresholds_are_placed_and_signed(
 
 @pytest.mark.parametrize("light", [STEADY, TWO_LAMPS, TWO_LAMPS[:5], [60.0, 80.0] * 15, [60.0, 85.0] * 15])
 def test_the_page_says_it_where_the_signed_record_would(
-    visit: Callable[..., Visit], people: StationFolder, light: list[float]
+    visit: MakeVisit, people: StationFolder, light: list[float]
 ) -> None:
     browser = visit()
     show(people, light, "limits")
@@ -56,7 +56,7 @@ def test_the_page_says_it_where_the_signed_record_would(
 
 
 def test_of_several_cameras_the_limits_are_learned_from_pictures_of_the_first(
-    visit: Callable[..., Visit], people: StationFolder
+    visit: MakeVisit, people: StationFolder
 ) -> None:
     """The picture of the view that decides is kept, the light of the first camera's."""
     visit()

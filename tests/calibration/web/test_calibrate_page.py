@@ -6,7 +6,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from kenpin.sight import read_sight
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, Made, inspect
-from tests.calibration.web.page_station import PIN, Visit, show_live
+from tests.calibration.web.page_station import PIN, MakeVisit, Visit, show_live
 from tests.calibration.web.shown_line import ShownLine
 
 STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
@@ -565,7 +565,7 @@ def test_a_view_that_cannot_be_used_is_not_saved(
     assert browser.submit("/calibrate/view", seq="999999", roi="0,0,9,9").status_code == 404
 
 
-def test_without_a_station_nothing_begins(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_without_a_station_nothing_begins(visit: MakeVisit, folder: StationFolder) -> None:
     browser = visit()
     browser.log_in("sato")
     assert browser.submit("/calibrate/begin").status_code == 409
@@ -580,9 +580,7 @@ def test_without_a_station_nothing_begins(visit: Callable[..., Visit], folder: S
     assert read_calibrating(folder) is None
 
 
-def test_a_part_that_is_shown_again_counts_once_at_every_step(
-    people: StationFolder, visit: Callable[..., Visit]
-) -> None:
+def test_a_part_that_is_shown_again_counts_once_at_every_step(people: StationFolder, visit: MakeVisit) -> None:
     browser = visit()
     seqs = inspect(people, [Made(0.2, cause="calibrating")] * 12)
     with closing(open_database(people.database)) as connection:
@@ -599,7 +597,7 @@ def test_a_part_that_is_shown_again_counts_once_at_every_step(
     assert "of 6 good parts stopped" in browser.get("/calibrate").text
 
 
-def test_a_label_means_the_suggestion_again(people: StationFolder, visit: Callable[..., Visit]) -> None:
+def test_a_label_means_the_suggestion_again(people: StationFolder, visit: MakeVisit) -> None:
     visit()
     runs = Runs(people.root / "page.db")
     runs.begin(Start("sato", "f" * 64, "int8", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,13 +15,13 @@ from kenpin.calibration.web.session import IDLE_MS, LONGEST_MS
 from kenpin.calibration.web.users import Users
 from kenpin.config import WebSection
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import PIN, Visit
+from tests.calibration.web.page_station import PIN, MakeVisit, Visit
 
 OURS = {"Origin": "https://127.0.0.1"}
 
 
 @pytest.fixture
-def browser(visit: Callable[..., Visit]) -> Visit:
+def browser(visit: MakeVisit) -> Visit:
     return visit(open_view=False)
 
 
@@ -49,7 +49,7 @@ def test_a_form_without_our_token_changes_nothing(browser: Visit, token: str) ->
     assert answer.status_code == 403
 
 
-def test_the_token_of_another_browser_is_of_no_use(visit: Callable[..., Visit]) -> None:
+def test_the_token_of_another_browser_is_of_no_use(visit: MakeVisit) -> None:
     mine = visit()
     theirs = Visit(mine.app, base_url="https://127.0.0.1", follow_redirects=False)
     mine.get("/login")
@@ -109,7 +109,7 @@ def test_a_picture_that_renews_itself_keeps_nobody_logged_in(
         assert status == (200 if minute < 30 else 401)
 
 
-def test_a_session_outlives_the_process(visit: Callable[..., Visit]) -> None:
+def test_a_session_outlives_the_process(visit: MakeVisit) -> None:
     before, after = visit(open_view=False), visit(open_view=False)
     before.log_in("sato")
     after.cookies.update(before.cookies)
@@ -127,7 +127,7 @@ def test_headers_forbid_scripts_from_elsewhere_and_frames(browser: Visit) -> Non
         assert headers["cache-control"] in ("no-store", "public, max-age=31536000, immutable")
 
 
-def test_pages_have_no_script_or_style_inside(visit: Callable[..., Visit]) -> None:
+def test_pages_have_no_script_or_style_inside(visit: MakeVisit) -> None:
     browser = visit()
     for path in ("/line", "/login", "/log"):
         text = browser.get(path).text
@@ -137,7 +137,7 @@ def test_pages_have_no_script_or_style_inside(visit: Callable[..., Visit]) -> No
         assert " on" + "click" not in text
 
 
-def test_what_somebody_types_is_no_markup(visit: Callable[..., Visit]) -> None:
+def test_what_somebody_types_is_no_markup(visit: MakeVisit) -> None:
     browser = visit(address="10.0.0.9")
     answer = browser.log_in('"><script>alert(1)</script>', "x")
     assert answer.status_code == 401
@@ -222,7 +222,7 @@ def test_who_is_slow_or_has_left_keeps_no_turn() -> None:
     assert asyncio.run(visit()) == 2  # one who does not read the answer, and the last
 
 
-def test_without_tls_only_names_of_this_machine_lead_here(visit: Callable[..., Visit]) -> None:
+def test_without_tls_only_names_of_this_machine_lead_here(visit: MakeVisit) -> None:
     browser = visit()
     assert browser.get("/line", headers={"Host": "evil.example:8080"}).status_code == 421
     for host in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
@@ -237,12 +237,12 @@ def test_a_login_leads_to_no_other_site(back: str) -> None:
     assert _own_path("/log?sheet=2") == "/log?sheet=2"
 
 
-def test_names_are_offered_at_the_station_only(visit: Callable[..., Visit]) -> None:
+def test_names_are_offered_at_the_station_only(visit: MakeVisit) -> None:
     assert "<option>sato</option>" in visit().get("/login").text
     assert "sato" not in visit(address="10.0.0.9").get("/login").text
 
 
-def test_a_forwarded_address_is_not_believed(visit: Callable[..., Visit]) -> None:
+def test_a_forwarded_address_is_not_believed(visit: MakeVisit) -> None:
     browser = visit(address="10.0.0.9")
     assert "sato" not in browser.get("/login", headers={"X-Forwarded-For": "127.0.0.1"}).text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -21,11 +20,11 @@ from kenpin.errors import StoreError
 from kenpin.hold import hold
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import Made, add_masters, calibrate, inspect
-from tests.calibration.web.page_station import Visit, add_parts, raise_alarms, show_live
+from tests.calibration.web.page_station import MakeVisit, Visit, add_parts, raise_alarms, show_live
 
 
 @pytest.fixture
-def browser(visit: Callable[..., Visit]) -> Visit:
+def browser(visit: MakeVisit) -> Visit:
     return visit()
 
 
@@ -64,9 +63,7 @@ def test_an_old_ok_is_not_shown_as_a_new_one(browser: Visit, folder: StationFold
     assert '<div class="verdict none" id="verdict">' in text
 
 
-def test_a_part_without_a_verdict_says_why_in_the_language(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_a_part_without_a_verdict_says_why_in_the_language(visit: MakeVisit, folder: StationFolder) -> None:
     add_parts(folder, ["NO_DECISION"])
     show_live(folder)
     assert "das Bild ist unscharf" in visit(language="de").get("/line/panel").text
@@ -138,7 +135,7 @@ def test_the_most_urgent_alarm_comes_first_and_settled_ones_are_not_shown(folder
     assert keys == ["engine_integrity", "camera_lost", "ng_rate", "disk_low"]
 
 
-def test_alarms_are_told_with_what_to_do(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_alarms_are_told_with_what_to_do(visit: MakeVisit, folder: StationFolder) -> None:
     raise_alarms(folder, {"camera_lost": "UNACK", "disk_low": "UNACK", "gpu_thermal": "ACKED"})
     show_live(folder)
     text = visit().get("/line/panel").text
@@ -175,7 +172,7 @@ def test_why_nothing_is_released_stands_there_in_words(
 
 
 def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
-    visit: Callable[..., Visit], folder: StationFolder
+    visit: MakeVisit, folder: StationFolder
 ) -> None:
     reason = "not calibrated; calibrate with: kenpin calibrate fit"
     show_live(folder, state="FAULT", numbers={"ready": 0}, reason=reason)
@@ -201,9 +198,7 @@ def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     assert reason not in text  # it is a check, and said already
 
 
-def test_what_waits_on_the_review_bench_is_told_with_a_link(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_what_waits_on_the_review_bench_is_told_with_a_link(visit: MakeVisit, folder: StationFolder) -> None:
     assert 'id="waiting"' not in visit().get("/line").text
     seqs = inspect(folder, [Made(0.4), Made(0.9), Made(0.2), Made(0.5)])
     assert 'id="waiting" href="/review">Review bench: 3 waiting</a>' in visit().get("/line").text

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +15,7 @@ from kenpin.record import append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from tests import specimens
-from tests.calibration.web.page_station import Visit
+from tests.calibration.web.page_station import MakeVisit
 
 
 def note(folder: StationFolder, *, what: str = "masters", new: str = "", why: str = "new lot") -> None:
@@ -29,13 +28,11 @@ def add_record(folder: StationFolder, rev: int) -> None:
     append_record(folder.records, record, station_key(folder))
 
 
-def test_nothing_was_changed_yet(visit: Callable[..., Visit]) -> None:
+def test_nothing_was_changed_yet(visit: MakeVisit) -> None:
     assert "Nothing was changed yet." in visit().get("/log").text
 
 
-def test_changes_come_newest_first_with_what_they_changed(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_changes_come_newest_first_with_what_they_changed(visit: MakeVisit, folder: StationFolder) -> None:
     note(folder, new="M-01")
     note(folder, new="M-02 <dent>")
     text = visit().get("/log").text
@@ -73,9 +70,7 @@ def test_the_hourly_signs_of_life_are_left_out(folder: StationFolder) -> None:
     assert [row.what for row in read_log(folder).rows] == ["masters"]
 
 
-def test_who_logged_in_and_out_and_who_did_not_get_in(
-    people: StationFolder, visit: Callable[..., Visit]
-) -> None:
+def test_who_logged_in_and_out_and_who_did_not_get_in(people: StationFolder, visit: MakeVisit) -> None:
     browser = visit()
     browser.submit("/logout")  # of nobody
     browser.log_in("abe", "wrong-pin")
@@ -90,9 +85,7 @@ def test_who_logged_in_and_out_and_who_did_not_get_in(
     assert "ログイン" in visit(language="ja").get("/log").text
 
 
-def test_who_cannot_be_written_down_is_not_logged_in(
-    people: StationFolder, visit: Callable[..., Visit]
-) -> None:
+def test_who_cannot_be_written_down_is_not_logged_in(people: StationFolder, visit: MakeVisit) -> None:
     note(people)
     people.key.unlink()
     browser = visit()
@@ -101,7 +94,7 @@ def test_who_cannot_be_written_down_is_not_logged_in(
 
 
 def test_records_that_were_altered_say_so_and_the_rest_is_shown(
-    visit: Callable[..., Visit], folder: StationFolder
+    visit: MakeVisit, folder: StationFolder
 ) -> None:
     add_record(folder, 1)
     note(folder, new="M-01")
@@ -132,7 +125,7 @@ def alter(lines: list[bytes], how: str) -> list[bytes]:
 
 @pytest.mark.parametrize("how", ["altered", "removed", "damaged", "moved", "forged"])
 def test_a_log_that_was_altered_is_shown_and_says_since_when(
-    visit: Callable[..., Visit], folder: StationFolder, how: str
+    visit: MakeVisit, folder: StationFolder, how: str
 ) -> None:
     for k in range(1, 6):
         note(folder, new=f"M-{k}")
@@ -154,9 +147,7 @@ def test_a_log_that_was_altered_is_shown_and_says_since_when(
     ]
 
 
-def test_on_a_log_with_a_fault_there_is_room_for_six_rows(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_on_a_log_with_a_fault_there_is_room_for_six_rows(visit: MakeVisit, folder: StationFolder) -> None:
     for number in range(18):
         note(folder, new=f"M-{number:02}")
     folder.public_key.unlink()
@@ -168,7 +159,7 @@ def test_on_a_log_with_a_fault_there_is_room_for_six_rows(
 
 @pytest.mark.parametrize("content", [None, b"no key"])
 def test_without_the_public_key_no_row_can_be_believed(
-    visit: Callable[..., Visit], folder: StationFolder, content: bytes | None
+    visit: MakeVisit, folder: StationFolder, content: bytes | None
 ) -> None:
     note(folder, new="M-1")
     public = folder.public_key
@@ -180,7 +171,7 @@ def test_without_the_public_key_no_row_can_be_believed(
     assert text.count('<tr class="doubted">') == 1
 
 
-def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_a_long_log_has_sheets(visit: MakeVisit, folder: StationFolder) -> None:
     for number in range(18):
         note(folder, new=f"M-{number:02}")
     browser = visit()
@@ -194,7 +185,7 @@ def test_a_long_log_has_sheets(visit: Callable[..., Visit], folder: StationFolde
 
 @pytest.mark.parametrize(("language", "separator"), [("en", ","), ("ja", ","), ("de", ";")])
 def test_the_csv_holds_all_rows(
-    visit: Callable[..., Visit],
+    visit: MakeVisit,
     folder: StationFolder,
     monkeypatch: pytest.MonkeyPatch,
     language: str,
@@ -220,9 +211,7 @@ def test_what_somebody_typed_is_no_formula(text: str) -> None:
     assert row[-1].lstrip() == f"'{text.lstrip()}"
 
 
-def test_another_language_leaves_the_sheet_where_it_is(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_another_language_leaves_the_sheet_where_it_is(visit: MakeVisit, folder: StationFolder) -> None:
     for number in range(18):
         note(folder, new=f"M-{number:02}")
     browser = visit()
@@ -232,8 +221,6 @@ def test_another_language_leaves_the_sheet_where_it_is(
     assert answer.headers["location"] == "/log?sheet=2&x=%22"
 
 
-def test_a_login_leads_to_the_sheet_that_was_asked_for(
-    visit: Callable[..., Visit], folder: StationFolder
-) -> None:
+def test_a_login_leads_to_the_sheet_that_was_asked_for(visit: MakeVisit, folder: StationFolder) -> None:
     browser = visit(open_view=False)
     assert 'name="back" value="/log?sheet=2"' in browser.get("/log?sheet=2").text

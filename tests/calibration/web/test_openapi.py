@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,13 +12,13 @@ from schemathesis.checks import not_a_server_error
 
 from kenpin.calibration.web.visitor import SESSION_COOKIE
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import Visit, add_parts, show_live
+from tests.calibration.web.page_station import MakeVisit, add_parts, show_live
 
 EXAMPLES = 12
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_no_request_makes_the_page_fail(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_no_request_makes_the_page_fail(visit: MakeVisit, folder: StationFolder) -> None:
     add_parts(folder, ["OK", "NG", "REVIEW"])
     show_live(folder)
     browser = visit()

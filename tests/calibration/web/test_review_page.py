@@ -12,11 +12,11 @@ from kenpin.calibration.review import reviewed_parts
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import Made, calibrate, inspect
-from tests.calibration.web.page_station import PIN, Visit
+from tests.calibration.web.page_station import PIN, MakeVisit, Visit
 
 
 @pytest.fixture
-def bench(visit: Callable[..., Visit], folder: StationFolder) -> Callable[[str], Visit]:
+def bench(visit: MakeVisit, folder: StationFolder) -> Callable[[str], Visit]:
     """The browser of a person, at a station that stopped two parts."""
     calibrate(folder)
     inspect(folder, [Made(0.2), Made(0.4), Made(0.9)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -16,7 +16,7 @@ from kenpin.calibration.web.signature import Signature, signature
 from kenpin.config import WebSection
 from kenpin.errors import ConfigError
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import PEOPLE, PIN, Visit
+from tests.calibration.web.page_station import PEOPLE, PIN, MakeVisit, Visit
 
 changes = APIRouter()
 
@@ -38,7 +38,7 @@ def station() -> str:
 
 
 @pytest.fixture
-def changing(visit: Callable[..., Visit]) -> Callable[..., Visit]:
+def changing(visit: MakeVisit) -> MakeVisit:
     """A browser at a page that has changes to offer as well."""
 
     def open_page(**section: Any) -> Visit:
@@ -63,7 +63,7 @@ def routes_of(browser: Visit) -> Iterator[tuple[str, str, Role]]:
 @pytest.mark.parametrize("open_view", [True, False])
 @pytest.mark.parametrize("name", ["", *PEOPLE])
 def test_each_route_is_open_to_its_role_and_those_above(
-    changing: Callable[..., Visit], name: str, *, open_view: bool
+    changing: MakeVisit, name: str, *, open_view: bool
 ) -> None:
     browser = changing(open_view=open_view)
     if name:
@@ -82,7 +82,7 @@ def test_each_route_is_open_to_its_role_and_those_above(
     assert seen >= 11
 
 
-def test_anybody_may_log_in_and_out(visit: Callable[..., Visit]) -> None:
+def test_anybody_may_log_in_and_out(visit: MakeVisit) -> None:
     browser = visit(open_view=False)
     assert browser.get("/login").status_code == 200
     assert browser.log_in("vera").headers["location"] == "/"
@@ -111,14 +111,14 @@ def test_a_mounted_application_is_no_declared_route() -> None:
         check_declared(app.routes)
 
 
-def test_a_change_is_signed(changing: Callable[..., Visit]) -> None:
+def test_a_change_is_signed(changing: MakeVisit) -> None:
     browser = changing()
     browser.log_in("sato")
     answer = browser.submit("/change?t1=0.5", pin=PIN, why=" lens cleaned ")
     assert answer.json() == {"by": "sato", "why": "lens cleaned", "t1": 0.5}
 
 
-def test_a_signature_needs_the_pin_again_and_a_reason(changing: Callable[..., Visit]) -> None:
+def test_a_signature_needs_the_pin_again_and_a_reason(changing: MakeVisit) -> None:
     browser = changing()
     browser.log_in("sato")
     assert browser.submit("/change?t1=1", pin=PIN, why=" ").status_code == 422
@@ -133,7 +133,7 @@ def test_a_signature_needs_the_pin_again_and_a_reason(changing: Callable[..., Vi
     [("abe", PIN, 200), ("", "", 422), ("sato", PIN, 422), ("vera", PIN, 403), ("abe", "wrong-pin", 401)],
 )
 def test_a_second_person_signs_too_where_one_is_wanted(
-    changing: Callable[..., Visit], second: str, pin: str, status: int
+    changing: MakeVisit, second: str, pin: str, status: int
 ) -> None:
     browser = changing(second_person=True)
     browser.log_in("sato")

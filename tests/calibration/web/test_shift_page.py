@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -21,13 +20,13 @@ from kenpin.masters_due import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, Made, add_masters, calibrate, inspect, picture
-from tests.calibration.web.page_station import PIN, Visit, show_live
+from tests.calibration.web.page_station import PIN, MakeVisit, Visit, show_live
 
 SHOWN = Made(0.8, cause="calibrating"), Made(0.2, cause="calibrating")
 
 
 @pytest.fixture
-def checking(visit: Callable[..., Visit], folder: StationFolder) -> Visit:
+def checking(visit: MakeVisit, folder: StationFolder) -> Visit:
     """A technician at a station with two masters and a part that was released."""
     calibrate(folder)
     add_masters(folder)
@@ -107,7 +106,7 @@ def test_nothing_is_written_down_before_all_was_shown(checking: Visit, folder: S
 
 
 def test_who_may_sign_too_is_offered_at_the_station_and_not_told_to_the_network(
-    checking: Visit, visit: Callable[..., Visit]
+    checking: Visit, visit: MakeVisit
 ) -> None:
     checking.submit("/shift/begin")
     for address, names in (("127.0.0.1", ["abe"]), ("192.0.2.7", [])):
@@ -155,7 +154,7 @@ def test_a_check_of_other_masters_is_void(checking: Visit, folder: StationFolder
 
 
 def test_there_must_be_something_to_check_and_nobody_else_at_it(
-    visit: Callable[..., Visit], folder: StationFolder
+    visit: MakeVisit, folder: StationFolder
 ) -> None:
     browser = visit()
     browser.log_in("sato")
@@ -171,7 +170,7 @@ def test_there_must_be_something_to_check_and_nobody_else_at_it(
     assert note.by == "abe"
 
 
-def test_a_check_outlives_the_page(checking: Visit, visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_a_check_outlives_the_page(checking: Visit, visit: MakeVisit, folder: StationFolder) -> None:
     checking.submit("/shift/begin")
     inspect(folder, SHOWN)
     assert "2 of 12 shown" in visit().get("/shift").text

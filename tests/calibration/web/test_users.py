@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Callable
 
 import pytest
 from argon2 import PasswordHasher
@@ -18,7 +17,7 @@ from kenpin.errors import ConfigError
 from kenpin.events import now_ms
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
-from tests.calibration.web.page_station import PIN, Visit
+from tests.calibration.web.page_station import PIN, MakeVisit, Visit
 
 
 def run(folder: StationFolder, *args: str, pin: str = PIN) -> object:
@@ -107,9 +106,7 @@ def test_an_unknown_name_costs_a_hash_as_well(people: StationFolder, monkeypatch
 
 
 @pytest.mark.parametrize("change", ["add", "remove"])
-def test_who_is_removed_or_changed_is_logged_out(
-    visit: Callable[..., Visit], people: StationFolder, change: str
-) -> None:
+def test_who_is_removed_or_changed_is_logged_out(visit: MakeVisit, people: StationFolder, change: str) -> None:
     browser = visit(open_view=False)
     assert browser.log_in("sato").status_code == 303
     assert browser.get("/log").status_code == 200
@@ -121,7 +118,7 @@ def test_who_is_removed_or_changed_is_logged_out(
 
 
 def test_a_clock_that_is_behind_keeps_nobody_out(
-    visit: Callable[..., Visit], people: StationFolder, monkeypatch: pytest.MonkeyPatch
+    visit: MakeVisit, people: StationFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Jetson without a battery starts in the past, before the users were added."""
     monkeypatch.setattr("kenpin.calibration.web.session.now_ms", lambda: now_ms() - 86_400_000)

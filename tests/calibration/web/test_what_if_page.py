@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -12,11 +11,11 @@ from kenpin.calibration.review import keep_answer
 from kenpin.in_force import record_in_force
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import HOUR_MS, LIMITS, Made, a_day, calibrate, inspect
-from tests.calibration.web.page_station import Visit
+from tests.calibration.web.page_station import MakeVisit, Visit
 
 
 @pytest.fixture
-def browser(visit: Callable[..., Visit], folder: StationFolder) -> Visit:
+def browser(visit: MakeVisit, folder: StationFolder) -> Visit:
     calibrate(folder)
     inspect(folder, [Made(s) for s in (0.1, 0.2, 0.36, 0.44, 0.9)])
     for part in waiting_parts(folder, [], limit=9):
@@ -43,7 +42,7 @@ def test_a_master_that_would_pass_is_said(browser: Visit) -> None:
     assert "Masters that would be let through: 1" in browser.get("/what-if/panel?t1=0.47").text
 
 
-def test_without_masters_no_escape_is_no_good_news(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_without_masters_no_escape_is_no_good_news(visit: MakeVisit, folder: StationFolder) -> None:
     calibrate(folder, masters={})
     inspect(folder, [Made(0.1), Made(0.9)])
     text = visit().get("/what-if").text
@@ -75,7 +74,7 @@ def test_what_is_no_score_is_refused(browser: Visit, asked: str) -> None:
 
 @pytest.mark.parametrize("path", ["/what-if", "/what-if/panel", "/drift", "/review", "/review/near", "/shift"])
 def test_without_a_calibration_or_parts_pages_say_so(
-    visit: Callable[..., Visit], folder: StationFolder, path: str
+    visit: MakeVisit, folder: StationFolder, path: str
 ) -> None:
     inspect(folder, [])
     assert record_in_force(folder) is None
@@ -84,7 +83,7 @@ def test_without_a_calibration_or_parts_pages_say_so(
     assert visit().get(path).status_code == 200
 
 
-def test_drift_is_shown_per_hour_and_level(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_drift_is_shown_per_hour_and_level(visit: MakeVisit, folder: StationFolder) -> None:
     calibrate(folder)
     a_day(folder, shift=0.15)
     text = visit().get("/drift").text
@@ -96,7 +95,7 @@ def test_drift_is_shown_per_hour_and_level(visit: Callable[..., Visit], folder: 
     assert "first 500 parts since the calibration" in text
 
 
-def test_with_few_good_parts_nothing_is_compared(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_with_few_good_parts_nothing_is_compared(visit: MakeVisit, folder: StationFolder) -> None:
     calibrate(folder, good={f"g{k}": 0.2 + 0.001 * k for k in range(49)})
     inspect(folder, [Made(0.2)] * 60)
     text = visit().get("/drift").text
@@ -105,9 +104,7 @@ def test_with_few_good_parts_nothing_is_compared(visit: Callable[..., Visit], fo
 
 
 @pytest.mark.parametrize("level", ["coarse", "mid", "fine"])
-def test_each_level_is_drawn_against_the_record(
-    visit: Callable[..., Visit], folder: StationFolder, level: str
-) -> None:
+def test_each_level_is_drawn_against_the_record(visit: MakeVisit, folder: StationFolder, level: str) -> None:
     good = calibrate(folder).good
     levels = {name: (score, score - 1.0, score) for name, score in good.items()}
     calibrate(folder, rev=2, good_levels=levels)
@@ -120,7 +117,7 @@ def test_each_level_is_drawn_against_the_record(
     assert "first 500 parts" not in text
 
 
-def test_light_and_focus_are_drawn_per_hour(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_light_and_focus_are_drawn_per_hour(visit: MakeVisit, folder: StationFolder) -> None:
     calibrate(folder, quality=LIMITS)
     ages = [hour * HOUR_MS for hour in (3, 2, 1)]
     inspect(
@@ -136,7 +133,7 @@ def test_light_and_focus_are_drawn_per_hour(visit: Callable[..., Visit], folder:
     assert visit().get("/drift?show=nothing").status_code == 422
 
 
-def test_a_record_without_limits_says_so(visit: Callable[..., Visit], folder: StationFolder) -> None:
+def test_a_record_without_limits_says_so(visit: MakeVisit, folder: StationFolder) -> None:
     calibrate(folder)
     inspect(folder, [Made(0.2)])
     assert "no limits for light and focus" in visit().get("/drift?show=picture").text
