@@ -31,8 +31,7 @@ from kenpin.calibration.what_if import Limits, known_parts, read_history, what_i
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.events import now_ms
-from kenpin.in_force import record_in_force
-from kenpin.record import Bound, append_record
+from kenpin.record import Bound, append_record, record_in_force
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from tests import specimens

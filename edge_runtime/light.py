@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kenpin.edge_runtime.database import reading
 from kenpin.errors import CalibrationError, KenpinError
-from kenpin.in_force import record_in_force
 from kenpin.quality_limits import light_limits
+from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 
 _NEWEST = 100  # parts among which one with a picture is looked for

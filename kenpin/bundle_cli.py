@@ -18,7 +18,6 @@ from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
 from kenpin.calibrating import refuse_while_calibrating
 from kenpin.console import human_console
 from kenpin.errors import BundleError, CalibrationError, ConfigError
-from kenpin.login_name import login_name
 from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
@@ -243,7 +242,7 @@ def _need_calibration(folder: StationFolder, found: Bundle) -> None:
 def _note(folder: StationFolder, what: str, new: str) -> None:
     """Write it to the audit, before it is done."""
     old = read_activation(folder).current
-    append(folder, Entry("bundle", login_name(), old=f"active: {old[:16] or 'none'}", new=f"{what}: {new}"))
+    append(folder, Entry("bundle", options.signer(), old=f"active: {old[:16] or 'none'}", new=f"{what}: {new}"))
 
 
 def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> None:

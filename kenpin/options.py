@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 
 import click
 
-from kenpin.login_name import login_name
+from kenpin.errors import ConfigError
 from kenpin.station_folder import DEFAULT_STATE
 
 state = click.option(
@@ -37,10 +38,14 @@ why = click.option("--why", default="", help="Reason, kept in the record.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def signer(by: str) -> str:
-    """Who signs.
+def signer(by: str = "") -> str:
+    """Who signs; default: the login name.
 
     Raises:
         ConfigError: Nobody is named, and this user has no login name.
     """
-    return by or login_name()
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):
+        cure = "name who does it with --by, or run it as a user that has one"
+        raise ConfigError("this user has no login name", cure=cure) from None

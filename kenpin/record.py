@@ -225,6 +225,17 @@ def station_records(folder: StationFolder) -> list[CalibrationRecord]:
     return load_records(folder.records, PublicKey.load(folder.public_key))
 
 
+def record_in_force(folder: StationFolder) -> CalibrationRecord | None:
+    """The newest record of the active bundle; `None` where nothing is active or it was never calibrated.
+
+    Raises:
+        CalibrationError: The records do not verify.
+        ConfigError: The station's public key cannot be read.
+    """
+    active = folder.active_sha256
+    return newest_for(station_records(folder), active) if active else None
+
+
 def load_records(path: Path, key: PublicKey) -> list[CalibrationRecord]:
     """Read and verify all records, oldest first; not an unfinished one at the end.
 

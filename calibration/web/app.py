@@ -23,7 +23,7 @@ from kenpin.calibration.web import (
 )
 from kenpin.calibration.web.attempts import Attempts
 from kenpin.calibration.web.calibrate_camera import CameraReader
-from kenpin.calibration.web.calibrate_watch import watching
+from kenpin.calibration.web.calibrate_fresh import watching
 from kenpin.calibration.web.guard import Guard
 from kenpin.calibration.web.line_state import LineReader
 from kenpin.calibration.web.login import login_page

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+
+from fastapi import FastAPI
 
 from kenpin.answers import standing_answers
 from kenpin.book import calibration_lock
@@ -127,6 +131,18 @@ def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
             if str(error) != told:
                 _log.warning("Fresh parts cannot be counted: %s", error)
             told = str(error)
+
+
+@asynccontextmanager
+async def watching(app: FastAPI) -> AsyncIterator[None]:
+    """Let a thread watch as long as the page is served; `app.state.site` says which station it is."""
+    stopping = threading.Event()
+    args = (app.state.site.folder, stopping)
+    thread = threading.Thread(target=watch_fresh, args=args, name="fresh parts", daemon=True)
+    thread.start()
+    yield
+    stopping.set()
+    await asyncio.to_thread(thread.join)
 
 
 def _left_out(caught: Sequence[FreshPart]) -> str:

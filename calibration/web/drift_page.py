@@ -18,8 +18,7 @@ from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.events import now_ms
-from kenpin.in_force import record_in_force
-from kenpin.record import CalibrationRecord
+from kenpin.record import CalibrationRecord, record_in_force
 from kenpin.station_folder import StationFolder
 
 MENU = Page("drift", "/drift")

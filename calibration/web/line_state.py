@@ -18,10 +18,9 @@ from kenpin.calibration.web.review_tabs import LIMIT
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import now_ms
-from kenpin.in_force import record_in_force
 from kenpin.masters import Check, read_masters
 from kenpin.masters_due import Due, read_demand
-from kenpin.record import CalibrationRecord
+from kenpin.record import CalibrationRecord, record_in_force
 from kenpin.station_folder import StationFolder
 
 STALE_S = 5.0

@@ -20,8 +20,8 @@ from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.errors import ConfigError
-from kenpin.in_force import record_in_force
 from kenpin.masters import Expected, read_masters
+from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 
 SHOWN = 12

@@ -26,8 +26,8 @@ from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.database import explained
 from kenpin.errors import DataError
 from kenpin.frame import read_picture
-from kenpin.in_force import record_in_force
 from kenpin.masters import active_product, read_masters
+from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 
 MENU = Page("shift", "/shift")

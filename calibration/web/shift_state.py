@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, showing_of, steps, suspects_of
 from kenpin.calibration.web.shift_run import ShiftRun, plan_of, shown_parts
 from kenpin.events import now_ms
-from kenpin.in_force import record_in_force
 from kenpin.masters import Master, Masters, Showing, read_masters
 from kenpin.masters_due import Due, read_demand
+from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 
 _ROWS = 11

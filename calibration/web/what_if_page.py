@@ -17,8 +17,7 @@ from kenpin.calibration.web.visitor import site_of
 from kenpin.calibration.web.what_if_history import Histories
 from kenpin.calibration.web.what_if_plot import draw, scale_of
 from kenpin.calibration.what_if import Limits, known_parts, what_if
-from kenpin.in_force import record_in_force
-from kenpin.record import CalibrationRecord
+from kenpin.record import CalibrationRecord, record_in_force
 
 MENU = Page("what_if", "/what-if")
 router = APIRouter()

@@ -8,7 +8,7 @@ import pytest
 
 from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import keep_answer
-from kenpin.in_force import record_in_force
+from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import HOUR_MS, LIMITS, Made, a_day, calibrate, inspect
 from tests.calibration.web.page_station import MakeVisit, Visit
