@@ -22,9 +22,9 @@ from typing import TypeVar
 import numpy as np
 from fastapi.testclient import TestClient
 
-from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.drift import read_drift
 from kenpin.calibration.review import keep_answer, reviewed_parts
+from kenpin.calibration.review_bench import waiting_parts
 from kenpin.calibration.stored import WEEK_MS
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.what_if import Limits, known_parts, read_history, what_if

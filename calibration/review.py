@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from kenpin.answers import answers_file
-from kenpin.calibration.bench import BenchPart
+from kenpin.calibration.review_bench import BenchPart
 from kenpin.edge_runtime.database import explained
 from kenpin.errors import DataError
 from kenpin.events import now_ms

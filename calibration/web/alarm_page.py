@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.alarm_deed import do_to_alarm
 from kenpin.calibration.web.line_alarms import LISTED, SHELVE_MIN, Deed, shown_alarms
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.visitor import Visitor, site_of, visitor_of
 from kenpin.errors import StoreError
 

@@ -21,6 +21,7 @@ from kenpin.calibration.web import (
     shift_page,
     what_if_page,
 )
+from kenpin.calibration.web.access import check_declared
 from kenpin.calibration.web.attempts import Attempts
 from kenpin.calibration.web.calibrate_camera import CameraReader
 from kenpin.calibration.web.calibrate_fresh import watching
@@ -32,7 +33,6 @@ from kenpin.calibration.web.page_database import page_file, prepare_page_databas
 from kenpin.calibration.web.pin_check import PinCheck
 from kenpin.calibration.web.pin_trail import PinTrail
 from kenpin.calibration.web.refusal import Refused
-from kenpin.calibration.web.roles import check_declared
 from kenpin.calibration.web.session import Sessions
 from kenpin.calibration.web.site import Site
 from kenpin.calibration.web.static_files import static_router, static_url

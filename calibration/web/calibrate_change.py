@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
 from kenpin.calibration.web.calibrate_parts import MOST_LOTS, Shown, newest_seq
 from kenpin.calibration.web.calibrate_plot import step_of
@@ -23,7 +24,6 @@ from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of

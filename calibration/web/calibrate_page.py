@@ -17,6 +17,7 @@ from kenpin.calibrating import read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
 from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.web import calibrate_change, calibrate_view_page
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_camera import Bar, CameraReader
 from kenpin.calibration.web.calibrate_fresh import FreshCount, count_fresh
 from kenpin.calibration.web.calibrate_limits import assess, limits_of, nearest
@@ -31,7 +32,6 @@ from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of

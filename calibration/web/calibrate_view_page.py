@@ -14,10 +14,10 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.bundle import canonical_json
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.database import reading
 from kenpin.errors import ConfigError, DataError, StoreError

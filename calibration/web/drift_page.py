@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kenpin.calibration.drift import Drift, read_drift
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.drift_plot import draw_level, draw_measure, draw_psi, draw_stopped
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.events import now_ms

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.web import alarm_page
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.alarm_page import may_act
 from kenpin.calibration.web.form_token import form_token
 from kenpin.calibration.web.line_alarms import SHELVE_MIN
@@ -15,7 +16,6 @@ from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_tabs import LIMIT
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.score_strip import draw_strip
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of

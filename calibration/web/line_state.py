@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import reviewed_parts
+from kenpin.calibration.review_bench import waiting_parts
 from kenpin.calibration.web.line_alarms import ACTIVE, LISTED, ShownAlarm, shown_alarms
 from kenpin.calibration.web.line_held import Held, why_held
 from kenpin.calibration.web.line_parts import Counted, PartRow, count_parts, last_parts

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.log_rows import read_log, to_csv
 from kenpin.calibration.web.page import page, spreadsheet, words_of
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import LANGUAGE_COOKIE, page, set_cookie
 from kenpin.calibration.web.pin_trail import WHAT
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.visitor import SESSION_COOKIE, address_of, site_of, visitor_of
 from kenpin.calibration.web.words import LANGUAGES
 from kenpin.config import is_loopback

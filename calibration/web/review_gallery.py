@@ -8,14 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from kenpin.calibration.bench import near_misses, waiting_parts
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
+from kenpin.calibration.review_bench import near_misses, waiting_parts
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_tabs import LIMIT, Tabs, tabs_of
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from kenpin.calibration.bench import part_of, waiting_parts
 from kenpin.calibration.review import find_picture, keep_answer, reviewed_parts
+from kenpin.calibration.review_bench import part_of, waiting_parts
 from kenpin.calibration.web import review_gallery, review_picture
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_tabs import LIMIT, tabs_of
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.errors import DataError

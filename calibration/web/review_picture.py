@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
-from kenpin.calibration.bench import BenchPart, part_of
 from kenpin.calibration.review import find_picture
+from kenpin.calibration.review_bench import BenchPart, part_of
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.visitor import site_of
 from kenpin.errors import DataError, StoreError
 from kenpin.frame import Image, read_picture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kenpin.calibration.bench import BenchPart
 from kenpin.calibration.review import Reviewed
+from kenpin.calibration.review_bench import BenchPart
 
 LIMIT = 50
 

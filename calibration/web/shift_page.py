@@ -11,13 +11,13 @@ from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.masters_check import check_masters, check_of, steps, suspects_csv, write_broken_off
 from kenpin.calibration.web import shift_remove
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part, spreadsheet, words_of
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_picture import as_jpeg
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.shift_run import ShiftRun, ShiftRuns, plan_of, shown_parts
 from kenpin.calibration.web.shift_state import read_progress, read_standing
 from kenpin.calibration.web.signature import Signature, signature

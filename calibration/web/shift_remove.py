@@ -9,10 +9,10 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibrating import read_calibrating
 from kenpin.calibration.masters_book import remove_master
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of
 from kenpin.errors import DataError

@@ -10,8 +10,8 @@ from pathlib import PurePath
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 _KEPT = "public, max-age=31536000, immutable"  # the address changes with the content

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from kenpin.calibration.bench import parts_of
 from kenpin.calibration.review import reviewed_parts
+from kenpin.calibration.review_bench import parts_of
+from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page, part
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import needs
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of
 from kenpin.calibration.web.what_if_history import Histories

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kenpin.calibration.bench import near_misses, part_of, waiting_parts
 from kenpin.calibration.review import Label, keep_answer, picture_path, reviewed_parts
+from kenpin.calibration.review_bench import near_misses, part_of, waiting_parts
 from kenpin.calibration.review_cli import review as review_command
 from kenpin.calibration.review_export import export_review
 from kenpin.calibration.what_if import known_parts

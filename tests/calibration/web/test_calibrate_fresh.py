@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from kenpin import audit
 from kenpin.book import calibration_lock, open_book
 from kenpin.calibrating import begin_calibrating
-from kenpin.calibration.bench import part_of
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import append_check
 from kenpin.calibration.review import Label, keep_answer
+from kenpin.calibration.review_bench import part_of
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.calibration.web import calibrate_fresh, fresh_parts

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kenpin.calibrating import begin_calibrating
-from kenpin.calibration.bench import part_of
 from kenpin.calibration.review import keep_answer
+from kenpin.calibration.review_bench import part_of
 from kenpin.calibration.web.line_alarms import shown_alarms
 from kenpin.calibration.web.line_parts import count_parts, last_parts
 from kenpin.calibration.web.score_strip import HEIGHT, WIDTH, draw_strip

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
-from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import keep_answer, reviewed_parts
+from kenpin.calibration.review_bench import waiting_parts
 from kenpin.masters import read_masters
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import Made, inspect, inspected

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import keep_answer
+from kenpin.calibration.review_bench import waiting_parts
 from kenpin.calibration.web.app import _PAGES
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start, Step

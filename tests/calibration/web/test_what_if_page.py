@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from kenpin.calibration.bench import waiting_parts
 from kenpin.calibration.review import keep_answer
+from kenpin.calibration.review_bench import waiting_parts
 from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import HOUR_MS, LIMITS, Made, a_day, calibrate, inspect

@@ -1,4 +1,4 @@
-"""Roles: what a person may do, and the role that each route declares (IEC 62443-4-2 CR 2.1)."""
+"""Access: which role each route asks for, and what lets nobody else through (IEC 62443-4-2 CR 2.1)."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
+from kenpin.calibration.web.access import check_declared, needs, role_of
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.role import Role
-from kenpin.calibration.web.roles import check_declared, needs, role_of
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.config import WebSection
 from kenpin.errors import ConfigError
