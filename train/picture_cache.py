@@ -60,11 +60,6 @@ class PictureCache:
         """Side of the pictures, pixels."""
         return int(self._held.shape[-1])
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory that the held pictures take."""
-        return self._held.numel() * self._held.element_size()
-
     def batch(self, indices: Tensor) -> Tensor:
         """Pictures by number.
 

@@ -64,7 +64,7 @@ def test_a_batch_does_not_depend_on_what_is_held(
 
 @pytest.mark.parametrize(("room", "held"), [(0, 0), (0.9, 0), (1, 1), (4.5, 4), (8.99, 8), (9, 9), (100, 9)])
 def test_as_many_are_held_as_fit_below_the_limit(pictures: list[Picture], room: float, held: int) -> None:
-    assert cache_of(pictures, room).held_bytes == held * IMAGE_BYTES
+    assert cache_of(pictures, room)._held.nbytes == held * IMAGE_BYTES
 
 
 def test_only_pictures_that_are_not_held_are_read_again(pictures: list[Picture]) -> None:
@@ -105,7 +105,7 @@ def test_images_in_memory_are_a_cache_too() -> None:
     images = torch.randint(0, 255, (5, 3, SIDE, SIDE), dtype=torch.uint8)
     cache = PictureCache.of(images)
     assert len(cache) == 5
-    assert cache.held_bytes == 5 * IMAGE_BYTES
+    assert cache._held.nbytes == 5 * IMAGE_BYTES
     indices = torch.tensor([4, 1, 1])
     assert torch.equal(cache.batch(indices), images[indices])
     # A batch is a copy: what is done to it does not reach the pictures.
