@@ -141,7 +141,7 @@ def _show(exported: Exported, precision: Precision) -> None:
     console.print(parity_table(exported.parity, precision=precision))
     if exported.compressed:
         console.print(layer_table(exported.compressed))
-        console.print(gate_table(exported.compressed))
+        console.print(gate_table(exported.compressed, passing=exported.parity.passing))
     size, float_size = exported.model_bytes
     console.print(f"model.onnx: {precision}, {size / 1e6:.2f} MB of {float_size / 1e6:.2f} MB", highlight=False)
 

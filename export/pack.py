@@ -19,6 +19,7 @@ from kenpin.export.outputs import Models
 from kenpin.export.parity import Parity
 from kenpin.picture_files import sha256_of
 from kenpin.signing import SecretKey
+from kenpin.train.card import started_from
 from kenpin.train.run import RunFolder, learned_from
 from kenpin.view import REFERENCE
 
@@ -110,7 +111,7 @@ def lineage_of(run: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "steps": config.steps,
         "width": config.width,
-        "origin": config.origin,
+        "origin": started_from(config),
         "trained_at_commit": config.commit,
         "exported_at_commit": git_commit(),
         "kenpin": __version__,

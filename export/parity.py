@@ -67,6 +67,12 @@ class Parity:
     new_false_calls: int
     other_flips: int
 
+    @property
+    def passing(self) -> str:
+        """How many good parts stay below the threshold, in words."""
+        held_back = self.pictures - self.test_good - self.test_bad
+        return f"{stay_below(held_back)} of {held_back} held-back good parts"
+
     def to_json(self) -> dict[str, Any]:
         """The fields as plain numbers, rounded to six digits."""
         rounded: dict[str, Any] = _rounded(asdict(self))
@@ -133,13 +139,18 @@ def compare(forms: Forms, test_bad: NDArray[np.bool_]) -> Parity:
 
 
 def operating_point(scores: NDArray[np.float32]) -> float:
-    """A threshold that OPERATING_PERCENTILE of good scores (N,) stay below, in the middle between two of them.
+    """A threshold that `stay_below` of the good scores (N,) are below, in the middle between two of them.
 
     Any threshold between the two passes the same parts; the middle hangs on neither.
     """
     ordered = np.sort(scores)
-    below = min(int(np.ceil(len(ordered) * OPERATING_PERCENTILE / 100)), len(ordered) - 1)
+    below = stay_below(len(ordered))
     return float(ordered[below - 1] + ordered[below]) / 2
+
+
+def stay_below(good: int) -> int:
+    """OPERATING_PERCENTILE of so many good parts; of fewer than 20 all but one, which are less."""
+    return min(math.ceil(good * OPERATING_PERCENTILE / 100), good - 1)
 
 
 _NAMES = ("score", "level_scores", "anomaly_map")

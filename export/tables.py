@@ -29,13 +29,13 @@ def parity_table(parity: Parity, *, precision: str) -> Table:
     return table
 
 
-def gate_table(compressed: Compressed) -> Table:
-    """What the gate found."""
+def gate_table(compressed: Compressed, *, passing: str) -> Table:
+    """What the gate found, at a threshold that so many good parts stay below."""
     found, first = compressed.settled.judgement, compressed.settled.at_first
     unseen, returned = compressed.settled.unseen.judgement, compressed.settled.unseen.returned
     convs, floats = compressed.settled.placement.convs, compressed.settled.placement.floats
     table = Table(title=f"accuracy gate: {found.pictures} pictures, INT8 against float", show_header=False)
-    table.add_row("operating point", f"{found.threshold:.4f}, which 95 % of held-back good parts stay below")
+    table.add_row("operating point", f"{found.threshold:.4f}, which {passing} stay below")
     table.add_row("verdicts that change", _flips(found))
     table.add_row(f"  of {unseen.pictures} that chose nothing", _flips(unseen))
     if len(floats) > returned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,7 +157,7 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
 
 
 def split_groups(
-    pictures: Sequence[Picture], share: float, *, seed: int
+    pictures: Sequence[Picture], share: float, *, seed: int, last: Collection[str] = ()
 ) -> tuple[list[Picture], list[Picture]]:
     """Split pictures in two by group.
 
@@ -168,6 +168,7 @@ def split_groups(
         pictures: Pictures of any label.
         share: Share of the pictures that the second part should get, 0 to 1.
         seed: Decides which groups go where.
+        last: Groups that go to the second part only where all others do not fill it.
 
     Returns:
         The rest and the part of about `share`, each in the given order. With two groups or more neither is
@@ -176,6 +177,7 @@ def split_groups(
     size = Counter(p.group for p in pictures)
     names = sorted(size)
     random.Random(seed).shuffle(names)
+    names.sort(key=last.__contains__)
     second: set[str] = set()
     taken = 0
     for name in names:

@@ -25,10 +25,10 @@ FIGURES = (
 )
 TOO_FEW = "too few parts to tell"
 ROLES = {
-    "fit": "to learn from (good parts)",
-    "held_back": "good parts held back to set the scale of the score",
+    "fit": "of good parts to learn from",
+    "held_back": "of good parts held back to set the scale of the score",
     "test": "only to measure",
-    "teach": "bad parts to learn from, too",
+    "teach": "of bad parts to learn from, too",
 }
 
 

@@ -123,7 +123,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     _check_with_bar((*found.train, *found.test))
     new = origin.unseen(found) if origin else found
     _tell_copies(found, new)
-    roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"])
+    known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
+    roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"], known=known)
+    _tell_known([picture for picture in roles.held_back if picture.group in known])
     empty = check_masks((*roles.test, *roles.teach))
     _tell_empty(empty)
     _tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
@@ -133,6 +135,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
     if fabric.is_global_zero:
+        click.get_current_context().with_resource(folder.sole_use())
         data = {**roles.manifest(), **(origin.manifest() if origin else {})}
         folder.create(config, data, resume=resume, reference=sight.reference if sight else b"")
     fabric.barrier()
@@ -157,7 +160,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
             tracker.close()
     if not fabric.is_global_zero:
         return
-    figures = measure_and_report(folder, roles.held_back, roles.test)
+    figures = measure_and_report(folder)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder.config.product)
     console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)
@@ -176,7 +179,7 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
     Where a folder has no test part of its own, all of its pictures measure that the model did not learn from.
     """
     known = load_origin(model, same_parts=True, trust=trust)
-    tested = _not_learned_from(model, known.learned_from, data)
+    tested = _not_learned_from(model, known, data)
     pictures = [replace(picture, sight=known.sight) for picture in tested]
     figures = measure(score_with_bar(known.inspector, pictures, side=known.size))
     _show(figures, known.name)
@@ -184,18 +187,18 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
         click.echo(json.dumps({"model": str(model), **figures}))
 
 
-def _not_learned_from(model: Path, hashes: frozenset[str], data: Path) -> list[Picture]:
+def _not_learned_from(model: Path, origin: Origin, data: Path) -> list[Picture]:
     """Pictures of a folder to measure on, without those that a model learned from or that show the same parts.
 
     Raises:
         DataError: None is left.
     """
-    folder, groups = RunFolder(model), set()
+    folder, found = RunFolder(model), read_measured(data)
+    groups = origin.known_parts(found)
     # In another folder the same name is another part.
     if folder.exists and data.resolve() == Path(folder.config.data):
-        groups = {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
-    found = read_measured(data)
-    kept = [p for p in found if p.group not in groups and sha256_of(p.path) not in hashes]
+        groups |= {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
+    kept = [p for p in found if p.group not in groups]
     if len(kept) < len(found):
         console.print(
             f"{len(found) - len(kept)} of {len(found)} pictures left out: the model learned from these parts"
@@ -291,6 +294,12 @@ def _tell_copies(found: PictureSet, new: PictureSet) -> None:
     ):
         if count:
             console.print(f"{count} pictures {what}", soft_wrap=True)
+
+
+def _tell_known(held_back: Sequence[Picture]) -> None:
+    if held_back:
+        told = f"{len(held_back)} pictures held back are of parts that the model knows, for want of others: "
+        console.print(told + "new good parts will score higher than they", soft_wrap=True)
 
 
 def _tell_empty(pictures: Sequence[Picture]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +68,9 @@ def _row(picture: Picture, role: str) -> dict[str, str]:
     return {**row, "mask": str(picture.mask.resolve())} if picture.mask else row
 
 
-def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float = 0.0) -> Roles:
+def assign_roles(
+    pictures: PictureSet, *, where: object, seed: int, teach: float = 0.0, known: Collection[str] = ()
+) -> Roles:
     """Hold a fifth of the good training parts back; no part has two roles.
 
     Args:
@@ -76,6 +78,8 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
         where: The folder, to name in an error.
         seed: Decides which parts are held back and which ones teach.
         teach: Share of the bad parts that training may see, 0 to 0.5. The others only measure.
+        known: Parts (groups) that the model learned from before. They are held back last of all, as they would
+            set the scale of the score by what is known already.
 
     Raises:
         DataError: Fewer than eight good pictures, or all of one part, or all the same picture; or too few bad
@@ -89,7 +93,7 @@ def assign_roles(pictures: PictureSet, *, where: object, seed: int, teach: float
             "folder a quarter more, as a fifth is held back to measure",
         )
     _refuse_copies(pictures.train, where=where)
-    fit, held_back = split_groups(pictures.train, HELD_BACK_SHARE, seed=seed)
+    fit, held_back = split_groups(pictures.train, HELD_BACK_SHARE, seed=seed, last=known)
     if not held_back:
         raise DataError(
             "all pictures to learn from show the same part (one group)",

@@ -91,11 +91,11 @@ def mean_maps(held_back: Scores, test: Scores | None) -> list[MeanMap]:
     pictures = [_input(held_back, n) for n in range(min(AVERAGED, len(held_back.pictures)))]
     mean = np.mean(pictures, axis=0, dtype=np.float32)
     found = [
-        MeanMap(f"mean of {len(pictures)} good parts", _jpeg(np.asarray(mean, np.uint8))),
-        _mean_map(f"map of {len(held_back.score)} good parts, held back", held_back.maps),
+        MeanMap(f"mean of {len(pictures)} pictures of good parts", _jpeg(np.asarray(mean, np.uint8))),
+        _mean_map(f"map of {len(held_back.score)} pictures of good parts, held back", held_back.maps),
     ]
     if test is not None and test.bad.any():
-        found.append(_mean_map(f"map of {test.bad.sum()} defective test parts", test.maps[test.bad]))
+        found.append(_mean_map(f"map of {test.bad.sum()} test pictures of bad parts", test.maps[test.bad]))
     return found
 
 

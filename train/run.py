@@ -6,13 +6,15 @@ metrics.jsonl         one line per step, with the seconds on the device so far; 
 checkpoint.safetensors  weights and optimiser state, to resume
 encoder.safetensors, head.safetensors   the finished model
 report.html           what a person looks at
+train.lock            held by the process that trains here
 reference.png         the picture that the view was drawn on, where there is a view that needs it
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -26,12 +28,16 @@ from torch import Tensor
 from kenpin import __version__
 from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
+from kenpin.sole_use import sole_use
 from kenpin.synced_file import replace_synced
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.journal import append, cannot_write, read_journal, rewrite
 from kenpin.train.training import Allotment, Training
 from kenpin.view import REFERENCE, View
+
+# What may differ when a run goes on.
+_FREE = ("commit", "software")
 
 
 class RunConfig(BaseModel):
@@ -102,9 +108,9 @@ class RunFolder:
                     cure="give another --run, or --resume to go on with it",
                 )
             for name, content in wanted.items():
-                if _without_version(_read_json(self.root / name)) != _without_version(content):
+                if told := _difference(_read_json(self.root / name), content):
                     raise ConfigError(
-                        f"{name} differs from the run that was interrupted",
+                        f"{name} differs from the run that was interrupted: {told}",
                         where=self.root,
                         cure="resume with the same settings and pictures, or start a new --run",
                     )
@@ -115,6 +121,27 @@ class RunFolder:
         # config.json comes last: with it the folder is a run, and all that a resume looks at has to be there.
         for name in ("data.json", "config.json"):
             _replace(self.root / name, (json.dumps(wanted[name], indent=1) + "\n").encode())
+
+    @contextmanager
+    def sole_use(self) -> Iterator[None]:
+        """Let nobody else train into the folder meanwhile: of two that save in turn, neither would be whole.
+
+        Raises:
+            ConfigError: Somebody does.
+        """
+        with ExitStack() as held:
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(sole_use(self.root / "train.lock"))
+            except BlockingIOError:
+                raise ConfigError(
+                    "another process trains into the run folder",
+                    where=self.root,
+                    cure="wait until it has ended, or give another --run",
+                ) from None
+            except OSError:
+                pass  # Not every network drive has locks, and what cannot be written is told by whoever writes.
+            yield
 
     @property
     def exists(self) -> bool:
@@ -247,8 +274,16 @@ def learned_from(data: Mapping[str, Any]) -> set[str]:
     return own | set(data.get("learned_before", ()))
 
 
-def _without_version(content: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in content.items() if k not in ("commit", "software")}
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two contents of a file of a run, but for the version; empty where nothing does."""
+    names = [n for n in {**before, **now} if n not in _FREE and before.get(n) != now.get(n)]
+    if "pictures" in names:
+        was, is_now = ({row["file"]: row for row in content["pictures"]} for content in (before, now))
+        files = [file for file in {**was, **is_now} if was.get(file) != is_now.get(file)]
+        return f"{len(files)} pictures, like {files[0]}" if files else "the order of the pictures"
+    short = [n for n in names if not isinstance(before.get(n) or now.get(n), dict | list)]
+    told = [f"{n} was {before.get(n)}, is {now.get(n)}" for n in short]
+    return ", ".join([*told, *(n for n in names if n not in short)])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ stands in `docs/transfer.md`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kenpin.bundle import TRAINED, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.errors import ConfigError
 from kenpin.picture_files import sha256_of
-from kenpin.pictures import PictureSet
+from kenpin.pictures import Picture, PictureSet
 from kenpin.sight import Sight, sight_of
 from kenpin.train.fit import update_head
 from kenpin.train.inspector import Inspector, inspector_of
@@ -59,13 +60,17 @@ class Origin:
         """Side of the input that the head was fitted for, pixels."""
         return self.inspector.head.side
 
-    def unseen(self, pictures: PictureSet) -> PictureSet:
-        """Without the test pictures that it learned from; of the same parts, without those to learn, too.
+    def known_parts(self, pictures: Iterable[Picture]) -> frozenset[str]:
+        """Groups of which it learned from a picture; other pictures of these parts prove nothing either."""
+        return frozenset(p.group for p in pictures if sha256_of(p.path) in self.learned_from)
 
-        Remembered a second time, a picture would count twice, and held back it would set the scale by what is
-        known already.
+    def unseen(self, pictures: PictureSet) -> PictureSet:
+        """Without the test pictures of parts that it learned from, and without pictures it is to learn again.
+
+        Remembered a second time, a picture of the same parts would count twice.
         """
-        test = tuple(p for p in pictures.test if sha256_of(p.path) not in self.learned_from)
+        known = self.known_parts((*pictures.train, *pictures.test))
+        test = tuple(p for p in pictures.test if p.group not in known)
         if not self.same_parts:
             return replace(pictures, test=test)
         train = tuple(p for p in pictures.train if sha256_of(p.path) not in self.learned_from)

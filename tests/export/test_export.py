@@ -163,6 +163,7 @@ def test_card(exported: Exported) -> None:
     card = exported.open().files["card.md"].decode()
     assert card.startswith("# caps 1\n")
     assert "Not to be used" in card
+    assert "* origin: random weights\n" in card
     assert f"| int8 | {exported.answer['parity']['auroc']['int8']:.4f} |" in card
 
 

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from kenpin.errors import ExportError
+from kenpin.export.card import write_card
 from kenpin.export.outputs import Outputs
-from kenpin.export.parity import MAX_SQNR_DB, Forms, compare, sqnr_db
+from kenpin.export.parity import MAX_SQNR_DB, Forms, compare, operating_point, sqnr_db, stay_below
 
 # 21 held-back good pictures (20 of them stay below 3.5, the middle between 2 and 5), then two good and three
 # bad test pictures.
@@ -40,10 +41,22 @@ def test_flips_are_counted_at_the_operating_point() -> None:
     assert parity.auroc == pytest.approx({"torch": 4 / 6, "onnx": 4 / 6, "int8": 2.5 / 6})
 
 
-def test_without_bad_pictures_there_is_no_auroc() -> None:
+@pytest.mark.parametrize(("good", "below"), [(5, 4), (18, 17), (19, 18), (20, 19), (21, 20), (100, 95)])
+def test_of_few_good_parts_less_than_95_of_100_stay_below(good: int, below: int) -> None:
+    scores = np.arange(good, dtype=np.float32)
+    assert stay_below(good) == below == (scores < operating_point(scores)).sum()
+    same = outputs(scores)
+    told = compare(Forms(same, same, same), np.zeros(0, np.bool_)).passing
+    assert told == f"{below} of {good} held-back good parts"
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_with_test_pictures_of_one_class_there_is_no_auroc(*, bad: bool) -> None:
     same = outputs(SCORES)
-    parity = compare(Forms(same, same, same), np.zeros(5, np.bool_))
+    parity = compare(Forms(same, same, same), np.full(5, bad))
     assert parity.auroc == {}
+    card = write_card(names=("cap", "1"), side=64, lineage={}, parity=parity, how={"precision": "fp32"})
+    assert "not known: that needs good and bad test pictures" in card
     assert parity.sqnr_db == dict.fromkeys(("score", "level_scores", "anomaly_map"), MAX_SQNR_DB)
     assert compare(Forms(same, same, same), np.zeros(0, np.bool_)).threshold == 7
 

@@ -113,8 +113,8 @@ def test_nothing_is_asked_from_outside(page: str) -> None:
 
 def test_the_card_says_what_from_what_and_what_not(page: str, parts: Path) -> None:
     text = text_of(page)
-    assert "8 to learn from" in text
-    assert "2 good parts held back" in text
+    assert "8 of good parts to learn from" in text
+    assert "2 of good parts held back" in text
     assert "12 only to measure" in text
     assert "commit abc123" in text
     assert "18 s on cpu" in text
@@ -135,8 +135,8 @@ def test_plots_maps_and_parts_are_shown(page: str) -> None:
     assert page.count("<svg") == 3
     for title in ("score lowest", "score highest", "Borderline defects", "Borderline good", "clearly found"):
         assert title in page
-    assert "mean of 2 good parts" in page
-    assert "map of 6 defective test parts" in page
+    assert "mean of 2 pictures of good parts" in page
+    assert "map of 6 test pictures of bad parts" in page
     assert "may mask" in page
     assert page.count("data:image/jpeg;base64,") == 3 + 2 * 6 * 6
 

@@ -147,5 +147,25 @@ def test_a_resume_with_another_version_goes_on(tmp_path: Path) -> None:
     later = config.model_copy(update={"commit": "b", "software": "9.9"})
     folder.create(later, {"pictures": []}, resume=True)
     assert folder.config == config
-    with pytest.raises(ConfigError, match="differs"):
-        folder.create(later.model_copy(update={"seed": 1}), {"pictures": []}, resume=True)
+    with pytest.raises(ConfigError, match=r"config\.json differs .*: size was 64, is 80, seed was 0, is 1\n"):
+        folder.create(later.model_copy(update={"seed": 1, "size": 80}), {"pictures": []}, resume=True)
+
+
+def test_a_resume_with_other_pictures_names_one_of_them(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = RunConfig(product="cap", data="caps", size=64, width=8, steps=4, batch=4, seed=0)
+    rows = [{"file": f"{number}.png", "sha256": str(number)} for number in range(4)]
+    folder.create(config, {"pictures": rows[:3]}, resume=False)
+    with pytest.raises(ConfigError, match=r"data\.json differs .*: 3 pictures, like 0\.png\n"):
+        folder.create(config, {"pictures": [{"file": "0.png", "sha256": "9"}, rows[1], rows[3]]}, resume=True)
+    with pytest.raises(ConfigError, match="the order of the pictures"):
+        folder.create(config, {"pictures": rows[2::-1]}, resume=True)
+
+
+def test_only_one_process_trains_into_a_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "run")
+    refused = pytest.raises(ConfigError, match="another process trains into the run folder")
+    with folder.sole_use(), refused, folder.sole_use():
+        pass
+    with folder.sole_use():
+        pass

@@ -93,7 +93,7 @@ def test_torchrun_trains_one_run_and_writes_it_once(tmp_path: Path) -> None:
     assert done.stderr.count("have the content of another one") == 1
     assert done.stderr.count("report.html") == 1
     assert done.stderr.count("fit the anomaly head") == 1
-    names = ("config.json", "data.json", "metrics.jsonl", "report.html")
+    names = ("config.json", "data.json", "metrics.jsonl", "report.html", "train.lock")
     tensors = ("checkpoint", "encoder", "head")
     assert {p.name for p in folder.iterdir()} == {*names, *(f"{name}.safetensors" for name in tensors)}
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -245,7 +246,7 @@ def test_train_with_teach_from_the_folders_to_the_evaluation(
     assert not {row["sha256"] for row in teaching} & {row["sha256"] for row in tested}
     figures = json.loads(capsys.readouterr().out)
     assert figures["bad"] == 8
-    assert "8 bad parts to learn from, too" in dict(facts(RunFolder(run)))["pictures"]
+    assert "8 of bad parts to learn from, too" in dict(facts(RunFolder(run)))["pictures"]
     assert "good parts only" not in (run / "report.html").read_text()
     # A folder that holds them all is measured without those that the run learned from.
     kenpin("evaluate", run, "--data", parts, "--json")
@@ -268,6 +269,8 @@ def test_evaluate_leaves_out_the_parts_that_taught_also_in_other_pictures(
     new = write(Path(part["file"]).with_name("new.png"), copy)
     with (parts / "manifest.csv").open("a") as out:
         out.write(f"{new.relative_to(parts).as_posix()},{part['group']}\n")
+    carried = shutil.copytree(parts, tmp_path / "carried")
     capsys.readouterr()
-    kenpin("evaluate", run, "--data", parts, "--json")
-    assert json.loads(capsys.readouterr().out)["bad"] == 8
+    for folder in (parts, carried):
+        kenpin("evaluate", run, "--data", folder, "--json")
+        assert json.loads(capsys.readouterr().out)["bad"] == 8

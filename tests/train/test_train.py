@@ -12,6 +12,7 @@ import sys
 import time
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -26,6 +27,7 @@ from kenpin.synthetic import draw_part
 from kenpin.train.cli import _product
 from kenpin.train.data import assign_roles, load_masks, load_pictures
 from kenpin.train.encoder import Encoder
+from kenpin.train.learn import learn
 from kenpin.train.run import RunFolder, load_inspector
 
 
@@ -75,6 +77,7 @@ def test_a_run_leaves_everything_that_is_needed_later(run: tuple[Path, dict[str,
         "encoder.safetensors",
         "head.safetensors",
         "report.html",
+        "train.lock",
     }
     rows = json.loads((folder / "data.json").read_text())["pictures"]
     assert {row["role"] for row in rows} == {"fit", "held_back", "test"}
@@ -180,6 +183,33 @@ def test_resume_with_other_settings_is_refused(run: tuple[Path, dict[str, object
     arguments = ["train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 31, "--resume"]
     with pytest.raises(ConfigError, match=r"config\.json differs"):
         cli.main([str(a) for a in arguments], standalone_mode=False)
+
+
+def test_a_run_in_which_another_process_trains_is_refused(
+    run: tuple[Path, dict[str, object]], parts: Path
+) -> None:
+    arguments = ["train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 30, "--resume"]
+    with RunFolder(run[0]).sole_use(), pytest.raises(ConfigError, match="another process trains"):
+        cli.main([str(a) for a in arguments], standalone_mode=False)
+
+
+def test_a_test_picture_that_changes_while_training_is_not_measured(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder = Path(shutil.copytree(parts, tmp_path / "cap")), RunFolder(tmp_path / "run")
+    changed = sorted((data / "test" / "good").iterdir())[0]
+
+    def learn_and_change(*args: Any, **given: Any) -> None:
+        learn(*args, **given)
+        changed.write_bytes(sorted((data / "test" / "good").iterdir())[1].read_bytes())
+
+    monkeypatch.setattr("kenpin.train.cli.learn", learn_and_change)
+    arguments = ["train", "--data", data, "--run", folder.root, "--size", 64, "--steps", 1]
+    with pytest.raises(DataError, match="a picture of this run was changed") as refused:
+        cli.main([str(a) for a in arguments], standalone_mode=False)
+    assert refused.value.where == str(changed)
+    assert folder.finished
+    assert not any("evaluation" in line for line in folder.metrics())
 
 
 def test_a_damaged_model_file_is_named(run: tuple[Path, dict[str, object]], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kenpin.pictures import Picture, PictureSet
 from kenpin.signing import SecretKey
 from kenpin.synthetic import draw_part
 from kenpin.train.cli import evaluate, train
+from kenpin.train.data import assign_roles
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.lines import read_lines, read_stream
@@ -163,6 +164,28 @@ def test_pictures_that_the_origin_learned_from_do_not_measure(run: Path, tmp_pat
     kept = origin.unseen(PictureSet(pictures, pictures))
     assert [p.group for p in kept.test] == ["00", "02"]
     assert kept.train == pictures
+
+
+def test_parts_that_the_origin_learned_from_do_not_measure_in_other_pictures_either(
+    run: Path, tmp_path: Path
+) -> None:
+    paths = sorted((caps(tmp_path, 10) / GOOD).iterdir())
+    pictures = tuple(Picture(path, GOOD, f"part {number // 2}") for number, path in enumerate(paths))
+    for same_parts in (True, False):
+        origin = Origin("o", load_inspector(run), frozenset({sha256_of(paths[2])}), same_parts)
+        kept = origin.unseen(PictureSet((), pictures))
+        assert kept.test == pictures[:2] + pictures[4:]
+        assert origin.known_parts(pictures) == {"part 1"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_that_the_origin_learned_from_are_held_back_last(tmp_path: Path, seed: int) -> None:
+    paths = sorted((caps(tmp_path, 12) / GOOD).iterdir())
+    pictures = PictureSet(tuple(Picture(path, GOOD, f"part {n // 2}") for n, path in enumerate(paths)), ())
+    for new in ({"part 0", "part 5"}, {"part 3"}):
+        known = {p.group for p in pictures.train} - new
+        held = [p.group for p in assign_roles(pictures, where=tmp_path, seed=seed, known=known).held_back]
+        assert (len(held), len(set(held) & new)) == (4, len(new))
 
 
 def test_an_update_learns_only_what_it_does_not_know(run: Path, tmp_path: Path) -> None:
