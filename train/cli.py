@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
-from kenpin.train.report_cli import measure_and_report, score_with_bar
+from kenpin.train.report_cli import measure_and_report, pictures_of, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
@@ -125,13 +125,12 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     _tell_copies(found, new)
     known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"], known=known)
-    _tell_known([picture for picture in roles.held_back if picture.group in known])
+    _tell_known(roles, known)
     empty = check_masks((*roles.test, *roles.teach))
     _tell_empty(empty)
     _tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
     check_teachers(picture for picture in roles.teach if picture in empty)
-    config = _config(source.root, roles, given, origin)
-    config = config.model_copy(update={"view": sight.view if sight else None})
+    config = _config(source.root, roles, given, origin, sight)
     fabric = open_fabric(given["device"], precision=given["precision"])
     folder = RunFolder(run)
     if fabric.is_global_zero:
@@ -160,7 +159,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
             tracker.close()
     if not fabric.is_global_zero:
         return
-    figures = measure_and_report(folder)
+    for role in ("held_back", "test"):
+        pictures_of(folder, role)  # A training is long: what was exchanged meanwhile must not measure it.
+    figures = measure_and_report(folder, roles.held_back, roles.test)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder.config.product)
     console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)
@@ -234,7 +235,9 @@ def _sight(given: dict[str, Any], origin: Origin | None) -> Sight | None:
     return read_sight(given["view"]) if given["view"] else None
 
 
-def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | None) -> RunConfig:
+def _config(
+    root: Path, roles: Roles, given: dict[str, Any], origin: Origin | None, sight: Sight | None
+) -> RunConfig:
     size = given["size"] or (origin.size if origin else SIZE)
     steps, epochs, init = (given[name] for name in ("steps", "epochs", "init"))
     if size % 16 or not 64 <= size <= 1024:
@@ -262,6 +265,7 @@ def _config(root: Path, roles: Roles, given: dict[str, Any], origin: Origin | No
         init=sha256_of(init) if init else "",
         origin=origin.name if origin else "",
         commit=git_commit(),
+        view=sight.view if sight else None,
     )
 
 
@@ -296,9 +300,9 @@ def _tell_copies(found: PictureSet, new: PictureSet) -> None:
             console.print(f"{count} pictures {what}", soft_wrap=True)
 
 
-def _tell_known(held_back: Sequence[Picture]) -> None:
-    if held_back:
-        told = f"{len(held_back)} pictures held back are of parts that the model knows, for want of others: "
+def _tell_known(roles: Roles, known: Collection[str]) -> None:
+    if count := sum(picture.group in known for picture in roles.held_back):
+        told = f"{count} pictures held back are of parts that the model knows, for want of others: "
         console.print(told + "new good parts will score higher than they", soft_wrap=True)
 
 
@@ -343,3 +347,6 @@ def _show(figures: dict[str, Any], model: str) -> None:
         else:
             table.add_row(name, str(value))
     console.print(table)
+    if "image_auroc" not in figures:
+        told = "nothing tells good from bad parts here: the other figures need test pictures of both"
+        console.print(told, soft_wrap=True)

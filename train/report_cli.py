@@ -56,21 +56,21 @@ def rewrite(folder: RunFolder) -> dict[str, Any]:
         ConfigError: The folder is not a finished run.
         DataError: A picture is gone or is no longer the one of the training.
     """
-    figures = measure_and_report(folder)
+    figures = measure_and_report(folder, pictures_of(folder, "held_back"), pictures_of(folder, "test"))
     human_console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
     return figures
 
 
-def measure_and_report(folder: RunFolder) -> dict[str, Any]:
-    """Score the pictures of a finished run, log the figures and write its report; returns the figures.
+def measure_and_report(
+    folder: RunFolder, held_back: Sequence[Picture], tested: Sequence[Picture]
+) -> dict[str, Any]:
+    """Score pictures with a run's model, log the figures and write the report; returns the figures.
 
-    A training is long, and the folder of the pictures may have changed meanwhile: measured are those that the
-    run names, or none.
-
-    Raises:
-        ConfigError, DataError: As `rewrite`.
+    Args:
+        folder: A finished run.
+        held_back: Its held-back good pictures.
+        tested: Its test pictures, none where there are none.
     """
-    held_back, tested = pictures_of(folder, "held_back"), pictures_of(folder, "test")
     inspector, side = load_inspector(folder.root), folder.config.size
     good = score_with_bar(inspector, held_back, side=side)
     test = score_with_bar(inspector, tested, side=side) if tested else None

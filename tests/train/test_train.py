@@ -111,6 +111,20 @@ def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, o
     assert [(row[1], row[-3]) for row in rows] == [("pixel_auroc", "to")]
 
 
+@pytest.mark.parametrize("missing", ["good", "bad"])
+def test_pictures_of_one_class_are_told_to_give_no_figures(
+    run: tuple[Path, dict[str, object]], parts: Path, tmp_path: Path, missing: str
+) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "cap"))
+    for kind in (data / "test").iterdir():
+        if (kind.name == "good") == (missing == "good"):
+            shutil.rmtree(kind)
+    shutil.rmtree(data / "ground_truth")
+    done = kenpin("evaluate", run[0], "--data", data, "--json")
+    assert json.loads(done.stdout).keys() == {"model", "pictures", "good", "bad", "ms_per_image"}
+    assert "the other figures need test pictures of both" in done.stderr
+
+
 def test_masks_are_known_to_the_run(run: tuple[Path, dict[str, object]]) -> None:
     rows = json.loads((run[0] / "data.json").read_text())["pictures"]
     masked = {Path(row["file"]).stem: Path(row["mask"]) for row in rows if "mask" in row}
