@@ -70,8 +70,8 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
     Masks are looked for in `ground_truth/<defect>/`. A `manifest.csv` with the columns `file` and `group` in
-    the folder is honoured. Where the folder has no test part of its own, a fifth of the good groups is held
-    back for testing.
+    the folder, or in one of the two above it, is honoured.
+    Where the folder has no test part of its own, a fifth of the good groups is held back for testing.
 
     Args:
         folder: The data folder.
@@ -81,7 +81,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         DataError: No picture of a good part was found, or it is not clear which ones are good.
     """
     check_folder(folder)
-    groups = read_groups(folder)
+    groups = _groups_below(folder)
     if (folder / "train" / GOOD).is_dir():
         return _read_mvtec(folder, groups, seed)
     if (folder / GOOD).is_dir():
@@ -216,6 +216,16 @@ def _manifest_root(folder: Path) -> Path:
     """The folder, or one of the two above it (`DATA/test/good`), that has a `manifest.csv`; else the folder."""
     here = folder.resolve()
     return next((d for d in (here, *here.parents[:2]) if (d / MANIFEST).is_file()), here)
+
+
+def _groups_below(folder: Path) -> dict[str, str]:
+    """Groups by names below a folder; its `manifest.csv` may lie in one of the two above it."""
+    here, root = folder.resolve(), _manifest_root(folder)
+    groups = read_groups(root)
+    if root == here:
+        return groups
+    above = f"{name_below(here, root)}/"
+    return {name.removeprefix(above): group for name, group in groups.items() if name.startswith(above)}
 
 
 def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:

@@ -259,6 +259,18 @@ def test_good_and_bad_folders_that_are_called_alike_hold_different_parts(tmp_pat
     assert len({p.group for p in (*parts.train, *parts.test)}) == 18
 
 
+@pytest.mark.parametrize("good", ["good", "train/good"])
+def test_a_manifest_above_a_data_folder_is_honoured(tmp_path: Path, good: str) -> None:
+    folder = tmp_path / "Geh\u00e4use" / "A"
+    _fill(folder, *_names(good, 12), "../B/good/000.png")
+    above = unicodedata.normalize("NFD", "Geh\u00e4use/A")
+    named = {f"{above}/{name}": f"part {n // 4}" for n, name in enumerate(_names(good, 12))}
+    _manifest(tmp_path, {**named, "Geh\u00e4use/B/good/000.png": "part 0"})
+    parts = read_data(folder)
+    assert _is_whole(parts)
+    assert {p.group for p in (*parts.train, *parts.test)} == {"part 0", "part 1", "part 2"}
+
+
 def test_a_manifest_above_the_folders_of_good_and_bad_parts_is_honoured(tmp_path: Path) -> None:
     names = _names("train/good", 12)
     _fill(tmp_path, *names, "test/dent/1.png")

@@ -64,8 +64,10 @@ def inspector_of(encoder: bytes, head: bytes, *, where: Path) -> Inspector:
         inspector.encoder.load_state_dict(of_encoder)
         inspector.head.load_state_dict(of_head)
     except (KeyError, RuntimeError) as error:
+        # Of torch's lines the first one says that there are errors, the second one which.
+        why = str(error).splitlines()[:2][-1].strip()
         raise TrainError(
-            f"the weights do not make a model of this version of kenpin: {str(error).splitlines()[0]}",
+            f"the weights do not make a model of this version of kenpin: {why}",
             where=where,
             cure="train again",
         ) from None

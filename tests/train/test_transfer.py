@@ -11,6 +11,7 @@ import cv2
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
 from kenpin.errors import BundleError, ConfigError, DataError, TrainError
@@ -136,6 +137,15 @@ def test_weights_that_make_no_model_are_refused(run: Path, tmp_path: Path, trust
         bundle = bundle_of(run, tmp_path / f"{number}.kenpin", changed=changed)
         with pytest.raises(TrainError, match=r"do not make a model|cannot read"):
             load_origin(bundle, same_parts=False, trust=trust)
+
+
+def test_a_run_of_another_version_says_which_of_its_weights_does_not_fit(run: Path, tmp_path: Path) -> None:
+    for path in run.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    head = load_file(run / "head.safetensors")
+    save_file({**head, "light.mean": head["light.mean"][:2].clone()}, tmp_path / "head.safetensors")
+    with pytest.raises(TrainError, match=r"this version of kenpin: size mismatch for light\.mean"):
+        load_inspector(tmp_path)
 
 
 def test_a_run_whose_weights_are_of_another_size_is_refused(run: Path, tmp_path: Path) -> None:
