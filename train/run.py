@@ -278,7 +278,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two contents of a file of a run, but for the version; empty where nothing does."""
     names = [n for n in {**before, **now} if n not in _FREE and before.get(n) != now.get(n)]
     if "pictures" in names:
-        was, is_now = ({row["file"]: row for row in content["pictures"]} for content in (before, now))
+        was, is_now = ({row["file"]: row for row in content.get("pictures", ())} for content in (before, now))
         files = [file for file in {**was, **is_now} if was.get(file) != is_now.get(file)]
         return f"{len(files)} pictures, like {files[0]}" if files else "the order of the pictures"
     short = [n for n in names if not isinstance(before.get(n) or now.get(n), dict | list)]

@@ -160,6 +160,9 @@ def test_a_resume_with_other_pictures_names_one_of_them(tmp_path: Path) -> None:
         folder.create(config, {"pictures": [{"file": "0.png", "sha256": "9"}, rows[1], rows[3]]}, resume=True)
     with pytest.raises(ConfigError, match="the order of the pictures"):
         folder.create(config, {"pictures": rows[2::-1]}, resume=True)
+    (folder.root / "data.json").write_text("{}")
+    with pytest.raises(ConfigError, match="2 pictures, like 0"):
+        folder.create(config, {"pictures": rows[:2]}, resume=True)
 
 
 def test_only_one_process_trains_into_a_folder(tmp_path: Path) -> None:
