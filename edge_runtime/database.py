@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -217,6 +218,12 @@ def begin_anew(path: Path, damage: str) -> str:
     return f"{damage}; the damaged file is {aside}"
 
 
+def moved_aside(path: Path) -> dict[int, Path]:
+    """Damaged files that were moved aside, by the number in their names; the highest is the newest."""
+    name = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
+    return {int(found[1]): aside for aside in path.parent.iterdir() if (found := name.fullmatch(aside.name))}
+
+
 @contextlib.contextmanager
 def explained(where: object) -> Iterator[None]:
     """Turn what SQLite and the file system raise into a StoreError, of damage into a StoreDamaged."""
@@ -342,7 +349,8 @@ def _statements(script: str) -> Iterator[str]:
 
 def _move_aside(path: Path, why: str) -> str:
     """Give the file and its journal another name, and return that."""
-    suffix = f".corrupt-{now_ms()}"
+    # Above those that lie there already, whatever the clock says: the highest is the newest.
+    suffix = f".corrupt-{max((now_ms(), *(moment + 1 for moment in moved_aside(path))))}"
     for name in (path.name, path.name + "-wal", path.name + "-shm"):
         part = path.with_name(name)
         if part.exists():

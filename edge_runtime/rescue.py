@@ -8,7 +8,6 @@ Usually a page or two of a file are bad, and most of it can be read. What cannot
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from kenpin.edge_runtime.audit_mirror import BEGAN, MIRRORED
-from kenpin.edge_runtime.database import connect_to_read, transaction
+from kenpin.edge_runtime.database import connect_to_read, moved_aside, transaction
 from kenpin.edge_runtime.outbox import Entry
 from kenpin.errors import StoreError
 
-_RESCUED = "rescued"  # the moment at which the file was moved aside that was looked at last
+_RESCUED = "rescued"  # number of the file that was looked at last
 _COLUMNS = "seq, created_ms, prio, topic, body, bytes"
 
 
@@ -37,7 +36,7 @@ def rescue_events(path: Path, connection: sqlite3.Connection) -> str:
     Raises:
         StoreError: The fresh one cannot be written; it is tried again with the next start.
     """
-    aside = {int(found[1]): name for name in path.parent.iterdir() if (found := _moved(path, name))}
+    aside = moved_aside(path)
     if not aside or _last(connection) >= (newest := max(aside)):
         return ""
     count = 0
@@ -48,10 +47,6 @@ def rescue_events(path: Path, connection: sqlite3.Connection) -> str:
         connection.executemany("INSERT OR IGNORE INTO counter VALUES (?, ?)", _audit_told_in(aside[newest]))
         connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (_RESCUED, newest))
     return f"{count} events that waited in {aside[newest].name} are sent from the fresh one"
-
-
-def _moved(path: Path, name: Path) -> re.Match[str] | None:
-    return re.fullmatch(re.escape(path.name) + r"\.corrupt-(\d+)", name.name)
 
 
 def _last(connection: sqlite3.Connection) -> int:

@@ -87,6 +87,20 @@ def test_what_waits_goes_into_a_fresh_file_and_what_had_waited_follows_once(path
         assert waiting(path) == [new, new + 1]
 
 
+def test_a_second_damage_is_rescued_from_though_the_clock_was_not_set_then(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_ms = iter((1_790_000_000_000, 60_000))
+    monkeypatch.setattr("kenpin.edge_runtime.database.now_ms", lambda: next(found_ms))
+    for _ in range(2):
+        with closing(Store(path)) as store:
+            store._outbox.mark_acked(waiting(path))
+            newest = commit(store)
+        damage(path, "part")
+    with closing(Store(path)):
+        assert waiting(path) == [newest]
+
+
 def test_of_a_bad_page_of_events_those_on_both_sides_are_rescued_and_nothing_else(path: Path) -> None:
     with closing(Store(path)) as store:
         for _ in range(200):
