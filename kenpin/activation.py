@@ -31,7 +31,7 @@ class Activation(BaseModel):
         starts: Starts of the station in the trial that did not end cleanly; stored before each one.
         candidate: The bundle that is to follow.
         task: What is to be done with the candidate: only to be watched, or to be taken.
-        left: The bundle that was refused or given up last.
+        left: The bundle that was refused or given up, until another one is wanted or runs.
         reason: Why it was, in words.
         newest: Newest version of each product that ran here.
         floors: Oldest version of each product that may run here from now on, as bundles that ran here say.
@@ -52,8 +52,9 @@ class Activation(BaseModel):
     floors: dict[str, str] = {}
 
     def wanting(self, sha256: str, task: Task) -> Activation:
-        """A bundle is to follow."""
-        return self._with(candidate=sha256, task=task)
+        """A bundle is to follow; what was given up before it is over with."""
+        over = {"left": "", "reason": ""} if sha256 else {}
+        return self._with(candidate=sha256, task=task, **over)
 
     def running(self, sha256: str, manifest: Manifest, *, on_trial: bool) -> Activation:
         """The station runs this bundle from now on."""
@@ -67,6 +68,8 @@ class Activation(BaseModel):
             starts=1,
             candidate="",
             task="",
+            left="",
+            reason="",
             newest={**self.newest, product: highest},
             floors={**self.floors, product: floor},
         )

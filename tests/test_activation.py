@@ -127,6 +127,19 @@ def test_a_change_is_kept_and_the_link_follows(folder: StationFolder, tmp_path: 
     assert folder.installed().name == old.sha256
 
 
+def test_what_was_given_up_is_told_until_another_is_wanted_or_runs(
+    folder: StationFolder, tmp_path: Path
+) -> None:
+    bundle = make(tmp_path, "1")
+    given_up = Activation(left=bundle.sha256, reason="it failed")
+    assert given_up.wanting("", "").reason == "it failed"
+    for after in (
+        given_up.wanting("0" * 64, "activate"),
+        given_up.running("0" * 64, bundle.manifest, on_trial=False),
+    ):
+        assert (after.left, after.reason) == ("", "")
+
+
 def test_killed_at_every_step_it_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     old, new = make(tmp_path, "1"), make(tmp_path, "2")
     seen = set()

@@ -237,11 +237,14 @@ def test_one_without_a_calibration_is_refused(workshop: Any, belt: Belt) -> None
     workshop.calibrate(old)
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
     install_bundle(new, workshop.folder.bundles)
-    want(workshop, new.sha256)
-    run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
-    now = read_activation(workshop.folder)
-    assert now.current == old.sha256
-    assert "calibrated for bundle" in now.reason
+    for times in (1, 2):  # each refusal is told, for the same reason, too
+        belt.is_over = False
+        want(workshop, new.sha256)
+        run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+        now = read_activation(workshop.folder)
+        assert now.current == old.sha256
+        assert "calibrated for bundle" in now.reason
+        assert [why.startswith(new.sha256[:16]) for *_, why in audit(workshop)] == [True] * times
 
 
 def test_one_below_the_floor_is_refused_whoever_wants_it(workshop: Any, belt: Belt) -> None:
