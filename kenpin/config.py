@@ -389,11 +389,27 @@ def load_config(path: Path) -> StationConfig:
     except UnicodeDecodeError:
         raise ConfigError("the configuration is not UTF-8 text", where=path, cure="save it as UTF-8") from None
     try:
-        return StationConfig.model_validate(tomllib.loads(text))
+        config = StationConfig.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}", where=path, cure="correct the line") from None
     except ValidationError as error:
         raise _explain(error, text, path) from None
+    _check_broker(config, text, path)
+    return config
+
+
+def _check_broker(config: StationConfig, text: str, path: Path) -> None:
+    """What is told by MQTT alone would be told to nobody without a broker, and nothing else says so."""
+    told = {
+        "output.mqtt": config.output.mqtt,
+        "sparkplug.enabled": config.sparkplug.enabled,
+        "homeassistant.enabled": config.homeassistant.enabled,
+        "source.trigger": config.source.trigger.startswith("mqtt:"),
+    }
+    for name, is_wanted in told.items():
+        if is_wanted and not config.mqtt.url:
+            where = f"{path}, line {_line_of(name.split('.'), text)}"
+            raise ConfigError(f"{name}: this needs a broker", where=where, cure="add url to [mqtt]")
 
 
 def _explain(error: ValidationError, text: str, path: Path) -> ConfigError:

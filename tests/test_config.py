@@ -115,6 +115,23 @@ def test_mistakes_are_answered_with_the_line(
     assert cure in error.cure
 
 
+@pytest.mark.parametrize(
+    ("lines", "line", "name"),
+    [
+        ('[source]\nurl = "usb:0"\n[output]\nmqtt = true', 4, "output.mqtt"),
+        ('[source]\nurl = "usb:0"\n[sparkplug]\nenabled = true', 4, "sparkplug.enabled"),
+        ('[source]\nurl = "usb:0"\n[homeassistant]\nenabled = true', 4, "homeassistant.enabled"),
+        ('[source]\nurl = "usb:0"\ntrigger = "mqtt:plant/trigger"', 3, "source.trigger"),
+    ],
+)
+def test_what_is_told_by_mqtt_alone_needs_a_broker(tmp_path: Path, lines: str, line: int, name: str) -> None:
+    error = refusal(tmp_path, lines)
+    assert error.what == f"{name}: this needs a broker"
+    assert error.where.endswith(f"line {line}")
+    assert error.cure == "add url to [mqtt]"
+    load_config(write(tmp_path, f'{lines}\n[mqtt]\nurl = "mqtt://127.0.0.1"'))
+
+
 def test_password_is_not_repeated_in_the_answer(tmp_path: Path) -> None:
     error = refusal(tmp_path, WHOLE.replace("mqtts://", "mqtts://me:secret@"))
     assert "secret" not in str(error)

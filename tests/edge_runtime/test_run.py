@@ -300,7 +300,7 @@ def test_no_event_is_lost_or_invented_over_twenty_kills(
 @pytest.mark.parametrize("section", ["[output]\nmqtt = true\n", "[sparkplug]\nenabled = true\n"])
 def test_alone_it_refuses_what_only_the_publishers_process_does(workshop: Any, section: str) -> None:
     path = workshop.ready().toml(f"folder:{workshop.pictures(10)}")
-    path.write_text(path.read_text() + section)
+    path.write_text(path.read_text() + section + '[mqtt]\nurl = "mqtt://127.0.0.1"\n')
     error = CliRunner().invoke(run_command, ["--config", str(path), "--single-process"]).exception
     assert isinstance(error, ConfigError)
     assert "leave out --single-process" in error.cure
