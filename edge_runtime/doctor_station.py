@@ -79,7 +79,7 @@ def station_checks(config: StationConfig) -> list[Check]:
         ]
     if config.mqtt.url:
         checks += broker_checks(config)
-    return [*checks, Check("service", _service)]
+    return [*checks, Check("service", lambda: _service(config))]
 
 
 def _folder(folder: StationFolder) -> Finding:
@@ -295,7 +295,7 @@ def _running(folder: StationFolder) -> Finding:
     return failed("running station", f"{words}; {station.reason}", "see /readyz and the lines above")
 
 
-def _service() -> Finding:
+def _service(config: StationConfig) -> Finding:
     if shutil.which("systemctl") is None or not _SYSTEMD.exists():
         return warned("service", "this machine does not run systemd", "start kenpin run by other means at boot")
     # The target is what is enabled; the services are started for it, and are never enabled themselves.
@@ -310,6 +310,16 @@ def _service() -> Finding:
             "what was stopped needs sudo systemctl start kenpin.target"
         )
         return failed("service", ", ".join(away) or "no unit is started", cure)
+    roles = ["station", *(f"capture@{k}" for k in range(len(config.source.urls)))]
+    roles += ["health"] * bool(config.health.listen) + ["publisher"] * bool(config.mqtt.url)
+    missing = {f"kenpin-{role}.service" for role in roles} - {unit["Id"] for unit in units}
+    if missing:
+        cure = (
+            "sudo kenpin service install --config FILE --user USER, sudo systemctl daemon-reload, "
+            "then stop and start kenpin.target"
+        )
+        words = f"the units are of another configuration: {', '.join(sorted(missing))} is missing"
+        return failed("service", words, cure)
     restarts = sum(int(unit["NRestarts"]) for unit in units)
     return passed("service", f"{len(units)} units are active, {restarts} restarts")
 

@@ -183,8 +183,14 @@ def serve_health(config: StationConfig, stopping: Callable[[], bool]) -> None:
         stopping: Says when.
 
     Raises:
-        ConfigError: The address is in use.
+        ConfigError: The address is in use, or there is none.
     """
+    if not config.health.listen:
+        raise ConfigError(
+            "health is offered nowhere",
+            where="listen in [health]",
+            cure="give an address, or install the service again",
+        )
     health = Health(config)
     host, _, port = config.health.listen.rpartition(":")
     folder = StationFolder(config.station.state_dir)

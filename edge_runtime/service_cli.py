@@ -110,6 +110,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         csi_cameras=any(url.startswith("csi:") for url in config.source.urls),
         lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
         broker=bool(config.mqtt.url),
+        health=bool(config.health.listen),
         page=_page(config),
     )
 

@@ -79,6 +79,7 @@ class Installation:
         csi_cameras: Whether a camera is one of a Jetson's own sensors.
         lan_output: Whether the station listens for a PLC on the network.
         broker: Whether there is a broker.
+        health: Whether the station answers how it is.
         page: Whether to serve the technician's page, and if so whether to other machines; empty = no page.
     """
 
@@ -93,6 +94,7 @@ class Installation:
     csi_cameras: bool
     lan_output: bool
     broker: bool
+    health: bool
     page: Literal["", "local", "network"] = ""
 
 
@@ -101,7 +103,7 @@ def make_units(installation: Installation) -> Mapping[str, str]:
     rights = _CAMERA_AND_GPU + "".join(f"DeviceAllow={node} rw\n" for node in installation.devices)
     more = "TasksMax=128\n" + (f"ReadWritePaths={installation.log.parent}\n" if installation.log else "")
     captures = [f"kenpin-capture@{k}.service" for k in range(installation.cameras)]
-    services = ["kenpin-station.service", "kenpin-health.service", *captures]
+    services = ["kenpin-station.service", *captures]
     units = {
         "kenpin-station.service": _service(
             installation,
@@ -117,10 +119,12 @@ def make_units(installation: Installation) -> Mapping[str, str]:
             + (_NETWORK if installation.network_cameras else _NO_NETWORK),
             "WatchdogSec=5\nTasksMax=64\n",
         ),
-        "kenpin-health.service": _service(
-            installation, "health", _NO_DEVICES + _LOCAL_ONLY, "CPUWeight=20\nMemoryMax=256M\nTasksMax=64\n"
-        ),
     }
+    if installation.health:
+        services.append("kenpin-health.service")
+        units["kenpin-health.service"] = _service(
+            installation, "health", _NO_DEVICES + _LOCAL_ONLY, "CPUWeight=20\nMemoryMax=256M\nTasksMax=64\n"
+        )
     if installation.broker:
         services.append("kenpin-publisher.service")
         units["kenpin-publisher.service"] = _service(

@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 from kenpin.activation import change_activation
+from kenpin.config import SourceSection
 from kenpin.edge_runtime import database, doctor_broker, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
@@ -436,7 +437,7 @@ def test_a_machine_that_is_kept_slow_is_told(
 @pytest.mark.parametrize(
     ("enabled", "publisher", "said"),
     [
-        ("enabled", "active", ("PASS", "2 units are active, 3 restarts")),
+        ("enabled", "active", ("PASS", "4 units are active, 3 restarts")),
         ("enabled", "failed", ("FAIL", "kenpin-publisher.service is failed")),
         ("disabled", "active", ("WARN", "not installed, or not started at boot")),
     ],
@@ -452,15 +453,23 @@ case "$2" in
 kenpin.target) echo UnitFileState={enabled} ;;
 kenpin-station.service) printf 'UnitFileState=disabled\\nActiveState=active\\nNRestarts=1\\n' ;;
 *) printf 'Id=kenpin-station.service\\nActiveState=active\\nNRestarts=1\\n\\n'
-   printf 'Id=kenpin-publisher.service\\nActiveState={publisher}\\nNRestarts=2\\n' ;;
+   printf 'Id=kenpin-publisher.service\\nActiveState={publisher}\\nNRestarts=2\\n\\n'
+   printf 'Id=kenpin-health.service\\nActiveState=active\\nNRestarts=0\\n\\n'
+   printf 'Id=kenpin-capture@0.service\\nActiveState=active\\nNRestarts=0\\n' ;;
 esac
 """
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{workshop.root}:{os.environ['PATH']}")
     monkeypatch.setattr(doctor_station, "_SYSTEMD", workshop.root)
-    found = findings(workshop.ready(), "usb:93")["service"]
+    workshop.ready()
+    found = findings(workshop, "usb:93")["service"]
     assert (found.verdict, found.words) == said
+    if said[0] == "PASS":
+        source = SourceSection(url="usb:93", views=("usb:94",))
+        config = workshop.config("usb:93").model_copy(update={"source": source})
+        (service,) = (check for check in station_checks(config) if check.name == "service")
+        assert "another configuration: kenpin-capture@1.service is missing" in service.look().words
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -241,6 +241,12 @@ def test_a_port_in_use_is_said(config: StationConfig, served: int) -> None:
     assert "its own port" in error.value.cure
 
 
+def test_nowhere_is_said(config: StationConfig) -> None:
+    nowhere = config.model_copy(update={"health": HealthSection(listen="")})
+    with pytest.raises(ConfigError, match="offered nowhere"):
+        serve_health(nowhere, lambda: True)
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_the_other_loopback_is_offered_too(config: StationConfig, free_port: int) -> None:
     section = config.health.model_copy(update={"listen": f"[::1]:{free_port}"})

@@ -56,6 +56,16 @@ def test_every_process_is_a_unit(units: Path) -> None:
     assert "kenpin-publisher.service" in target
 
 
+def test_what_the_configuration_leaves_out_has_no_unit(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.toml("usb:0")
+    config.write_text(config.read_text() + '[health]\nlisten = ""\n')
+    assert kenpin("install", "--config", config, "--dir", tmp_path).returncode == 0
+    target = (tmp_path / "kenpin.target").read_text()
+    for role in ("health", "publisher"):
+        assert role not in target
+        assert not (tmp_path / f"kenpin-{role}.service").exists()
+
+
 def test_no_unit_has_more_rights_than_it_should(units: Path, tmp_path: Path) -> None:
     for path in units.glob("*.service"):
         found = subprocess.run(
