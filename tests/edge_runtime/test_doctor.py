@@ -20,10 +20,12 @@ from kenpin.activation import change_activation
 from kenpin.config import SourceSection
 from kenpin.edge_runtime import database, doctor_broker, doctor_station
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
 from kenpin.edge_runtime.sources import make_source
@@ -232,6 +234,15 @@ def test_a_database_that_cannot_be_read_is_told_with_its_cure(
     assert found.verdict == "FAIL"
     assert words in found.words
     assert cure in found.cure
+
+
+def test_parts_are_told_without_counting_a_year_of_them(workshop: Any) -> None:
+    with closing(Store(workshop.ready().folder.database)) as store:
+        assert findings(workshop, "usb:93")["database"].words == "no part yet"
+        parts = [Part(str(n), "cam", "s", 0, 0, Decision(Verdict.NG)) for n in range(3)]
+        store.commit([(part, None) for part in parts])
+        store.change(lambda connection, _: connection.execute("DELETE FROM part WHERE seq = 1"))
+        assert findings(workshop, "usb:93")["database"].words == "parts 2 to 3"
 
 
 def test_a_database_of_a_newer_kenpin_is_told(workshop: Any) -> None:
