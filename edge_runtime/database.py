@@ -18,6 +18,7 @@ from kenpin.synced_file import replace_synced, sync_folder
 APPLICATION_ID = 0x6B656E70  # "kenp"
 # A fresh database after damage starts its numbers this far on: no number is ever given twice.
 SEQ_JUMP = 1_000_000
+_HIGHEST = 1 << 53  # beyond it JSON's numbers are no longer exact
 # A whole check reads the whole file, minutes of it on the disk of a station that has run for a year; whoever
 # starts a station gives it two.
 _CHECK_S = 10.0
@@ -330,6 +331,12 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> bool:
         if version == 0:
             # A lease without a database: it was moved aside, or somebody removed it. Its numbers stay used.
             used = _read_lease(path)
+            if _lease_file(path).exists() and not 0 < used <= _HIGHEST:
+                raise StoreError(
+                    "it cannot be read which numbers were used before",
+                    where=_lease_file(path),
+                    cure="write a whole number into it, above the highest seq that SCADA has seen",
+                )
             sql = "INSERT INTO sqlite_sequence (name, seq) VALUES ('part', ?), ('outbox', ?)"
             connection.execute(sql, (used, used))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -75,6 +75,18 @@ def test_numbers_are_not_used_again_when_the_file_is_lost(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("said", ["1,000,000", "-5", "0", "", "1" * 30])
+def test_a_number_that_somebody_has_written_wrongly_is_not_passed_over(path: Path, said: str) -> None:
+    path.with_suffix(".seq").write_text(f"{said}\n")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="which numbers were used") as error:
+            Store(path)
+        assert error.value.where.endswith("station.seq")
+    path.with_suffix(".seq").write_text("5000000\r\n")
+    with closing(Store(path)) as store:
+        assert store.commit([(part("a"), None)]) == [5_000_001]
+
+
 @pytest.mark.parametrize("how", ["with parts", "of alarms"])
 def test_numbers_of_events_are_not_used_again_either(
     path: Path, monkeypatch: pytest.MonkeyPatch, how: str
