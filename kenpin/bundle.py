@@ -285,11 +285,14 @@ def _list_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, _Part]:
 def _list_folder(folder: Path) -> dict[str, _Part]:
     parts: dict[str, _Part] = {}
     size = 0
+    os.scandir(folder).close()  # what this user may not read is passed over by rglob, and not missing
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise _refuse(f"{name!r} is a link", folder)
-        if path.is_file():
+        if path.is_dir():
+            os.scandir(path).close()
+        elif path.is_file():
             parts[name] = _Part(path.stat().st_size, partial(io.FileIO, path))
             size += parts[name].size
             _check_room(size, len(parts), folder)
@@ -342,7 +345,7 @@ def install_bundle(bundle: Bundle, bundles: Path) -> Path:
 
 def _is_intact(target: Path, content: Mapping[str, bytes]) -> bool:
     try:
-        parts = _list_folder(target)
+        parts = _list_folder(target) if target.is_dir() else {}
         return parts.keys() == content.keys() and all(parts[n].read() == content[n] for n in parts)
     except BundleError:
         return False

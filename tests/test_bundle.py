@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -308,6 +309,22 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
     assert refusal(tmp_path / "text" / "below").startswith("the bundle cannot be read")
     (tmp_path / "folder").mkdir()
     assert "has no manifest.json" in refusal(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("closed", [".", "golden"])
+def test_a_folder_that_this_user_may_not_read_is_no_damaged_bundle(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    installed = install_bundle(open_bundle(path, TRUSTED), tmp_path)
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder) == installed / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refusal(installed) == "the bundle cannot be read: Permission denied"
 
 
 def test_writing_fails_without_traces(tmp_path: Path) -> None:
