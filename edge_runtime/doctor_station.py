@@ -37,6 +37,7 @@ from kenpin.frame import Frame, decode_picture
 from kenpin.masters_due import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder, owner_name
+from kenpin.station_key import require_key
 
 _FRAME_S = 5.0
 _RUNS = 20
@@ -116,6 +117,7 @@ def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
         return failed("secrets", f"others can read {', '.join(open_ones)}", f"chmod 600 {' '.join(open_ones)}")
     if config.commands.keys is not None:
         load_keys(config.commands.keys)
+    require_key(folder)
     return passed("secrets", "only this user can read them")
 
 

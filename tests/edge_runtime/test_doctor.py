@@ -236,6 +236,13 @@ def test_a_database_that_cannot_be_read_is_told_with_its_cure(
     assert cure in found.cure
 
 
+def test_a_station_whose_key_is_gone_is_told(workshop: Any) -> None:
+    workshop.ready().folder.key.unlink()
+    found = findings(workshop)["secrets"]
+    assert (found.verdict, "key is gone" in found.words) == ("FAIL", True)
+    assert "from a copy of the folder" in found.cure
+
+
 def test_parts_are_told_without_counting_a_year_of_them(workshop: Any) -> None:
     with closing(Store(workshop.ready().folder.database)) as store:
         assert findings(workshop, "usb:93")["database"].words == "no part yet"
