@@ -92,13 +92,16 @@ class ReplaySource:
         """
         path = self._root / INDEX
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(
+                encoding="utf-8-sig"
+            ).splitlines()  # editors of Windows begin a file with a mark
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
                 f"the recording cannot be read: {error}", where=path, cure="make one with: kenpin record"
             ) from None
         if not lines:
             raise SourceError("the recording holds no frame", where=path, cure="record again, for longer")
+        self._frames.clear()  # of an attempt before: an index is read again and again until it is mended
         for number, line in enumerate(lines, start=1):
             try:
                 self._frames.append(Recorded.model_validate_json(line))

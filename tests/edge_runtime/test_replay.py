@@ -119,6 +119,24 @@ def test_a_damaged_recording_is_said_with_its_line(tmp_path: Path, line: str) ->
     assert "line 1" in error.value.where
 
 
+def test_one_that_was_mended_meanwhile_is_played_once(tmp_path: Path) -> None:
+    lines = "".join(
+        json.dumps({"part_id": f"p{n}", "after_ns": n, "reason": "gone"}) + "\r\n" for n in range(3)
+    )
+    (tmp_path / INDEX).write_bytes(
+        b"\xef\xbb\xbf" + lines.encode() + b"{}\r\n"
+    )  # as an editor of Windows saves it
+    source = make_source(f"replay:{tmp_path}?speed=0")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="recording is damaged"):
+            source.open()
+    (tmp_path / INDEX).write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    source.open()
+    told = [source.next(time.monotonic() + 1) for _ in range(4)]
+    assert [item.part_id for item in told if isinstance(item, Fault)] == ["p0", "p1", "p2"]
+    assert told[-1] is Lull.END
+
+
 def test_a_folder_without_a_recording_is_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read") as error:
         make_source(f"replay:{tmp_path}").open()
