@@ -219,7 +219,14 @@ class Changeover:
         self._activation = self._activation.wanting(now.candidate, now.task)
         if self._ready.calibrated is None:
             self._activation = now  # there may be a first bundle now, or another one in its place
+        if self._is_wanted_back(now) and read_calibrating(folder) is None:
+            self._go_back("the one before was wanted again")
         self._get(now.candidate, now.task)
+
+    def _is_wanted_back(self, now: Activation) -> bool:
+        """Whether a person who saw the trial wants the one before: that must not wait for the trial's end."""
+        is_asked = now.task == "activate" and now.candidate != ""
+        return is_asked and self._activation.state == "trial" and now.candidate == self._activation.previous
 
     def _look_at_the_clock(self) -> None:
         """Masters come due by themselves."""

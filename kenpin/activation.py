@@ -88,7 +88,8 @@ class Activation(BaseModel):
 
     def gone_back(self, reason: str) -> Activation:
         """The current bundle is given up for the previous one."""
-        return self._with(
+        back = self.wanting("", "") if self.candidate == self.previous else self
+        return back._with(
             current=self.previous, previous="", state="good", starts=0, left=self.current, reason=reason
         )
 

@@ -184,6 +184,32 @@ def test_one_that_fails_is_given_up(workshop: Any, belt: Belt, caplog: pytest.Lo
     assert given_up[2].startswith(f"{new.sha256[:16]} was given up: 3 parts")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_one_before_is_taken_back_at_once_where_a_person_wants_it(
+    workshop: Any, belt: Belt, *, restarted: bool
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, breaks_at=1e6)
+    want(workshop, new.sha256)
+    if restarted:
+        run(workshop, belt, until(belt, lambda: read_activation(workshop.folder).state == "trial"))
+        belt.is_over = False
+
+    def on_part(_part: Part) -> None:
+        time.sleep(0.005)
+        now = read_activation(workshop.folder)
+        if now.state == "trial" and not now.candidate:
+            want(workshop, old.sha256)
+        belt.is_over = bool(now.left) or belt.number > changeover.TRIAL_PARTS
+
+    run(workshop, belt, on_part)
+    now = read_activation(workshop.folder)
+    assert belt.number < changeover.TRIAL_PARTS
+    assert (now.current, now.left, now.state, now.candidate) == (old.sha256, new.sha256, "good", "")
+    assert audit(workshop)[-1][2] == f"{new.sha256[:16]} was given up: the one before was wanted again"
+
+
 def test_faults_of_the_camera_are_not_blamed_on_the_bundle(workshop: Any, belt: Belt) -> None:
     workshop.calibrate(workshop.install())
     new = follow_up(workshop, breaks_at=1e6)
