@@ -252,7 +252,7 @@ def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> 
         raise BundleError(
             f"the bundle cannot be made active: {error.strerror}",
             where=folder.activation,
-            cure="let this user write there, then try again",
+            cure="make room there, or let this user write; then try again",
         ) from None
 
 
