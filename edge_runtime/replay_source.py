@@ -92,9 +92,8 @@ class ReplaySource:
         """
         path = self._root / INDEX
         try:
-            lines = path.read_text(
-                encoding="utf-8-sig"
-            ).splitlines()  # editors of Windows begin a file with a mark
+            # Editors of Windows begin a file with a mark.
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
                 f"the recording cannot be read: {error}", where=path, cure="make one with: kenpin record"
