@@ -153,7 +153,8 @@ def sendings(events: list[dict[str, float]], acked_ms: dict[int, int | None]) ->
         acked_ms: By number of the event, when it was noted, UTC in milliseconds since 1970.
     """
     sent = {(int(e["seq"]), e["ts_ms"] + e["capture_to_publish_ms"]) for e in events}
-    wrongly = sum(at_ms > (acked_ms[seq] or at_ms) for seq, at_ms in sent)
+    # In whole milliseconds, as acknowledgements are noted: some come within the one of the sending.
+    wrongly = sum(int(at_ms) > (acked_ms[seq] or at_ms) for seq, at_ms in sent)
     return len(sent) - len({seq for seq, _ in sent}), wrongly
 
 

@@ -21,3 +21,4 @@ def test_what_the_station_sends_again_is_told_from_what_the_broker_brings_twice(
     assert sendings(events, {1: None, 2: 2000}) == (1, 0)
     assert sendings(events, {1: 1900, 2: 2000}) == (1, 0)
     assert sendings(events, {1: 1899, 2: 2000}) == (1, 1)
+    assert sendings([once], {1: 1005}) == (0, 0), "acknowledged within the millisecond"
