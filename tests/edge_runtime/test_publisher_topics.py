@@ -196,7 +196,7 @@ def test_a_station_that_connects_anew_by_itself_is_not_told_as_gone(
         wait_for(lambda n=connections: publisher.traffic.connections == n, "a connection")
         wait_for(lambda n=connections: len(scada.payloads("status")) >= n, "its status")
         publisher.renew(BrokerAddress("127.0.0.1", mosquitto.port, "st1"))
-    assert [status["online"] for status in scada.payloads("status")] == [True] * 10
+    assert {status["online"] for status in scada.payloads("status")} == {True}
     line.stop()
 
 
