@@ -121,9 +121,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     sight = _sight(given, origin)
     found = source.read(seed=seed).through(sight)
     _check_with_bar((*found.train, *found.test))
-    new = origin.unseen(found) if origin else found
-    _tell_copies(found, new)
     known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
+    new = origin.unseen(found, known) if origin else found
+    _tell_copies(found, new)
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"], known=known)
     _tell_known(roles, known)
     empty = check_masks((*roles.test, *roles.teach))

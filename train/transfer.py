@@ -8,7 +8,7 @@ stands in `docs/transfer.md`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,16 +64,21 @@ class Origin:
         """Groups of which it learned from a picture; other pictures of these parts prove nothing either."""
         return frozenset(p.group for p in pictures if sha256_of(p.path) in self.learned_from)
 
-    def unseen(self, pictures: PictureSet) -> PictureSet:
+    def unseen(self, pictures: PictureSet, known: Collection[str]) -> PictureSet:
         """Without the test pictures of parts that it learned from, and without pictures it is to learn again.
 
         Remembered a second time, a picture of the same parts would count twice.
+
+        Args:
+            pictures: Of any parts.
+            known: The `known_parts` of them.
         """
-        known = self.known_parts((*pictures.train, *pictures.test))
         test = tuple(p for p in pictures.test if p.group not in known)
         if not self.same_parts:
             return replace(pictures, test=test)
-        train = tuple(p for p in pictures.train if sha256_of(p.path) not in self.learned_from)
+        train = tuple(
+            p for p in pictures.train if p.group not in known or sha256_of(p.path) not in self.learned_from
+        )
         return replace(pictures, train=train, test=test)
 
     def manifest(self) -> dict[str, list[str]]:

@@ -171,7 +171,7 @@ def test_pictures_that_the_origin_learned_from_do_not_measure(run: Path, tmp_pat
     paths = sorted((caps(tmp_path, 3) / GOOD).iterdir())
     pictures = tuple(Picture(path, GOOD, path.stem) for path in paths)
     origin = Origin("o", load_inspector(run), frozenset({sha256_of(paths[1])}), same_parts=False)
-    kept = origin.unseen(PictureSet(pictures, pictures))
+    kept = origin.unseen(PictureSet(pictures, pictures), origin.known_parts(pictures))
     assert [p.group for p in kept.test] == ["00", "02"]
     assert kept.train == pictures
 
@@ -183,7 +183,7 @@ def test_parts_that_the_origin_learned_from_do_not_measure_in_other_pictures_eit
     pictures = tuple(Picture(path, GOOD, f"part {number // 2}") for number, path in enumerate(paths))
     for same_parts in (True, False):
         origin = Origin("o", load_inspector(run), frozenset({sha256_of(paths[2])}), same_parts)
-        kept = origin.unseen(PictureSet((), pictures))
+        kept = origin.unseen(PictureSet((), pictures), origin.known_parts(pictures))
         assert kept.test == pictures[:2] + pictures[4:]
         assert origin.known_parts(pictures) == {"part 1"}
 
