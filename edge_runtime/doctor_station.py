@@ -30,6 +30,7 @@ from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
 from kenpin.edge_runtime.sources import make_source
+from kenpin.edge_runtime.systemd_units import unit_name
 from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
@@ -314,9 +315,7 @@ def _service(config: StationConfig) -> Finding:
             "what was stopped needs sudo systemctl start kenpin.target"
         )
         return failed("service", ", ".join(away) or "no unit is started", cure)
-    roles = ["station", *(f"capture@{k}" for k in range(len(config.source.urls)))]
-    roles += ["health"] * bool(config.health.listen) + ["publisher"] * bool(config.mqtt.url)
-    missing = {f"kenpin-{role}.service" for role in roles} - {unit["Id"] for unit in units}
+    missing = {unit_name(role) for role in config.roles} - {unit["Id"] for unit in units}
     if missing:
         cure = (
             "sudo kenpin service install --config FILE --user USER, sudo systemctl daemon-reload, "

@@ -91,8 +91,7 @@ class Health:
 
     def __init__(self, config: StationConfig) -> None:
         self._folder = StationFolder(config.station.state_dir)
-        captures = [f"capture-{k}" for k in range(len(config.source.urls))]
-        self._roles = ["station", *(["publisher"] if config.mqtt.url else []), *captures]
+        self._roles = [role for role in config.roles if role != "health"]
 
     def dead(self) -> list[str]:
         """Processes without a sign of life, in words."""

@@ -65,14 +65,12 @@ def _specs(
         return [*base, *source, *more]
 
     limit = () if max_parts is None else ("--max-parts", str(max_parts))
-    specs = [ChildSpec("station", command("station", *limit))]
-    if config.mqtt.url:
-        specs.append(ChildSpec("publisher", command("publisher"), stop_s=DRAIN_S + 10))
-    if config.health.listen:
-        specs.append(ChildSpec("health", command("health")))
-    cameras = range(len(config.source.urls))
-    captures = [f"capture-{k}" for k in cameras]
-    return specs + [ChildSpec(role, command(role), watchdog_s=CAPTURE_S) for role in captures]
+    special = {
+        "station": ChildSpec("station", command("station", *limit)),
+        "publisher": ChildSpec("publisher", command("publisher"), stop_s=DRAIN_S + 10),
+        "health": ChildSpec("health", command("health")),
+    }
+    return [special.get(role) or ChildSpec(role, command(role), watchdog_s=CAPTURE_S) for role in config.roles]
 
 
 def _report(folder: StationFolder, start_ms: int, station: Vitals) -> Report:

@@ -104,13 +104,11 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         state=state,
         log=config.output.log,
         user=user,
-        cameras=len(config.source.urls),
+        roles=config.roles,
         devices=device_nodes(),
         network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in config.source.urls),
         csi_cameras=any(url.startswith("csi:") for url in config.source.urls),
         lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
-        broker=bool(config.mqtt.url),
-        health=bool(config.health.listen),
         page=_page(config),
     )
 

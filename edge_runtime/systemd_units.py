@@ -73,13 +73,11 @@ class Installation:
         state: The station's folder.
         log: File of `[output] log`; `None` = none.
         user: Who runs it.
-        cameras: Number of cameras.
+        roles: The station's processes, as `StationConfig.roles`.
         devices: Device nodes of cameras and GPU.
         network_cameras: Whether a camera is reached over the network.
         csi_cameras: Whether a camera is one of a Jetson's own sensors.
         lan_output: Whether the station listens for a PLC on the network.
-        broker: Whether there is a broker.
-        health: Whether the station answers how it is.
         page: Whether to serve the technician's page, and if so whether to other machines; empty = no page.
     """
 
@@ -88,22 +86,24 @@ class Installation:
     state: Path
     log: Path | None
     user: str
-    cameras: int
+    roles: Sequence[str]
     devices: Sequence[str]
     network_cameras: bool
     csi_cameras: bool
     lan_output: bool
-    broker: bool
-    health: bool
     page: Literal["", "local", "network"] = ""
+
+
+def unit_name(role: str) -> str:
+    """The unit of a process; cameras share one, `kenpin-capture@.service`."""
+    return f"kenpin-{role.replace('capture-', 'capture@')}.service"
 
 
 def make_units(installation: Installation) -> Mapping[str, str]:
     """File names and contents."""
     rights = _CAMERA_AND_GPU + "".join(f"DeviceAllow={node} rw\n" for node in installation.devices)
     more = "TasksMax=128\n" + (f"ReadWritePaths={installation.log.parent}\n" if installation.log else "")
-    captures = [f"kenpin-capture@{k}.service" for k in range(installation.cameras)]
-    services = ["kenpin-station.service", *captures]
+    services = [unit_name(role) for role in installation.roles]
     units = {
         "kenpin-station.service": _service(
             installation,
@@ -120,13 +120,11 @@ def make_units(installation: Installation) -> Mapping[str, str]:
             "WatchdogSec=5\nTasksMax=64\n",
         ),
     }
-    if installation.health:
-        services.append("kenpin-health.service")
+    if "health" in installation.roles:
         units["kenpin-health.service"] = _service(
             installation, "health", _NO_DEVICES + _LOCAL_ONLY, "CPUWeight=20\nMemoryMax=256M\nTasksMax=64\n"
         )
-    if installation.broker:
-        services.append("kenpin-publisher.service")
+    if "publisher" in installation.roles:
         units["kenpin-publisher.service"] = _service(
             installation,
             "publisher",

@@ -373,6 +373,13 @@ class StationConfig(_Section):
     web: WebSection = WebSection()
     homeassistant: HomeAssistantSection = HomeAssistantSection()
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The station's processes without the page: `station`, `capture-0` …, `publisher`, `health`."""
+        wanted = {"publisher": self.mqtt.url, "health": self.health.listen}
+        captures = (f"capture-{k}" for k in range(len(self.source.urls)))
+        return ("station", *captures, *(role for role, address in wanted.items() if address))
+
 
 def load_config(path: Path) -> StationConfig:
     """Read a station's configuration.
