@@ -13,7 +13,7 @@ from kenpin import options
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.server import serve
 from kenpin.calibration.web.users import NAME, RoleWord, Users
-from kenpin.config import load_config
+from kenpin.config_file import load_config
 from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
 from kenpin.options import signer

@@ -15,7 +15,8 @@ import click
 from rich.table import Table
 
 from kenpin import options
-from kenpin.config import StationConfig, load_config
+from kenpin.config import StationConfig
+from kenpin.config_file import load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.decide import DECIDED, Verdict

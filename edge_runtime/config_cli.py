@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from kenpin.config import StationConfig, load_config
+from kenpin.config import StationConfig
+from kenpin.config_file import load_config
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
 from kenpin.edge_runtime.command_key import load_keys

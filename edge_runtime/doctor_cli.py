@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kenpin import options
-from kenpin.config import StationConfig, load_config
+from kenpin.config import StationConfig
+from kenpin.config_file import load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.doctor import Finding, examine
 from kenpin.edge_runtime.doctor_host import host_checks

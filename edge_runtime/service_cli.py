@@ -15,7 +15,8 @@ from typing import Literal
 
 import click
 
-from kenpin.config import StationConfig, is_loopback, load_config
+from kenpin.config import StationConfig, is_loopback
+from kenpin.config_file import load_config
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
 from kenpin.errors import ConfigError
 from kenpin.station_folder import owner_name

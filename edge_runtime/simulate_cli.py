@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from kenpin.config import MqttSection, StationSection, load_config
+from kenpin.config import MqttSection, StationSection
+from kenpin.config_file import load_config
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.counters import Counters

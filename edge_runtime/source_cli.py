@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from kenpin.config import load_config
+from kenpin.config_file import load_config
 from kenpin.console import human_console
 from kenpin.edge_runtime.replay_source import record as write_recording
 from kenpin.edge_runtime.source import SourceUrl

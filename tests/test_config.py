@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 
-from kenpin.config import load_config
+from kenpin.config_file import load_config
 from kenpin.edge_runtime.config_cli import config
 from kenpin.edge_runtime.pki import Authority, Lifetime
 from kenpin.errors import ConfigError

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kenpin.config import load_config
+from kenpin.config_file import load_config
 from kenpin.demo import _make_line, demo
 from kenpin.demo_data import Folders, draw_pictures, split_four, split_pictures
 from kenpin.demo_result import StoredPart, Times, compare

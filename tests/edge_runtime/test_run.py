@@ -241,7 +241,7 @@ def test_events_reads_from_a_number_on_and_follows(workshop: Any, start: Any) ->
 NURSERY = """
 import os, sys
 from pathlib import Path
-from kenpin.config import load_config
+from kenpin.config_file import load_config
 from kenpin.edge_runtime.station import Station
 
 config = load_config(Path(sys.argv[1]))
