@@ -49,7 +49,7 @@ class Roles:
     teach: tuple[Picture, ...] = ()
 
     def manifest(self) -> dict[str, list[dict[str, str]]]:
-        """Every picture with SHA-256, label, group, role and, where it has one, its mask."""
+        """Every picture with SHA-256, label, group, role and, where it has one, its mask with SHA-256."""
         every = (self.fit, self.held_back, self.test, self.teach)
         rows = [
             _row(picture, role) for role, pictures in zip(ROLES, every, strict=True) for picture in pictures
@@ -65,7 +65,9 @@ def _row(picture: Picture, role: str) -> dict[str, str]:
         "group": picture.group,
         "role": role,
     }
-    return {**row, "mask": str(picture.mask.resolve())} if picture.mask else row
+    if picture.mask:
+        row |= {"mask": str(picture.mask.resolve()), "mask_sha256": sha256_of(picture.mask)}
+    return row
 
 
 def assign_roles(

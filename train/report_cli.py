@@ -84,24 +84,26 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
     """The pictures that had a role in a run, as data.json lists them.
 
     Raises:
-        DataError: A picture is gone or was changed since.
+        DataError: A picture or a mask is gone or was changed since.
     """
     pictures, sight = [], folder.sight
     for row in folder.data.get("pictures", []):
         if row["role"] == role:
-            path = Path(row["file"])
-            if not path.is_file() or sha256_of(path) != row["sha256"]:
-                raise DataError(
-                    f"a picture of this run {'was changed' if path.exists() else 'is gone'}",
-                    where=path,
-                    cure="put it back, or measure on other pictures with: kenpin evaluate RUN --data DIR",
-                )
-            pictures.append(Picture(path, row["label"], row["group"], _mask_of(row), sight))
+            path = _same(row["file"], row["sha256"], "a picture")
+            mask = _same(row["mask"], row["mask_sha256"], "a mask") if "mask" in row else None
+            pictures.append(Picture(path, row["label"], row["group"], mask, sight))
     return pictures
 
 
-def _mask_of(row: dict[str, str]) -> Path | None:
-    return Path(row["mask"]) if "mask" in row else None
+def _same(file: str, sha256: str, what: str) -> Path:
+    path = Path(file)
+    if not path.is_file() or sha256_of(path) != sha256:
+        raise DataError(
+            f"{what} of this run {'was changed' if path.exists() else 'is gone'}",
+            where=path,
+            cure="put it back, or measure on other pictures with: kenpin evaluate RUN --data DIR",
+        )
+    return path
 
 
 def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:

@@ -207,19 +207,20 @@ def test_a_run_in_which_another_process_trains_is_refused(
         cli.main([str(a) for a in arguments], standalone_mode=False)
 
 
+@pytest.mark.parametrize(("kind", "what"), [("test/good", "picture"), ("ground_truth/*", "mask")])
 def test_a_test_picture_that_changes_while_training_is_not_measured(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
 ) -> None:
     data, folder = Path(shutil.copytree(parts, tmp_path / "cap")), RunFolder(tmp_path / "run")
-    changed = sorted((data / "test" / "good").iterdir())[0]
+    changed, other = sorted(data.glob(f"{kind}/*"))[:2]
 
     def learn_and_change(*args: Any, **given: Any) -> None:
         learn(*args, **given)
-        changed.write_bytes(sorted((data / "test" / "good").iterdir())[1].read_bytes())
+        changed.write_bytes(other.read_bytes())
 
     monkeypatch.setattr("kenpin.train.cli.learn", learn_and_change)
     arguments = ["train", "--data", data, "--run", folder.root, "--size", 64, "--steps", 1]
-    with pytest.raises(DataError, match="a picture of this run was changed") as refused:
+    with pytest.raises(DataError, match=f"a {what} of this run was changed") as refused:
         cli.main([str(a) for a in arguments], standalone_mode=False)
     assert refused.value.where == str(changed)
     assert folder.finished
