@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,10 +53,9 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
     head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
     known, held = _known(head, trained, pictures), _grids(head, held_back)
-    coarse = _cross_fitted(head, known[0], held)
+    coarse = _cross_fitted(head, known[0], held, AnomalyHead.fill_coarse)
     head.fill(*known)
-    raw = _raw_maps(head, trained, held_back).unbind(1)
-    head.standardise([*(torch.cat(both) for both in zip(coarse, raw, strict=False)), *raw[len(coarse) :]])
+    head.standardise(_with_coarse(coarse, _raw_maps(head, trained, held_back)))
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.copy_(choose_weights(good, bad).to(pictures.device))
     levels, fused = _units(head, good)
@@ -86,15 +86,17 @@ def update_head(
     """
     trained.eval()
     head = copy.deepcopy(head).eval()
-    head.merge(*_known(head, trained, pictures))
-    head.restandardise(_raw_maps(head, trained, held_back).unbind(1))
+    known, held = _known(head, trained, pictures), _grids(head, held_back)
+    coarse = _cross_fitted(head, known[0], held, AnomalyHead.merge_coarse)
+    head.merge(*known)
+    head.restandardise(_with_coarse(coarse, _raw_maps(head, trained, held_back)))
     share = len(held_back) / float(head.count[-1])
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.lerp_(choose_weights(good, bad).to(pictures.device), share)
     levels, fused = _units(head, good)
     head.level_scale.copy_(torch.lerp(head.level_scale.reciprocal(), levels, share).reciprocal())
     head.fused_scale.copy_(torch.lerp(head.fused_scale.reciprocal(), fused, share).reciprocal())
-    head.merge_coarse(*_grids(head, held_back))
+    head.merge_coarse(*held)
     return head
 
 
@@ -127,26 +129,37 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def _cross_fitted(
-    head: AnomalyHead, grids: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Each map of the coarse level of known pictures (N, h, w), by a level that knows the others only.
+    head: AnomalyHead,
+    grids: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+    learn: Callable[[AnomalyHead, Tensor, Tensor], None],
+) -> Tensor:
+    """The maps of the coarse level of pictures (N, 2, h, w), by a level that has learned the others only.
 
-    Neighbours are left out together, as several pictures of one part have to be neighbours. What the head has
-    of the level is lost.
+    Neighbours are left out together, as several pictures of one part have to be neighbours.
 
     Args:
-        head: Its level is fitted.
+        head: Whose level learns; it stays as it is.
         grids: Light grids of the pictures.
         held: The same of held-back pictures, which help each time.
+        learn: `AnomalyHead.fill_coarse`, or `merge_coarse` to keep what the head knows.
     """
     folds = list(zip(*(g.tensor_split(min(FOLDS, len(g))) for g in grids), strict=True))
     maps = []
     for k, fold in enumerate(folds):
         others = zip(*folds[:k], *folds[k + 1 :], held, strict=True)
-        head.fill_coarse(*(torch.cat(pictures) for pictures in others))
-        maps.append(head.coarse_maps(*fold))
-    light, pattern = torch.cat(maps).unbind(1)
-    return light, pattern
+        without_fold = copy.deepcopy(head)
+        learn(without_fold, *(torch.cat(pictures) for pictures in others))
+        maps.append(without_fold.coarse_maps(*fold))
+    return torch.cat(maps)
+
+
+def _with_coarse(coarse: Tensor, held_back: Tensor) -> list[Tensor]:
+    """Each raw map of held-back pictures (M, 6, h, w), at the coarse level also of others (N, 2, h, w)."""
+    raw = list(held_back.unbind(1))
+    for k, maps in enumerate(coarse.unbind(1)):
+        raw[k] = torch.cat([maps, raw[k]])
+    return raw
 
 
 def _known(

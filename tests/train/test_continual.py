@@ -161,5 +161,5 @@ def test_an_updated_run_keeps_the_encoder_and_remembers_both(tmp_path: Path) -> 
     assert own.light.count == fits[0] + held[0]
     assert both.light.count == sum(fits) + sum(held)
     assert own.count.flatten().tolist() == [fits[0] + held[0]] * 2 + [held[0]] * 4
-    assert both.count.flatten().tolist() == [fits[0] + sum(held)] * 2 + [sum(held)] * 4
+    assert both.count.flatten().tolist() == [sum(fits) + sum(held)] * 2 + [sum(held)] * 4
     assert "report.html" in {p.name for p in b.iterdir()}

@@ -169,13 +169,17 @@ def test_the_coarse_level_is_standardised_on_pictures_that_it_does_not_know() ->
     torch.manual_seed(0)
     head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
     grids, held = (head.light_grids(torch.rand(count, 3, 64, 64)) for count in (12, 3))
-    found = torch.stack(_cross_fitted(head, grids, held), 1)
+    found = _cross_fitted(head, grids, held, AnomalyHead.fill_coarse)
     assert found.shape == (12, 2, 16, 16)
     for first in (0, 3, 6, 9):  # four folds of neighbours
         own = slice(first, first + 3)
         others = [torch.cat([g[:first], g[first + 3 :], h]) for g, h in zip(grids, held, strict=True)]
         head.fill_coarse(*others)
         assert torch.allclose(found[own], head.coarse_maps(*(g[own] for g in grids)), atol=1e-5)
+    more = head.light_grids(torch.rand(12, 3, 64, 64))
+    found = _cross_fitted(head, more, held, AnomalyHead.merge_coarse)
+    head.merge_coarse(*(torch.cat([g[3:], h]) for g, h in zip(more, held, strict=True)))
+    assert torch.allclose(found[:3], head.coarse_maps(*(g[:3] for g in more)), atol=1e-5)
 
 
 @torch.no_grad()
