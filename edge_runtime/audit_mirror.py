@@ -25,6 +25,7 @@ _KINDS: Mapping[str, Kind] = {
     "alarm": "command",
     "users": "user",
     "login": "security",
+    "sparkplug": "security",
 }
 # Room for each text in an event, in bytes of its JSON, where a character of Japanese takes six: together with
 # the other fields always less than `kenpin.events.MAX_BYTES`, or a long row would hide those after it.

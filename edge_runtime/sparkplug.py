@@ -60,7 +60,7 @@ class Sparkplug:
     Args:
         broker: Where to connect; its client id must be another one than the publisher's.
         node: Where the station stands in the namespace, and the host it waits for.
-        report: Told of what was refused, once a second at most, in the node's own thread.
+        report: Told of what was refused, ever more rarely, in the node's own thread.
         timing: How long it waits for what.
     """
 
@@ -232,6 +232,8 @@ class Sparkplug:
         except BrokerError as error:
             self._refusals.note(heard.topic, error.what)
             return
+        if not commands:
+            self._refusals.note(heard.topic, "a payload without a command")
         for command in commands:
             if heard.topic == self._node.topic("NCMD") and command.name == REBIRTH and command.value:
                 self._ask_rebirth()

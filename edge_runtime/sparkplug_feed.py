@@ -8,8 +8,10 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
+from kenpin.audit import Entry, append
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import State
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -20,10 +22,11 @@ from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_refusal import Refusal
 from kenpin.edge_runtime.sparkplug_session import EdgeNode
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.errors import StoreError
+from kenpin.errors import KenpinError, StoreError
 from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
+_TOPIC_CHARS = 200
 _CAMERA = "camera/%/last"
 _CAMERA_UP = re.compile(r'camera_up\{camera="(.*)"\}')
 _log = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class SparkplugFeed:
         node = EdgeNode(
             section.group_id, section.node_id or config.station.id, primary_host=section.primary_host
         )
-        return cls(Sparkplug(broker, node, _report), folder)
+        return cls(Sparkplug(broker, node, partial(_report, folder)), folder)
 
     def come_round(self, state: tuple[State, str] | None) -> None:
         """Tell what has changed; once a second is often enough.
@@ -154,5 +157,11 @@ def camera_values(last: Mapping[str, Any]) -> dict[str, Value]:
     }
 
 
-def _report(refusal: Refusal) -> None:
-    _log.warning("Sparkplug: %s at %s was refused (%d times).", refusal.why, refusal.topic, refusal.times)
+def _report(folder: StationFolder, refusal: Refusal) -> None:
+    topic = refusal.topic[:_TOPIC_CHARS]  # the last level is whatever somebody has sent
+    _log.warning("Sparkplug: %s at %s was refused (%d times).", refusal.why, topic, refusal.times)
+    since = f"{refusal.times} since the last row, the last at {topic}; nobody signs what comes by Sparkplug"
+    try:
+        append(folder, Entry("sparkplug", "unknown", new=f"refused: {refusal.why}", why=since))
+    except (KenpinError, OSError) as error:
+        _log.warning("It is not in the audit: %s", error)

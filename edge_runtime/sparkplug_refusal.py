@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_PAUSE_S = 1.0
+# Nobody signs these messages, and what is reported stays in the audit for ever: a flood must not fill the disk.
+_PAUSE_S, _LONGEST_S = 1.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Refusal:
 
 
 class Refusals:
-    """Counts them, and reports the last one of each second.
+    """Counts them, and reports the last one: the first at once, then after pauses that double up to an hour.
 
     Args:
         report: Told of them.
@@ -38,7 +39,7 @@ class Refusals:
         self.total = 0
         self._report = report
         self._reported = 0
-        self._due_s = 0.0
+        self._due_s, self._pause_s = 0.0, _PAUSE_S
         self._last: tuple[str, str] | None = None
 
     def note(self, topic: str, why: str) -> None:
@@ -47,9 +48,10 @@ class Refusals:
         self._last = topic, why
 
     def tell(self) -> None:
-        """Report what came since the last report, where that is a second ago."""
+        """Report what came since the last report, where that is long enough ago."""
         if self._last is None or time.monotonic() < self._due_s:
             return
         refusal = Refusal(*self._last, times=self.total - self._reported)
-        self._last, self._reported, self._due_s = None, self.total, time.monotonic() + _PAUSE_S
+        self._last, self._reported, self._due_s = None, self.total, time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_S)
         self._report(refusal)

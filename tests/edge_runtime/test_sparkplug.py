@@ -331,6 +331,7 @@ def test_every_other_command_is_refused_and_reported(
             (NCMD, rebirth(value=False), f"the command '{REBIRTH}'"),
             (dcmd, rebirth(), f"the command '{REBIRTH}'"),
             (NCMD, b"{}", "the command is no payload"),
+            (dcmd, b"xx", "a payload without a command"),  # a field that nobody knows
         ],
         start=1,
     ):
@@ -338,12 +339,13 @@ def test_every_other_command_is_refused_and_reported(
         wait_for(lambda number=number: len(node.refusals) == number, "the report")
         assert node.refusals[-1].topic == topic
         assert node.refusals[-1].why.startswith(why)
+        sparkplug._refusals._due_s = 0.0  # the pause is over
     host.say(NCMD, rebirth(), "-r")  # obeyed now, but not by one who connects later and gets it as retained
     wait_for(lambda: len(host.of("NBIRTH")) == 2, "the rebirth")
     cut(sparkplug)
-    wait_for(lambda: len(node.refusals) == 5, "the report")
+    wait_for(lambda: len(node.refusals) == 6, "the report")
     assert "retained" in node.refusals[-1].why
-    assert sparkplug.refused == 5
+    assert sparkplug.refused == 6
     wait_for(lambda: len(host.of("NBIRTH")) == 3, "the birth after the cut")
 
 
@@ -359,6 +361,18 @@ def test_a_flood_of_commands_is_one_report() -> None:
     refusals.tell()
     assert reports[1:] == [Refusal(NCMD, "a command", times=49)]
     assert refusals.total == 50
+
+
+def test_a_day_of_forged_commands_is_some_reports_and_each_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reported goes into the audit, of which nothing is ever deleted."""
+    reports: list[Refusal] = []
+    refusals = Refusals(reports.append)
+    for second in range(86_400):
+        monkeypatch.setattr("kenpin.edge_runtime.sparkplug_refusal.time.monotonic", lambda now=second: now)
+        refusals.note(NCMD, "a command")
+        refusals.tell()
+    assert 24 < len(reports) < 40
+    assert 86_400 - 3600 <= sum(report.times for report in reports) <= 86_400
 
 
 def test_a_flood_of_commands_does_not_fill_the_memory() -> None:

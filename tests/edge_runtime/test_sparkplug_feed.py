@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 from pysparkplug._protobuf import Payload
 
+from kenpin.audit import audit_file
+from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed, camera_values, cameras_down, node_values
+from kenpin.edge_runtime.sparkplug_link import Heard as Message
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_session import NODE, EdgeNode, Session
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.ledger import lines_of
 
 
 def test_a_station_that_is_not_there_has_values_too() -> None:
@@ -102,6 +107,27 @@ def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(wo
         Outbox(connection).keep_cameras([])  # the station is set up without it
     assert sent() == ["DDEATH/st1/cam"]
     assert cameras_down({}) == set()
+
+
+def test_what_is_refused_stands_in_the_audit_and_is_told(workshop: Any) -> None:
+    workshop.ready()
+    config = workshop.config("folder:parts", url="mqtt://127.0.0.1:1")
+    feed = SparkplugFeed.from_config(config, workshop.folder)
+    topic = "spBv1.0/kenpin/DCMD/st1/" + "x" * 60_000
+    feed._node._hear(Message(topic, b"{}", is_retained=False))
+    feed._node._refusals.tell()
+    (line,) = lines_of(audit_file(workshop.folder))
+    assert (line.row["what"], line.row["by"]) == ("sparkplug", "unknown")
+    assert line.row["new"].startswith("refused: the command is no payload")
+    assert f"1 since the last row, the last at {topic[:200]};" in line.row["why"]
+    with closing(open_database(workshop.folder.database)) as connection:
+        AuditMirror(workshop.folder, connection, Identity("st1")).come_round()
+        (event,) = Outbox(connection).replay(since=0, limit=9)
+        assert event.payload()["kind"] == "security"
+    workshop.folder.key.unlink()
+    feed._node._refusals._due_s = 0.0
+    feed._node._hear(Message(topic, b"{}", is_retained=False))
+    feed._node._refusals.tell()  # without an audit it goes on
 
 
 class Host:
