@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,11 +14,11 @@ from rich.table import Table
 
 from kenpin import options
 from kenpin.activation import Activation, change_activation, read_activation, refuse_older
-from kenpin.audit import Entry, append
+from kenpin.audit import Entry, append, audit_file
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
 from kenpin.calibrating import refuse_while_calibrating
 from kenpin.console import human_console
-from kenpin.errors import BundleError, CalibrationError, ConfigError
+from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError
 from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
@@ -93,8 +94,8 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
     The first one is active at once, and so is one that replaces a bundle which is not calibrated. Otherwise it
     waits beside the active one: calibrate for it, watch it in shadow, then activate it.
     """
-    found = open_bundle(file, trusted_keys(trust))
     folder = StationFolder(state)
+    found = _verified(file, trust, folder)
     folder.create()
     now = read_activation(folder)
     is_kept = (folder.bundles / found.sha256).exists()
@@ -222,7 +223,19 @@ def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:
             where=folder.bundles,
             cure=f"give 4 or more of its characters; kenpin bundle list --state {folder.root} shows them",
         )
-    return open_bundle(found[0], trusted_keys(trust))
+    return _verified(found[0], trust, folder)
+
+
+def _verified(path: Path, trust: tuple[Path, ...], folder: StationFolder) -> Bundle:
+    """A bundle for a station, whose audit says what was refused there."""
+    keys = trusted_keys(trust)
+    try:
+        return open_bundle(path, keys)
+    except BundleError as error:
+        with contextlib.suppress(KenpinError, OSError):  # whatever becomes of this, the refusal must be said
+            if path.exists() and audit_file(folder).exists():
+                append(folder, Entry("bundle", options.signer(), new=f"refused: {path.name}: {error.what}"))
+        raise
 
 
 def _is_calibrated(folder: StationFolder, sha256: str) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kenpin.audit import audit_file, read_audit
 from kenpin.bundle import (
     MANIFEST,
     MAX_BYTES,
@@ -34,7 +35,7 @@ from kenpin.bundle import (
 )
 from kenpin.bundle_cli import bundle as bundle_command
 from kenpin.errors import BundleError, ConfigError
-from kenpin.signing import SecretKey
+from kenpin.signing import PublicKey, SecretKey
 from kenpin.station_folder import StationFolder
 from tests import specimens
 
@@ -526,6 +527,27 @@ def test_command_install(path: Path, public: str, tmp_path: Path) -> None:
     (tmp_path / "odd/active").mkdir(parents=True)
     command = ["install", str(path), "--state", str(tmp_path / "odd"), "--trust", public]
     assert isinstance(CliRunner().invoke(bundle_command, command).exception, BundleError)
+
+
+def test_what_a_station_refuses_stands_in_its_audit(path: Path, public: str, tmp_path: Path) -> None:
+    folder = StationFolder(tmp_path / "state")
+    end = ["--state", str(folder.root), "--trust", public]
+    forged = tmp_path / "forged.kenpin"
+    forged.write_bytes(path.read_bytes().replace(b"int8 model", b"evil model"))
+    CliRunner().invoke(bundle_command, ["install", str(forged), *end])
+    assert not audit_file(folder).exists()  # a station that was never set up keeps none
+    CliRunner().invoke(bundle_command, ["install", str(path), *end])
+    done = CliRunner().invoke(bundle_command, ["install", str(forged), *end])
+    assert isinstance(done.exception, BundleError)
+    CliRunner().invoke(bundle_command, ["install", str(tmp_path / "mistyped.kenpin"), *end])
+    (installed,) = folder.bundles.glob("[0-9a-f]*")
+    (installed / "model.onnx").write_bytes(b"evil model")
+    CliRunner().invoke(bundle_command, ["activate", installed.name[:8], *end])
+    refused = [row["new"] for row in read_audit(folder, PublicKey.load(folder.public_key))][1:]
+    assert refused == [
+        "refused: forged.kenpin: the bundle is not a complete zip: Bad CRC-32 for file 'model.onnx'",
+        f"refused: {installed.name}: model.onnx was changed after signing",
+    ]
 
 
 @pytest.mark.parametrize("place", [1 << 63, -10])
