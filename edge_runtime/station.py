@@ -21,6 +21,7 @@ from kenpin.edge_runtime.announce import Identity, State
 from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import Changeover, begin
+from kenpin.edge_runtime.config_trail import note_config
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.equipment import Equipment
@@ -106,6 +107,7 @@ class Station:
             news = PartNews(self._identity, config.mqtt.results)
             self._store = opened.enter_context(contextlib.closing(Store(folder.database, news=news)))
             self._note_damage()
+            note_config(config, folder)
             self._outputs = opened.enter_context(contextlib.closing(make_outputs(config, folder.run, output)))
             self._line = opened.enter_context(contextlib.closing(self._make_line(config, cameras)))
             self._line.open()

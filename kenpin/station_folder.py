@@ -52,6 +52,11 @@ class StationFolder:
         return self.root / "activation.json"
 
     @property
+    def configuration(self) -> Path:
+        """What the station started with the last time, so that a change shows."""
+        return self.root / "configuration.json"
+
+    @property
     def shadow(self) -> Path:
         """Parts that a watched bundle would have judged otherwise, one per line."""
         return self.root / "shadow.jsonl"

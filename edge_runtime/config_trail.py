@@ -1,0 +1,63 @@
+"""The configuration's trail: what has changed since the station's last start, as rows of the audit."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kenpin.audit import Entry, append, audit_file
+from kenpin.config import StationConfig
+from kenpin.edge_runtime.source import without_login
+from kenpin.errors import KenpinError
+from kenpin.station_folder import StationFolder
+from kenpin.synced_file import replace_synced
+
+_log = logging.getLogger(__name__)
+
+
+def note_config(config: StationConfig, folder: StationFolder) -> None:
+    """Write down what has changed. The file says not who did it, and a line does not wait for its audit.
+
+    Args:
+        config: What the station starts with.
+        folder: The station's folder, of which this process is the only user.
+    """
+    path, now = folder.configuration, _values(config)
+    before = _read(path)
+    changed = sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
+    try:
+        if before and changed and audit_file(folder).exists():
+            old, new = _in_words(before, changed), _in_words(now, changed)
+            append(folder, Entry("configuration", "unknown", old, new, "found when the station started"))
+        if changed:
+            replace_synced(path, json.dumps(now, indent=1).encode())
+    except (KenpinError, OSError) as error:
+        _log.warning("A change of the configuration is not in the audit: %s", error)
+
+
+def _values(config: StationConfig) -> dict[str, Any]:
+    """Each value by `section.key`. A login in an address is refused elsewhere, and must not be kept here."""
+    values = {
+        f"{section}.{key}": value
+        for section, keys in config.model_dump(mode="json").items()
+        for key, value in keys.items()
+    }
+    values["source.url"] = without_login(config.source.url)
+    values["source.views"] = [without_login(url) for url in config.source.views]
+    return values
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What the station started with before; empty where nobody knows."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _in_words(values: Mapping[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key} = {json.dumps(values.get(key), ensure_ascii=False)}" for key in keys)
