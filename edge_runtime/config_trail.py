@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kenpin.audit import Entry, append, audit_file
-from kenpin.config import StationConfig
+from kenpin.config import SourceSection, StationConfig
 from kenpin.edge_runtime.source import without_login
 from kenpin.errors import KenpinError
 from kenpin.station_folder import StationFolder
@@ -26,13 +26,15 @@ def note_config(config: StationConfig, folder: StationFolder) -> None:
         folder: The station's folder, of which this process is the only user.
     """
     path, now = folder.configuration, _values(config)
-    before = _read(path)
-    changed = sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
+    known = _read(path)
+    # What an older kenpin did not know stood as it does by default.
+    before = {**_values(StationConfig(source=SourceSection(url=""))), **known}
+    changed = sorted(key for key in now if now[key] != before[key])
     try:
-        if before and changed and audit_file(folder).exists():
+        if known and changed and audit_file(folder).exists():
             old, new = _in_words(before, changed), _in_words(now, changed)
             append(folder, Entry("configuration", "unknown", old, new, "found when the station started"))
-        if changed:
+        if changed or not known:
             replace_synced(path, json.dumps(now, indent=1).encode())
     except (KenpinError, OSError) as error:
         _log.warning("A change of the configuration is not in the audit: %s", error)
@@ -60,4 +62,4 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _in_words(values: Mapping[str, Any], keys: list[str]) -> str:
-    return ", ".join(f"{key} = {json.dumps(values.get(key), ensure_ascii=False)}" for key in keys)
+    return ", ".join(f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in keys)

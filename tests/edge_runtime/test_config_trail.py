@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -83,3 +84,16 @@ def test_a_damaged_note_is_written_anew(workshop: Any) -> None:
     workshop.folder.configuration.write_text("[")
     note_config(config(workshop), workshop.folder)
     assert workshop.folder.configuration.read_text().startswith("{")
+
+
+def test_a_key_that_an_older_kenpin_did_not_know_has_not_changed(workshop: Any) -> None:
+    workshop.ready()
+    append(workshop.folder, Entry("users", "root", "", "sato: technician"))
+    note_config(config(workshop), workshop.folder)
+    kept = workshop.folder.configuration
+    older = {key: value for key, value in json.loads(kept.read_text()).items() if not key.startswith("engine.")}
+    kept.write_text(json.dumps(older))
+    note_config(config(workshop), workshop.folder)
+    assert told(workshop) == []
+    note_config(config(workshop, engine={"workspace_mb": 256}), workshop.folder)
+    assert told(workshop) == [("engine.workspace_mb = 1024", "engine.workspace_mb = 256")]
