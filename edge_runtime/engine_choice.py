@@ -41,6 +41,7 @@ class Choice:
         note: Why it is not TensorRT although the station has it, in words with the cure; empty otherwise.
         build: The precision to build an engine of, because there is none that fits; `None` = nothing to build.
         fault: Why there is no engine.
+        no_gpu: Why the GPU cannot be used, also on a station that never built an engine; empty otherwise.
         passport: What is known of a TensorRT engine; `None` = ONNX Runtime runs.
     """
 
@@ -48,6 +49,7 @@ class Choice:
     note: str = ""
     build: Precision | None = None
     fault: EngineError | None = None
+    no_gpu: str = ""
     passport: Passport | None = None
 
     def loaded(self) -> Engine:
@@ -90,7 +92,8 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
     except EngineError as error:
         _log.warning("TensorRT is installed, but ONNX Runtime runs: %s; %s", error.what, error.cure)
         # A station that has built an engine had a GPU: that it is gone is not as usual.
-        return Choice(_twin(bundle, precision), error.in_one_line if folder.engine_key.exists() else "")
+        note = error.in_one_line if folder.engine_key.exists() else ""
+        return Choice(_twin(bundle, precision), note, no_gpu=error.in_one_line)
     found = _tensorrt_engine(folder, bundle, precision, device)
     if isinstance(found, Choice):
         return found

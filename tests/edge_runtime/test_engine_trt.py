@@ -790,6 +790,20 @@ def test_verify_engine_does_not_pass_where_onnx_runtime_stands_in(jetson_6: Fake
     assert "scores a known frame 41 instead of 40" in report["note"]
 
 
+def test_verify_engine_does_not_pass_where_the_gpu_cannot_be_used_and_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The station starts as usual with ONNX Runtime; whoever asks for TensorRT hears that it does not run."""
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    jetson.device.missing = EngineError("pycuda cannot be imported", cure="install it")
+    out = tmp_path / "report.json"
+    with pytest.raises(EngineError, match="did not pass"):
+        verify_engine(jetson, "--out", out)
+    report = json.loads(out.read_text())
+    assert (report["passed"], report["runtime"]) == (False, "onnxruntime")
+    assert report["note"] == "pycuda cannot be imported; install it"
+
+
 def test_verify_engine_takes_the_calibration_of_the_active_bundle_though_another_is_newer(
     jetson_6: FakeJetson,
 ) -> None:
