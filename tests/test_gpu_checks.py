@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from torch.distributed.run import parse_args
 
 from kenpin.train.training import Training
+from tests.fake_jetson import make_jetson
 
 DEVICE = {
     "copies to the device and back": True,
@@ -136,6 +137,26 @@ def test_a_dry_run_of_the_engine_goes_an_installers_way(pictures: torch.Tensor) 
     assert findings["golden frames"].found["runtime"] == "onnxruntime"
     assert findings["references in PyTorch"].found["encoder_fp32_ms"] > 0
     assert findings["speed of the engine"].found["2 streams, per_s"] > 0
+
+
+def test_the_engines_way_on_a_stand_in_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no dry run walks: it needs a GPU."""
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    work = engine_checks.Workplace(tmp_path, replace(engine_checks.TINY, device="cuda"))
+    work.state, work.trust = jetson.workshop.folder.root, jetson.workshop.public_key
+    work.place = ("--state", work.state, "--trust", work.trust)
+    monkeypatch.setattr(work, "kenpin", lambda *words, **_: (jetson.kenpin(*words).stdout, 1.0))
+    findings = {finding.check: finding for finding in engine_checks.build_engines(work)}
+    for precision in ("fp32", "int8"):
+        built = findings[f"TensorRT builds {precision}"]
+        assert (built.holds, built.found["tensorrt"], built.found["golden_worst"]) == (True, "10.3.0", 0)
+        beside = findings[f"beside the bare engine, {precision}"].found
+        assert beside["ratio"] == beside["ours_ms"] / beside["bare_ms"] > 0
+    assert engine_checks.golden_frames(work).found["runtime"] == "tensorrt"
+    jetson.trt.fail_build = "no tactic"
+    refused = engine_checks.build_engines(work)
+    assert [finding.holds for finding in refused] == [False, False]
+    assert "no tactic" in str(refused[0].found["error"])
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, root: Path, script: str) -> engine_checks.Workplace:

@@ -113,6 +113,10 @@ def _subnormal_scale(edit: Editor) -> None:
     edit.replace(f"{FIRST}_scale", np.full_like(edit.value(f"{FIRST}_scale"), 1e-39))
 
 
+def _infinite_scale(edit: Editor) -> None:
+    edit.replace(f"{FIRST}_scale", np.full_like(edit.value(f"{FIRST}_scale"), np.inf))
+
+
 def _activation_per_channel(edit: Editor) -> None:
     node = edit.node("QuantizeLinear")
     edit.replace(node.input[1], np.full(3, edit.value(node.input[1])))
@@ -212,6 +216,14 @@ def _different_scales(edit: Editor) -> None:
     nodes[0].input[1] = nodes[1].input[1]
 
 
+def _dequantised_twice(edit: Editor) -> None:
+    """Each time of the same scale, so the shared pair is split into two."""
+    first = edit.node("DequantizeLinear", reading="max_pool2d")
+    again = helper.make_node("DequantizeLinear", [*first.input], ["again"], name="again")
+    edit.before(first, again)
+    edit.residual_add(downsample=False).input[0] = "again"
+
+
 def _missing_scale(edit: Editor) -> None:
     """onnx itself stumbles over this one with another exception than its own."""
     for op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -248,6 +260,7 @@ def _no_encoder(edit: Editor) -> None:
         (_negative_scale, "scales must be float32, finite and positive"),
         (_double_scale, "scales must be float32, finite and positive"),
         (_subnormal_scale, "scales must be float32, finite and positive"),
+        (_infinite_scale, "scales must be float32, finite and positive"),
         (_zero_point_per_tensor, "the zero point has the shape (), its scale (8,)"),
         (_zero_point_of_an_activation_per_channel, "the zero point has the shape (5,), its scale ()"),
         (_activation_per_channel, "an activation has one scale per tensor"),
@@ -267,6 +280,7 @@ def _no_encoder(edit: Editor) -> None:
         (_branch_of_identity, "the float input of the residual Add must come from a convolution"),
         (_second_pair, "has 2 Q/DQ pairs instead of one"),
         (_different_scales, "must be followed by one DequantizeLinear of the same scale"),
+        (_dequantised_twice, "must be followed by one DequantizeLinear of the same scale"),
         (_missing_scale, "the types do not fit"),
         (_quantised_head, "(MatMul) must stay float"),
         (_add_of_the_head_reads_int8, "(Add) must stay float"),

@@ -112,7 +112,24 @@ def test_what_is_no_matrix_stays_float(trained: ModelProto) -> None:
     cube.CopyFrom(trained)
     cube.graph.initializer.append(numpy_helper.from_array(np.ones((2, 50, 50), np.float32), "cube"))
     cube.graph.node.append(helper.make_node("MatMul", ["cube", "cube"], ["product"], name="product"))
-    assert constants(store_head(cube))["cube"].dtype == np.float32
+    cube.graph.initializer.append(numpy_helper.from_array(np.full((90, 90), 1e5, np.float32), "plane"))
+    cube.graph.node.append(helper.make_node("Add", ["plane", "plane"], ["sum"], name="sum"))
+    found = constants(store_head(cube))
+    assert found["cube"].dtype == found["plane"].dtype == np.float32
+
+
+@pytest.mark.parametrize("faint", [0.0, 1e-45])
+def test_a_place_of_zeros_stays_zero(trained: ModelProto, faint: float) -> None:
+    """And so does one whose scale would be too small to be a normal number."""
+    dead = ModelProto()
+    dead.CopyFrom(trained)
+    bank = constants(trained)[BANKS[0]].copy()
+    bank[:, 3] = faint
+    replace(dead, BANKS[0], bank)
+    ranges = dict.fromkeys(activations(dead), 20.0)
+    small = store_head(quantize(dead, find_placement(dead), ranges))
+    audit(small)
+    assert not constants(small)[f"{BANKS[0]}_int8"][:, 3].any()
 
 
 def test_beside_fp16(trained: ModelProto) -> None:

@@ -128,6 +128,17 @@ def test_encoder_and_taps(float_model: ModelProto, int8_model: ModelProto) -> No
     ]
 
 
+def test_what_adds_to_a_tap_is_the_head(float_model: ModelProto) -> None:
+    """In fp16 it would lose its digits with the encoder."""
+    more = ModelProto()
+    more.CopyFrom(float_model)
+    more.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "offset"))
+    tap = find_taps(float_model)[0]
+    more.graph.node.append(helper.make_node("Add", [tap, "offset"], ["moved"], name="moved"))
+    assert encoder_nodes(more.graph.node) == encoder_nodes(float_model.graph.node)
+    assert find_taps(more) == find_taps(float_model)
+
+
 @pytest.mark.parametrize(
     ("conv", "fewer_pairs", "fewer_adds"),
     [
@@ -167,6 +178,23 @@ def test_a_branch_that_somebody_else_reads_too_is_not_fused(
     (add,) = placement.adds.keys() - found.adds.keys()
     assert conv.output[0] in next(n for n in read.graph.node if add in n.output).input
     audit(quantize(read, found, dict.fromkeys(found.activations, 1.0)))
+
+
+def test_a_constant_is_no_shortcut(float_model: ModelProto, placement: Placement) -> None:
+    """An Add of a convolution and a constant is a bias, and stays as it is."""
+    shifted = ModelProto()
+    shifted.CopyFrom(float_model)
+    conv = next(n for n in shifted.graph.node if f"{ENCODER}layer1.0.conv1.weight" in n.input)
+    relu = next(n for n in shifted.graph.node if conv.output[0] in n.input)
+    at = list(shifted.graph.node).index(relu)
+    shifted.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "shift"))
+    shifted.graph.node.insert(
+        at, helper.make_node("Add", [relu.input[0], "shift"], ["shifted"], name="shifted")
+    )
+    relu.input[0] = "shifted"
+    found = find_placement(shifted)
+    assert found == placement
+    audit(quantize(shifted, found, dict.fromkeys(found.activations, 1.0)))
 
 
 def test_all_of_it_returned_to_float_is_the_float_model(float_model: ModelProto, placement: Placement) -> None:
