@@ -74,8 +74,6 @@ class AlarmBoard:
             self._write_all(outcomes, flood, now)
         for key, outcome in outcomes.items():  # now that they stand; a full disk would say them each second
             self._say(self._catalogue[key], outcome)
-        self._standings = {key: outcome.standing for key, outcome in outcomes.items()}
-        self._rows = {key: _text(standing) for key, standing in self._standings.items()}
         self._keep_s = now.s + _KEEP_S
         self._has_told = True
         if flood.is_on and not self._flood.is_on:

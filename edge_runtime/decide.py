@@ -88,10 +88,10 @@ def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None
         NO_DECISION with the reason in words unless all of it is there, finite and belongs together.
     """
     reason = why_not(model, record)
-    if not reason and not scored.is_finite:
-        reason = "the score is not a finite number"
     if reason:
-        return Decision(Verdict.NO_DECISION, reason, scored, "not_ready" if scored.is_finite else "score")
+        return Decision(Verdict.NO_DECISION, reason, scored, "not_ready")
+    if not scored.is_finite:
+        return Decision(Verdict.NO_DECISION, "the score is not a finite number", scored, "score")
     assert record is not None
     return Decision(_judge(scored.score, record.t1, record.t2), scored=scored)
 

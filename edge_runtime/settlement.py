@@ -85,13 +85,12 @@ class Settlement:
 
     def catch_up(self) -> None:
         """Write what waits; called when the line is idle."""
-        self._note_pictures()
         try:
             if self._owed:
                 self._write(list(self._owed))
-            else:
-                self._store.flush()
-                self.trouble = ""  # of notes that could not be written, and now are
+            self._note_pictures()  # only now: a note on a part that has no record yet changes nothing
+            self._store.flush()
+            self.trouble = ""  # of notes that could not be written, and now are
         except StoreError as error:
             self.trouble = error.what
 
@@ -122,7 +121,7 @@ class Settlement:
         """Whether a record may wait for the next one: after a kill, the gap in the numbers tells the same."""
         part = inspection.part
         is_told_by_gap = part.decision.verdict is Verdict.MISSED and part.trigger_id is not None
-        return is_told_by_gap and not self.trouble and len(self._owed) < _TOGETHER - 1
+        return is_told_by_gap and len(self._owed) < _TOGETHER - 1
 
     def _forget_one(self) -> None:
         """The oldest part without an alert goes first: a lost alert is worse than a lost record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -107,6 +108,20 @@ def test_what_is_told_once_per_part_counts_each_part(connection: sqlite3.Connect
     assert names(connection) == [("inference_slow", "raise")]
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_counts_towards_a_raise_is_kept_though_it_changes_nothing_yet(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, is_cut: bool
+) -> None:
+    monkeypatch.setattr(alarm_board, "_KEEP_S", 0.0 if is_cut else 60.0)
+    made = board(connection)
+    made.come_round({})
+    made.come_round({"inference_slow": [2.0]})
+    if is_cut:
+        made = board(connection)
+    made.come_round({"inference_slow": [2.0]})
+    assert names(connection) == [("inference_slow", "raise")]
+
+
 def test_after_a_start_the_alarms_are_as_they_were(path: Path) -> None:
     with closing(connect(path)) as connection:
         board(connection).come_round(THERE)
@@ -190,6 +205,16 @@ def test_a_shelved_alarm_still_tells_whether_its_condition_holds(path: Path) -> 
             assert (told["state"], told["active"]) == ("SHELVED", active)
         assert act(there, acting, "camera_lost", Action("unshelve", "Sato")) == ""
         assert names(here)[-1] == ("camera_lost", "raise")  # at once, whichever process is asked
+
+
+def test_a_shelf_that_another_process_has_set_ends_in_time(path: Path) -> None:
+    with closing(connect(path)) as here, closing(connect(path)) as there:
+        stepping, acting = board(here), board(there)
+        stepping.come_round(THERE)
+        assert act(there, acting, "camera_lost", Action("shelve", "Sato", minutes=0.0001)) == ""
+        time.sleep(0.01)
+        stepping.come_round(THERE)
+        assert names(here)[-1] == ("camera_lost", "raise")
 
 
 def test_a_damaged_row_starts_that_alarm_anew(

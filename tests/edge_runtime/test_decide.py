@@ -44,21 +44,22 @@ def test_a_number_that_is_not_finite_is_no_decision_wherever_it_stands(broken: f
     for strange in (scored(broken), scored(0.0, (0.0, broken, 0.0)), scored(0.0, hottest=broken)):
         decision = decide(strange, MODEL, record())
         assert decision.verdict is Verdict.NO_DECISION
-        assert decision.reason == "the score is not a finite number"
+        assert (decision.reason, decision.cause) == ("the score is not a finite number", "score")
 
 
 def test_each_missing_precondition_is_named() -> None:
     def reason(model: Model | None, judged_by: CalibrationRecord | None) -> str:
         decision = decide(scored(0.0), model, judged_by)
-        assert decision.verdict is Verdict.NO_DECISION
+        assert (decision.verdict, decision.cause) == (Verdict.NO_DECISION, "not_ready")
         return decision.reason
 
     assert reason(None, record()) == "no verified bundle"
     assert reason(MODEL, None) == "not calibrated"
     assert "calibrated for bundle bbbb" in reason(MODEL, record(bundle_sha256=OTHER))
     assert reason(MODEL, record(precision="fp32")) == "calibrated for the fp32 model, but the int8 model runs"
-    unchecked = record().model_copy(update={"t1": math.nan})
-    assert "not usable" in reason(MODEL, unchecked)
+    for t1, t2 in ((math.nan, 2.0), (-math.inf, 2.0), (1.0, math.inf), (2.0, 1.0)):
+        unchecked = record().model_copy(update={"t1": t1, "t2": t2})
+        assert "not usable" in reason(MODEL, unchecked)
 
 
 number = st.floats(allow_nan=True, allow_infinity=True, width=32)

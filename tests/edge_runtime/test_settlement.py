@@ -73,7 +73,9 @@ class Bench:
         pictures, self.pictures = self.pictures, []
         return pictures
 
-    def settle(self, part_id: str, verdict: Verdict, *, trigger_id: int | None = None) -> Verdict:
+    def settle(
+        self, part_id: str, verdict: Verdict, *, trigger_id: int | None = None, image_ref: str = ""
+    ) -> Verdict:
         record = SimpleNamespace(t1=2.0, t2=3.0, rev=1)
         part = Part(
             part_id,
@@ -86,6 +88,7 @@ class Bench:
             record=record,  # type: ignore[arg-type]
             frame_id=1,
             trigger_id=trigger_id,
+            image_ref=image_ref,
         )
         event: Any = SimpleNamespace(topic="event/anomaly", to_json=lambda: b'{"x": 1}')
         found = self.settlement.settle(Inspection(part, event if verdict is Verdict.NG else None))
@@ -114,19 +117,32 @@ def test_a_bad_part_is_told_before_its_record_and_a_good_one_after(bench: Bench)
 
 
 def test_the_hash_of_a_picture_comes_to_its_part_though_the_line_is_never_idle(bench: Bench) -> None:
-    bench.settle("a", Verdict.NG)
-    connection = bench.disk.store._connection
-    connection.execute("UPDATE part SET image_ref = 'a.png'")
+    bench.settle("a", Verdict.NG, image_ref="a.png")
     bench.pictures = [("a.png", "f" * 64)]
     bench.settle("b", Verdict.OK)
     sql = "SELECT image_sha256 FROM part WHERE part_id = 'a'"
-    assert connection.execute(sql).fetchone() == ("f" * 64,)
+    assert bench.disk.store._connection.execute(sql).fetchone() == ("f" * 64,)
+
+
+@pytest.mark.parametrize("then", ["the next part", "idle"])
+def test_the_hash_of_a_picture_comes_to_a_part_that_waited_for_the_store(bench: Bench, then: str) -> None:
+    bench.disk.is_full = True
+    bench.settle("a", Verdict.NG, image_ref="a.png")
+    bench.pictures = [("a.png", "f" * 64)]
+    bench.settlement.catch_up()
+    bench.disk.is_full = False
+    if then == "the next part":
+        bench.settle("b", Verdict.OK)
+    bench.settlement.catch_up()
+    sql = "SELECT image_sha256 FROM part WHERE part_id = 'a'"
+    assert bench.disk.store._connection.execute(sql).fetchone() == ("f" * 64,)
 
 
 def test_parts_of_a_full_disk_are_written_later_with_their_alerts_and_none_is_ok(bench: Bench) -> None:
     bench.settle("a", Verdict.OK)
     bench.disk.is_full = True
     assert bench.settle("b", Verdict.OK) is Verdict.NO_DECISION
+    assert "disk is full" in bench.settlement.trouble  # the line must not read READY
     assert bench.settle("c", Verdict.NG) is Verdict.NG
     bench.settlement.catch_up()
     assert "disk is full" in bench.settlement.trouble
