@@ -91,6 +91,14 @@ def test_the_third_time_the_same_picture_means_frozen() -> None:
     assert gate.found[Finding.FROZEN] == 2
 
 
+def test_a_light_that_is_out_is_not_called_a_frozen_camera(limits: QualityLimits) -> None:
+    gate = QualityGate(limits, live=True)
+    for _ in range(FROZEN_AT + 1):
+        found = gate.check(np.zeros_like(parts("board", 1)[0]))
+        assert found is not None
+        assert found[0] is Finding.BLACK
+
+
 def test_a_camera_without_limits_keeps_its_size() -> None:
     gate = QualityGate(None, live=True)
     small, large = (np.random.default_rng(k).integers(0, 256, (8, 8 + k, 3), np.uint8) for k in (0, 1))
@@ -167,6 +175,7 @@ def test_focus_and_the_small_picture_are_those_of_the_plain_formulas(size: tuple
     assert seen.focus == pytest.approx(bent / here.mean() ** 2)
     small = cv2.resize(here.astype(np.uint8), seen.small.shape[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(seen.small.astype(int) - small).max() <= 1
+    assert seen.small.shape == tuple(round(160 * side / max(size)) for side in size)
 
 
 def test_too_few_pictures_teach_no_limits() -> None:

@@ -129,9 +129,9 @@ def test_faults_of_the_source_are_recorded_as_they_are(workshop: Any) -> None:
     ]
     report, released = run(workshop, *faults)
     parts = rows(workshop.folder)
-    assert [(p["verdict"], p["reason"]) for p in parts] == [
-        ("MISSED", "no frame came"),
-        ("NO_DECISION", "the picture file is cut short"),
+    assert [(p["verdict"], p["reason"], p["image_ref"]) for p in parts] == [
+        ("MISSED", "no frame came", ""),
+        ("NO_DECISION", "the picture file is cut short", ""),
     ]
     assert report.counters.reasons == {"no frame came": 1, "the picture file is cut short": 1}
     assert released == []
@@ -244,7 +244,7 @@ def fault_of(workshop: Any) -> tuple[str, list[dict[str, Any]]]:
     parts = rows(workshop.folder)
     assert released == []
     assert [p["verdict"] for p in parts] == ["NO_DECISION", "NO_DECISION"]
-    assert [p["reason"] for p in parts] == [fault, fault]
+    assert [(p["reason"], p["cause"]) for p in parts] == [(fault, "not_ready")] * 2
     assert {event["topic"] for event in rows(workshop.folder, "outbox")} == {"event/alarm"}
     return fault, parts
 
