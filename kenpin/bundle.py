@@ -270,10 +270,8 @@ def _list_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, _Part]:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
             raise _refuse(f"the bundle holds a path that leads outside: {name!r}", path)
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        if entry.compress_type != zipfile.ZIP_STORED:
             raise _refuse(f"{name!r} is compressed; bundles are stored", path)
-        if entry.flag_bits & 0x1:
-            raise _refuse(f"{name!r} is encrypted", path)
         if entry.external_attr >> 16 & 0o170000 not in (0, 0o100000):
             raise _refuse(f"{name!r} is not a regular file", path)
     parts = {entry.filename: _Part(entry.file_size, partial(archive.open, entry)) for entry in entries}
