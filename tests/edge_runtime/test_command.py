@@ -104,6 +104,7 @@ def test_every_action_is_tried_and_those_that_write_are_off_by_default() -> None
     found = {name: reason(signed(HEADER, action=name, **more)) for name, more in ARGUMENTS.items()}
     assert {name for name, word in found.items() if word == "not_allowed"} == set(WRITE_ACTIONS)
     assert set(WRITE_ACTIONS) == {"set_threshold", "pause", "activate_model"}
+    assert reason(signed(HEADER, action="shut_down"), remote_write=True) == "not_allowed"
 
 
 def spent() -> Allowance:

@@ -40,8 +40,8 @@ def test_a_counter_that_starts_over_at_0_and_one_at_1() -> None:
 
 def test_a_counter_that_was_set_anew_claims_no_parts() -> None:
     gap = CounterGap()
-    assert feed(gap, 500, 1, 2, 2 + FARTHEST + 1) == [[], [], [], []]
-    assert gap.restarts == 2
+    assert feed(gap, 500, 499, 1, 2, 2 + FARTHEST + 1) == [[], [], [], [], []]
+    assert (gap.restarts, gap.repeated) == (3, 0)
 
 
 def test_what_is_ahead_is_so_over_the_wrap_as_well() -> None:

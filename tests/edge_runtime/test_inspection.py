@@ -91,6 +91,16 @@ def test_a_bad_picture_is_no_decision_with_its_own_cause(workshop: Any) -> None:
     assert station.inspect(Shot("p", 3, (side,))).part.decision.verdict is Verdict.OK
 
 
+def test_an_engine_that_fails_in_a_way_nobody_thought_of_is_no_decision(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station = judge(workshop.ready())
+    monkeypatch.setattr(station.ready.engine, "score", lambda _image: 1 / 0)
+    decision = station.inspect(Shot("p", 1, (view("top", 10),))).part.decision
+    assert (decision.verdict, decision.cause) == (Verdict.NO_DECISION, "engine")
+    assert decision.reason == "internal error: ZeroDivisionError: division by zero"
+
+
 def test_an_engine_that_looks_at_nothing_is_found_out(workshop: Any) -> None:
     station = judge(workshop.ready(), live=("top",))
     rng = np.random.default_rng(1)
