@@ -79,7 +79,16 @@ def test_spare_bits_of_base64_are_refused(line: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n\n\n\n", "untrusted comment: x\nAAAA\ntrusted comment: y\nAAAA\n", "\0" * 300]
+    "text",
+    [
+        "",
+        "\n\n\n\n",
+        "untrusted comment: x\nAAAA\ntrusted comment: y\nAAAA\n",
+        "\0" * 300,
+        signature() + "more",  # no signature covers what is not read
+        signature().replace("trusted comment: product", "product"),
+        signature().replace(signature().split("\n")[1], "RUQxMjM0NTY3OA=="),
+    ],
 )
 def test_malformed_signature(text: str) -> None:
     with pytest.raises(BundleError, match="malformed"):

@@ -86,6 +86,10 @@ class Bench:
         self.ack(*list(self.delivery._on_way))
 
 
+def raise_store_error(*_: object) -> int:
+    raise StoreError("the disk is full")
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
@@ -244,6 +248,53 @@ def test_what_is_asked_for_once_more_is_found_where_its_topic_was_refused(bench:
     clock.s += 1.1
     bench.delivery.send()
     assert bench.link.seqs == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_new_connection_is_offered_at_once_what_the_one_before_refused(bench: Bench) -> None:
+    bench.add(1)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(1, code=0x80)  # the lowest code that is a refusal: taken for a yes, the event would be lost
+    assert not bench.delivery.is_done()
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 1]
+    bench.ack(1)  # the late answer of the connection that is gone
+    assert not bench.delivery.is_done()
+    bench.ack(2)
+    assert bench.delivery.is_done()
+
+
+def test_a_database_that_fails_when_the_connection_comes_delays_what_was_on_the_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(2)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.outbox, "newest", raise_store_error)
+        with pytest.raises(StoreError):
+            bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2, 1, 2]
+
+
+def test_while_no_note_can_be_written_no_more_is_sent_than_may_come_twice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "_UNNOTED", 5)
+    bench.add(20)
+    bench.delivery.begin(Up(1, 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.outbox, "mark_acked", raise_store_error)
+        for _ in range(3):
+            bench.delivery.send()
+            with pytest.raises(StoreError):
+                bench.ack_all()
+        assert bench.link.seqs == [1, 2, 3, 4, 5]
+    bench.delivery.note_arrived(at_once=True)
+    bench.delivery.send()
+    assert bench.link.seqs == list(range(1, 11))
 
 
 def test_a_burst_of_refusals_is_one(bench: Bench, clock: Clock) -> None:
