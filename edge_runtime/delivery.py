@@ -189,7 +189,7 @@ class Delivery:
         Raises:
             StoreError: The outbox cannot be read.
         """
-        return not self._arrived and not self._outbox.waiting(after=0, limit=1)
+        return not self._outbox.waiting(after=0, limit=1)
 
     def _divide(self) -> None:
         newest = self._outbox.newest()

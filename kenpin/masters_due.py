@@ -115,8 +115,11 @@ def _failed(masters: Masters) -> bool:
 
 
 def _why_others(masters: Masters) -> Due | None:
-    """A product that was given another name has lost its masters, and must not lose the check with them."""
-    if masters.registered or not masters.others or not masters.interval_h:
+    """A product that was given another name has lost its masters, and must not lose the check with them.
+
+    Asked where nobody demands a check: no master is registered, or the interval is 0.
+    """
+    if not masters.others or not masters.interval_h:
         return None
     others = _listed(masters.others)
     words = f"no master of {masters.product} is registered, only of {others}"

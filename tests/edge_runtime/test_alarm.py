@@ -236,6 +236,7 @@ def test_the_labels_tell_of_the_last_raise() -> None:
     acked = tell(AT_ONCE, raised, (2, HOT), action=Action("ack", "ono")).standing
     cleared = tell(AT_ONCE, acked, (3, COLD)).standing
     assert (cleared.raised_ms, cleared.acked_ms, cleared.cleared_ms) == (2000, 3000, 4000)
+    assert tell(AT_ONCE, cleared, (3.5, COLD)).standing.cleared_ms == 4000
     assert cleared.acked_by == "ono"
     again = tell(AT_ONCE, cleared, (4, HOT)).standing
     assert (again.raised_ms, again.acked_ms, again.cleared_ms, again.acked_by) == (5000, 0, 0, "")

@@ -256,6 +256,7 @@ def test_a_new_connection_is_offered_at_once_what_the_one_before_refused(bench: 
     bench.delivery.send()
     bench.ack(1, code=0x80)  # the lowest code that is a refusal: taken for a yes, the event would be lost
     assert not bench.delivery.is_done()
+    assert bench.delivery.traffic.refused == {"event/anomaly"}
     bench.delivery.begin(Up(1, 16))
     bench.delivery.send()
     assert bench.link.seqs == [1, 1]
@@ -263,6 +264,27 @@ def test_a_new_connection_is_offered_at_once_what_the_one_before_refused(bench: 
     assert not bench.delivery.is_done()
     bench.ack(2)
     assert bench.delivery.is_done()
+
+
+def test_behind_a_refused_topic_a_whole_window_is_not_taken_for_the_last_one(bench: Bench, clock: Clock) -> None:
+    bench.add(1, "event/audit")
+    bench.add(40)
+    bench.delivery.begin(Up(1, 16))
+    for _ in range(4):
+        clock.s += 0.01
+        bench.delivery.send()
+        bench.answer_all(refuse="event/audit")
+    assert bench.link.seqs == list(range(1, 42))
+
+
+def test_what_the_link_does_not_take_is_not_on_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.add(2)
+    bench.delivery.begin(Up(1, 16))
+    with monkeypatch.context() as full:
+        full.setattr(bench.link, "publish", lambda *_, **__: None)
+        bench.delivery.send()
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2]
 
 
 def test_a_database_that_fails_when_the_connection_comes_delays_what_was_on_the_way(
