@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from kenpin import audit
+from kenpin import audit, ledger
 from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import install_bundle, open_bundle
 from kenpin.calibrating import begin_calibrating, read_calibrating
@@ -36,6 +36,7 @@ from kenpin.masters_due import read_demand
 from kenpin.placed import Placement, record_placed
 from kenpin.signing import PublicKey, SecretKey
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_key
 
 HOUR = 3_600_000
 T1, T2 = 2.0, 3.0
@@ -155,6 +156,10 @@ def test_a_bad_part_may_be_judged_harder_than_expected(two: StationFolder) -> No
     assert show(two, m2=5.0).check.passed
 
 
+def test_a_master_at_a_threshold_is_judged_as_a_part_of_the_line_is(two: StationFolder) -> None:
+    assert show(two, m1=T2, m2=T1).check.passed
+
+
 @pytest.mark.parametrize(
     "scores",
     [{"m1": 2.5}, {"m1": 1.0}, {"m2": 1.99}, {"good": 2.0}, {"good": 5.0}, {"m1": None}, {"good": None}],
@@ -253,12 +258,15 @@ def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Cal
     with calibration_lock(two):
         record_placed(open_book(two), two.installed().name, Placement(T1, T2 + 1, 1, "Aiko", "by test"))
     assert "thresholds were changed" in masters_due(two, now_ms())
+    run(two, "interval", 0, "--why", "trial")
+    assert masters_due(two, now_ms()) == ""  # nobody demands a check
+    run(two, "interval", 12, "--why", "trial")
     (two.bundles / ("c" * 64)).mkdir()
     two.activate(two.bundles / ("c" * 64))
     assert "another bundle" in masters_due(two, now_ms())
 
 
-@pytest.mark.parametrize("how", ["altered", "removed", "gone", "key"])
+@pytest.mark.parametrize("how", ["altered", "removed", "gone", "newer", "key"])
 def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how: str) -> None:
     show(two)
     lines = masters_file(two).read_bytes().splitlines(keepends=True)
@@ -268,6 +276,8 @@ def test_a_ledger_that_was_tampered_with_makes_them_due(two: StationFolder, how:
         masters_file(two).write_bytes(b"".join(lines[1:]))
     elif how == "gone":
         masters_file(two).unlink()
+    elif how == "newer":
+        ledger.append_row(masters_file(two), {"kind": "swap"}, station_key(two))
     else:
         SecretKey.generate().save(two.root / "other.key")
         two.public_key.write_bytes((two.root / "other.pub").read_bytes())
@@ -427,9 +437,13 @@ def test_each_product_has_masters_of_its_own(two: StationFolder, widget: str, tm
     assert {m.type for m in read_masters(two).registered.values()} == {"scratch"}
     assert run(two, "remove", "M-1", "--product", "widget", "--why", "worn").exit_code == 0
     assert sorted(read_masters(two).registered) == ["M-1", "M-2"]
+    assert read_masters(two).others == {}
     assert isinstance(run(two, "remove", "M-1", "--product", "widget", "--why", "x").exception, DataError)
     show(two)
     assert masters_due(two, now_ms()) == ""
+    two.activate(two.bundles / widget)
+    assert run(two, "remove", "M-1", "--product", "grey", "--why", "worn").exit_code == 0
+    assert read_masters(two).others == {"grey": {"M-2"}}
 
 
 def test_masters_can_be_registered_before_the_product_is_changed(

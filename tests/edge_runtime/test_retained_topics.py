@@ -31,7 +31,7 @@ class PickyBroker:
         return len(self.came)
 
     def answer(self) -> Acked:
-        return Acked(len(self.came), 0x87 if f"P/{self.came[-1][0]}" in self.refuses else 0, "Not authorized")
+        return Acked(len(self.came), 0x80 if f"P/{self.came[-1][0]}" in self.refuses else 0, "Unspecified error")
 
 
 class Teller:
@@ -57,6 +57,7 @@ class Teller:
         before = len(self.broker.came)
         for _ in range(times):
             self.topics.send()
+            self.topics.take(Acked(-1, 0x80, "of an event"))
             if self.topics.is_waiting:
                 self.topics.take(self.broker.answer())
         return self.broker.came[before:]
