@@ -221,6 +221,7 @@ def test_below_the_floor_nobody_goes_back(folder: StationFolder, tmp_path: Path)
     now = first(folder, make(tmp_path, "3", floor="2"))
     with pytest.raises(BundleError, match="asks for 2 or newer"):
         refuse_older(now, make(tmp_path, "1").manifest, is_kept=True)
+    refuse_older(now, make(tmp_path, "2").manifest, is_kept=True)
     # The floor stays when a bundle without one follows.
     later = first(folder, make(tmp_path, "4"))
     with pytest.raises(BundleError, match="asks for 2 or newer"):
