@@ -266,7 +266,7 @@ def test_a_new_connection_is_offered_at_once_what_the_one_before_refused(bench: 
     assert bench.delivery.is_done()
 
 
-def test_behind_a_refused_topic_a_whole_window_is_not_taken_for_the_last_one(bench: Bench, clock: Clock) -> None:
+def test_behind_a_refused_topic_a_full_window_is_not_taken_for_the_last(bench: Bench, clock: Clock) -> None:
     bench.add(1, "event/audit")
     bench.add(40)
     bench.delivery.begin(Up(1, 16))

@@ -31,7 +31,7 @@ class PickyBroker:
         return len(self.came)
 
     def answer(self) -> Acked:
-        return Acked(len(self.came), 0x80 if f"P/{self.came[-1][0]}" in self.refuses else 0, "Unspecified error")
+        return Acked(len(self.came), 0x80 if f"P/{self.came[-1][0]}" in self.refuses else 0, "Not allowed")
 
 
 class Teller:

@@ -49,12 +49,20 @@ def test_too_few_pictures_of_which_some_are_held_back_says_so(tmp_path: Path) ->
     assert "a fifth is held back to measure" in caught.value.cure
 
 
-@pytest.mark.parametrize("odd", [0, 1, 9])
+@pytest.mark.parametrize("odd", [0, 1, 7])
 def test_one_picture_that_differs_is_enough(tmp_path: Path, odd: int) -> None:
-    values = [7] * 10
+    values = [7] * 8
     values[odd] = 8
     roles = assign_roles(good_parts(tmp_path, values), where=tmp_path, seed=0)
-    assert len(roles.fit) + len(roles.held_back) == 10
+    assert len(roles.fit) + len(roles.held_back) == 8
+
+
+def test_pictures_of_one_part_alone_are_refused(tmp_path: Path) -> None:
+    """None of them could be held back without being learned from."""
+    parts = good_parts(tmp_path, list(range(10)))
+    same = tuple(Picture(p.path, GOOD, "one") for p in parts.train)
+    with pytest.raises(DataError, match="the same part"):
+        assign_roles(PictureSet(same, ()), where=tmp_path, seed=0)
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
