@@ -290,7 +290,8 @@ def make_subscriber() -> Iterator[Callable[[int], Subscriber]]:
         subscriber.close()
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+    # As long as a process takes to import everything on a machine that is busy with something else.
     by_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < by_s, f"{what} did not come in {timeout_s} s"
