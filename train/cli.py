@@ -31,7 +31,7 @@ from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
-from kenpin.train.report_cli import measure_and_report, pictures_of, score_with_bar
+from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
@@ -159,9 +159,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
             tracker.close()
     if not fabric.is_global_zero:
         return
-    for role in ("held_back", "test"):
-        pictures_of(folder, role)  # A training is long: what was exchanged meanwhile must not measure it.
-    figures = measure_and_report(folder, roles.held_back, roles.test)
+    figures = measure_and_report(folder)
     figures["seconds"] = round(time.monotonic() - started, 1)
     _show(figures, folder.config.product)
     console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)

@@ -56,21 +56,25 @@ def rewrite(folder: RunFolder) -> dict[str, Any]:
         ConfigError: The folder is not a finished run.
         DataError: A picture is gone or is no longer the one of the training.
     """
-    figures = measure_and_report(folder, pictures_of(folder, "held_back"), pictures_of(folder, "test"))
+    figures = measure_and_report(folder)
     human_console().print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
     return figures
 
 
-def measure_and_report(
-    folder: RunFolder, held_back: Sequence[Picture], tested: Sequence[Picture]
-) -> dict[str, Any]:
-    """Score pictures with a run's model, log the figures and write the report; returns the figures.
+def measure_and_report(folder: RunFolder) -> dict[str, Any]:
+    """Score the pictures of a finished run with its model, log the figures and write the report.
 
-    Args:
-        folder: A finished run.
-        held_back: Its held-back good pictures.
-        tested: Its test pictures, none where there are none.
+    By data.json and its hashes, right after a training, too: that is long, and what was exchanged meanwhile
+    must not measure it.
+
+    Returns:
+        The figures.
+
+    Raises:
+        ConfigError: The folder is not a finished run.
+        DataError: A picture is gone or is no longer the one of the training.
     """
+    held_back, tested = (pictures_of(folder, role) for role in ("held_back", "test"))
     inspector, side = load_inspector(folder.root), folder.config.size
     good = score_with_bar(inspector, held_back, side=side)
     test = score_with_bar(inspector, tested, side=side) if tested else None
