@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kenpin.activation import Activation, Task, change_activation, read_activation, refuse_older
-from kenpin.audit import Entry, append
+from kenpin.audit import Entry
 from kenpin.bundle import open_bundle
 from kenpin.calibrating import read_calibrating
 from kenpin.config import MOST_CAMERAS
+from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.candidate import Candidate, Proof
 from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.edge_runtime.inspection import Inspection, Judge
@@ -81,13 +82,10 @@ def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> 
 
 
 def _note(folder: StationFolder, before: Activation, after: Activation) -> None:
-    """Write it to the audit. The station does not wait for a disk that takes nothing."""
+    """Write it to the audit."""
     old, new = (f"{a.current[:16]} {a.state}" for a in (before, after))
     why = f"{after.left[:16]} was given up: {after.reason}" if after.left != before.left else ""
-    try:
-        append(folder, Entry("bundle", "station", old=old, new=new, why=why))
-    except KenpinError as error:
-        _log.warning("The change of bundles is not in the audit: %s", error)
+    note(folder, Entry("bundle", "station", old=old, new=new, why=why))
 
 
 class Changeover:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kenpin.audit import Entry, append, audit_file
+from kenpin.audit import Entry, audit_file
 from kenpin.config import SourceSection, StationConfig
+from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.source import without_login
-from kenpin.errors import KenpinError
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 
@@ -30,14 +30,16 @@ def note_config(config: StationConfig, folder: StationFolder) -> None:
     # What an older kenpin did not know stood as it does by default.
     before = {**_values(StationConfig(source=SourceSection(url=""))), **known}
     changed = sorted(key for key in now if now[key] != before[key])
+    if known and not changed:
+        return
+    if known and audit_file(folder).exists():
+        old, new = _in_words(before, changed), _in_words(now, changed)
+        if not note(folder, Entry("configuration", "unknown", old, new, "found when the station started")):
+            return  # the next start tries again
     try:
-        if known and changed and audit_file(folder).exists():
-            old, new = _in_words(before, changed), _in_words(now, changed)
-            append(folder, Entry("configuration", "unknown", old, new, "found when the station started"))
-        if changed or not known:
-            replace_synced(path, json.dumps(now, indent=1).encode())
-    except (KenpinError, OSError) as error:
-        _log.warning("A change of the configuration is not in the audit: %s", error)
+        replace_synced(path, json.dumps(now, indent=1).encode())
+    except OSError as error:
+        _log.warning("What the station started with cannot be written: %s", error)
 
 
 def _values(config: StationConfig) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from kenpin.audit import Entry, append
+from kenpin.audit import Entry
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import State
+from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.database import connect_to_read
 from kenpin.edge_runtime.decide import Verdict
@@ -22,7 +23,7 @@ from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_refusal import Refusal
 from kenpin.edge_runtime.sparkplug_session import EdgeNode
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.errors import KenpinError, StoreError
+from kenpin.errors import StoreError
 from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
@@ -161,7 +162,4 @@ def _report(folder: StationFolder, refusal: Refusal) -> None:
     topic = refusal.topic[:_TOPIC_CHARS]  # the last level is whatever somebody has sent
     _log.warning("Sparkplug: %s at %s was refused (%d times).", refusal.why, topic, refusal.times)
     since = f"{refusal.times} since the last row, the last at {topic}; nobody signs what comes by Sparkplug"
-    try:
-        append(folder, Entry("sparkplug", "unknown", new=f"refused: {refusal.why}", why=since))
-    except (KenpinError, OSError) as error:
-        _log.warning("It is not in the audit: %s", error)
+    note(folder, Entry("sparkplug", "unknown", new=f"refused: {refusal.why}", why=since))

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from kenpin.audit import Entry, append
+from kenpin.audit import Entry
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity, State
+from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import Changeover, begin
@@ -251,11 +252,7 @@ class Station:
         if not self._store.damage:
             return
         _log.warning("The database: %s.", self._store.damage)
-        entry = Entry("database", "station", new="a fresh one", why=self._store.damage)
-        try:
-            append(self._folder, entry)
-        except (KenpinError, OSError) as error:
-            _log.warning("The loss of the database is not in the audit: %s", error)
+        note(self._folder, Entry("database", "station", new="a fresh one", why=self._store.damage))
         self._store.damage = ""
 
     def _shots(self, max_parts: int | None, stopping: Callable[[], bool]) -> Iterator[Shot]:
