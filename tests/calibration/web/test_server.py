@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import re
 import socket
 import ssl
@@ -11,8 +12,9 @@ import subprocess
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from uvicorn.server import ServerState
 
+from kenpin.broker import free_port
 from kenpin.calibration.web import patience
 from kenpin.calibration.web.server import serve
 from kenpin.config import WebSection
@@ -44,23 +47,29 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def with_server(use: Callable[[int], Any]) -> Any:
+def with_server(use: Callable[[int], Any], **tls: Any) -> Any:
     """In a thread of its own: the browser of other tests keeps a loop in this one."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, _with_server(use)).result()
+        return thread.submit(asyncio.run, _with_server(use, tls)).result()
 
 
-async def _with_server(use: Callable[[int], Any]) -> Any:
+async def _with_server(use: Callable[[int], Any], tls: dict[str, Any]) -> Any:
     config = uvicorn.Config(_answer, lifespan="off", ws="none", log_config=None, timeout_keep_alive=60)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
     door = patience.Door(socket.create_server(("127.0.0.1", 0)))
-    server = await loop.create_server(lambda: patience.Patience(config, state, {}), sock=door)
+    server = await loop.create_server(lambda: patience.Patience(config, state, {}), sock=door, **tls)
     try:
         return await asyncio.to_thread(use, server.sockets[0].getsockname()[1])
     finally:
         server.close()
+
+
+def get(client: socket.socket) -> bytes:
+    client.settimeout(WAIT_S)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return client.recv(100)
 
 
 def is_dropped(client: socket.socket) -> bool:
@@ -97,38 +106,42 @@ def test_a_client_that_waits_for_a_long_answer_is_not_dropped(monkeypatch: pytes
     assert with_server(use).startswith(b"HTTP/1.1 200")
 
 
+@contextmanager
+def connected(port: int, number: int, addresses: int = 1) -> Iterator[list[socket.socket]]:
+    with ExitStack() as clients:
+        yield [
+            clients.enter_context(
+                socket.create_connection(
+                    ("127.0.0.1", port), source_address=(f"127.0.0.{2 + k % addresses}", 0)
+                )
+            )
+            for k in range(number)
+        ]
+
+
 def test_many_addresses_do_not_keep_the_operator_at_the_station_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "is_loopback", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr(patience, "PATIENCE_S", 10 * WAIT_S)
 
-    def crowd(port: int) -> tuple[bytes, bool]:
-        taken = [
-            socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{2 + k % 6}", 0))
-            for k in range(patience.CONNECTIONS + 1)
-        ]
-        here = socket.create_connection(("127.0.0.1", port))
-        here.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer, is_full = here.recv(100), is_dropped(taken[-1])
-        for client in (*taken, here):
-            client.close()
-        return answer, is_full
+    def crowd(port: int) -> tuple[bool, bytes, bytes]:
+        with (
+            connected(port, patience.CONNECTIONS + 1, addresses=6) as taken,
+            socket.create_connection(("127.0.0.1", port)) as here,
+        ):
+            return is_dropped(taken[-1]), get(taken[-2]), get(here)
 
-    answer, is_full = with_server(crowd)
-    assert answer.startswith(b"HTTP/1.1 200")
+    is_full, *answers = with_server(crowd)
     assert is_full
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
 
 
 def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(patience, "PATIENCE_S", 10 * WAIT_S)
 
     def use(port: int) -> tuple[int, bytes]:
-        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(patience.PER_ADDRESS + 5)]
-        dropped = sum(is_dropped(client) for client in clients[patience.PER_ADDRESS :])
-        clients[0].sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        clients[0].settimeout(WAIT_S)
-        answer = clients[0].recv(100)
-        for client in clients:
-            client.close()
-        return dropped, answer
+        with connected(port, patience.PER_ADDRESS + 5) as clients:
+            dropped = sum(is_dropped(client) for client in clients[patience.PER_ADDRESS :])
+            return dropped, get(clients[patience.PER_ADDRESS - 1])
 
     dropped, answer = with_server(use)
     assert dropped == 5
@@ -165,19 +178,30 @@ def test_the_page_speaks_tls(people: StationFolder, serve_page: Callable[..., An
 
 
 def test_who_never_begins_with_tls_takes_no_room_from_others(
-    people: StationFolder, serve_page: Callable[..., Any], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 10 * WAIT_S)
     cert, key = make_certificate(tmp_path)
-    server = serve_page(people, tls_cert_file=cert, tls_key_file=key)
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(patience.PER_ADDRESS + 3)]
-    assert all(is_dropped(client) for client in silent[patience.PER_ADDRESS :])
-    silent[0].setblocking(False)
-    with pytest.raises(BlockingIOError):  # so the others were dropped for being too many, not for being late
-        silent[0].recv(1)
-    for client in silent:
-        client.close()
-    context = ssl.create_default_context(cafile=str(cert))
-    assert urllib.request.urlopen(f"{server.url}/line", context=context, timeout=WAIT_S).status == 200
+    here, there = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context(cafile=cert)
+    here.load_cert_chain(cert, key)
+
+    def use(port: int) -> tuple[int, bytes]:
+        with connected(port, patience.PER_ADDRESS + 3) as clients:
+            dropped = sum(is_dropped(client) for client in clients[patience.PER_ADDRESS :])
+            with there.wrap_socket(clients[patience.PER_ADDRESS - 1], server_hostname="127.0.0.1") as late:
+                return dropped, get(late)
+
+    dropped, answer = with_server(use, ssl=here, ssl_handshake_timeout=10 * WAIT_S)
+    assert dropped == 3
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_the_page_listens_at_that_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[socket.socket] = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)  # the tests would give way to all else, too
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _, sockets: taken.extend(sockets))
+    serve(_answer, WebSection(listen=f"127.0.0.1:{free_port()}"))  # type: ignore[arg-type]
+    assert [type(listener) for listener in taken] == [patience.Door]
 
 
 def test_requests_that_are_none_do_not_fill_the_journal(
