@@ -166,8 +166,7 @@ def _runtime() -> Finding:
     if not found:
         return failed("engine runtime", "nothing here runs a model", "pip install 'kenpin[edge]'")
     if _TEGRA.exists() and "TensorRT" not in found:
-        cure = "apt install python3-libnvinfer, in an environment made with --system-site-packages"
-        return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", cure)
+        return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", tensorrt_seam.INSTALL)
     fault = _fault_of_tensorrt() if "TensorRT" in found else None
     if fault is not None:
         return warned("engine runtime", f"{', '.join(found)}, but without TensorRT: {fault.what}", fault.cure)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kenpin import tensorrt_seam
 from kenpin.build_log import last_step
 from kenpin.bundle import Bundle
+from kenpin.driver import l4t_release
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.golden_check import prove
 from kenpin.engine_passport import Passport, Target
@@ -41,7 +42,7 @@ class Choice:
         note: Why it is not TensorRT although the station has it, in words with the cure; empty otherwise.
         build: The precision to build an engine of, because there is none that fits; `None` = nothing to build.
         fault: Why there is no engine.
-        no_gpu: Why the GPU cannot be used, also on a station that never built an engine; empty otherwise.
+        no_gpu: Why the GPU of this machine cannot be used, although the station never did; empty otherwise.
         passport: What is known of a TensorRT engine; `None` = ONNX Runtime runs.
     """
 
@@ -85,14 +86,15 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
         EngineError: On a machine without TensorRT: nothing runs the model, or it scores a golden frame
             otherwise than when it was exported.
     """
-    if not tensorrt_seam.is_installed():
+    has_built = folder.engine_key.exists()
+    if not (tensorrt_seam.is_installed() or has_built or l4t_release()):
         return Choice(_twin(bundle, precision))
     try:
         device = _open_device()
     except EngineError as error:
-        _log.warning("TensorRT is installed, but ONNX Runtime runs: %s; %s", error.what, error.cure)
-        # A station that has built an engine had a GPU: that it is gone is not as usual.
-        note = error.in_one_line if folder.engine_key.exists() else ""
+        _log.warning("ONNX Runtime runs, not TensorRT: %s; %s", error.what, error.cure)
+        # A station that has built an engine had TensorRT and a GPU: that one is gone is not as usual.
+        note = error.in_one_line if has_built else ""
         return Choice(_twin(bundle, precision), note, no_gpu=error.in_one_line)
     found = _tensorrt_engine(folder, bundle, precision, device)
     if isinstance(found, Choice):
@@ -107,6 +109,10 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
 
 
 def _open_device() -> Device:
+    if not tensorrt_seam.is_installed():
+        raise EngineError(
+            "TensorRT is not installed", where="Python module tensorrt", cure=tensorrt_seam.INSTALL
+        )
     from kenpin.edge_runtime.device import Device  # noqa: PLC0415 - pycuda is on a Jetson only
 
     return Device()

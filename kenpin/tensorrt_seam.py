@@ -20,6 +20,9 @@ from kenpin.errors import EngineError, KenpinError
 
 OLDEST_MAJOR = 10
 _KEPT_ERRORS = 8
+INSTALL = (
+    "apt install python3-libnvinfer (JetPack 6.1 or newer), in an environment made with --system-site-packages"
+)
 INPUT = "frames"
 OUTPUTS = ("score", "level_scores", "anomaly_map")
 _EXPORT_AGAIN = "export the bundle again with this version of kenpin"
@@ -65,8 +68,7 @@ def load_tensorrt() -> Any:
         raise EngineError(
             f"TensorRT does not load: {error}",
             where="Python module tensorrt",
-            cure="apt install python3-libnvinfer (part of JetPack 6.1 or newer), in an environment made with "
-            "--system-site-packages; in a container, mount the library that is named",
+            cure=f"{INSTALL}; in a container, mount the library that is named",
         ) from None
     version = str(trt.__version__)
     if int(version.split(".", maxsplit=1)[0]) < OLDEST_MAJOR:

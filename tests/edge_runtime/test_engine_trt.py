@@ -465,13 +465,21 @@ def test_builds_that_take_the_machine_down_are_given_up(jetson_6: FakeJetson) ->
     assert choose(jetson_6).loaded().runtime == "tensorrt"
 
 
-def test_where_no_tensorrt_is_installed_nothing_changes(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, caplog: Any
+@pytest.mark.parametrize(
+    ("has_built", "jetson_linux", "told"),
+    [(False, "", [False, False]), (False, "36.4.3", [False, True]), (True, "", [True, True])],
+)
+def test_that_tensorrt_is_not_installed_is_told_where_it_was_or_should_be(
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, has_built: bool, jetson_linux: str, told: list[bool]
 ) -> None:
+    if not has_built:
+        jetson_6.workshop.folder.engine_key.unlink()
     monkeypatch.setattr("kenpin.tensorrt_seam.is_installed", lambda: False)
+    monkeypatch.setattr("kenpin.edge_runtime.engine_choice.l4t_release", lambda: jetson_linux)
     jetson_6.device.missing = AssertionError("the device is not asked for")  # type: ignore[assignment]
-    assert choose(jetson_6).loaded().runtime == "onnxruntime"
-    assert caplog.text == ""
+    choice = choose(jetson_6)
+    assert (choice.loaded().runtime, choice.build) == ("onnxruntime", None)
+    assert ["TensorRT is not installed" in words for words in (choice.note, choice.no_gpu)] == told
 
 
 def test_tensorrt_8_is_said_and_onnx_runtime_runs(jetson_6: FakeJetson) -> None:
