@@ -65,7 +65,7 @@ class Broker:
         """Start it and wait until it answers."""
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         self._process = subprocess.Popen([program, "-c", str(self._config)])
-        for _ in range(200):
+        for _ in range(3600):  # 180 seconds: a machine that is busy starts it slowly
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -232,21 +232,25 @@ class Rig:
         """Start the station and wait until it is ready."""
         command = [sys.executable, "-c", PATIENT, "run", "--config", str(self.config)]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=self.environment)
-        self.wait(self.is_ready, "ready", limit_s=180)
+        self.wait(self.is_ready, "ready")
 
     def stop(self) -> None:
         """Stop the line, let the station settle what is owed, and stop it."""
-        self.line.stop()
-        self.wait(self.is_ready, "ready", limit_s=180)
-        self.line.part()  # shows the gap, where the last parts were missed
-        self.wait(self._is_settled, "the last part")
+        self.settle()
         self.end()
+
+    def settle(self) -> None:
+        """Stop the line and let the station settle what is owed."""
+        self.line.stop()
+        self.wait(self.is_ready, "ready")
+        self.line.part()  # shows the gap, where the last parts were missed
+        self.wait(self._is_settled, "the last part and the last acknowledgement")
 
     def end(self) -> None:
         """Stop the station as an operator does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
+        self._process.wait(180)
 
     def close(self) -> None:
         """End all of it, however it is."""
@@ -299,7 +303,7 @@ class Rig:
                 os.kill(pid, number)
         return bool(pid)
 
-    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 60.0) -> float:
+    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 180.0) -> float:
         """Wait for something; how long it took, in seconds."""
         started_s = time.monotonic()
         while not condition():
@@ -321,7 +325,7 @@ class Rig:
         """
         triggers = triggers or self.line.triggers
         history = self._read(triggers, number)
-        by_s = time.monotonic() + 15
+        by_s = time.monotonic() + 180
         while time.monotonic() < by_s and any("never arrived" in v for v in history.violations()):
             time.sleep(0.2)
             history = self._read(triggers, number)
@@ -345,4 +349,6 @@ class Rig:
     def _is_settled(self) -> bool:
         with contextlib.closing(connect_to_read(self.folder.database)) as store:
             newest = "SELECT trigger_id FROM part ORDER BY seq DESC LIMIT 1"
-            return store.execute(newest).fetchone() == (self.line.triggers[-1],)
+            waiting = "SELECT count(*) FROM outbox WHERE acked_ms IS NULL"
+            is_last = store.execute(newest).fetchone() == (self.line.triggers[-1],)
+            return is_last and store.execute(waiting).fetchone() == (0,)

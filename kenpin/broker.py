@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from kenpin.errors import BrokerError
 
-_START_S = 10.0
+_START_S = 60.0  # one that has died is noticed at once
 
 
 @dataclass(frozen=True)

@@ -175,13 +175,13 @@ def test_a_change_waits_for_the_one_before_it(folder: StationFolder) -> None:
 
     def slowly(now: Activation) -> Activation:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(180)
         return now.wanting("a" * 64, "shadow")
 
     first = threading.Thread(target=change_activation, args=(folder, slowly))
     second = threading.Thread(target=change_activation, args=(folder, Activation.started))
     first.start()
-    assert inside.wait(30)
+    assert inside.wait(180)
     second.start()
     second.join(0.5)
     has_waited = second.is_alive()

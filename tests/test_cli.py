@@ -26,7 +26,7 @@ HEAVY = ("cv2", "numpy", "onnx", "onnxruntime", "onnxscript", "pydantic", "rich"
 
 def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
 def _kenpin(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

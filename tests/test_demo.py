@@ -62,7 +62,7 @@ def children_below(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_the_whole_line(tmp_path: Path) -> None:
     process = run_demo(tmp_path, *SMALL, "--json")
-    output, messages = process.communicate(timeout=240)
+    output, messages = process.communicate(timeout=600)
     assert process.returncode == 0, messages
     document = json.loads(output)
     line = document["line"]
@@ -84,11 +84,11 @@ def test_the_whole_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_training_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     process = run_demo(tmp_path, "--steps", "1000", "--size", "64")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (tmp_path / "demo" / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=300)
     assert process.returncode == 130, messages
     assert "ending the step: train" in messages
     assert children_below(tmp_path) == []
@@ -96,7 +96,7 @@ def test_interrupted_in_training_leaves_nothing_behind(tmp_path: Path, number: s
 
 def test_a_failing_step_is_named_and_its_exit_code_kept(tmp_path: Path) -> None:
     process = run_demo(tmp_path, "--size", "63", "--json")
-    output, messages = process.communicate(timeout=60)
+    output, messages = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "--size 63 cannot be used" in messages
     assert "FAILED at the step: train" in messages

@@ -441,7 +441,7 @@ def test_racing_processes_leave_a_whole_chain(
     command = [sys.executable, "-m", "kenpin", "calibrate", "fit", "--state", station.root, "--trust", trusted]
     command += ["--good", pictures[0], "--by", "Aiko"]
     racers = [subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ) for _ in range(2)]
-    errors = [racer.communicate(timeout=60)[1].decode() for racer in racers]
+    errors = [racer.communicate(timeout=300)[1].decode() for racer in racers]
     codes = sorted(racer.returncode for racer in racers)
     assert len(records_of(station)) == codes.count(0) >= 1
     assert codes == [0, 0] or "another calibration of this station is running" in "".join(errors)

@@ -72,6 +72,7 @@ class PublishingLine:
     def stop(self, drain_s: float = 5) -> None:
         if self.publisher is not None:
             self.publisher.stop(reason="shutdown", drain_s=drain_s)
+            self.publisher._thread.join()  # or its connections are open when the next test begins
             self.publisher = None
 
 

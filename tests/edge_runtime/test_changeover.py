@@ -33,7 +33,7 @@ from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from tests.edge_runtime.conftest import brightness_model
 
-LIMIT_S = 30.0
+LIMIT_S = 180.0
 
 
 class Belt:
@@ -84,10 +84,8 @@ def run(workshop: Any, belt: Belt, on_part: Callable[[Part], None]) -> list[dict
     """Let the parts of a belt be judged until it is over; all records."""
     site = Site(lambda _config, _folder: [belt], in_this_process().news)
     config = workshop.config("synthetic:fabric")
-    # A machine that does something else at the same time is not what is tested.
-    decide = config.decide.model_copy(update={"timeout_ms": 60_000})
     evidence = config.evidence.model_copy(update={"keep": "none"})
-    config = config.model_copy(update={"decide": decide, "evidence": evidence})
+    config = config.model_copy(update={"evidence": evidence})
     with Station(config, site=site, on_part=on_part) as station:
         station.run()
     connection = sqlite3.connect(workshop.folder.database)

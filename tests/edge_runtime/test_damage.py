@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from kenpin.errors import StoreDamaged, StoreError
 from tests.edge_runtime.publishing_line import FakeEvent, PublishingLine
 
 _PAGE = 4096
+END = '{"schema": "end"}'
 
 
 @pytest.fixture
@@ -147,23 +148,20 @@ def test_a_watchman_that_finds_damage_lets_the_station_begin_anew(workshop: Any,
 
 
 def test_a_publisher_that_cannot_read_its_events_says_which_file_is_bad(
-    path: Path, mosquitto: Any, wait_for: Any
+    path: Path, line: PublishingLine, mosquitto: Any, wait_for: Any
 ) -> None:
-    line = PublishingLine(path)
     line.commit(1)
     damage(path, "outbox")
     publisher = line.publish(mosquitto.port)
     wait_for(lambda: publisher.damaged_file == line.store.file, "the damage")
     line.stop(drain_s=0)
-    line.store.close()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"capture_to_publish_ms":1,"tt_ms":1}', None])
 def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
-    path: Path, mosquitto: Any, make_subscriber: Any, wait_for: Any, text: str | None
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any, text: str | None
 ) -> None:
     scada = make_subscriber(mosquitto.port)
-    line = PublishingLine(path)
     line.commit(3)
     if text is not None:
         line.store._connection.execute("UPDATE outbox SET body = ? WHERE seq = 2", (text,))
@@ -176,7 +174,6 @@ def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
     assert [seq for seq in scada.first_seqs() if seq != 2] == [1, 3]
     for gap in scada.payloads("event/audit"):
         assert (gap["kind"], gap["gap_first_seq"], gap["gap_count"]) == ("gap", 2, 1)
-    line.store.close()
 
 
 def test_events_that_cannot_be_read_hide_no_others(path: Path) -> None:
@@ -220,19 +217,23 @@ def test_a_line_goes_on_by_itself_and_every_alert_arrives(rig: Rig) -> None:
     rig.wait(lambda: rig.pid("station") not in (0, pid) and rig.is_ready(), "a new process")
     seen = len(rig.line.triggers)
     rig.wait(lambda: len(rig.line.triggers) > seen + 20, "more parts")
-    rig.line.stop()
     rig.broker.start()
+    rig.settle()
 
-    def alerts() -> int:  # some parts may still be in hand
+    def alerts() -> int:
         return rig.log().count("\nNG ") + rig.log().count("\nREVIEW ")
 
     def received() -> list[int]:
         return [e["seq"] for e in rig.subscriber.events if e["schema"] == "kenpin.anomaly.v1"]
 
-    rig.wait(lambda: len(set(received())) >= alerts() > 5, "every alert", 60)
-    time.sleep(1)
+    rig.wait(lambda: len(set(received())) >= alerts() > 5, "every alert")
+    rig.end()  # what it had to say is said
+    subprocess.run(  # comes behind all others
+        ["mosquitto_pub", "-p", str(rig.broker.port), "-q", "1", "-t", "plant/line/st1/event/x", "-m", END],
+        check=True,
+    )
+    rig.wait(lambda: rig.subscriber.events[-1:] == [json.loads(END)], "the end")
     assert len(set(received())) == alerts()
     told = [e for e in rig.subscriber.events if e["schema"] == "kenpin.audit.v1" and e["subject"] == "database"]
     assert any("malformed" in e["reason"] for e in told)
     assert any("events that waited in" in e["reason"] for e in told)
-    rig.end()

@@ -108,7 +108,7 @@ def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it
         assert line.waiting() == 1
 
         door.let_in("st1")
-        wait_for(lambda: publisher.is_denied is False, "the broker to let it in", timeout_s=30)
+        wait_for(lambda: publisher.is_denied is False, "the broker to let it in")
         come_round(publisher)
         line.publisher.wake()  # type: ignore[union-attr]
         wait_for(lambda: line.waiting() == 0, "both events at the broker")
@@ -223,7 +223,7 @@ def test_what_is_larger_than_the_broker_takes_is_refused_and_does_not_end_the_co
     broker.kill()
     broker._config.write_text(broker._config.read_text().replace("max_packet_size", "#"))
     broker.start()
-    wait_for(lambda: publisher.is_denied is False, "a broker that takes it", timeout_s=30)
+    wait_for(lambda: publisher.is_denied is False, "a broker that takes it")
     wait_for(lambda: line.waiting() == 0, "the event at the broker")
 
 

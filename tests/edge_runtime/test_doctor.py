@@ -41,7 +41,7 @@ from tests.edge_runtime.publishing_line import PublishingLine
 
 def findings(workshop: Any, source: str = "") -> dict[str, Finding]:
     source = source or f"folder:{workshop.pictures(10, 20)}"
-    found = examine(station_checks(workshop.config(source)), limit_s=20)
+    found = examine(station_checks(workshop.config(source)), limit_s=180)
     assert all(f.words for f in found)
     assert all(f.cure for f in found if f.verdict != "PASS")
     return {f.name.partition(" ")[0] if f.name.startswith("camera") else f.name: f for f in found}
@@ -386,9 +386,8 @@ def test_a_check_that_fails_or_hangs_is_a_finding() -> None:
         time.sleep(3)
         return passed("hangs", "late")
 
-    ours, other, hung = examine(
-        [Check("a", raise_ours), Check("b", raise_other), Check("c", hang)], limit_s=0.3
-    )
+    ours, other = examine([Check("a", raise_ours), Check("b", raise_other)], limit_s=180)
+    (hung,) = examine([Check("c", hang)], limit_s=0.3)
     assert ours == Finding("a", "FAIL", "the disk is full", "make room")
     assert other.words == "ValueError: oops"
     assert (hung.verdict, hung.words) == ("FAIL", "no answer within 0.3 s")
@@ -494,7 +493,7 @@ esac
 def test_the_command_ends_with_1_when_something_fails(workshop: Any, as_json: bool) -> None:
     config = workshop.toml(f"folder:{workshop.pictures(10)}")
     command = [sys.executable, "-m", "kenpin", "doctor", "--config", config, *(["--json"] if as_json else [])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1, done.stderr
     if as_json:
         assert {"name", "verdict", "words", "cure"} == json.loads(done.stdout)["findings"][0].keys()
@@ -509,6 +508,6 @@ def test_square_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
     config.write_text(f'[station]\nstate_dir = "{tmp_path}/st"\n[source]\nurl = "folder:/none/[/x]"\n')
     command = [sys.executable, "-m", "kenpin", "doctor", "--config", config]
     wide = {**os.environ, "COLUMNS": "300"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=wide, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=wide, check=False)
     assert "set trusted_keys in [station] to" in done.stderr
     assert "folder:/none/[/x]" in done.stderr

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from kenpin.edge_runtime import engine_bench
 from kenpin.edge_runtime.engine_bench import WARM_UP, Times, time_streams
 from kenpin.edge_runtime.engine_bench_cli import engine
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.errors import ConfigError, EngineError
 from kenpin.machine_state import read_state
 from kenpin.quality_limits import Finding
-from tests.edge_runtime.conftest import Workshop
+from tests.edge_runtime.conftest import Clock, Workshop
 from tests.edge_runtime.test_view_at_station import REFERENCE, VIEW
 
 
@@ -104,27 +106,43 @@ def test_times_are_those_of_the_frames() -> None:
 
 
 class Sleeper:
-    """An engine that only waits, longest for its first frames, or that fails at last."""
+    """An engine that only waits, longest for its first frames, and then for the others of its bench."""
 
     sight = None
 
-    def __init__(self, error: EngineError | None = None) -> None:
-        self._error = error
+    def __init__(self, clock: Clock, together: threading.Barrier) -> None:
+        self._clock = clock
+        self._together = together
         self._calls = 0
 
     def score(self, image: NDArray[np.uint8]) -> None:
         self._calls += 1
-        if self._error is not None and self._calls > WARM_UP:
-            raise self._error
-        time.sleep(0.01 if self._calls > 2 else 0.3)
+        if self._calls > WARM_UP:
+            self._together.wait(180)
+        elif self._calls <= 2:
+            self._clock.sleep(0.3)
 
 
-def test_streams_overlap_and_their_errors_are_not_lost() -> None:
-    four = time_streams([Sleeper() for _ in range(4)], camera=(8, 8), frames=10)  # type: ignore[arg-type]
-    assert four.per_s > 150  # one after the other could not be more than 100
-    assert four.p99_ms < 200  # what is set up with the first frames is not how fast the others are
+class Broken(Sleeper):
+    """One that fails at last."""
+
+    def score(self, image: NDArray[np.uint8]) -> None:
+        super().score(image)
+        if self._calls > WARM_UP:
+            raise EngineError("broken")
+
+
+def test_streams_overlap_and_their_errors_are_not_lost(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_bench, "time", SimpleNamespace(perf_counter=clock.monotonic))
+    together = threading.Barrier(4, lambda: clock.sleep(0.01))
+    engines: list[Any] = [Sleeper(clock, together) for _ in range(4)]
+    four = time_streams(engines, camera=(8, 8), frames=10)
+    assert four.per_s == pytest.approx(400)  # one after the other could not be more than 100
+    assert four.p99_ms == pytest.approx(10)  # those of the first frames do not count
+    together = threading.Barrier(2)
+    engines = [Sleeper(clock, together), Broken(clock, together)]
     with pytest.raises(EngineError, match="broken"):
-        time_streams([Sleeper(), Sleeper(EngineError("broken"))], camera=(8, 8), frames=2)  # type: ignore[arg-type]
+        time_streams(engines, camera=(8, 8), frames=1)
 
 
 def test_the_state_of_a_jetson_is_read_from_its_files(tmp_path: Path) -> None:

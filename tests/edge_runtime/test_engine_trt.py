@@ -670,7 +670,7 @@ def test_the_background_build_makes_the_engine(
     build = BackgroundBuild(jetson.workshop.folder, "int8", (jetson.workshop.public_key,))
     nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     assert os.getpriority(os.PRIO_PROCESS, build._process.pid) == nice
-    wait_for(lambda: "The engine is built" in caplog.text, "the engine", 60.0)
+    wait_for(lambda: "The engine is built" in caplog.text, "the engine")
     build.close()
     assert choose(jetson).loaded().runtime == "tensorrt"
 
@@ -680,7 +680,7 @@ def test_the_outcome_of_a_build_that_failed_is_logged(
 ) -> None:
     jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
     build = BackgroundBuild(jetson.workshop.folder, "fp16", (jetson.workshop.public_key,))
-    wait_for(lambda: "The engine was not built (exit code 1)" in caplog.text, "the log", 60.0)
+    wait_for(lambda: "The engine was not built (exit code 1)" in caplog.text, "the log")
     build.close()
     assert "no fp16 model" in caplog.text
 

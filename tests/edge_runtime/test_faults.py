@@ -43,10 +43,10 @@ def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
     command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(rig.config)]
     with log.open("w") as out, subprocess.Popen(command, stderr=out, env=shim.environment) as publisher:
         try:
-            wait_for(lambda: "waits for the database" in log.read_text(), "the wait", 60)
+            wait_for(lambda: "waits for the database" in log.read_text(), "the wait")
             assert publisher.poll() is None
             shim.set(broken=0)
-            wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher", 60)
+            wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher")
         finally:
             publisher.kill()
             rig.close()

@@ -25,7 +25,7 @@ from kenpin.errors import ConfigError
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path)
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -200,15 +200,14 @@ def test_nothing_else_is_answered(served: int, method: str, path: str, status: i
     assert get(served, path, method)[0] == status
 
 
-def test_slow_clients_keep_nobody_waiting(workshop: Any, served: int) -> None:
+def test_slow_clients_keep_nobody_waiting(workshop: Any, served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_CLIENT_S", 600.0)  # whoever waits for them waits for longer than `get` does
     tell(workshop, "station")
     tell(workshop, "capture-0")
     slow = [socket.create_connection(("127.0.0.1", served)) for _ in range(6)]
     for client in slow:
         client.sendall(b"GET /livez HT")
-    started_s = time.monotonic()
     assert get(served, "/livez")[0] == 200
-    assert time.monotonic() - started_s < 2
     for client in slow:
         client.close()
 
@@ -253,7 +252,7 @@ def test_the_other_loopback_is_offered_too(config: StationConfig, free_port: int
     answers: list[bool] = []
 
     def asked() -> bool:
-        with socket.create_connection(("::1", free_port), 5):
+        with socket.create_connection(("::1", free_port), 60):
             answers.append(True)
         return True
 

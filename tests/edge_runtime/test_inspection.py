@@ -18,6 +18,7 @@ from kenpin.frame import Frame
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.synthetic import draw_part
+from tests.edge_runtime.conftest import TIMEOUT_MS
 
 CAMERAS = ("top", "side")
 
@@ -25,7 +26,7 @@ CAMERAS = ("top", "side")
 def judge(workshop: Any, *, live: tuple[str, ...] = ()) -> Judge:
     ready = check_readiness(workshop.folder, [workshop.signer.public])
     look = Look(ready, cameras=CAMERAS, live=live)
-    return Judge(Desk(ready, look, Identity("st1"), Counters(), timeout_ms=1000))
+    return Judge(Desk(ready, look, Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
 
 
 def view(camera: str, brightness: int | None) -> Frame | Fault:

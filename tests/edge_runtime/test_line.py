@@ -75,7 +75,7 @@ class Triggers:
         pass
 
 
-def take(line: Line, count: int, within_s: float = 2.0) -> list[Shot]:
+def take(line: Line, count: int, within_s: float = 60.0) -> list[Shot]:
     shots: list[Shot] = []
     by_s = time.monotonic() + within_s
     while len(shots) < count and time.monotonic() < by_s:
@@ -243,13 +243,13 @@ def test_all_cameras_of_a_part_come_together_and_a_late_frame_is_not_taken_for_t
     assert [view.trigger_id for s in shots for view in s.views] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_every_trigger_of_a_line_that_is_too_fast_gets_one_answer() -> None:
+def test_every_trigger_of_a_line_that_is_too_fast_gets_one_answer(wait_for: Any) -> None:
     camera, triggers = Camera(), Triggers()
     line = Line([camera], triggers, CounterGap(), wait_s=0.2)
     line.open()
     for number in range(1, 51):
         triggers.queue.put(Trigger(number))
-    time.sleep(0.2)
+    wait_for(lambda: line.waiting == 50, "the burst")
     shots = take(line, 50)
     line.close()
     assert [s.trigger_id for s in shots] == list(range(1, 51))
@@ -314,7 +314,8 @@ def test_a_number_asked_twice_is_one_part() -> None:
     line.open()
     for number in (1, 1, 2):
         triggers.queue.put(Trigger(number))
-    shots = take(line, 3, within_s=0.6)
+    shots = take(line, 2)
+    assert take(line, 1, within_s=0.3) == []
     line.close()
     assert [s.trigger_id for s in shots] == [1, 2]
 
@@ -346,12 +347,12 @@ def test_the_first_part_after_a_start_is_no_repeat_where_the_camera_counts_from_
     config = workshop.config("usb:0")
     config = config.model_copy(update={"source": config.source.model_copy(update=source)})
     done: list[list[Part]] = []
-    for _start in range(2):
+    for limit_s in (60, 60 if parts else 1):
         camera = Camera("top")
         camera.add(1)
         site = replace(in_this_process(), cameras=lambda *_, camera=camera: [camera])
         done.append([])
         with Station(config, site=site, on_part=done[-1].append) as station:
-            by_s = time.monotonic() + 1
+            by_s = time.monotonic() + limit_s
             station.run(max_parts=1, stopping=lambda by_s=by_s: time.monotonic() > by_s)
     assert [len(inspected) for inspected in done] == [1, parts]

@@ -15,13 +15,15 @@ def test_events_arrive_in_order_and_are_noted(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:
     scada = make_subscriber(mosquitto.port)
+    started_s = time.monotonic()
     publisher = line.publish(mosquitto.port)
     wait_for(lambda: publisher.traffic.connections == 1, "the connection")
     line.commit(50)
     wait_for(lambda: line.waiting() == 0, "all acknowledgements")
     wait_for(lambda: len(scada.events()) == 50, "all events")
     assert [e["seq"] for e in scada.events()] == list(range(1, 51))
-    assert all(0 <= e["capture_to_publish_ms"] < 5000 for e in scada.events())
+    lasted_ms = (time.monotonic() - started_s) * 1000
+    assert all(0 <= e["capture_to_publish_ms"] < lasted_ms for e in scada.events())
     assert len(line.store._outbox.replay(since=0, limit=99)) == 50  # acknowledged, not removed
 
 
@@ -104,20 +106,25 @@ def test_killing_the_broker_while_events_flow_loses_nothing(
 ) -> None:
     """The station's promise: what was not acknowledged is sent again. What a broker forgets, it may replay."""
     publisher = line.publish(mosquitto.port)
+    wait_for(lambda: publisher.traffic.connections == 1, "the connection")
     stop = threading.Event()
 
     def flap() -> None:
-        while not stop.wait(0.4):
+        while True:
             mosquitto.kill()
             mosquitto.start()
+            if stop.wait(0.4):
+                return
 
     flapper = threading.Thread(target=flap)
     flapper.start()
-    for _ in range(150):
-        line.commit(2)
-        time.sleep(0.01)
-    stop.set()
-    flapper.join()
+    try:
+        for _ in range(150):
+            line.commit(2)
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        flapper.join()
     wait_for(lambda: line.waiting() == 0, "the backlog")
     assert publisher.traffic.acked == 300
     assert publisher.traffic.connections > 1
@@ -130,7 +137,7 @@ def test_a_broker_that_hangs_is_given_up_after_the_acknowledgement_time(
     wait_for(lambda: publisher.traffic.connections == 1, "the connection")
     mosquitto.send(signal.SIGSTOP)
     line.commit(3)
-    time.sleep(1.0)
+    wait_for(lambda: not publisher.is_connected, "the end of its patience")
     assert line.waiting() == 3
     mosquitto.send(signal.SIGCONT)
     wait_for(lambda: line.waiting() == 0, "the events on a new connection")
@@ -141,7 +148,7 @@ def test_a_publisher_without_broker_stops_at_once(line: PublishingLine, free_por
     publisher = line.publish(free_port)
     line.commit(2)
     wait_for(lambda: publisher._connection.has_failed, "the first attempt")
-    start = time.monotonic()
-    line.stop()
-    assert time.monotonic() - start < 3
+    start_s = time.monotonic()
+    line.stop(drain_s=300)
+    assert time.monotonic() - start_s < 100  # it did not wait for the broker
     assert line.waiting() == 2

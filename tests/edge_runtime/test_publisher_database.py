@@ -69,9 +69,9 @@ def test_the_file_that_a_station_writes_into_stays_where_it_is(
         commit(store)
         damage_an_index(workshop.folder.database)
         start()
-        wait_for(scada.events, "the event of before", 60)
+        wait_for(scada.events, "the event of before")
         commit(store)
-        wait_for(lambda: scada.first_seqs() == [1, 2], "the next one", 30)
+        wait_for(lambda: scada.first_seqs() == [1, 2], "the next one")
     assert list(workshop.folder.root.glob("*.corrupt-*")) == []
 
 
@@ -79,10 +79,10 @@ def test_it_waits_for_the_station_and_begins_again_with_a_new_database(
     start: Any, workshop: Workshop, make_subscriber: Any, wait_for: Any, tmp_path: Path
 ) -> None:
     first, log, path = start(), tmp_path / "log", workshop.folder.database
-    wait_for(lambda: "waits for the database" in log.read_text(), "the wait", 60)
+    wait_for(lambda: "waits for the database" in log.read_text(), "the wait")
     assert not path.exists()
     Store(path).close()
-    wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher", 60)
+    wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher")
     damage_an_index(path)
     with closing(Store(path)) as store:  # the station starts again
         assert list(path.parent.glob("*.corrupt-*"))
@@ -91,7 +91,7 @@ def test_it_waits_for_the_station_and_begins_again_with_a_new_database(
         seq = commit(store)
         scada = make_subscriber(workshop.port)
         start()
-        wait_for(lambda: len(scada.events()) == 1, "the event", 60)
+        wait_for(lambda: len(scada.events()) == 1, "the event")
     assert scada.first_seqs() == [seq]
 
 
@@ -108,7 +108,7 @@ def test_what_it_says_is_of_the_station_that_runs_now(
 
     write_vitals(workshop.folder.run, Vitals(role="station", pid=1, session_id="first"))
     start()
-    wait_for(lambda: scada.payloads("status"), "the status", 30)
+    wait_for(lambda: scada.payloads("status"), "the status")
     assert [status["state"] for status in scada.payloads("status")] == ["RUNNING"]
     for session, test in (("first", "0"), ("second", "1")):  # the station was killed in between
 
@@ -117,7 +117,7 @@ def test_what_it_says_is_of_the_station_that_runs_now(
             write_vitals(workshop.folder.run, vitals)
             return told() == (session, test == "1")
 
-        wait_for(is_told, f"the {session} session", 30)
+        wait_for(is_told, f"the {session} session")
 
 
 def test_an_older_database_is_not_used_until_the_station_has_brought_it_on(tmp_path: Path) -> None:

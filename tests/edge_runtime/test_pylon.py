@@ -53,7 +53,7 @@ def emulated(source: GenicamSource) -> Any:
 
 def take(source: GenicamSource, count: int = 1) -> list[Frame | Fault]:
     items: list[Frame | Fault] = []
-    by_s = time.monotonic() + 20
+    by_s = time.monotonic() + 180
     while len(items) < count and time.monotonic() < by_s:
         item = source.next(time.monotonic() + 1)
         if not isinstance(item, Lull):

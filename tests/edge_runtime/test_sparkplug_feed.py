@@ -169,8 +169,8 @@ def test_the_host_sees_node_and_camera(
         cwd=pytestconfig.rootpath,
     )
     try:
-        wait_for(lambda: "spBv1.0/plant/DBIRTH/st1/parts" in host.births, "the birth of the camera", 60.0)
-        wait_for(lambda: "Parts/OK" in host.births.get("spBv1.0/plant/NDATA/st1", {}), "data", 60.0)
+        wait_for(lambda: "spBv1.0/plant/DBIRTH/st1/parts" in host.births, "the birth of the camera")
+        wait_for(lambda: "Parts/OK" in host.births.get("spBv1.0/plant/NDATA/st1", {}), "data")
     finally:
         station.terminate()
         station.wait(60)

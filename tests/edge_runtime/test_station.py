@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime import inspection
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.report import Report
@@ -20,7 +22,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.errors import ConfigError, SourceError, StoreError
 from kenpin.frame import Frame
 from kenpin.station_folder import StationFolder
-from tests.edge_runtime.conftest import brightness_model
+from tests.edge_runtime.conftest import TIMEOUT_MS, brightness_model
 
 
 def rows(folder: StationFolder, table: str = "part") -> list[dict[str, Any]]:
@@ -95,6 +97,7 @@ def frame(brightness: int, part_id: str = "p", **changes: Any) -> Frame:
 
 def test_each_brightness_gets_its_verdict_and_only_ok_is_released(workshop: Any) -> None:
     folder = workshop.ready().pictures(10, 99, 100, 199, 200, 255)
+    started_s = time.time()
     released: list[str] = []
     with Station(workshop.config(f"folder:{folder}"), output=Releases(released.append)) as station:
         assert station.fault == ""
@@ -111,7 +114,7 @@ def test_each_brightness_gets_its_verdict_and_only_ok_is_released(workshop: Any)
     assert (first["score"], first["score_coarse"], first["t1"], first["t2"]) == (10, 5, 100, 200)
     assert first["threshold_rev"] == 1
     assert first["decided_mono_ns"] >= first["captured_mono_ns"]
-    assert abs(first["decided_ns"] / 1e9 - time.time()) < 60
+    assert started_s <= first["decided_ns"] / 1e9 <= time.time()
 
 
 def test_every_ng_and_review_has_its_event_in_the_same_order(workshop: Any) -> None:
@@ -156,16 +159,16 @@ def test_a_frame_of_the_wrong_shape_or_type_gets_no_decision(workshop: Any, imag
 
 
 def test_a_late_ok_gets_no_decision_and_a_late_ng_keeps_its_alert(workshop: Any) -> None:
-    long_ago_ns = time.monotonic_ns() - 2_000_000_000
+    long_ago_ns = time.monotonic_ns() - (TIMEOUT_MS + 1000) * 1_000_000
     late = [frame(brightness, captured_ns=long_ago_ns) for brightness in (10, 250)]
     report, released = run(workshop.ready(), *late)
     parts = rows(workshop.folder)
     assert [p["verdict"] for p in parts] == ["NO_DECISION", "NG"]
-    assert "within 1000 ms" in parts[0]["reason"]
+    assert f"within {TIMEOUT_MS} ms" in parts[0]["reason"]
     assert [p["score"] for p in parts] == [10, 250]
     assert len(rows(workshop.folder, "outbox")) == 1
     assert released == []
-    assert report.counters.latency_ms_p50 > 2000
+    assert report.counters.latency_ms_p50 > TIMEOUT_MS
 
 
 def test_an_ok_whose_record_took_too_long_is_not_released(
@@ -177,7 +180,8 @@ def test_an_ok_whose_record_took_too_long_is_not_released(
         commit = station._store.commit
 
         def slow_commit(*args: Any) -> int:
-            time.sleep(1.1)  # a disk that takes its time
+            late_ns = time.monotonic_ns() + TIMEOUT_MS * 1_000_000  # a disk that takes its time
+            monkeypatch.setattr(inspection, "time", SimpleNamespace(monotonic_ns=lambda: late_ns))
             return commit(*args)
 
         monkeypatch.setattr(station._store, "commit", slow_commit)

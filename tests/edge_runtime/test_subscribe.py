@@ -102,7 +102,7 @@ def subscribe(mosquitto: Any) -> Callable[..., Subscription]:
 def read(subscription: Subscription, count: int) -> list[Event]:
     found = []
     for _ in range(count):
-        event = subscription.receive(timeout_s=15)
+        event = subscription.receive(timeout_s=180)
         assert event is not None, f"only {len(found)} of {count} events came"
         found.append(event)
     return found

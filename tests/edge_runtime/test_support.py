@@ -16,7 +16,7 @@ CANARY = "c4n4ry-in-the-mine"
 
 def support(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kenpin", "support", "--config", config, "--out", out]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_dump_holds_what_is_needed_and_no_secret(

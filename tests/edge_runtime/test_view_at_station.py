@@ -24,6 +24,7 @@ from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.record import load_records
 from kenpin.signing import PublicKey
+from tests.edge_runtime.conftest import TIMEOUT_MS
 
 LABEL = ((100, 60), (140, 60), (140, 90), (100, 90))
 SHIFT = 10
@@ -63,7 +64,7 @@ def judge(workshop: Any, bundle: Any) -> Judge:
     workshop.calibrate(bundle)
     ready = check_readiness(workshop.folder, [workshop.signer.public])
     look = Look(ready, cameras=["top"])
-    return Judge(Desk(ready, look, Identity("st1"), Counters(), timeout_ms=1000))
+    return Judge(Desk(ready, look, Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
 
 
 def inspect(judge: Judge, image: Image, camera: str = "top") -> Inspection:
@@ -119,7 +120,7 @@ def test_a_frame_without_the_part_in_its_place_is_never_judged(
 def test_a_bundle_without_a_view_looks_at_the_whole_frame(workshop: Any) -> None:
     workshop.ready()
     ready = check_readiness(workshop.folder, [workshop.signer.public])
-    judge = Judge(Desk(ready, Look(ready, cameras=["top"]), Identity("st1"), Counters(), timeout_ms=1000))
+    judge = Judge(Desk(ready, Look(ready, cameras=["top"]), Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
     assert inspect(judge, scene()).part.decision.verdict.value == "NG"
 
 

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime import viewfinder
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.inspection import Inspection
@@ -88,15 +90,20 @@ def test_the_memory_of_the_picture_may_be_used_again(workshop: Any, tmp_path: Pa
     assert (seen[0] == 90).all()
 
 
-def test_not_more_than_four_times_a_second(workshop: Any, tmp_path: Path, finder: Viewfinder) -> None:
+def test_not_more_than_four_times_a_second(
+    workshop: Any, tmp_path: Path, finder: Viewfinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "watched").touch()
-    shown = []
-    finder._write = lambda name, _data: shown.append(name)  # type: ignore[method-assign,assignment]
-    started_s = time.monotonic()
-    while time.monotonic() - started_s < 0.9:
-        finder.offer(inspection(workshop))
-    finder.close()
-    assert 1 <= shown.count("live.jpg") <= 4
+    finder.close()  # nothing is written: each part is seen where it is handed over
+    now_s, shown = 1000.0, list[float]()
+    clock = SimpleNamespace(monotonic=lambda: now_s, time=time.time)
+    monkeypatch.setattr(viewfinder, "time", clock)
+    finder._queue.put_nowait = lambda _item: shown.append(now_s)  # type: ignore[method-assign]
+    part = inspection(workshop)
+    for step in range(100):
+        now_s = 1000.0 + step / 100
+        finder.offer(part)
+    assert shown == [1000.0, 1000.25, 1000.5, 1000.75]
 
 
 @pytest.mark.parametrize(("hot", "is_red"), [(250.0, True), (40.0, False), (19.0, False)])

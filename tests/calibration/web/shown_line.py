@@ -25,7 +25,7 @@ from kenpin.synthetic import draw_part
 from tests.edge_runtime.conftest import Workshop
 
 PRODUCT = "board"
-LIMIT_S = 60
+LIMIT_S = 180
 ALIKE = 50
 AT_ONCE = 8  # parts that wait before the camera: no more than pictures may wait for the disk
 
@@ -80,13 +80,7 @@ class ShownLine:
         self.light = 1.0
         self._camera = Camera()
         self._count = 0
-        config = self.workshop.config("synthetic:board").model_copy(
-            update={
-                "decide": self.workshop.config("synthetic:board").decide.model_copy(
-                    update={"timeout_ms": 30_000}
-                )
-            }
-        )
+        config = self.workshop.config("synthetic:board")
         self._station = Station(config, site=Site(lambda *_: [self._camera], lambda *_: NoNews()))
         self._thread = threading.Thread(target=self._station.run)
         self._thread.start()

@@ -95,7 +95,7 @@ def test_a_client_that_does_not_get_on_is_dropped(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_client_that_waits_for_a_long_answer_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.2)  # looked at twice before its answer
 
     def use(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port)) as client:
