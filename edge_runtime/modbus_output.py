@@ -26,7 +26,7 @@ from kenpin.errors import ConfigError
 if TYPE_CHECKING:
     from pymodbus.server import ModbusTcpServer
 
-_START_S = 5.0
+_START_S = 60.0  # on a machine that starts everything at once, imports are slow
 _ANSWER_S = 0.1  # a server thread that is slower counts as gone
 _SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready
 _POLL_S = 5.0  # a PLC that asks for nothing for so long is gone, whatever connections stand
@@ -235,7 +235,7 @@ class ModbusOutput:
         done, _ = wait((doing,), _ANSWER_S)
         if not done and claim.acquire(blocking=False):
             raise TimeoutError("the Modbus server does not answer")
-        doing.result(_ANSWER_S)
+        doing.result()  # what the loop has begun is told, however slow it is
 
     async def _publish(self) -> None:
         """Show the PLC what stands here; nothing in it waits, so that no request comes between."""
