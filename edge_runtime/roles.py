@@ -153,6 +153,8 @@ def station_state(folder: StationFolder) -> tuple[State, str] | None:
     if station is not None and station.age_s < STALE_S:
         return None if station.state == "STOPPED" else (station.state, station.reason)
     supervisor = found.get("supervisor")
+    if supervisor is not None and supervisor.state == "STOPPED" and supervisor.pid == os.getppid():
+        return None  # however long it takes: this process is the next one to end
     why = supervisor.reason if supervisor is not None and supervisor.age_s < STALE_S else ""
     return "FAULT", why or "the station's process is not running"
 

@@ -37,6 +37,7 @@ class Supervisor:
         self._socket, address = _notify_socket()
         self._children = [Child(spec, address) for spec in specs]
         self._stopping = False
+        self._is_ending = False
         self._told_s = 0.0
         self._told = ""
 
@@ -102,7 +103,7 @@ class Supervisor:
         vitals = Vitals(
             role="supervisor",
             pid=os.getpid(),
-            state="DEGRADED" if trouble else "RUNNING",
+            state="STOPPED" if self._is_ending else "DEGRADED" if trouble else "RUNNING",
             reason=trouble,
             numbers=numbers,
         )
@@ -117,6 +118,8 @@ class Supervisor:
 
     def _end(self) -> None:
         """End all of them, one after the other: what the first ones leave, the later ones carry away."""
+        self._is_ending, self._told_s = True, 0.0
+        self._tell()
         for child in self._children:
             child.end()
             child.wait_for_end(time.monotonic() + child.spec.stop_s)
