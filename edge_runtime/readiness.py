@@ -23,7 +23,7 @@ from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 # Words for why nothing is released although all is there.
-CALIBRATING, PAUSED, CAMERA_SET, MASTERS_DUE = "calibrating", "paused", "camera_set", "masters_due"
+HOLDS = CALIBRATING, PAUSED, CAMERA_SET, MASTERS_DUE = "calibrating", "paused", "camera_set", "masters_due"
 NOT_INSTALLED = "not_installed"  # nothing ever was, which is no damage
 
 

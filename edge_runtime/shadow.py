@@ -11,6 +11,7 @@ from queue import Empty, Full, Queue
 
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
+from kenpin.edge_runtime.readiness import HOLDS
 from kenpin.frame import Frame
 
 MAX_BYTES = 4 << 20  # then the list begins anew, and the one before is kept
@@ -47,6 +48,8 @@ class Shadow:
         """A part that was judged. Its pictures are copied: their memory is the camera's."""
         if not all(isinstance(view, Frame) for view in shot.views):
             return
+        if inspection.part.decision.cause in HOLDS:
+            return  # nothing is released whatever it scores: that is no other opinion
         if self._queue.full():
             self.dropped += 1
             return

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ from kenpin.calibrating import begin_calibrating, end_calibrating
 from kenpin.edge_runtime import changeover
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
-from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.readiness import HOLDS
+from kenpin.edge_runtime.shadow import Shadow
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
@@ -329,6 +333,31 @@ def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(workshop: Any, be
     assert {line["shadow_score"] for line in lines} == {40.0}
     assert {line["part_id"] for line in lines} <= {row["part_id"] for row in rows}
     assert read_activation(workshop.folder).current == old.sha256
+
+
+def test_a_part_that_is_held_whatever_it_scores_is_no_disagreement(tmp_path: Path) -> None:
+    """While masters are due each part would be one."""
+    seen: list[str] = []
+
+    def settled(part_id: str, verdict: Verdict, cause: str = "") -> Any:
+        decision = Decision(verdict, cause=cause)
+        return SimpleNamespace(part=SimpleNamespace(part_id=part_id, ts_ms=1, model=None, decision=decision))
+
+    def inspect(_shot: Shot) -> Any:
+        seen.append("judged")
+        return settled("", Verdict.NG)
+
+    judge: Any = SimpleNamespace(inspect=inspect)
+    shadow = Shadow(judge, tmp_path / "shadow.jsonl")
+    shot = Shot("p", None, (Frame(np.zeros((4, 4, 3), np.uint8), "p", "belt"),))
+    for cause in HOLDS:
+        shadow.offer(shot, settled(cause, Verdict.NO_DECISION, cause))
+    shadow.offer(shot, settled("free", Verdict.OK))
+    while shadow.disagreements == 0:
+        time.sleep(0.01)
+    shadow.close()
+    assert (seen, shadow.parts, shadow.dropped) == (["judged"], 1, 0)
+    assert json.loads((tmp_path / "shadow.jsonl").read_text())["part_id"] == "free"
 
 
 def test_a_shadow_may_be_taken(workshop: Any, belt: Belt) -> None:
