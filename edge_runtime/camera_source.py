@@ -147,7 +147,7 @@ def _rtsp(url: SourceUrl) -> Camera:
         f"rtsp://{host}{slash}{path}",
         "check that the camera answers, and its user and password",
         lambda: cv2.VideoCapture(
-            f"rtsp://{_login(url)}{host}{slash}{path}",
+            f"rtsp://{login(url)}{host}{slash}{path}",
             cv2.CAP_FFMPEG,
             [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS],
         ),
@@ -155,7 +155,12 @@ def _rtsp(url: SourceUrl) -> Camera:
     )
 
 
-def _login(url: SourceUrl) -> str:
+def login(url: SourceUrl) -> str:
+    """What stands before the host of a network camera; empty where it wants no login.
+
+    Raises:
+        SourceError: The password cannot be read, or others can read it.
+    """
     if "user" not in url.options:
         return ""
     path = Path(url.options.get("password_file", ""))

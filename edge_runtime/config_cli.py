@@ -10,9 +10,11 @@ import click
 from kenpin.config import StationConfig
 from kenpin.config_file import load_config
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.camera_source import login
 from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.outputs import check_outputs
+from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.sources import check_address
 from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.signing import PublicKey
@@ -59,6 +61,8 @@ def _check_secrets(loaded: StationConfig) -> list[str]:
             load_pair(certificate, key)
     if mqtt.url:
         BrokerAddress.from_config(mqtt, client_id=loaded.station.id)
+    for url in map(SourceUrl.parse, loaded.source.urls):
+        login(url)
     if commands.keys is not None:
         load_keys(commands.keys)
     return [f"{path} ends in {days} days" for path, days in found if days < RENEW_DAYS]

@@ -17,6 +17,7 @@ import click
 
 from kenpin.config import StationConfig, is_loopback
 from kenpin.config_file import load_config
+from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
 from kenpin.errors import ConfigError
 from kenpin.station_folder import owner_name
@@ -119,6 +120,7 @@ def _named(config: StationConfig) -> Mapping[str, Sequence[Path | None]]:
     return {
         "state_dir": [config.station.state_dir],
         "trusted_keys": config.station.trusted_keys,
+        "a file of [source]": [path for url in config.source.urls for path in SourceUrl.parse(url).files],
         "a file of [mqtt]": [mqtt.password_file, mqtt.ca_file, mqtt.cert_file, mqtt.key_file],
         "a file of [web]": [web.tls_cert_file, web.tls_key_file],
         "log of [output]": [config.output.log],

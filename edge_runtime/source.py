@@ -211,6 +211,13 @@ class SourceUrl:
             raise ConfigError(f"{scheme}: names nothing", where=shown, cure=f"for example {_EXAMPLES}")
         return cls(shown, scheme, target, options)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it names on the disk."""
+        password = self.options.get("password_file")
+        named = (Path(self.target),) if self.scheme in _PATHS else ()
+        return (*named, Path(password)) if password else named
+
     def check_there(self) -> None:
         """Find a missing folder or file before any process is started for it.
 

@@ -244,6 +244,17 @@ def test_check_looks_at_the_keys_of_commands_and_page_too(tmp_path: Path, lines:
     assert words in error.what
 
 
+def test_check_opens_the_password_of_a_camera(tmp_path: Path) -> None:
+    password = tmp_path / "camera"
+    text = f'[source]\nurl = "usb:0"\nviews = ["rtsp://cam/1?user=bob&password_file={password}"]\n'
+    assert "password cannot be read" in str(checked(tmp_path, text).exception)
+    password.write_text("word")
+    password.chmod(0o644)
+    assert "can be read by others" in str(checked(tmp_path, text).exception)
+    password.chmod(0o600)
+    assert checked(tmp_path, text).exit_code == 0
+
+
 def test_check_says_what_it_found(tmp_path: Path) -> None:
     result = checked(tmp_path, secured(tmp_path))
     assert result.exit_code == 0, result.output

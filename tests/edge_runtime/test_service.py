@@ -184,10 +184,11 @@ def test_the_page_may_step_back_for_the_station(units: Path) -> None:
     [
         ('[output]\nlog = "out.log"\n', "log of [output] is not an absolute path: out.log"),
         ('[commands]\nkeys = "keys"\n', "keys of [commands] is not an absolute path: keys"),
+        ("", "a file of [source] is not an absolute path: cam.password"),
     ],
 )
 def test_a_path_that_is_not_whole_is_refused(workshop: Any, tmp_path: Path, more: str, said: str) -> None:
-    config = workshop.toml("usb:0")
+    config = workshop.toml("usb:0" if more else "rtsp://cam/1?user=bob&password_file=cam.password")
     config.write_text(config.read_text() + more)
     done = kenpin("install", "--config", config, "--dir", tmp_path, "--dry-run")
     assert (done.returncode, done.stdout) == (2, "")
