@@ -104,7 +104,7 @@ def append_check(folder: StationFolder, check: Check, *, by: str) -> None:
         StoreError: It cannot be written.
     """
     wrong = sum(not s.is_right for s in check.showings)
-    result = "passed" if check.passed else f"FAILED, {wrong} of {len(check.showings)} showings"
+    result = "passed" if check.passed else f"FAILED, {wrong} of {len(check.showings)} showings wrong"
     _append(folder, check, audit.Entry("masters check", by, "", result))
 
 

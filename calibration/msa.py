@@ -168,7 +168,7 @@ def _check(appraiser: str, parts: dict[str, list[Judgement]]) -> None:
     for part, shown in parts.items():
         if len(shown) < LEAST_REPEATS:
             raise DataError(
-                f"{appraiser} judged part {part} {len(shown)} times",
+                f"{appraiser} judged part {part} {len(shown)} of {LEAST_REPEATS} times",
                 where=part,
                 cure=f"show every part {LEAST_REPEATS} times; a column group in manifest.csv says which "
                 "pictures are of one part",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh
 from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.threshold import CONFIDENCE, parts_needed
@@ -82,11 +84,10 @@ def _origin(record: CalibrationRecord) -> list[str]:
     origin = record.origin
     if origin is None or not is_narrow(origin):
         return []
-    lots = "1 lot, " if origin.lots else ""
-    shown = f"{lots}{origin.minutes:.0f} minutes"
-    return [
-        f"all good parts are from {shown}: what they prove holds for those only; show two lots or times of day"
-    ]
+    lot = "are of 1 lot and " if origin.lots else ""
+    within = max(1, math.ceil(origin.minutes))
+    shown = f"{lot}were taken within {within} min"
+    return [f"all good parts {shown}: what they prove holds for those only; show two lots or times of day"]
 
 
 def _size(record: CalibrationRecord) -> list[str]:
@@ -164,12 +165,12 @@ def _overlap(record: CalibrationRecord) -> list[str]:
     """Good parts that would be stopped and masters that are no clear NG: look at these with your own eyes."""
     stopped = sorted((score, name) for name, score in record.good.items() if score >= record.t1)
     unclear = sorted((score, name) for name, score in record.masters.items() if score < record.t2)
-    what = "score no higher than good parts" if record.rank else "would be REVIEW and not NG"
+    what = "that score no higher than good parts" if record.rank else "that would be REVIEW and not NG"
     found = []
     if stopped:
         worst = ", ".join(name for _, name in stopped[-_LISTED:][::-1])
-        found.append(f"{len(stopped)} good pictures would be stopped; are they good? {worst}")
+        found.append(f"good pictures that would be stopped: {len(stopped)} ({worst}); are they good?")
     if unclear:
         lowest = ", ".join(name for _, name in unclear[:_LISTED])
-        found.append(f"{len(unclear)} masters {what}: {lowest}")
+        found.append(f"masters {what}: {len(unclear)} ({lowest})")
     return found

@@ -144,8 +144,8 @@ def test_overlap(fit: Fit, station: StationFolder, pictures: tuple[Path, Path], 
     (record,) = records_of(station)
     assert (record.t1, record.t2) == (58.0, math.nextafter(59.0, math.inf))
     assert "2 of 50 good parts stopped: 95 % certain not more than 120.7 per 1,000" in result.stderr
-    assert "2 good pictures would be stopped; are they good? 49.png, 48.png" in result.stderr
-    assert "1 masters score no higher than good parts: weak.png" in result.stderr
+    assert "good pictures that would be stopped: 2 (49.png, 48.png); are they good?" in result.stderr
+    assert "masters that score no higher than good parts: 1 (weak.png)" in result.stderr
 
 
 def test_where_most_good_parts_are_stopped_no_further_ones_are_asked_for(
@@ -181,7 +181,12 @@ def test_parts_count_not_pictures(
 
 @pytest.mark.parametrize(
     ("lots", "says"),
-    [("", "from 1 minutes"), ("A", "from 1 lot, 1 minutes"), ("AB", ""), (" A", "from 1 minutes")],
+    [
+        ("", "parts were taken within 1 min"),
+        ("A", "parts are of 1 lot and were taken within 1 min"),
+        ("AB", ""),
+        (" A", "parts were taken within 1 min"),
+    ],
 )
 def test_parts_of_one_lot_or_one_time_are_warned_of(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path], *, lots: str, says: str

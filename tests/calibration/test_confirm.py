@@ -338,7 +338,7 @@ def test_masters_that_a_hand_put_into_review_are_called_that(
     run: Run, scores: Scores, station: StationFolder, fitted: object
 ) -> None:
     result = place(run, 1.5, 2.7)
-    assert "2 masters would be REVIEW and not NG: m0, m1" in result.stderr
+    assert "masters that would be REVIEW and not NG: 2 (m0, m1)" in result.stderr
     assert "no higher than good parts" not in result.stderr
 
 

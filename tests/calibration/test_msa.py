@@ -115,7 +115,7 @@ def test_a_study_of_one_kind_does_not_pass(tmp_path: Path, kind: str, says: str)
     ("shown", "says"),
     [
         ([], "nothing was judged"),
-        ([Judgement("A", "p", True, True)] * 2, "judged part p 2 times"),
+        ([Judgement("A", "p", True, True)] * 2, "judged part p 2 of 3 times"),
         ([Judgement("A", "p", kind, True) for kind in (True, True, False)], "both good and bad"),
         ([Judgement(who, "p", who == "A", True) for who in "AB" for _ in range(3)], "both good and bad"),
     ],
@@ -156,7 +156,7 @@ def test_lines_that_are_no_judgement(tmp_path: Path, row: str) -> None:
 
 def test_a_copy_of_a_picture_is_no_further_judgement() -> None:
     shown = tuple(PictureScore(f"{k}.png", 1.0, "part", "ab" * 32) for k in range(3))
-    with pytest.raises(DataError, match="judged part good part 1 times"):
+    with pytest.raises(DataError, match="judged part good part 1 of 3 times"):
         study(station_judgements(ScoreSet(shown), 2.0))
 
 

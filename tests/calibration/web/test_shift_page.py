@@ -86,7 +86,7 @@ def test_a_failed_check_lists_every_part_since_the_last_good_one(
         ("A-00016", "NG"),
     ]
     assert masters_due(folder, now_ms()) == "the last check of the masters failed"
-    assert audited(folder) == ["passed", "FAILED, 1 of 12 showings"]
+    assert audited(folder) == ["passed", "FAILED, 1 of 12 showings wrong"]
 
 
 def test_parts_that_were_under_way_count_for_nothing(checking: Visit, folder: StationFolder) -> None:
@@ -124,7 +124,10 @@ def test_giving_up_is_signed_and_kept(checking: Visit, folder: StationFolder) ->
     checking.submit("/login", name="abe", pin=PIN)
     assert checking.submit("/shift/give-up", why="wrong part", pin=PIN).status_code == 303
     assert read_calibrating(folder) is None
-    assert audited(folder) == ["given up after 2 of 12 showings, 1 of them wrong", "FAILED, 1 of 2 showings"]
+    assert audited(folder) == [
+        "given up after 2 of 12 showings, 1 of them wrong",
+        "FAILED, 1 of 2 showings wrong",
+    ]
     assert masters_due(folder, now_ms()) == "masters were never shown: M-02"
     assert checking.get("/shift/panel").status_code == 404
 
