@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pytest
-
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.command_action import DEFAULT_ACTIONS, WRITE_ACTIONS
 from kenpin.events import PAYLOADS, AlarmEvent, AlarmFields, Anomaly, Kpi, PartResult, Payload, Status
@@ -129,12 +127,6 @@ def test_the_opc_ua_tables_name_fields_and_commands_that_are_there() -> None:
     assert named(results.split("|---|---|---|")[1]) <= keys(PartResult)
     assert named(monitoring.split("|---|---|")[1]) <= keys(Kpi)
     assert {"active", "acked", "shelved", "severity"} <= keys(AlarmFields)
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (DOCS / target).exists(), target
 
 
 def test_the_example_of_the_subscriber_is_python() -> None:
