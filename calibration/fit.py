@@ -125,7 +125,7 @@ def _check_enough(scores: ScoreSet, rank: int) -> None:
     parts = len(worst_of_parts(scores.good))
     if parts < LEAST_GOOD_PARTS:
         raise DataError(
-            f"{parts} good parts are too few to set a threshold",
+            f"too few good parts to set a threshold: {parts}",
             cure=f"show {LEAST_GOOD_PARTS} at the least, better 50; pictures of one part count once",
         )
     if not 1 <= rank <= parts:

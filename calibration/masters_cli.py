@@ -174,7 +174,7 @@ def _tell(folder: StationFolder, result: Result) -> None:
             cure="make room, and ask for the list with: kenpin masters check --json",
         ) from None
     click.echo(
-        f"{len(result.suspects)} parts since the last passed check are in doubt, {released} of them released; "
+        f"parts in doubt since the last passed check: {len(result.suspects)}, {released} of them released; "
         f"hold them back: {path}",
         err=True,
     )

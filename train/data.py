@@ -89,7 +89,7 @@ def assign_roles(
     """
     if len(pictures.train) < MIN_PICTURES:
         raise DataError(
-            f"{len(pictures.train)} pictures of good parts are too few to learn from",
+            f"too few pictures of good parts to learn from: {len(pictures.train)}",
             where=where,
             cure=f"give at least {MIN_PICTURES}, better 100 or more, of different good parts; without a test "
             "folder a quarter more, as a fifth is held back to measure",

@@ -306,10 +306,14 @@ def test_scores_that_are_not_finite_are_refused(
         ([["a", 1]], "name,score", "missing"),
         ([["", 1, "good"]], "name,score,label", "missing"),
         ([["a"]], "name,score,label", "missing"),
-        ([], "name,score,label", "0 good parts are too few"),
-        (good_rows(4), "name,score,label", "4 good parts are too few"),
-        ([[*row, "one part"] for row in good_rows(50)], "name,score,label,group", "1 good parts are too few"),
-        ([["m", 1, "master"]], "name,score,label", "0 good parts are too few"),
+        ([], "name,score,label", "too few good parts to set a threshold: 0"),
+        (good_rows(4), "name,score,label", "too few good parts to set a threshold: 4"),
+        (
+            [[*row, "one part"] for row in good_rows(50)],
+            "name,score,label,group",
+            "too few good parts to set a threshold: 1",
+        ),
+        ([["m", 1, "master"]], "name,score,label", "too few good parts to set a threshold: 0"),
     ],
 )
 def test_wrong_lists_are_refused(

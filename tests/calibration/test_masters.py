@@ -535,7 +535,7 @@ def test_check_fails(two: StationFolder, shown: list[float]) -> None:
     assert result.exit_code == 1
     assert "FAILED: master M-2 was OK, expected REVIEW" in result.stderr
     assert "FAILED: the good part was REVIEW, expected OK" in result.stderr
-    assert "2 parts since the last passed check are in doubt, 0 of them released" in result.stderr
+    assert "parts in doubt since the last passed check: 2, 0 of them released" in result.stderr
     assert [s["part_id"] for s in json.loads(result.stdout)["suspects"]] == ["p2.1", "p2.2"]
     with (two.root / "masters" / "suspects-3.csv").open(newline="") as rows:
         assert [row["part_id"] for row in csv.DictReader(rows)] == ["p2.1", "p2.2"]

@@ -275,8 +275,8 @@ def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> Non
     [
         (["--data", "{none}"], "does not exist"),
         (["--data", "{empty}"], "holds no picture"),
-        (["--data", "{one}"], "too few to learn from"),
-        (["--good", "{one}"], "too few to learn from"),
+        (["--data", "{one}"], "too few pictures of good parts to learn from: "),
+        (["--good", "{one}"], "too few pictures of good parts to learn from: "),
         (["--data", "{parts}", "--size", "100"], "multiple of 16"),
         (["--data", "{parts}", "--good", "{parts}"], "one too many"),
         ([], "one too many"),

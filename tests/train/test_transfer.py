@@ -203,7 +203,7 @@ def test_an_update_learns_only_what_it_does_not_know(run: Path, tmp_path: Path) 
     folder = caps(tmp_path / "caps", 14)
     assert kenpin_train("--data", folder, "--run", tmp_path / "a", "--size", 64, "--steps", 2).exit_code == 0
     known = learned_from(RunFolder(tmp_path / "a").data)
-    with pytest.raises(DataError, match="too few to learn from"):
+    with pytest.raises(DataError, match="too few pictures of good parts to learn from: "):
         kenpin_train("--data", folder, "--run", tmp_path / "b", "--update", tmp_path / "a")
     for index in range(20, 30):
         image = draw_part("cap", seed=1, index=index, defect_share=0).image
