@@ -142,6 +142,12 @@ def _rtsp(url: SourceUrl) -> Camera:
             where="[source] url",
             cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE; no password in the address",
         )
+    if ("user" in url.options) != ("password_file" in url.options):
+        raise ConfigError(
+            "user and password_file go together",
+            where=url.url,
+            cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE, or neither of the two",
+        )
     return Camera(
         f"rtsp-{host}",
         f"rtsp://{host}{slash}{path}",
@@ -163,7 +169,7 @@ def login(url: SourceUrl) -> str:
     """
     if "user" not in url.options:
         return ""
-    path = Path(url.options.get("password_file", ""))
+    path = Path(url.options["password_file"])
     try:
         if path.stat().st_mode & 0o077:
             raise SourceError(

@@ -278,6 +278,8 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
         ("aravis:cam?trigger=on", "give off, software or line0 to line9"),
         ("pylon:0?exposure_us=0", "give a number"),
         ("rtsp:host", "write rtsp://"),
+        ("rtsp://host/1?user=bob", "or neither of the two"),
+        ("rtsp://host/1?password_file=/run/secret", "or neither of the two"),
     ],
 )
 def test_check_refuses_addresses_that_no_station_takes(
