@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 from kenpin.audit import audit_file, checkpoint
 from kenpin.edge_runtime.announce import Identity
@@ -31,7 +31,6 @@ _KINDS: Mapping[str, Kind] = {
 # the other fields always less than `kenpin.events.MAX_BYTES`, or a long row would hide those after it.
 _ROOM: Mapping[str, int] = {"what": 600, "by": 600, "old": 1800, "new": 1800, "why": 1800}
 _CUT = "..."
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999, which is the last one that can be told
 MIRRORED = "audit_mirrored"
 BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
 
@@ -86,7 +85,7 @@ class AuditMirror:
         path = audit_file(self._folder)
         first = next(lines_of(path), None)
         if first is not None:
-            self._follow(_ts_ms(first.row))
+            self._follow(first.row.get("ts_ms", 0))
         told = self._told()
         found = []
         for line in lines_of(path, after=self._known):
@@ -139,7 +138,7 @@ class AuditMirror:
     def _event(self, line: Line) -> Audit:
         row = {name: _cut(str(line.row.get(name, "")), room) for name, room in _ROOM.items()}
         return Audit(
-            **self._identity.common(_ts_ms(line.row)),
+            **self._identity.common(line.row.get("ts_ms", 0)),
             kind=_KINDS.get(row["what"], "config"),
             actor=row["by"] or "unknown",
             subject=row["what"] or "a damaged row",
@@ -157,8 +156,3 @@ def _cut(text: str, room: int) -> str:
         return text
     sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
     return text[: sum(size <= room - len(_CUT) - 2 for size in sizes)] + _CUT
-
-
-def _ts_ms(row: Mapping[str, Any]) -> int:
-    """When a row was written, as it says; what cannot be a time is the nearest one."""
-    return min(max(int(row.get("ts_ms", 0)), 0), _LAST_MS)

@@ -46,7 +46,7 @@ def verify(
     """Find rows that were altered, removed or cut off."""
     heads = [_head(text) for text in witnesses]
     report = verify_audit(StationFolder(state), _public(state, key), heads)
-    last = f", the last of {rfc3339(report.head.ts_ms)}" if report.rows else ""
+    last = f", the last of {rfc3339(report.head.ts_ms)}" if report.head.ts_ms else ""
     lines = [f"{report.rows} rows{last}", f"head {report.head.seq}:{report.head.sha256}"]
     lines += [f"note: {note}" for note in report.notes] + [f"WRONG: {found}" for found in report.findings]
     if not heads:

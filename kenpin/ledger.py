@@ -21,6 +21,8 @@ from kenpin.events import now_ms
 from kenpin.line_file import append_line, ending, whole_lines
 from kenpin.signing import PublicKey, SecretKey, verify
 
+_LAST_MS = 253_370_764_799_999  # the end of the year 9998: the next one cannot be told in every time zone
+
 
 @dataclass(frozen=True)
 class Head:
@@ -202,6 +204,7 @@ def _parse(text: bytes) -> tuple[dict[str, Any], str]:
             genuine
             and isinstance(row["seq"], int)
             and isinstance(row["ts_ms"], int)
+            and 0 <= row["ts_ms"] <= _LAST_MS
             and "previous_sha256" in row
         )
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -67,6 +67,13 @@ def test_no_audit_is_no_finding_but_a_witnessed_one_that_is_gone_is(five: Statio
     assert "the end was cut off: row 5 was witnessed" in verify(five, public(five), [seen]).findings[0]
 
 
+def without(line: bytes, *names: str, **said: object) -> bytes:
+    """A line as its writer would write it, without some of what it says, and with something else."""
+    found = json.loads(line)
+    row = {name: value for name, value in found["row"].items() if name not in names}
+    return canonical_json({**found, "row": {**row, **said}})
+
+
 Tamper = Callable[[list[bytes]], list[bytes]]
 TAMPERED: dict[str, tuple[Tamper, int]] = {
     "altered": (lambda ls: [ls[0], ls[1].replace(b"new lamp", b"old lamp"), *ls[2:]], 2),
@@ -81,6 +88,13 @@ TAMPERED: dict[str, tuple[Tamper, int]] = {
     "a key twice": (lambda ls: [ls[0].replace(b'{"row"', b'{"row":{},"row"'), *ls[1:]], 1),
     "nested without end": (lambda ls: [b"[" * 100_000, *ls[1:]], 1),
     "no JSON": (lambda ls: [*ls[:4], b"\xff\x00"], 5),
+    "a number": (lambda ls: [*ls[:4], b"5"], 5),
+    "no row": (lambda ls: [*ls[:4], b"{}"], 5),
+    "no previous row": (lambda ls: [*ls[:4], without(ls[4], "previous_sha256")], 5),
+    "a number of words": (lambda ls: [*ls[:4], without(ls[4], seq="5")], 5),
+    "a time of words": (lambda ls: [*ls[:4], without(ls[4], ts_ms="now")], 5),
+    "a time without end": (lambda ls: [*ls[:4], without(ls[4], ts_ms=1 << 80)], 5),
+    "a time before all": (lambda ls: [*ls[:4], without(ls[4], ts_ms=-(1 << 80))], 5),
 }
 
 
@@ -94,6 +108,7 @@ def test_tampering_is_found_without_a_witness(five: StationFolder, how: str) -> 
     done = run(five, "verify", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["findings"] == list(findings)
+    assert "1970" not in done.stderr
     assert isinstance(run(five, "export", "--csv").exception, StoreError)
 
 
@@ -153,13 +168,22 @@ def test_an_unfinished_first_row(station: StationFolder) -> None:
     audit_file(station).write_bytes(b'{"row"')
     assert head(station) == Head()
     assert append(station, Entry("masters", "Aiko")).seq == 1
-    assert verify(station, public(station)).findings == ()
+    report = verify(station, public(station))
+    assert report.findings == ()
+    assert "before row 1 an unfinished row of 6 bytes was taken off" in report.notes[0]
 
 
-def test_nothing_is_appended_to_a_damaged_row(five: StationFolder) -> None:
-    with audit_file(five).open("ab") as out:
-        out.write(b"rubbish\n")
-    with pytest.raises(StoreError, match="row 6"):
+def test_what_follows_a_line_is_read_as_in_one_go(five: StationFolder) -> None:
+    lines = list(ledger.lines_of(audit_file(five)))
+    for place, line in enumerate(lines, start=1):
+        assert list(ledger.lines_of(audit_file(five), after=line)) == lines[place:]
+
+
+@pytest.mark.parametrize("how", ["no JSON", "a number of words", "a time of words"])
+def test_nothing_is_appended_to_a_damaged_row(five: StationFolder, how: str) -> None:
+    lines = TAMPERED[how][0](audit_file(five).read_bytes().splitlines())
+    audit_file(five).write_bytes(b"".join(line + b"\n" for line in lines))
+    with pytest.raises(StoreError, match="row 5"):
         append(five, Entry("masters", "Aiko"))
 
 

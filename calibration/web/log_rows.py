@@ -17,7 +17,6 @@ from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 COLUMNS = ("time", "who", "what", "was", "now", "why")
-_YEAR_9999_MS = 253_370_764_800_000
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,8 @@ def _believed(lines: Sequence[Line], key: PublicKey | None) -> int:
 
 def _of_audit(line: Line, *, is_doubted: bool) -> LogRow:
     """A row that cannot be believed may say anything, or nothing."""
-    ts_ms = line.row.get("ts_ms", 0)
     who, what, was, now, why = (str(line.row.get(name, "")) for name in ("by", "what", "old", "new", "why"))
-    return LogRow(ts_ms if 0 < ts_ms < _YEAR_9999_MS else 0, who, what, was, now, why, line.number, is_doubted)
+    return LogRow(line.row.get("ts_ms", 0), who, what, was, now, why, line.number, is_doubted)
 
 
 def _of_record(record: CalibrationRecord) -> LogRow:
