@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
@@ -72,6 +73,8 @@ class LogOutput:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def _begin_anew(self) -> None:
-        os.close(self._handle)
-        self._path.replace(self._path.with_name(self._path.name + ".1"))
-        self._handle = self._open()
+        """The full file is closed last: its number may then be that of another file, such as the database."""
+        with suppress(FileNotFoundError):  # somebody has moved it away, or no new one could be opened last time
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        full, self._handle = self._handle, self._open()
+        os.close(full)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +37,7 @@ class Told:
             raise OSError(self.failure)
 
     def busy(self, *, busy: bool) -> None:
-        pass
+        self.beat(ready=busy)
 
     def result(self, result: Result) -> None:
         if self.failure:
@@ -62,14 +63,26 @@ def test_what_holds_a_part_back_is_told_wherever_it_can_be() -> None:
     assert last.results == [NG]
 
 
-def test_an_output_that_works_again_is_no_trouble_any_more() -> None:
-    output = Told("cable cut")
-    outputs = Outputs([output])
-    outputs.beat(ready=True)
-    assert outputs.trouble
+def test_an_output_that_works_again_is_no_trouble_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    output, other = Told("cable cut"), Told()
+    outputs = Outputs([output, other])
+    for ready in (True, False, True):
+        outputs.beat(ready=ready)
+        assert outputs.trouble == "the output failed: cable cut"
+    assert output.beats == other.beats == [True, False, True]
+    assert caplog.messages == ["Told failed: cable cut"]  # once, and not with each beat
     output.failure = ""
     outputs.beat(ready=True)
     assert outputs.trouble == ""
+
+
+def test_the_line_goes_on_where_it_cannot_be_told_that_a_part_is_in_hand() -> None:
+    broken, other = Told("cable cut"), Told()
+    outputs = Outputs([broken, other])
+    outputs.busy(busy=True)
+    outputs.busy(busy=False)
+    assert other.beats == [True, False]
+    assert outputs.trouble == "the output failed: cable cut"
 
 
 def test_the_log_has_a_line_per_result_and_begins_anew(tmp_path: Path) -> None:
@@ -81,6 +94,45 @@ def test_the_log_has_a_line_per_result_and_begins_anew(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "outputs.jsonl.1").read_text().splitlines()]
     lines += [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["part_id"], line["pass"]) for line in lines] == [(f"p{k}", bool(k % 2)) for k in range(6)]
+
+
+def test_only_ok_passes_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    with closing(LogOutput(path)) as output:
+        for verdict in Verdict:
+            output.result(Result("p", 1, verdict))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["verdict"] for line in lines if line["pass"]} == {"OK"}
+    assert len(lines) == len(Verdict)
+
+
+def test_a_log_that_cannot_begin_anew_tells_nothing_and_writes_into_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "outputs.jsonl.1").mkdir()
+    output = LogOutput(tmp_path / "outputs.jsonl", max_bytes=10)
+    output.result(NG)
+    with pytest.raises(OSError, match="Is a directory"):
+        output.result(OK)
+    with (tmp_path / "station.db").open("wb"):
+        with pytest.raises(OSError, match="Is a directory"):
+            output.result(OK)
+        (tmp_path / "outputs.jsonl.1").rmdir()
+        output.result(NG)
+    (tmp_path / "outputs.jsonl").unlink()
+    output.result(OK)
+    output.close()
+    assert (tmp_path / "station.db").read_bytes() == b""
+    assert json.loads((tmp_path / "outputs.jsonl").read_text())["pass"]
+
+
+def test_an_ok_of_which_the_log_takes_a_part_only_is_none(tmp_path: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(LogOutput(tmp_path / "outputs.jsonl")) as output:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))
+        try:
+            with pytest.raises(OSError, match="in part only"):
+                output.result(OK)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
@@ -163,6 +215,14 @@ def test_gpio_toggles_ready_and_valid_and_sets_pass_first(requests: list[Request
     assert request.levels[4:8] == [(passes, 1), (valid, 1), (passes, 0), (valid, 0)]
     assert request.levels[8:] == [(passes, 0), (ready, 0), (busy, 0), (valid, 0)]
     assert request.released
+
+
+@pytest.mark.parametrize("verdict", [v for v in Verdict if v is not Verdict.OK])
+def test_only_ok_passes_by_gpio(requests: list[Request], verdict: Verdict) -> None:
+    output = gpio_output.GpioOutput("gpiochip0/4,17,27,22")
+    output.result(OK)
+    output.result(Result("b", 2, verdict))
+    assert requests[0].levels == [(22, 1), (27, 1), (22, 0), (27, 0)]
 
 
 def test_gpio_edges_are_triggers_with_the_kernels_number_and_time(requests: list[Request]) -> None:
