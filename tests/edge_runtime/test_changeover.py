@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -614,6 +616,26 @@ def test_an_audit_that_cannot_be_written_does_not_stop_the_way_back(
     rows = run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == old.sha256))
     assert rows[-1]["verdict"] == "OK"
     assert "not in the audit" in caplog.text
+
+
+def test_a_disk_that_takes_nothing_does_not_stop_the_way_back(
+    workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, breaks_at=30.0)
+    on_trial = change_activation(
+        workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True)
+    )
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("kenpin.activation.replace_synced", refuse)
+    rows = run(workshop, belt, until(belt, lambda: True))
+    assert {(row["verdict"], row["bundle_sha256"]) for row in rows} == {("OK", old.sha256)}
+    assert "The activation cannot be written: [Errno 28] No space left on device" in caplog.text
+    assert read_activation(workshop.folder) == on_trial
 
 
 def invoke(*arguments: object) -> Result:
