@@ -101,7 +101,9 @@ class Pattern(nn.Module):
         before = self.statistics.moments
         was = self.statistics.inverse_std.clone()
         self.statistics.merge(grids)
-        known = (self.strength[:, None] * self.basis).view(-1, *was.shape) / was
+        # Without those that stand for nothing: of ever so many rows of zeros eigh does not always find an end.
+        used = self.strength > 0
+        known = (self.strength[used, None] * self.basis[used]).view(-1, *was.shape) / was
         own = grids.mean(0)
         shift = (before.count * len(grids) / self.statistics.count).sqrt() * (own - before.mean)
         rows = torch.cat([known, grids - own, shift[None]]) * self.statistics.inverse_std

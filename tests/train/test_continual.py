@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from kenpin.synthetic import draw_part
+from kenpin.train import fit
 from kenpin.train.bank import MemoryBank
 from kenpin.train.cli import train
 from kenpin.train.coarse import LightStatistics, Pattern
@@ -130,6 +132,40 @@ def test_an_update_learns_the_new_and_does_not_forget_the_old() -> None:
     assert usual(of_both, fresh_old) < 2
     assert of_old.light.count == 24
     assert of_both.light.count == 48
+
+
+@torch.no_grad()
+def test_an_update_asks_parts_held_back_only_and_counts_old_and_new_ones_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    trained, pictures = Pretrained(8), torch.randint(0, 255, (28, 3, 64, 64), dtype=torch.uint8)
+    old = fit_head(trained, pictures[:12], pictures[12:18], seed=0)
+    held_back = pictures[26:]  # two beside six
+    asked = []
+
+    def watch(name: str, place: int) -> None:
+        step = getattr(fit, name)
+
+        def watched(*given: Any) -> Any:
+            asked.append(given[place])
+            return step(*given)
+
+        monkeypatch.setattr(fit, name, watched)
+
+    for name in ("_raw_maps", "_maps", "_validation_maps"):
+        watch(name, 2)
+    watch("_cross_fitted", 3)
+    monkeypatch.setattr(fit, "choose_weights", lambda *_: torch.zeros(len(MAPS)))
+    monkeypatch.setattr(fit, "_units", lambda *_: (torch.full((3,), 4.0), torch.tensor(4.0)))
+    head = update_head(old, trained, pictures[18:26], held_back, seed=0)
+    learn, *shown, _drawn = asked
+    assert learn is AnomalyHead.merge_coarse
+    assert len(shown) == 3
+    assert all(pictures is held_back for pictures in shown)
+    assert torch.allclose(head.weight, 0.75 * old.weight)
+    assert torch.allclose(1 / head.level_scale, 0.75 / old.level_scale + 1)
+    assert torch.allclose(1 / head.fused_scale, 0.75 / old.fused_scale + 1)
 
 
 def write_caps(folder: Path, count: int, seed: int) -> Path:

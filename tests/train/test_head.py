@@ -7,10 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from kenpin.frame import Image
 from kenpin.train.bank import SAME_PLACE, MemoryBank, k_centres
 from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import Encoder, normalise
-from kenpin.train.fit import _cross_fitted, _units, choose_weights, fit_head
+from kenpin.train.fit import (
+    _cross_fitted,
+    _grids,
+    _maps,
+    _units,
+    _validation_maps,
+    choose_weights,
+    fit_head,
+)
 from kenpin.train.head import DARK, MAPS, AnomalyHead, HeadShape, colour, light, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
@@ -165,6 +174,32 @@ def test_weights_prefer_the_map_that_separates() -> None:
     assert max(weights["defect16"], weights["defect8"]) <= 0.5
 
 
+def test_no_discriminator_weighs_more_than_half_however_well_it_separates() -> None:
+    torch.manual_seed(0)
+    good, bad = torch.rand(30, len(MAPS), 8, 8), torch.rand(30, len(MAPS), 8, 8)
+    bad[:, MAPS.index("defect8"), 2, 2] += 3
+    weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
+    assert weights["defect8"] == 0.375  # between the usual 0.25 and the half
+
+
+def test_defects_are_drawn_on_each_part_that_is_held_back_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[int] = []
+
+    def draw(images: list[Image], *, per_picture: int, seed: int) -> list[Image]:
+        told.append(per_picture)
+        return images[:1]
+
+    monkeypatch.setattr("kenpin.train.fit.draw_validation_defects", draw)
+    trained = Pretrained(8).eval()
+    head = AnomalyHead(HeadShape(64, trained.encoder.channels), trained.discriminators).eval()
+    with torch.no_grad():
+        for count in (1, 60, 400):
+            _validation_maps(head, trained, torch.zeros(count, 3, 64, 64, dtype=torch.uint8), 0)
+    assert told == [4, 2, 1]
+
+
 def test_the_coarse_level_is_standardised_on_pictures_that_it_does_not_know() -> None:
     torch.manual_seed(0)
     head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
@@ -186,9 +221,18 @@ def test_the_coarse_level_is_standardised_on_pictures_that_it_does_not_know() ->
 def test_the_coarse_level_knows_every_picture_in_the_end() -> None:
     torch.manual_seed(0)
     pictures = torch.randint(0, 255, (20, 3, 64, 64), dtype=torch.uint8)
-    head = fit_head(Pretrained(8), pictures[:15], pictures[15:], seed=0)
+    trained, held_back = Pretrained(8), pictures[15:]
+    head = fit_head(trained, pictures[:15], held_back, seed=0)
     assert (head.light.count, head.pattern.statistics.count) == (20, 20)
     assert head.count.flatten().tolist() == [20, 20, 5, 5, 5, 5]
+    assert not trained.training  # its features are those of a station
+    # Weights and units are of parts that were not known then.
+    head.fill_coarse(*_grids(head, pictures[:15]))
+    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, 0)
+    assert torch.equal(head.weight, choose_weights(good, bad))
+    images = held_back.float() / 255
+    score, levels, _ = head(images, trained.encoder(normalise(images)))
+    assert torch.allclose(torch.cat([score[:, None], levels], 1).quantile(0.9, 0), torch.ones(4))
 
 
 @pytest.fixture(scope="module")
