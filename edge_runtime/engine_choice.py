@@ -19,7 +19,7 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.golden_check import prove
 from kenpin.engine_passport import Passport, Target
 from kenpin.engine_store import unseal_engine
-from kenpin.errors import DataError, DeviceLost, EngineError
+from kenpin.errors import DeviceLost, EngineError
 from kenpin.precision import Precision, small_precision
 from kenpin.sight import sight_of
 from kenpin.station_folder import StationFolder
@@ -152,7 +152,7 @@ def _tensorrt_engine(
             return _missing(folder, target, error)
         try:
             return Choice(_proven(engine, bundle), passport=passport)
-        except (EngineError, DataError) as error:
+        except EngineError as error:
             return _Refusal(error.in_one_line)
     assert refusal is not None
     return refusal

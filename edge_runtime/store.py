@@ -112,7 +112,7 @@ class Store:
             self._renew_lease()
         self._notes.clear()
         self._withheld.clear()
-        self._newest_parts = dict(zip(seqs, (part for part, _ in entries), strict=True)) or self._newest_parts
+        self._newest_parts = dict(zip(seqs, (part for part, _ in entries), strict=True))
         return seqs
 
     def change(self, step: Callable[[sqlite3.Connection, Outbox], None]) -> None:

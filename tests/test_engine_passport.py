@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ from kenpin.engine_passport import Layers, Passport, Target
 from kenpin.engine_store import PASSPORT, load_engine_key, mac, seal_engine, unseal_engine
 from kenpin.errors import EngineError
 from kenpin.station_folder import StationFolder
+from kenpin.synced_file import replace_synced
 
 PLAN = b"native code" * 100
 TARGET = Target("a" * 64, "int8", "10.3.0", "Orin", "8.7", 8)
@@ -68,6 +70,20 @@ def test_a_new_engine_takes_the_place_of_the_old_one(folder: StationFolder, plac
     seal_engine(folder, b"newer", passport(b"newer"))
     assert unseal_engine(folder, TARGET)[0] == b"newer"
     assert [path.name for path in place.glob("*.plan")] == [hashlib.sha256(b"newer").hexdigest() + ".plan"]
+
+
+def test_an_engine_that_cannot_be_written_leaves_the_old_one(
+    folder: StationFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        if path.suffix == ".plan":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_synced(path, data)
+
+    monkeypatch.setattr("kenpin.engine_store.replace_synced", refuse)
+    with pytest.raises(EngineError, match="cannot write the engine: No space left"):
+        seal_engine(folder, b"newer", passport(b"newer"))
+    assert unseal_engine(folder, TARGET)[0] == PLAN
 
 
 def test_without_an_engine_the_command_is_told(folder: StationFolder) -> None:

@@ -206,14 +206,13 @@ def test_a_gpu_that_brings_frames_otherwise_to_the_models_size_scores_none(
     jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The golden frames have the model's size: they pass whatever the kernel makes of a camera's frames."""
-    kernel, columns = jetson_6.device.kernel, 5
+    kernel, columns, too_dark = jetson_6.device.kernel, 5, 3
 
     def off(self: Any, path: Path, name: str) -> Any:
         def launch(stream: Any, *rest: Any) -> None:
             kernel(self, path, name)(stream, *rest)
             target = fake_device._view(int(rest[6]), (SIZE, SIZE, 3))
-            # Three levels too dark in one column.
-            stream.enqueue(lambda: np.subtract(target[:, columns], 3, out=target[:, columns]))
+            stream.enqueue(lambda: np.subtract(target[:, columns], too_dark, out=target[:, columns]))
 
         return launch
 
@@ -227,6 +226,8 @@ def test_a_gpu_that_brings_frames_otherwise_to_the_models_size_scores_none(
                 engine.score(frame)
         assert "ONNX Runtime" in caught.value.cure
         assert engine.score(frame[:SIZE, :SIZE]).score == 90
+        too_dark = 2  # as little as another rounding makes
+        assert engine.score(frame).anomaly_map.min() == 88
     with open_engine(jetson_6) as engine:
         assert engine.score(frame).score == 90
     assert_all_is_given_back(jetson_6)
@@ -341,6 +342,15 @@ def change_gpu(jetson: FakeJetson) -> None:
     jetson.device.name = "NVIDIA Thor"
 
 
+def change_capability(jetson: FakeJetson) -> None:
+    jetson.device.compute_capability = (11, 0)
+
+
+def change_module(jetson: FakeJetson) -> None:
+    """All modules of Orin have one name."""
+    jetson.device.multiprocessors = 16
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -349,6 +359,8 @@ def change_gpu(jetson: FakeJetson) -> None:
         (forge_passport, "not made by this station"),
         (update_tensorrt, "built for TensorRT"),
         (change_gpu, "built for GPU Orin, not NVIDIA Thor"),
+        (change_capability, "built for compute capability 8.7, not 11.0"),
+        (change_module, "built for multiprocessors 8, not 16"),
     ],
 )
 def test_a_stale_or_foreign_engine_is_never_loaded(jetson: FakeJetson, spoil: Any, words: str) -> None:
@@ -369,6 +381,24 @@ def test_a_build_that_failed_is_not_tried_again_by_itself(jetson_6: FakeJetson) 
     choice = choose(jetson_6)
     assert choice.build is None
     assert "the last build failed: TensorRT cannot build the engine: out of memory" in choice.note
+
+
+def test_that_another_build_failed_does_not_keep_this_one_from_being_tried(jetson_6: FakeJetson) -> None:
+    jetson_6.trt.fail_build = "out of memory"
+    with pytest.raises(EngineError):
+        jetson_6.build()
+    update_tensorrt(jetson_6)
+    assert choose(jetson_6).build == "int8"
+
+
+def test_the_engine_of_another_precision_runs_only_where_nothing_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jetson = make_jetson(tmp_path, monkeypatch, "10.3.0")
+    jetson.build("--precision", "fp32")
+    for calibrated, found in ((None, ("tensorrt", "fp32")), ("int8", ("onnxruntime", "int8"))):
+        with closing(choose(jetson, calibrated).loaded()) as engine:
+            assert (engine.runtime, engine.precision) == found
 
 
 def test_an_engine_that_scores_otherwise_does_not_run(jetson: FakeJetson) -> None:
@@ -392,6 +422,13 @@ def test_what_the_golden_frames_say_is_told_whole(jetson_6: FakeJetson) -> None:
     assert caught.value.cure == "build again"
 
 
+def test_without_golden_frames_no_engine_is_proven(jetson_6: FakeJetson) -> None:
+    bundle = bundle_of(jetson_6)
+    none = replace(bundle, manifest=bundle.manifest.model_copy(update={"golden": ()}))
+    with open_engine(jetson_6) as engine, pytest.raises(EngineError, match="no golden frames"):
+        prove(engine, none, cure="build again")
+
+
 def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> None:
     bundle = bundle_of(jetson_6)
     with open_engine(jetson_6) as engine:
@@ -400,9 +437,12 @@ def test_the_tolerance_of_tensorrt_is_the_stated_one(jetson_6: FakeJetson) -> No
     assert check_golden(twin, bundle).tolerance == bundle.manifest.golden_tolerance
 
 
-def test_the_float_model_has_a_tolerance_of_its_own(jetson_6: FakeJetson) -> None:
+def test_the_float_model_has_a_tolerance_and_golden_scores_of_its_own(jetson_6: FakeJetson) -> None:
     bundle = bundle_of(jetson_6)
+    object.__setattr__(bundle.manifest.golden[0], "score_fp", 41.0)
     floating, int8 = OrtEngine(brightness_model(), "fp32"), OrtEngine(brightness_model(), "int8")
+    expected = [check_golden(engine, bundle).worst.expected for engine in (floating, int8)]
+    assert expected == [41, 40]
     assert check_golden(floating, bundle).tolerance == bundle.manifest.golden_tolerance  # a bundle without one
     object.__setattr__(bundle.manifest, "golden_tolerance_fp", 1e-4)
     assert check_golden(floating, bundle).tolerance == 1e-4

@@ -474,6 +474,7 @@ def test_an_ok_that_was_withheld_after_its_record_is_told_again(tmp_path: Path) 
     (seq,) = store.commit([(part(0.5, Verdict.OK), None)])
     store.note_withheld(seq, "the output failed", "output")
     store.flush()
+    store.commit([])
     first, second = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
     assert (first["verdict"], second["verdict"], second["cause"]) == ("OK", "NO_DECISION", "output")
     assert (second["part_id"], second["score"]) == (first["part_id"], 0.5)
