@@ -66,6 +66,7 @@ def test_some_of_the_pictures() -> None:
     assert found.auroc_step == pytest.approx(100)
     assert found.largest_shift == pytest.approx(0.1)
     assert judge(judged(), changed(n23=1.7), rows=[0, 18, 20, 22]).holds(Limits())
+    assert judge(judged(), outputs(SCORES), rows=[0, 22]).nearest == pytest.approx(0.65)
 
 
 def test_flips_of_each_kind() -> None:
@@ -87,6 +88,13 @@ def test_one_flip_of_any_kind_closes_the_gate(position: str) -> None:
     assert found.flips == 1
     assert not found.holds(Limits(auroc_points=100))
     assert found.holds(Limits(auroc_points=100, flip_share=1 / 27))
+
+
+def test_one_flip_of_999_pictures_closes_the_gate() -> None:
+    """As many as no export has: none may flip."""
+    scores = [*SCORES, *[9.0] * (999 - len(SCORES))]
+    assert judge(judged(scores), outputs(scores)).holds(Limits())
+    assert not judge(judged(scores), outputs([*scores[:-1], 0])).holds(Limits())
 
 
 def test_a_score_at_the_operating_point_is_passed() -> None:
@@ -117,6 +125,13 @@ def test_the_auroc_counts_beyond_one_pair() -> None:
     assert found.holds(Limits(flip_share=1, auroc_points=10))
     # The one pair is in place of the limit, not on top of it.
     assert not found.holds(Limits(flip_share=1, auroc_points=9.95))
+    # A good test picture above two of the bad ones costs 0.17 points, above three of them 0.25.
+    for place, passes in ((2, True), (3, False)):
+        worse[20:23] = [5.005 + (place - 1) / 100, *many[21:23]]
+        assert judge(exact, outputs(worse)).holds(Limits(flip_share=1)) is passes
+    # In another order, too, where that is a better one.
+    better = judge(judged(), changed(n21=0.5))
+    assert better.auroc_points == pytest.approx(100 / 6)
 
 
 def test_few_pictures_may_change_one_pair() -> None:
@@ -165,3 +180,5 @@ def test_risk_counts_shifts_near_the_operating_point() -> None:
     spread = float(np.std(np.arange(20) / 10))
     assert here == pytest.approx(0.1**2 / (0.05**2 + spread**2) / 2, rel=1e-4)
     assert flip_risk(exact, np.array([np.nan, 9], np.float32), rows) == np.inf
+    same = np.ones(27, np.float32)  # what every good part scores, and so the operating point
+    assert flip_risk(judged(same.tolist()), same[:2], rows=[0, 1]) == 0
