@@ -262,6 +262,20 @@ def test_one_that_is_too_slow_is_refused(workshop: Any, wait_for: Callable[..., 
     candidate.close()
 
 
+def test_one_whose_engine_may_not_run_is_refused_though_it_could_judge(
+    workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, breaks_at=1e6)
+    monkeypatch.setattr(changeover.Candidate, "_test", lambda *_: "it is too slow")
+    want(workshop, new.sha256)
+    rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
+    assert {row["bundle_sha256"] for row in rows} == {old.sha256}
+    now = read_activation(workshop.folder)
+    assert (now.current, now.left, now.reason) == (old.sha256, new.sha256, "it is too slow")
+
+
 def test_one_without_a_calibration_is_refused(workshop: Any, belt: Belt) -> None:
     old = workshop.install()
     workshop.calibrate(old)
@@ -538,17 +552,21 @@ def test_one_that_could_not_judge_a_single_part_in_its_trial_is_given_up(
     assert rows[-1]["verdict"] == "OK"
 
 
-def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt) -> None:
-    workshop.calibrate(workshop.install())
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt, *, calibrated: bool) -> None:
+    bundle = workshop.install()
+    if calibrated:
+        workshop.calibrate(bundle)
     workshop.folder.calibrating.write_text("{")
     rows = run(workshop, belt, until(belt, lambda: True))
     assert {row["cause"] for row in rows} == {"calibrating"}
 
 
-def test_a_calibration_does_not_count_against_a_bundle_on_trial(
+def test_a_calibration_counts_neither_against_nor_for_a_bundle_on_trial(
     workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changeover, "TRIAL_PARTS", 6)
+    monkeypatch.setattr(changeover, "TRIAL_S", 0.0)
     workshop.calibrate(workshop.install())
     new = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
