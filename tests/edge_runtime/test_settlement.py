@@ -202,8 +202,10 @@ def test_missed_parts_that_are_counted_are_written_together(bench: Bench) -> Non
     assert names() == "abcde"
     for number in range(16):
         bench.settle("f", Verdict.MISSED, trigger_id=5 + number)
-    assert names() == "abcde" + "f" * 16
-    assert [told[0] for told in bench.line.told] == list("abcde" + "f" * 16)
+    for number, verdict in enumerate((Verdict.NG, Verdict.REVIEW, Verdict.NO_DECISION), start=21):
+        bench.settle("g", verdict, trigger_id=number)
+    assert names() == "abcde" + "f" * 16 + "ggg"
+    assert [told[0] for told in bench.line.told] == list("abcde" + "f" * 16 + "ggg")
 
 
 def test_a_note_that_could_not_be_written_is_no_trouble_once_it_is(bench: Bench) -> None:
