@@ -68,7 +68,7 @@ def counts_with_fresh(standing: CalibrationRecord) -> bool:
     where a master or a hand placed it.
     """
     calls = standing.false_calls
-    return standing.rank > 0 and calls is not None and calls.seen < standing.rank
+    return calls is not None and calls.seen < standing.rank  # the rank of a threshold placed by hand is 0
 
 
 def confidence_of_looks(standing: CalibrationRecord) -> float:

@@ -12,7 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin import audit
+from kenpin.answers import Answers
 from kenpin.calibration.cli import calibrate
+from kenpin.calibration.confirm import record_confirm
+from kenpin.calibration.fit import Basis
+from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import false_call_bound
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError
 from kenpin.record import CalibrationRecord, load_records
@@ -87,9 +91,9 @@ def test_one_part_less_does_not(run: Run, scores: Scores, station: StationFolder
 
 
 def test_looks_add_up_and_a_false_call_needs_more_parts(
-    run: Run, scores: Scores, station: StationFolder, fitted: object
+    run: Run, scores: Scores, station: StationFolder, fitted: CalibrationRecord
 ) -> None:
-    run("confirm", "--scores", scores("one", [*[0.5] * 248, 1.5]))
+    run("confirm", "--scores", scores("one", [*[0.5] * 248, fitted.t1]))  # only below T1 a part is OK
     assert newest(station).false_calls == false_call_bound(1, 299)
     run("confirm", "--scores", scores("two", [0.5] * 173))
     assert (newest(station).state, newest(station).false_calls) == ("TRIAL", false_call_bound(1, 472))
@@ -134,8 +138,9 @@ def test_pictures_are_known_again_under_any_name(
     assert run("confirm", "--good", tmp_path / "fresh").exit_code == 0
     assert newest(station).false_calls == false_call_bound(0, 15)
     (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "x.png").write_bytes((tmp_path / "fresh" / "3.png").read_bytes())
-    assert "not fresh" in str(error_of(run("confirm", "--good", tmp_path / "again")))
+    for shown in ("fresh", "good"):
+        (tmp_path / "again" / "x.png").write_bytes((tmp_path / shown / "3.png").read_bytes())
+        assert "not fresh" in str(error_of(run("confirm", "--good", tmp_path / "again"))), shown
 
 
 def test_the_record_keeps_the_score_of_every_fresh_picture(
@@ -153,6 +158,27 @@ def test_the_record_keeps_the_score_of_every_fresh_picture(
     assert fresh is not None
     assert fresh.parts == len(fresh.scores) == 30
     assert sorted(fresh.scores.values()) == list(range(30, 60))
+
+
+def test_pictures_of_one_part_count_once(
+    run: Run, station: StationFolder, fitted: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "fresh.csv"
+    rows = ("a,0.5,good,first", "b,1.5,good,first", "c,1.5,good,first", "d,0.5,good,second")
+    path.write_text("\n".join(["name,score,label,group", *rows]))
+    run("confirm", "--scores", path)
+    fresh = newest(station).fresh
+    assert fresh is not None
+    assert (fresh.parts, fresh.stopped) == (2, 1)
+    assert newest(station).false_calls == false_call_bound(1, 52)
+
+
+def test_a_record_pins_the_newest_answers_that_it_rests_on(station: StationFolder, fitted: object) -> None:
+    basis = Basis(newest(station).bundle_sha256, "int8", "page", "fresh parts")
+    first, second = (Answers(upto=upto, sha256="ab" * 32) for upto in (1, 2))
+    for name, answers, pinned in (("a", first, first), ("b", None, first), ("c", second, second)):
+        scores = ScoreSet((PictureScore(name, 0.5, name),))
+        assert record_confirm(station, scores, basis, answers=answers).answers == pinned
 
 
 def test_scores_of_another_model_prove_nothing(run: Run, scores: Scores, fitted: object) -> None:
@@ -178,11 +204,12 @@ def test_nothing_to_confirm(run: Run, scores: Scores, fitted: object, make_bundl
     assert "never been calibrated" in str(error_of(other))
 
 
+@pytest.mark.parametrize(("master", "stopped"), [(0.95, 2), (0.97, 1)])
 def test_where_a_master_placed_t1_only_fresh_parts_count(
-    run: Run, scores: Scores, station: StationFolder
+    run: Run, scores: Scores, station: StationFolder, master: float, stopped: int
 ) -> None:
-    result = run("fit", "--scores", scores("first", [k / 50 for k in range(50)], [0.95]))
-    assert newest(station).false_calls == false_call_bound(2, 50)
+    result = run("fit", "--scores", scores("first", [k / 50 for k in range(50)], [master]))
+    assert newest(station).false_calls == false_call_bound(stopped, 50)
     assert "299 more good parts, fresh ones alone, none of them stopped, would prove 10" in result.stderr
     run("confirm", "--scores", scores("fresh", [0.5] * 299))
     assert (newest(station).state, newest(station).false_calls) == ("CONFIRMED", false_call_bound(0, 299))
