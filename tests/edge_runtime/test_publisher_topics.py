@@ -373,6 +373,24 @@ def test_a_result_that_is_worth_something_now_or_never_is_not_kept(
     assert [r["part_id"] for r in scada.payloads("output")] == ["now"]
 
 
+def test_of_all_results_only_ok_passes_and_none_is_retained(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("status"), "the connection")
+    for verdict in Verdict:
+        publisher.tell_result(Result(verdict.value, 1, verdict))
+    wait_for(lambda: len(scada.payloads("output")) == len(Verdict), "every result")
+    assert {r["verdict"]: r["pass"] for r in scada.payloads("output")} == {
+        v.value: v is Verdict.OK for v in Verdict
+    }
+    newcomer = make_subscriber(mosquitto.port)
+    publisher.tell_result(Result("later", 2, Verdict.OK))
+    wait_for(lambda: newcomer.payloads("output"), "the next result")
+    assert [r["part_id"] for r in newcomer.payloads("output")] == ["later"]
+
+
 class Hearing:
     def __init__(self) -> None:
         self.heard: list[tuple[str, bytes, bool]] = []
