@@ -202,6 +202,7 @@ class Delivery:
         count = 0
         # Where one was refused, those behind it may be on the way already.
         known = {sent.seq for sent in self._on_way.values()} | set(self._arrived)
+        # Asked before the events are read: what is committed in between is found the next time.
         shut, newest = self._shut.topics, self._outbox.newest() if self._shut.topics else 0
         most = limit + len(known)
         found = self._outbox.waiting(after=stretch.sent_to, up_to=stretch.end, limit=most, without=shut)
@@ -212,7 +213,7 @@ class Delivery:
             stretch.sent_to = entry.seq
         else:
             if shut and len(found) < most:  # the rest is shut: not to be read again and again
-                stretch.sent_to = max(stretch.sent_to, min(newest, stretch.end))
+                stretch.sent_to = min(newest, stretch.end)
         return count
 
     def _publish(self, entry: Entry, *, late: bool) -> bool:

@@ -54,6 +54,7 @@ class Evidence:
         self._section = section
         self._asked = asked
         self._files: deque[tuple[Path, int]] = deque()  # oldest first
+        self._is_known = False  # what is there
         self._queue: queue.Queue[tuple[str, Image] | None] = queue.Queue(_QUEUE)
         self._written: deque[tuple[str, str]] = deque(maxlen=1000)
         self._resume_s = 0.0
@@ -112,18 +113,24 @@ class Evidence:
             if not self._resume_s:
                 _log.warning("Pictures cannot be kept: %s. The line goes on without them.", error)
             self._resume_s = time.monotonic() + _PAUSE_S
+            self._is_known = False  # the folder itself may be gone, or have come back with other pictures
             return False
 
     def _take_stock(self) -> bool:
         """Find what is there, and remove what a kill left half-written."""
+        self._files.clear()
+        self.bytes = 0
         self._images.mkdir(parents=True, exist_ok=True)
         for unfinished in self._images.glob("*/.*.part"):
             unfinished.unlink()
         for path in sorted(self._images.glob("*/*.png")):
             self._add(path, path.stat().st_size)
+        self._is_known = True
         return True
 
     def _keep(self, image_ref: str, image: Image) -> bool:
+        if not self._is_known:
+            self._take_stock()
         done, encoded = cv2.imencode(".png", image, _PNG)
         data = encoded.tobytes()
         if not done or not self._make_room(len(data)):

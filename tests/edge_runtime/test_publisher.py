@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from kenpin.edge_runtime import publisher as publisher_module
+from kenpin.edge_runtime.counters import Counters, Snapshot
+from kenpin.errors import StoreError
 from tests.edge_runtime.publishing_line import FAST, PublishingLine
 
 
@@ -152,3 +155,48 @@ def test_a_publisher_without_broker_stops_at_once(line: PublishingLine, free_por
     line.stop(drain_s=300)
     assert time.monotonic() - start_s < 100  # it did not wait for the broker
     assert line.waiting() == 2
+
+
+def test_the_publisher_is_woken_and_need_not_come_round(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher_module, "_TICK_S", 3600.0)
+        publisher = line.publish(mosquitto.port)
+        wait_for(lambda: scada.payloads("status"), "the first status")
+        publisher.set_state("FAULT", "not calibrated")
+        wait_for(lambda: scada.payloads("status")[-1]["state"] == "FAULT", "the fault")
+        line.commit(1)
+        wait_for(scada.events, "the event")
+    line.stop()
+
+
+def test_what_nobody_foresaw_is_logged_and_the_publisher_goes_on(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults: list[Exception] = []
+
+    def counters() -> Snapshot:
+        if faults:
+            raise faults.pop()
+        return Counters().snapshot()
+
+    line.publish(mosquitto.port, counters=counters)
+    faults.append(RuntimeError("a bug"))
+    wait_for(lambda: "stumbled" in caplog.text, "the log")
+    line.commit(1)
+    wait_for(lambda: line.waiting() == 0, "the event")
+
+
+def test_a_publisher_whose_database_fails_ends_when_its_time_is_over(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise StoreError("the disk is gone")
+
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: publisher.is_connected, "the connection")
+    monkeypatch.setattr(publisher._outbox, "waiting", fail)
+    line.stop(drain_s=0.1)
+    assert not publisher._thread.is_alive()

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -15,7 +16,7 @@ from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.database import open_database, transaction
 from kenpin.edge_runtime.delivery import WINDOW, Delivery, Manner
 from kenpin.edge_runtime.link_signal import Acked, Down, Up
-from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
 from kenpin.edge_runtime.timing import Timing
@@ -277,6 +278,49 @@ def test_behind_a_refused_topic_a_full_window_is_not_taken_for_the_last(bench: B
     assert bench.link.seqs == list(range(1, 42))
 
 
+def test_what_comes_up_while_events_are_read_is_not_passed_over_with_a_refused_topic(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(1, "event/audit")
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(1, code=0x87)
+    usual = bench.outbox.waiting
+
+    def waiting(**asked: Any) -> list[Entry]:
+        found = usual(**asked)
+        if bench.outbox.newest() == 1:
+            bench.add(1)
+        return found
+
+    monkeypatch.setattr(bench.outbox, "waiting", waiting)
+    bench.delivery.send()
+    bench.delivery.send()
+    assert bench.link.seqs == [1, 2]
+
+
+def test_a_refused_event_goes_out_at_once_though_those_before_it_have_no_answer_yet(
+    bench: Bench, clock: Clock
+) -> None:
+    bench.add(WINDOW)
+    bench.delivery.begin(Up(1, 16))
+    bench.delivery.send()
+    bench.ack(WINDOW, code=0x87)
+    clock.s += 1.1
+    bench.delivery.send()
+    assert bench.link.seqs[WINDOW:] == [WINDOW]
+
+
+def test_the_oldest_event_without_an_answer_tells_that_the_broker_hangs(bench: Bench, clock: Clock) -> None:
+    bench.delivery.begin(Up(1, 16))
+    for _ in range(2):
+        bench.add(1)
+        bench.delivery.send()
+        clock.s += 6
+    assert not bench.delivery.is_overdue(12)
+    assert bench.delivery.is_overdue(11)
+
+
 def test_what_the_link_does_not_take_is_not_on_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.add(2)
     bench.delivery.begin(Up(1, 16))
@@ -378,6 +422,11 @@ def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock)
     clock.s += 0.06
     bench.delivery.note_arrived()
     assert bench.delivery.traffic.acked == 30
+    for message in list(bench.delivery._on_way)[:2]:  # soon after the first one, whatever follows it
+        bench.delivery.take(Acked(message, 0, ""))
+        clock.s += 0.03
+    bench.delivery.note_arrived()
+    assert bench.delivery.traffic.acked == 32
     assert sorted(bench.link.seqs) == list(range(1, len(bench.link.sent) + 1))  # none twice
 
 
