@@ -200,3 +200,41 @@ def test_a_publisher_whose_database_fails_ends_when_its_time_is_over(
     monkeypatch.setattr(publisher._outbox, "waiting", fail)
     line.stop(drain_s=0.1)
     assert not publisher._thread.is_alive()
+
+
+def test_a_publisher_that_ends_sends_first_what_waits(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port, replace(FAST, ack_s=60))
+    wait_for(lambda: scada.payloads("status"), "the first status")
+    mosquitto.send(signal.SIGSTOP)
+    line.commit(100)
+    end = threading.Thread(target=line.stop, args=(60,))
+    end.start()
+    wait_for(lambda: publisher._stop_by_s is not None, "the end to begin")
+    mosquitto.send(signal.SIGCONT)
+    end.join()
+    assert line.waiting() == 0
+
+
+def test_a_publisher_that_ends_before_its_first_connection_waits_for_it(
+    line: PublishingLine, mosquitto: Any
+) -> None:
+    line.commit(3)
+    line.publish(mosquitto.port)
+    line.stop(drain_s=60)
+    assert line.waiting() == 0
+
+
+def test_who_comes_after_the_station_has_vanished_is_told_so(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    line.publish(mosquitto.port, replace(FAST, reconnect_s=(100.0, 100.0)))
+    wait_for(lambda: scada.payloads("status"), "the first status")
+    line.link.break_off()
+    wait_for(lambda: scada.payloads("status")[-1]["reason"] == "lwt", "the last will")
+    newcomer = make_subscriber(mosquitto.port)
+    wait_for(lambda: newcomer.payloads("status"), "the status")
+    assert newcomer.payloads("status")[-1]["reason"] == "lwt"

@@ -167,3 +167,14 @@ def test_meta_comes_first_on_every_connection(teller: Teller) -> None:
     for _ in range(2):
         assert teller.come_round() == [("meta", "1"), ("a", "1")]
         teller.topics.begin()
+
+
+def test_a_new_connection_starts_over_with_what_was_on_the_way_and_what_was_refused(teller: Teller) -> None:
+    for topic in "ab":
+        teller.set(topic, "1")
+    teller.come_round()
+    teller.set("a", "2")
+    teller.topics.send()
+    teller.topics.begin()
+    assert not teller.topics.has_begun
+    assert teller.come_round() == [("b", "1"), ("a", "2")]

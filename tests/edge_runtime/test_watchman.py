@@ -81,9 +81,57 @@ def raised(folder: StationFolder) -> list[str]:
 def test_a_condition_becomes_an_alarm_and_the_publisher_is_woken(
     folder: StationFolder, post: SimpleNamespace, wait_for: Any
 ) -> None:
+    wait_for(lambda: post.woken, "the first round")
+    post.watchman.stop()
+    post.woken.clear()
+    post.watchman.start()
     post.conditions = {"engine_integrity": 1.0}
     wait_for(lambda: "engine_integrity" in raised(folder), "the alarm")
     wait_for(lambda: post.woken, "the publisher")
+
+
+def test_what_the_last_parts_raised_is_seen_at_the_end(
+    folder: StationFolder, post: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.watchman.stop()
+    monkeypatch.setattr(watchman, "_EVERY_S", 3600.0)
+    post.watchman.start()
+    post.conditions = {"engine_integrity": 1.0}
+    post.watchman.stop()
+    assert raised(folder) == ["engine_integrity"]
+
+
+def test_what_the_machine_says_reaches_the_alarms(
+    post: SimpleNamespace, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(AlarmBoard, "come_round", lambda _board, values: told.append(values))
+    machine = {"clock_unsynced": 1.0, "disk_low": 0.97, "gpu_thermal": 88.0}
+    monkeypatch.setattr(watchman, "host_values", lambda _root: machine)
+    post.watchman._host_due_s = 0.0
+    wait_for(lambda: told and told[-1].get("gpu_thermal") == [88.0], "the temperature")
+    assert {key: told[-1][key] for key in machine} == {key: [value] for key, value in machine.items()}
+    counters = post.watchman._post.counters
+    wait_for(lambda: counters.snapshot().temperature_c == 88.0, "the temperature among the counters")
+
+
+def test_what_the_station_is_made_of_is_told_though_the_disk_refused_it_first(
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.watchman.stop()
+    post.watchman._equipment = None
+    with closing(sqlite3.connect(folder.database)) as other:
+        other.execute("DELETE FROM state")
+        other.execute("INSERT INTO state VALUES ('camera/old/last', '{}', 1)")
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON state BEGIN SELECT RAISE(ABORT, 'full'); END")
+        other.commit()
+        post.watchman.start()
+        wait_for(lambda: "is made of cannot be told" in caplog.text, "the warning")
+        other.execute("DROP TRIGGER full")
+        other.commit()
+        sql = "SELECT topic, body <> '' FROM state WHERE topic IN ('meta', 'camera/old/last') ORDER BY topic"
+        expected = [("camera/old/last", 0), ("meta", 1)]
+        wait_for(lambda: other.execute(sql).fetchall() == expected, "meta, and that a camera has gone")
 
 
 def test_on_a_disk_that_is_short_events_press_sooner(
