@@ -238,3 +238,21 @@ def test_who_comes_after_the_station_has_vanished_is_told_so(
     newcomer = make_subscriber(mosquitto.port)
     wait_for(lambda: newcomer.payloads("status"), "the status")
     assert newcomer.payloads("status")[-1]["reason"] == "lwt"
+
+
+def test_a_publisher_whose_thread_hangs_is_not_alive(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    go_on.set()
+
+    def counters() -> Snapshot:
+        assert go_on.wait(60)
+        return Counters().snapshot()
+
+    publisher = line.publish(mosquitto.port, counters=counters)
+    monkeypatch.setattr(publisher_module, "_ROUND_S", 1.0)
+    go_on.clear()
+    wait_for(lambda: not publisher.is_alive, "the end of its rounds")
+    go_on.set()
+    wait_for(lambda: publisher.is_alive, "the next round")
