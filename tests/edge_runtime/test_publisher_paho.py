@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -399,6 +400,15 @@ def test_a_link_that_cannot_connect_says_so_and_closes(free_port: int, closed: A
     assert not told.version_refused
     assert os.strerror(111) in told.reason
     assert link.publish("a", b"{}", qos=1) is None
+
+
+@pytest.mark.parametrize("retain", [True, False])
+def test_a_message_that_the_broker_had_kept_is_told_as_such(closed: Any, *, retain: bool) -> None:
+    """With 3.1.1 it sends them whether one wants them or not, and a command must not be one."""
+    link, nobody = closed(make_link(1)), None
+    message: Any = SimpleNamespace(topic="plant/st1/cmd/ack", payload=b"{}", retain=retain)
+    link._on_message(nobody, None, message)  # type: ignore[arg-type]
+    assert link._signals.get_nowait() == Incoming("plant/st1/cmd/ack", b"{}", retain)
 
 
 def test_of_a_huge_message_no_more_waits_than_it_takes_to_refuse_it(

@@ -147,8 +147,9 @@ def test_a_camera_that_is_back_meanwhile_is_not_forgotten(teller: Teller) -> Non
         teller.outbox.keep_cameras([])
     teller.topics.send()
     teller.set("camera/old/last", "2")
+    teller.set("alarm/new", "1")
     teller.topics.take(teller.broker.answer())
-    assert teller.come_round() == [("camera/old/last", "2")]
+    assert teller.come_round() == [("camera/old/last", "2"), ("alarm/new", "1")]
 
 
 def test_a_refused_topic_goes_behind_the_others(teller: Teller) -> None:

@@ -46,7 +46,7 @@ def folder(workshop: Any) -> StationFolder:
 @pytest.fixture
 def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
     """A watchman whose conditions the test sets, and what it woke."""
-    made = SimpleNamespace(conditions={}, woken=[])
+    made = SimpleNamespace(conditions={}, woken=[], equipment=Equipment())
     wake: Callable[[], None] = lambda: made.woken.append(1)  # noqa: E731
     parts = PartWatch(100)
     made.watchman = Watchman(
@@ -56,7 +56,7 @@ def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
             parts,
             lambda: made.conditions,
             Counters(),
-            Equipment,
+            lambda: made.equipment,
             365,
             wake,
             lambda _damage: None,
@@ -118,19 +118,21 @@ def test_what_the_machine_says_reaches_the_alarms(
 def test_what_the_station_is_made_of_is_told_though_the_disk_refused_it_first(
     folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    wait_for(lambda: _states(folder), "the first round")
     post.watchman.stop()
-    post.watchman._equipment = None
     with closing(sqlite3.connect(folder.database)) as other:
         other.execute("DELETE FROM state")
-        other.execute("INSERT INTO state VALUES ('camera/old/last', '{}', 1)")
+        cameras = [("camera/old/last", "{}", 1), ("camera/cam_2/last", "{}", 2)]
+        other.executemany("INSERT INTO state VALUES (?, ?, ?)", cameras)
         other.execute("CREATE TRIGGER full BEFORE INSERT ON state BEGIN SELECT RAISE(ABORT, 'full'); END")
         other.commit()
+        post.equipment = Equipment(cameras=["cam 2"])
         post.watchman.start()
         wait_for(lambda: "is made of cannot be told" in caplog.text, "the warning")
         other.execute("DROP TRIGGER full")
         other.commit()
-        sql = "SELECT topic, body <> '' FROM state WHERE topic IN ('meta', 'camera/old/last') ORDER BY topic"
-        expected = [("camera/old/last", 0), ("meta", 1)]
+        sql = "SELECT topic, body <> '' FROM state WHERE topic = 'meta' OR topic LIKE 'camera%' ORDER BY topic"
+        expected = [("camera/cam_2/last", 1), ("camera/old/last", 0), ("meta", 1)]
         wait_for(lambda: other.execute(sql).fetchall() == expected, "meta, and that a camera has gone")
 
 
@@ -191,10 +193,14 @@ def test_a_duty_that_fails_is_said_once_and_stops_no_other(
     assert caplog.text.count("cannot be kept") == 1
 
 
-def test_the_machine_says_clock_and_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_machine_says_clock_and_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_set: bool
+) -> None:
+    monkeypatch.setattr(watchman.shutil, "disk_usage", lambda _path: SimpleNamespace(used=90, free=10))
+    monkeypatch.setattr(watchman, "clock_is_synchronised", lambda: is_set)
     found = host_values(tmp_path)
-    assert 0 < found["disk_low"] < 1
-    assert found["clock_unsynced"] in (0.0, 1.0)
+    assert (found["disk_low"], found["clock_unsynced"]) == (0.9, float(not is_set))
 
 
 def test_each_row_of_the_audit_is_told_once(folder: StationFolder) -> None:
