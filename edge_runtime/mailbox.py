@@ -1,7 +1,8 @@
 """A subscriber's connection: paho behind callbacks that only enqueue, and acknowledgements by hand.
 
 It speaks MQTT 3.1.1, which every broker knows. A broker sends only so many messages without an acknowledgement
-(mosquitto: 20), so they cannot pile up here.
+(mosquitto: 20), so they do not pile up here; of those that want none, and no station sends such, a thousand may
+wait.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kenpin.errors import BrokerError
 
 _SUBSCRIBED_S = 10.0
 _KEEPALIVE_S = 15
+_MAX_WAITING = 1000
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,13 @@ class Mailbox:
         broker: Where to connect, and as whom.
         filters: Topics to subscribe to, QoS 1.
         is_kept: Whether the broker keeps messages while there is no connection.
+
+    Attributes:
+        dropped: Messages with QoS 0 that came while too many waited.
     """
 
     def __init__(self, broker: BrokerAddress, filters: tuple[str, ...], *, is_kept: bool) -> None:
+        self.dropped = 0
         self._broker = broker
         self._filters = [(topic, 1) for topic in filters]
         self._letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()
@@ -135,5 +141,8 @@ class Mailbox:
         self._answered.set()
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        if message.qos == 0 and self._letters.qsize() >= _MAX_WAITING:
+            self.dropped += 1
+            return
         letter = Letter(self._connection, message.mid, message.qos, message.topic, bytes(message.payload))
         self._letters.put(letter)

@@ -107,6 +107,11 @@ class Subscription:
         return {station: holes for station, holes in found.items() if holes}
 
     @property
+    def dropped(self) -> int:
+        """Messages with QoS 0, which no station sends, that came faster than they were received."""
+        return self._mailbox.dropped
+
+    @property
     def lost(self) -> int:
         """How many events were asked for in vain since the start; they are no longer in `missing`."""
         return sum(one.lost for one in self._catch_up.values())

@@ -241,6 +241,19 @@ def test_what_is_no_event_is_counted_and_passed_over(mosquitto: Any, subscribe: 
         assert subscription.foreign == 1
 
 
+def test_of_a_flood_that_no_station_sends_only_so_much_waits(
+    mosquitto: Any, subscribe: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.edge_runtime.mailbox._MAX_WAITING", 5)
+    with subscribe() as subscription:
+        flood: Any = [(f"{TOPIC}/event/x", b"{}", 0, False)] * 20
+        publish.multiple(flood, hostname="127.0.0.1", port=mosquitto.port)
+        wait_for(lambda: subscription.dropped == 15, "the rest of the flood")
+        send(mosquitto.port, 1)
+        assert seqs(read(subscription, 1)) == [1]
+        assert subscription.foreign == 5
+
+
 def test_a_new_connection_goes_on(mosquitto: Any, subscribe: Any, wait_for: Any, tmp_path: Path) -> None:
     with subscribe(state=tmp_path / "heard.json") as subscription:
         send(mosquitto.port, 1)
