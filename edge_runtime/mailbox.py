@@ -78,11 +78,7 @@ class Mailbox:
         if is_answered and not self._refusal:
             return
         self.close()
-        raise BrokerError(
-            f"the broker does not take the subscription: {self._refusal or 'it does not answer'}",
-            where=f"{', '.join(topic for topic, _ in self._filters)} at {self._broker}",
-            cure="check the address, the login and what the broker's rules let this client read",
-        )
+        raise self._deaf()
 
     def close(self) -> None:
         """End the connection."""
@@ -97,10 +93,16 @@ class Mailbox:
         return self._letters.empty()
 
     def take(self, *, timeout_s: float) -> Letter | None:
-        """The next message, `None` where none came in time."""
+        """The next message, `None` where none came in time.
+
+        Raises:
+            BrokerError: There is a connection again, but the broker does not take the subscription any more.
+        """
         try:
             return self._letters.get(timeout=timeout_s)
         except queue.Empty:
+            if self._refusal and self._client.is_connected():
+                raise self._deaf() from None
             return None
 
     def acknowledge(self, letter: Letter) -> None:
@@ -112,6 +114,13 @@ class Mailbox:
         """Publish, where there is a connection; what cannot be sent now is not kept."""
         if self._client.is_connected():
             self._client.publish(topic, body, qos=1)
+
+    def _deaf(self) -> BrokerError:
+        return BrokerError(
+            f"the broker does not take the subscription: {self._refusal or 'it does not answer'}",
+            where=f"{', '.join(topic for topic, _ in self._filters)} at {self._broker}",
+            cure="check the address, the login and what the broker's rules let this client read",
+        )
 
     def _make_client(self, *, is_kept: bool) -> Client:
         client = Client(
@@ -134,6 +143,7 @@ class Mailbox:
             self._refusal = str(code)
             self._answered.set()
         else:
+            self._refusal = ""
             client.subscribe(self._filters)
 
     def _on_subscribe(self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _p: Any) -> None:

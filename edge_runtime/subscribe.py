@@ -139,6 +139,7 @@ class Subscription:
 
         Raises:
             StoreError: The state cannot be written; the events come again after a restart.
+            BrokerError: The broker does not take the subscription any more, as after a change of its rules.
         """
         by_s = time.monotonic() + timeout_s
         while True:

@@ -281,26 +281,39 @@ def test_the_broker_does_not_let_it_in(make_mosquitto: Any) -> None:
 
 
 class SilentBroker:
-    """Takes a connection and a subscription, and acknowledges nothing else."""
+    """Takes a connection and a subscription, and acknowledges nothing else.
 
-    def __init__(self) -> None:
+    Args:
+        codes: Its answer to the subscription of each connection, which it then ends but for the last one.
+    """
+
+    def __init__(self, *codes: int) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self._serve, args=(codes,), daemon=True).start()
 
-    def _serve(self) -> None:
-        connection, _ = self._server.accept()
-        with self._server, connection:
-            connection.recv(4096)
-            connection.sendall(bytes([0x20, 2, 0, 0]))
-            subscribe = connection.recv(4096)
-            connection.sendall(bytes([0x90, 4, *subscribe[2:4], 1, 1]))
-            while connection.recv(4096):
-                pass
+    def _serve(self, codes: tuple[int, ...]) -> None:
+        with self._server:
+            for left, code in zip(reversed(range(len(codes))), codes, strict=True):
+                connection, _ = self._server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(bytes([0x20, 2, 0, 0]))
+                    subscribe = connection.recv(4096)
+                    connection.sendall(bytes([0x90, 4, *subscribe[2:4], code, code]))
+                    while not left and connection.recv(4096):
+                        pass
+
+
+def test_who_is_not_let_listen_any_more_after_a_new_connection_is_told() -> None:
+    address = BrokerAddress("127.0.0.1", SilentBroker(1, 0x80).port, "c")
+    refused = pytest.raises(BrokerError, match="does not take the subscription: Unspecified error")
+    with Subscription(address, TOPIC) as subscription, refused:
+        subscription.receive(timeout_s=180)
 
 
 def test_the_end_does_not_wait_for_a_request_that_nobody_acknowledged() -> None:
-    mailbox = Mailbox(BrokerAddress("127.0.0.1", SilentBroker().port, "c"), ("a", "b"), is_kept=False)
+    mailbox = Mailbox(BrokerAddress("127.0.0.1", SilentBroker(1).port, "c"), ("a", "b"), is_kept=False)
     mailbox.open()
     mailbox.post("x/cmd/replay", "{}")
     end = threading.Thread(target=mailbox.close, daemon=True)
