@@ -62,7 +62,10 @@ class LogOutput:
         if os.fstat(self._handle).st_size > self._max_bytes:
             self._begin_anew()
         data = json.dumps(line).encode() + b"\n"
-        if os.write(self._handle, data) != len(data):
+        written = os.write(self._handle, data)
+        if written != len(data):
+            # Or the next line would stand behind this piece, and neither could be read.
+            os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
             raise OSError("the line was written in part only")
 
     def close(self) -> None:

@@ -133,6 +133,9 @@ def test_an_ok_of_which_the_log_takes_a_part_only_is_none(tmp_path: Path) -> Non
                 output.result(OK)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        output.result(NG)
+    lines = (tmp_path / "outputs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["NG"]
 
 
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
