@@ -403,9 +403,9 @@ def test_a_link_that_cannot_connect_says_so_and_closes(free_port: int, closed: A
 
 
 @pytest.mark.parametrize("retain", [True, False])
-def test_a_message_that_the_broker_had_kept_is_told_as_such(closed: Any, *, retain: bool) -> None:
+def test_a_message_that_the_broker_had_kept_is_told_as_such(*, retain: bool) -> None:
     """With 3.1.1 it sends them whether one wants them or not, and a command must not be one."""
-    link, nobody = closed(make_link(1)), None
+    link, nobody = make_link(1), None
     message: Any = SimpleNamespace(topic="plant/st1/cmd/ack", payload=b"{}", retain=retain)
     link._on_message(nobody, None, message)  # type: ignore[arg-type]
     assert link._signals.get_nowait() == Incoming("plant/st1/cmd/ack", b"{}", retain)
