@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 
 import click
@@ -33,19 +34,19 @@ trust = click.option(
     multiple=True,
     help="Public key that may have signed the bundle; may be given several times.  [default: this user's own]",
 )
-by = click.option("--by", default="", help="Who signs; default: the login name.")
+by = click.option("--by", default="", help="Who signs; default: the login name, before sudo.")
 why = click.option("--why", default="", help="Reason, kept in the record.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def signer(by: str = "") -> str:
-    """Who signs; default: the login name.
+    """Who signs; default: the login name, under sudo that of who called it.
 
     Raises:
         ConfigError: Nobody is named, and this user has no login name.
     """
     try:
-        return by or getpass.getuser()
+        return by or os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
         cure = "name who does it with --by, or run it as a user that has one"
         raise ConfigError("this user has no login name", cure=cure) from None
