@@ -21,16 +21,9 @@ from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
 from kenpin.edge_runtime.timing import Timing
 from kenpin.errors import StoreError
+from tests.edge_runtime.conftest import Clock
 
 NO_LIMIT = 1e9
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.s = 1000.0
-
-    def monotonic(self) -> float:
-        return self.s
 
 
 class FakeLink:
@@ -92,10 +85,9 @@ def raise_store_error(*_: object) -> int:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(delivery_module.time, "monotonic", made.monotonic)
-    return made
+def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(delivery_module.time, "monotonic", clock.monotonic)
+    return clock
 
 
 @pytest.fixture
@@ -123,7 +115,7 @@ def test_live_events_go_before_those_that_waited_and_only_those_are_late(bench: 
     assert bench.link.sent == [(seq, True) for seq in range(1, 17)]
     bench.add(2)
     bench.ack(1, 2, 3, 4)
-    clock.s += 1
+    clock.now_s += 1
     bench.delivery.send()
     assert bench.link.sent[16:] == [(41, False), (42, False), (17, True), (18, True)]
 
@@ -141,12 +133,12 @@ def test_the_backlog_has_its_pace_and_live_events_have_none(bench: Bench, clock:
     bench.add(3)
     bench.delivery.send()
     assert bench.link.seqs[WINDOW:] == [101, 102, 103]
-    clock.s += 0.0251
+    clock.now_s += 0.0251
     bench.delivery.send()
     assert bench.link.seqs[WINDOW + 3 :] == [17, 18, 19, 20, 21]
     for _ in range(100):
         bench.ack_all()
-        clock.s += 0.01
+        clock.now_s += 0.01
         bench.delivery.send()
     assert bench.delivery.is_done() == (len(bench.delivery._on_way) == 0)
     bench.ack_all()
@@ -160,7 +152,7 @@ def test_a_pace_is_a_number_per_second(clock: Clock) -> None:
     for _ in range(1000):
         passed += pace.left
         pace.take(pace.left)
-        clock.s += 0.01
+        clock.now_s += 0.01
     assert passed == pytest.approx(10 * 200 + 16, abs=3)
 
 
@@ -172,7 +164,7 @@ def test_a_refused_event_waits_and_none_that_is_on_the_way_is_sent_twice(bench: 
     bench.delivery.take(Acked(3, 0, ""))  # acknowledged, and not noted yet
     bench.delivery.send()
     assert bench.link.seqs == [1, 2, 3, 4, 5, 6]  # it pauses
-    clock.s += 1.1
+    clock.now_s += 1.1
     bench.delivery.send()
     assert bench.link.seqs == [1, 2, 3, 4, 5, 6, 2]
     bench.ack(1, 4, 5, 6, 7)
@@ -188,20 +180,20 @@ def test_a_broker_that_goes_on_refusing_is_asked_less_and_less_often(bench: Benc
     pauses = []
     for _ in range(9):
         asked = len(bench.link.sent)
-        start_s = clock.s
+        start_s = clock.now_s
         while len(bench.link.sent) == asked:
-            clock.s += 0.5
+            clock.now_s += 0.5
             bench.delivery.send()
-        pauses.append(round(clock.s - start_s))
+        pauses.append(round(clock.now_s - start_s))
         bench.ack(len(bench.link.sent), code=0x97)
     assert pauses[1:] == [1, 2, 4, 8, 16, 32, 64, 64]
-    clock.s += 64
+    clock.now_s += 64
     bench.delivery.send()
     bench.ack(len(bench.link.sent))
     bench.add(1)
     bench.delivery.send()
     bench.ack(len(bench.link.sent), code=0x97)
-    clock.s += 1.1
+    clock.now_s += 1.1
     bench.delivery.send()
     assert bench.link.seqs[-2:] == [2, 2]  # after one that was taken, soon again
 
@@ -213,7 +205,7 @@ def test_a_refused_topic_keeps_no_other_back_and_follows_whole_and_in_order(benc
     bench.add(20, "event/audit")
     bench.add(5)
     for _ in range(20):
-        clock.s += 0.01
+        clock.now_s += 0.01
         bench.delivery.send()
         bench.answer_all(refuse="event/audit")
     anomalies = [*range(41, 61), *range(81, 86)]
@@ -228,7 +220,7 @@ def test_a_refused_topic_keeps_no_other_back_and_follows_whole_and_in_order(benc
     before = len(bench.link.sent)
     for _ in range(40):
         bench.answer_all(refuse="")
-        clock.s += 1.1
+        clock.now_s += 1.1
         bench.delivery.send()
     assert bench.delivery.is_done()
     audits = bench.link.sent[before:]
@@ -246,7 +238,7 @@ def test_what_is_asked_for_once_more_is_found_where_its_topic_was_refused(bench:
     bench.delivery.look_back()
     bench.delivery.send()
     assert bench.link.seqs == [1, 2, 3]
-    clock.s += 1.1
+    clock.now_s += 1.1
     bench.delivery.send()
     assert bench.link.seqs == [1, 2, 3, 1, 2, 3]
 
@@ -272,7 +264,7 @@ def test_behind_a_refused_topic_a_full_window_is_not_taken_for_the_last(bench: B
     bench.add(40)
     bench.delivery.begin(Up(1, 16))
     for _ in range(4):
-        clock.s += 0.01
+        clock.now_s += 0.01
         bench.delivery.send()
         bench.answer_all(refuse="event/audit")
     assert bench.link.seqs == list(range(1, 42))
@@ -306,7 +298,7 @@ def test_a_refused_event_goes_out_at_once_though_those_before_it_have_no_answer_
     bench.delivery.begin(Up(1, 16))
     bench.delivery.send()
     bench.ack(WINDOW, code=0x87)
-    clock.s += 1.1
+    clock.now_s += 1.1
     bench.delivery.send()
     assert bench.link.seqs[WINDOW:] == [WINDOW]
 
@@ -316,7 +308,7 @@ def test_the_oldest_event_without_an_answer_tells_that_the_broker_hangs(bench: B
     for _ in range(2):
         bench.add(1)
         bench.delivery.send()
-        clock.s += 6
+        clock.now_s += 6
     assert not bench.delivery.is_overdue(12)
     assert bench.delivery.is_overdue(11)
 
@@ -368,7 +360,7 @@ def test_a_burst_of_refusals_is_one(bench: Bench, clock: Clock) -> None:
     bench.delivery.begin(Up(1, 16))
     bench.delivery.send()
     bench.ack(*range(1, 17), code=0x87)
-    clock.s += 1.1
+    clock.now_s += 1.1
     bench.delivery.send()
     assert len(bench.link.sent) == 32
 
@@ -399,7 +391,7 @@ def test_each_topic_that_is_refused_is_named_once_until_one_passes(
     ):
         bench.add(1, "event/audit")
         bench.add(1, "event/anomaly")
-        clock.s += passed_s
+        clock.now_s += passed_s
         bench.delivery.send()
         bench.answer_all(refuse=refuse)
     named = [record.message.split()[5] for record in caplog.records]
@@ -411,7 +403,7 @@ def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock)
     bench.delivery.begin(Up(1, 16))
     acked = []
     for _ in range(3):
-        clock.s += 0.01
+        clock.now_s += 0.01
         bench.delivery.send()
         for message in list(bench.delivery._on_way)[:10]:
             bench.delivery.take(Acked(message, 0, ""))
@@ -419,12 +411,12 @@ def test_acknowledgements_are_noted_together_or_soon(bench: Bench, clock: Clock)
         acked.append(bench.delivery.traffic.acked)
     assert acked == [0, 20, 20]
     assert not bench.delivery.is_done()
-    clock.s += 0.06
+    clock.now_s += 0.06
     bench.delivery.note_arrived()
     assert bench.delivery.traffic.acked == 30
     for message in list(bench.delivery._on_way)[:2]:  # soon after the first one, whatever follows it
         bench.delivery.take(Acked(message, 0, ""))
-        clock.s += 0.03
+        clock.now_s += 0.03
     bench.delivery.note_arrived()
     assert bench.delivery.traffic.acked == 32
     assert sorted(bench.link.seqs) == list(range(1, len(bench.link.sent) + 1))  # none twice
@@ -435,7 +427,7 @@ def test_only_so_many_are_sent_while_the_disk_takes_no_note(bench: Bench, clock:
     bench.delivery.begin(Up(1, 16))
     bench.connection.execute("PRAGMA query_only = ON")
     for _ in range(100):
-        clock.s += 1
+        clock.now_s += 1
         bench.delivery.send()
         for message in list(bench.delivery._on_way):
             bench.delivery.take(Acked(message, 0, ""))
