@@ -13,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kenpin import tensorrt_seam
+from kenpin.driver import RELEASE, is_jetson
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.errors import EngineError
 from kenpin.machine_state import read_state
 
-_TEGRA = Path("/etc/nv_tegra_release")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _HOT_C = 85.0
 _LEAST_FREE = 2_000_000_000
@@ -46,8 +46,8 @@ def host_checks(folder: Path) -> list[Check]:
 
 def _machine() -> Finding:
     words = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores"
-    if _TEGRA.exists():
-        words += f", {_TEGRA.read_text().splitlines()[0]}"
+    if is_jetson():
+        words += f", {RELEASE.read_text().splitlines()[0]}"
     if platform.python_version_tuple() < ("3", "11"):
         cure = "Python 3.10 gets no more security fixes; JetPack 7.2 brings 3.12"
         return warned("machine", words, cure)
@@ -151,7 +151,7 @@ def _gstreamer() -> Finding:
     has = re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
     if has:
         return passed("OpenCV GStreamer", "yes: CSI cameras work")
-    if _TEGRA.exists():
+    if is_jetson():
         cure = "pip uninstall opencv-python-headless; apt install python3-opencv"
         return warned("OpenCV GStreamer", "no: CSI cameras do not work", cure)
     return passed("OpenCV GStreamer", "no; only CSI cameras need it")
@@ -165,7 +165,7 @@ def _runtime() -> Finding:
         found.append(f"ONNX Runtime {importlib.metadata.version('onnxruntime')}")
     if not found:
         return failed("engine runtime", "nothing here runs a model", "pip install 'kenpin[edge]'")
-    if _TEGRA.exists() and "TensorRT" not in found:
+    if is_jetson() and "TensorRT" not in found:
         return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", tensorrt_seam.INSTALL)
     fault = _fault_of_tensorrt() if "TensorRT" in found else None
     if fault is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kenpin import tensorrt_seam
 from kenpin.build_log import last_step
 from kenpin.bundle import Bundle
-from kenpin.driver import l4t_release
+from kenpin.driver import is_jetson
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.golden_check import prove
 from kenpin.engine_passport import Passport, Target
@@ -87,7 +87,7 @@ def choose_engine(folder: StationFolder, bundle: Bundle, precision: Precision | 
             otherwise than when it was exported.
     """
     has_built = folder.engine_key.exists()
-    if not (tensorrt_seam.is_installed() or has_built or l4t_release()):
+    if not (tensorrt_seam.is_installed() or has_built or is_jetson()):
         return Choice(_twin(bundle, precision))
     try:
         device = _open_device()

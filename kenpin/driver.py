@@ -15,6 +15,11 @@ def driver_version(path: Path = DRIVER) -> str:
     return found[1] if found else ""
 
 
+def is_jetson(path: Path = RELEASE) -> bool:
+    """Whether this machine runs Jetson Linux."""
+    return path.exists()
+
+
 def l4t_release(path: Path = RELEASE) -> str:
     """Release of Jetson Linux, like 36.4.3; empty on other machines."""
     found = re.search(r"R([0-9]+) \(release\), REVISION: ([0-9.]+)", _text(path))

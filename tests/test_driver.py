@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kenpin.driver import driver_version, l4t_release
+from kenpin.driver import driver_version, is_jetson, l4t_release
 
 
 def test_the_driver_and_jetson_linux_are_read_where_they_are_told(tmp_path: Path) -> None:
@@ -17,4 +17,6 @@ def test_the_driver_and_jetson_linux_are_read_where_they_are_told(tmp_path: Path
         assert driver_version(path) == version
     path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
     assert l4t_release(path) == "36.4.3"
+    assert is_jetson(path)
+    assert not is_jetson(tmp_path / "none")
     assert driver_version(tmp_path / "none") == l4t_release(tmp_path / "none") == ""

@@ -506,16 +506,16 @@ def test_builds_that_take_the_machine_down_are_given_up(jetson_6: FakeJetson) ->
 
 
 @pytest.mark.parametrize(
-    ("has_built", "jetson_linux", "told"),
-    [(False, "", [False, False]), (False, "36.4.3", [False, True]), (True, "", [True, True])],
+    ("has_built", "on_jetson", "told"),
+    [(False, False, [False, False]), (False, True, [False, True]), (True, False, [True, True])],
 )
 def test_that_tensorrt_is_not_installed_is_told_where_it_was_or_should_be(
-    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, has_built: bool, jetson_linux: str, told: list[bool]
+    jetson_6: FakeJetson, monkeypatch: pytest.MonkeyPatch, has_built: bool, on_jetson: bool, told: list[bool]
 ) -> None:
     if not has_built:
         jetson_6.workshop.folder.engine_key.unlink()
     monkeypatch.setattr("kenpin.tensorrt_seam.is_installed", lambda: False)
-    monkeypatch.setattr("kenpin.edge_runtime.engine_choice.l4t_release", lambda: jetson_linux)
+    monkeypatch.setattr("kenpin.edge_runtime.engine_choice.is_jetson", lambda: on_jetson)
     jetson_6.device.missing = AssertionError("the device is not asked for")  # type: ignore[assignment]
     choice = choose(jetson_6)
     assert (choice.loaded().runtime, choice.build) == ("onnxruntime", None)
