@@ -90,7 +90,7 @@ def following() -> None:
     off = []
     for _ in range(_FRAMES):
         right, down = (int(v) for v in rng.integers(-_SHIFT + 1, _SHIFT, 2))
-        box = view.take(moved(board(0), right, down, rng)).box
+        box = view.take(moved(board(0), right, down, rng)).place.box
         off.append(max(abs(box.x - _ROI.x - right), abs(box.y - _ROI.y - down)))
     print(f"{_FRAMES} shifts within {_SHIFT} px: off by {statistics.median(off):.0f} px, {max(off)} at most")
     others = [board(k) for k in range(1, 21)]

@@ -95,19 +95,17 @@ def paint(inspection: Inspection, image: Image) -> Image:
     share = min(1.0, _WIDTH / width)
     size = (max(1, round(width * share)), max(1, round(height * share)))
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    scored, record, box = inspection.part.decision.scored, inspection.part.record, inspection.box
-    if scored is None or record is None or box is None:
+    scored, record, place = inspection.part.decision.scored, inspection.part.record, inspection.place
+    if scored is None or record is None or place is None:
         return small
-    left, top = round(box.x * share), round(box.y * share)
-    right = min(size[0], max(left + 1, round((box.x + box.width) * share)))
-    bottom = min(size[1], max(top + 1, round((box.y + box.height) * share)))
-    heat = cv2.resize(scored.anomaly_map, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     # From what is usual for good parts to T2 and beyond.
     low = float(np.median(list(record.good.values()))) if record.good else record.t1 / 2
     high = max(record.t2, low + 1e-9)
+    covered = (max(1, round(place.box.width * share)), max(1, round(place.box.height * share)))
+    fine = np.asarray(cv2.resize(scored.anomaly_map, covered, interpolation=cv2.INTER_LINEAR), np.float32)
+    heat = place.spread(fine, size, fill=low)
     opacity = (0.6 * np.clip((heat - low) / (high - low), 0, 1))[..., np.newaxis]
-    shown = small[top:bottom, left:right]
-    small[top:bottom, left:right] = shown * (1 - opacity) + np.array((0, 0, 255)) * opacity
+    small[:] = small * (1 - opacity) + np.array((0, 0, 255)) * opacity
     return small
 
 

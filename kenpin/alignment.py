@@ -1,11 +1,15 @@
 """Alignment: where a part lies in a frame, by searching a place of the reference picture in it.
 
 The search looks at shrunk grey pictures, and a parabola through the best match and its neighbours gives the
-shift back in pixels of the frame. Only a shift is found, no rotation and no scale.
+shift back in pixels of the frame. Where parts may be turned, the template is turned beforehand by every whole
+degree; every fifth is tried, then those beside the best few, and another parabola gives the turn back.
+No scale is found.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 
 from kenpin.errors import ConfigError
 from kenpin.frame import Image
+from kenpin.place import turned_about
 from kenpin.view import Align, Box
 
 _REACH = 1.5  # times the allowed shift: a part just outside is misplaced, not absent
@@ -21,32 +26,52 @@ _LEAST_CONTRAST = 4.0  # grey levels of standard deviation; less may be noise
 _FADED = 0.1  # of the template's contrast: correlation means nothing in a place that has less
 _ALIKE = 0.9  # a template that fits its own reference so well elsewhere cannot tell where the part is
 _PEAK = 8  # so many shrunk pixels around the best match belong to it
+_WHOLE_TURN = 360  # degrees
+_STEP_DEG = 5  # turns that are tried first: on a template of 48 pixels half of it moves no pixel by 2
+_BESIDE_DEG = (-2, -1, 1, 2)
+_PEAKS = 3  # so many of them are looked at closely: head and tail of a part may look much alike
 
 Grey = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shift:
-    """Where the part lies, against the reference picture.
+class Found:
+    """How the part lies, against the reference picture.
 
     Attributes:
-        right: Frame pixels to the right.
+        right: Frame pixels to the right, of the template's middle.
         down: Frame pixels down.
+        turn_deg: Degrees clockwise, -180 to 180; 0 where no turn is searched.
         match: Normalised correlation of the template there, -1 to 1.
     """
 
     right: int
     down: int
+    turn_deg: float
     match: float
 
     @property
     def farthest(self) -> int:
-        """The larger of the two, without its sign."""
+        """The larger of the two shifts, without its sign."""
         return max(abs(self.right), abs(self.down))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where the template fits best, turned by whole degrees: x and y in the correlation (h, w)."""
+
+    match: float
+    turn: int
+    x: int
+    y: int
+    correlation: NDArray[np.float32]
 
 
 class Alignment:
     """Searches one template.
+
+    Attributes:
+        middle: Of the template in the reference picture: x and y, which `Found` tells the shift of.
 
     Args:
         align: The template's place in the reference picture.
@@ -54,7 +79,8 @@ class Alignment:
         where: What to name in an error.
 
     Raises:
-        ConfigError: The place cannot be told from others: it has no contrast, or looks like its surroundings.
+        ConfigError: The place cannot be told from others: it has no contrast, or looks like its surroundings,
+            or the same however it is turned.
     """
 
     def __init__(self, align: Align, reference: Image, *, where: object) -> None:
@@ -74,48 +100,110 @@ class Alignment:
             self._left + columns + right,
             self._top + rows + down,
         )
+        self.middle = Box(template.x, template.y, columns, rows).middle
+        self._turns = align.max_turn_deg > 0
         area = self._shrunk(reference)
-        y, x = self._top // step, self._left // step
-        self._template = np.ascontiguousarray(area[y : y + rows // step, x : x + columns // step])
-        self._contrast = float(self._template.std())
+        at = Box(self._left // step, self._top // step, columns // step, rows // step)
+        most = min(180, math.ceil(_REACH * align.max_turn_deg))
+        # -180 is 180, and only one of them is tried.
+        turns = range(-most, most + (most < 180))
+        self._templates = {turn: _turned(area, at, turn) for turn in turns}
+        self._contrast = float(self._templates[0].std())
         self._refuse_poor(area, where)
 
-    def find(self, image: Image) -> Shift:
+    def find(self, image: Image) -> Found:
         """Find the part in a frame of the reference picture's size.
 
         Args:
             image: BGR uint8, shape (H, W, 3).
         """
         area = self._shrunk(image)
-        found = self._correlation(area)
-        _, match, _, (x, y) = cv2.minMaxLoc(found)
-        height, width = self._template.shape
-        if area[y : y + height, x : x + width].std() < _FADED * self._contrast:
-            match = 0.0
+        fits = {turn: self._fit(area, turn) for turn in self._tried_first()}
+        for peak in _peaks(fits):
+            beside = [_wrapped(peak + more) for more in _BESIDE_DEG]
+            fits |= {turn: self._fit(area, turn) for turn in beside if turn in self._templates}
+        best = max(fits.values(), key=lambda fit: fit.match)
+        height, width = self._templates[0].shape
+        y, x, found = best.y, best.x, best.correlation
+        faded = area[y : y + height, x : x + width].std() < _FADED * self._contrast
         right = self._step * (x + _vertex(found[y], x)) - self._left
         down = self._step * (y + _vertex(found[:, x], y)) - self._top
-        return Shift(round(right), round(down), float(match))
+        return Found(round(right), round(down), self._turn(area, best), 0.0 if faded else best.match)
+
+    def _tried_first(self) -> list[int]:
+        """Turns a few degrees apart, the first and the last one among them."""
+        turns = list(self._templates)
+        return sorted({*turns[::_STEP_DEG], turns[-1]})
+
+    def _fit(self, area: Grey, turn: int) -> _Fit:
+        found = self._correlation(area, turn)
+        _, match, _, (x, y) = cv2.minMaxLoc(found)
+        return _Fit(match, turn, x, y, found)
+
+    def _turn(self, area: Grey, best: _Fit) -> float:
+        """The turn with parts of a degree, by the matches of the degrees beside it."""
+        beside = [_wrapped(best.turn - 1), _wrapped(best.turn + 1)]
+        if not all(turn in self._templates for turn in beside):
+            return float(best.turn)
+        before, after = (self._fit(area, turn).match for turn in beside)
+        more = _vertex(np.array([before, best.match, after], np.float32), 1)
+        return math.remainder(best.turn + more, _WHOLE_TURN)
 
     def _shrunk(self, image: Image) -> Grey:
         """What is searched in, grey and shrunk."""
         grey = cv2.cvtColor(image[self._area.slices], cv2.COLOR_BGR2GRAY)
         size = (self._area.width // self._step, self._area.height // self._step)
-        return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        if self._turns:
+            small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
+        return np.asarray(small, np.uint8)
 
-    def _correlation(self, area: Grey) -> NDArray[np.float32]:
-        return np.asarray(cv2.matchTemplate(area, self._template, cv2.TM_CCOEFF_NORMED), np.float32)
+    def _correlation(self, area: Grey, turn: int) -> NDArray[np.float32]:
+        return np.asarray(cv2.matchTemplate(area, self._templates[turn], cv2.TM_CCOEFF_NORMED), np.float32)
 
     def _refuse_poor(self, area: Grey, where: object) -> None:
         another = "choose a place with a corner or a mark that nothing near it looks like"
         if self._contrast < _LEAST_CONTRAST:
             raise ConfigError("align.template shows a place without contrast", where=where, cure=another)
-        elsewhere = self._correlation(area)
+        elsewhere = self._correlation(area, 0)
         y, x = self._top // self._step, self._left // self._step
         elsewhere[max(0, y - _PEAK) : y + _PEAK + 1, max(0, x - _PEAK) : x + _PEAK + 1] = 0
         _, match, _, (at_x, at_y) = cv2.minMaxLoc(elsewhere)
         if match > _ALIKE:
             apart = f"{(at_x - x) * self._step} pixels to the right and {(at_y - y) * self._step} down"
             raise ConfigError(f"align.template looks the same {apart}", where=where, cure=another)
+        least = min(self._fit(area, turn).match for turn in self._tried_first())
+        if len(self._templates) == _WHOLE_TURN and least > _ALIKE:
+            raise ConfigError(
+                "align.template looks the same however it is turned",
+                where=where,
+                cure="leave max_turn_deg out, or choose a place with a mark off its middle",
+            )
+
+
+def _turned(area: Grey, at: Box, turn: int) -> Grey:
+    """A place of a picture, turned about its middle by degrees clockwise; what is not there goes on."""
+    matrix = turned_about(at.middle, turn)
+    matrix[:, 2] -= (at.x, at.y)
+    turned = cv2.warpAffine(area, matrix, (at.width, at.height), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8)
+
+
+def _wrapped(turn: int) -> int:
+    """The same turn, -180 to 179."""
+    return (turn + 180) % _WHOLE_TURN - 180
+
+
+def _peaks(fits: Mapping[int, _Fit]) -> list[int]:
+    """Turns that fit no worse than those tried beside them, the best few."""
+    ring = list(fits.values())
+    before, after = ring[-1:] + ring[:-1], ring[1:] + ring[:1]
+    peaks = [
+        fit
+        for one, fit, other in zip(before, ring, after, strict=True)
+        if fit.match >= max(one.match, other.match)
+    ]
+    return [fit.turn for fit in sorted(peaks, key=lambda fit: -fit.match)[:_PEAKS]]
 
 
 def _multiple(room: int, wanted: int, step: int) -> int:

@@ -13,6 +13,7 @@ from kenpin.alignment import Alignment
 from kenpin.bundle import Bundle
 from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image, decode_picture
+from kenpin.place import Place
 from kenpin.preprocess import check_frame
 from kenpin.quality_limits import Finding
 from kenpin.view import REFERENCE, Box, View, read_view
@@ -27,11 +28,11 @@ class Taken:
 
     Attributes:
         image: BGR uint8 (h, w, 3); it may share the frame's memory.
-        box: Which part of the frame that is.
+        place: Where in the frame that is.
     """
 
     image: Image
-    box: Box
+    place: Place
 
 
 class Sight:
@@ -76,22 +77,23 @@ class Sight:
         """
         check_frame(image)
         self._check_size(image, where)
-        box = self._place(image, where)
-        cut = image[box.slices]
+        place = self._place(image, where)
+        cut = place.cut(image)
         if self._patches:
             cut = cut.copy()
             for patch in self._patches:
                 cut[patch.at] = cv2.copyTo(patch.pixels, patch.mask, cut[patch.at])
-        return Taken(cut, box)
+        return Taken(cut, place)
 
-    def take_mask(self, mask: Image, box: Box) -> Image:
+    def take_mask(self, mask: Image, place: Place) -> Image:
         """Take the same from the mask of a frame: what is ignored holds no defect.
 
         Args:
             mask: Shape (H, W, 3).
-            box: Where the view was in its frame: `Taken.box`.
+            place: Where the view was in its frame: `Taken.place`.
         """
-        return np.where(self._ignored[..., None] > 0, np.uint8(0), mask[box.slices])
+        cut = place.cut(mask, interpolation=cv2.INTER_NEAREST)
+        return np.where(self._ignored[..., None] > 0, np.uint8(0), cut)
 
     def _check_size(self, image: Image, where: object) -> None:
         (height, width), (wide, high) = image.shape[:2], self.view.frame_size
@@ -99,20 +101,26 @@ class Sight:
             what = f"the frame is {width} x {height} pixels, not {wide} x {high}"
             raise OutOfView(what, finding=Finding.WRONG_SIZE.value, where=where, cure=_OTHER_PICTURE)
 
-    def _place(self, image: Image, where: object) -> Box:
-        align, roi = self.view.align, self.view.roi
+    def _place(self, image: Image, where: object) -> Place:
+        align, roi, size = self.view.align, self.view.roi, self.view.frame_size
         if self._alignment is None or align is None:
-            return roi
-        shift = self._alignment.find(image)
+            return Place(roi, size)
+        found = self._alignment.find(image)
         # Not the other way round: a match that is not a number is no match.
-        if not shift.match >= align.min_match:
-            what = f"no part, or another one: match {shift.match:.2f}, allowed from {align.min_match:.2f}"
+        if not found.match >= align.min_match:
+            what = f"no part, or another one: match {found.match:.2f}, allowed from {align.min_match:.2f}"
             raise OutOfView(what, finding=Finding.ABSENT.value, where=where, cure=_PLACE_AGAIN)
-        if shift.farthest > align.max_shift_px:
-            off = f"{shift.right} pixels to the right and {shift.down} down, allowed {align.max_shift_px}"
+        if found.farthest > align.max_shift_px:
+            off = f"{found.right} pixels to the right and {found.down} down, allowed {align.max_shift_px}"
             what = f"the part lies elsewhere: shifted by {off}"
             raise OutOfView(what, finding=Finding.MISPLACED.value, where=where, cure=_PLACE_AGAIN)
-        return roi.moved(shift.right, shift.down)
+        if abs(found.turn_deg) > align.max_turn_deg:
+            off = f"{found.turn_deg:.1f} degrees clockwise, allowed {align.max_turn_deg:g} either way"
+            what = f"the part lies askew: turned by {off}"
+            raise OutOfView(what, finding=Finding.MISPLACED.value, where=where, cure=_PLACE_AGAIN)
+        x, y = self._alignment.middle
+        pivot = (x + found.right, y + found.down)
+        return Place(roi.moved(found.right, found.down), size, found.turn_deg, pivot)
 
     def _picture(self, where: object) -> Image:
         if hashlib.sha256(self.reference).hexdigest() != self.view.reference:
@@ -180,7 +188,7 @@ def take(image: Image, sight: Sight | None, *, where: object = "") -> Taken:
     """
     if sight is not None:
         return sight.take(image, where=where)
-    return Taken(image, Box(0, 0, image.shape[1], image.shape[0]))
+    return Taken(image, Place.whole(image))
 
 
 def sight_of(bundle: Bundle) -> Sight | None:

@@ -51,6 +51,11 @@ class Box(NamedTuple):
         return fits_across and margin <= self.y and self.y + self.height + margin <= height
 
     @property
+    def middle(self) -> tuple[float, float]:
+        """Its x and y, where whole numbers are the middles of pixels."""
+        return self.x + (self.width - 1) / 2, self.y + (self.height - 1) / 2
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Its rows and columns in an array."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
@@ -66,11 +71,13 @@ class Align(_Strict):
     Attributes:
         template: A place of the reference picture that looks the same on every part.
         max_shift_px: The part may lie so far off, across and down, in frame pixels; farther it is misplaced.
+        max_turn_deg: It may be turned so far from how it lay there, either way; 180 = it may lie anyhow.
         min_match: Least normalised correlation with the template, 0 to 1; below, the part is absent.
     """
 
     template: Box
     max_shift_px: int = Field(ge=1)
+    max_turn_deg: float = Field(default=0, ge=0, le=180)
     min_match: float = Field(default=0.7, gt=0, lt=1)
 
     @property

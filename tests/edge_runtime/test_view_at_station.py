@@ -20,6 +20,7 @@ from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
+from kenpin.place import turned_about
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.record import load_records
@@ -95,6 +96,41 @@ def test_a_defect_is_told_in_frame_pixels(judge: Judge, right: int, down: int) -
     np.testing.assert_allclose([region.x, region.x + region.width], [70 + right, 81 + right], atol=7)
     np.testing.assert_allclose([region.y, region.y + region.height], [75 + down, 86 + down], atol=5)
     assert (event.roi_x_px, event.roi_y_px) == (region.x, region.y)
+
+
+def turned(turn_deg: float, *, defect: bool = False) -> Image:
+    """A dark part that lies anyhow on a belt, heavier at one end; its defect is as bright as can be."""
+    frame = np.full((120, 160, 3), 90, np.uint8)
+    cv2.rectangle(frame, (50, 50), (110, 70), (40, 40, 40), -1)
+    cv2.rectangle(frame, (50, 38), (64, 82), (20, 20, 20), -1)
+    if defect:
+        cv2.rectangle(frame, (90, 54), (98, 62), (255, 255, 255), -1)
+    turn = turned_about((79.5, 59.5), turn_deg)
+    return np.asarray(cv2.warpAffine(frame, turn, (160, 120), borderValue=(90, 90, 90)), np.uint8)
+
+
+@pytest.mark.parametrize("turn_deg", [0, 90, -130])
+def test_a_defect_on_a_turned_part_is_told_where_it_lies_in_the_frame(workshop: Any, turn_deg: float) -> None:
+    reference = png(turned(0))
+    view = {
+        "frame_size": (160, 120),
+        "roi": (30, 10, 100, 100),
+        "align": {"template": (44, 24, 72, 72), "max_shift_px": 8, "max_turn_deg": 180},
+        "reference": hashlib.sha256(reference).hexdigest(),
+    }
+    workshop.calibrate(workshop.install(workshop.bundle(reference=reference, view=view)))
+    ready = check_readiness(workshop.folder, [workshop.signer.public])
+    judge = Judge(Desk(ready, Look(ready), Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
+    assert inspect(judge, turned(turn_deg)).part.decision.verdict.value == "OK"
+    found = inspect(judge, turned(turn_deg, defect=True))
+    region = found.part.region
+    assert found.part.decision.verdict.value == "NG"
+    assert region is not None
+    middle = turned_about((79.5, 59.5), turn_deg) @ (94, 58, 1)
+    lies = (region.x + region.width / 2, region.y + region.height / 2)
+    np.testing.assert_allclose(lies, middle, atol=7)  # a pixel of the map is 6 of the frame
+    assert found.image is not None
+    assert found.image.shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize(

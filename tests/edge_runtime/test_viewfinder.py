@@ -21,6 +21,7 @@ from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.inspection import Inspection
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.viewfinder import WATCHED_S, Viewfinder, paint, words
+from kenpin.place import Place
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.view import Box
@@ -38,7 +39,7 @@ def picture(height: int = 60, width: int = 80, brightness: int = 90) -> Any:
 
 
 def inspection(
-    workshop: Any, *, hot: float = 0.0, box: Box | None = None, image: Any = None, **record: Any
+    workshop: Any, *, hot: float = 0.0, place: Place | None = None, image: Any = None, **record: Any
 ) -> Inspection:
     """A part whose map is `hot` in its lower right quarter and 0 elsewhere."""
     heat = np.zeros((8, 8), np.float32)
@@ -57,7 +58,7 @@ def inspection(
         record=workshop.record(workshop.bundle(), **record),
     )
     height, width = image.shape[:2]
-    return Inspection(part, image=image, box=box or Box(x=0, y=0, width=width, height=height))
+    return Inspection(part, image=image, place=place or Place.whole(picture(height, width)))
 
 
 def test_nothing_is_written_while_nobody_looks(workshop: Any, tmp_path: Path, finder: Viewfinder) -> None:
@@ -117,10 +118,18 @@ def test_red_is_where_the_part_differs(workshop: Any, hot: float, is_red: bool) 
 
 
 def test_the_map_lies_where_the_view_was(workshop: Any) -> None:
-    shown = paint(inspection(workshop, hot=250.0, box=Box(x=0, y=0, width=40, height=30)), picture()).astype(
+    shown = paint(inspection(workshop, hot=250.0, place=Place(Box(0, 0, 40, 30), (80, 60))), picture()).astype(
         int
     )
     assert shown[25, 35][2] - shown[25, 35][0] > 50
+    assert shown[50, 70].tolist() == [90, 90, 90]
+
+
+def test_the_map_is_turned_with_the_part(workshop: Any) -> None:
+    """Half a turn: what is hot in the lower right of the map lies in the upper left of the frame."""
+    place = Place(Box(0, 0, 80, 60), (80, 60), turn_deg=180, pivot=(39.5, 29.5))
+    shown = paint(inspection(workshop, hot=250.0, place=place), picture()).astype(int)
+    assert shown[10, 10][2] - shown[10, 10][0] > 50
     assert shown[50, 70].tolist() == [90, 90, 90]
 
 

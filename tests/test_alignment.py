@@ -1,0 +1,137 @@
+"""How the view follows parts that lie turned."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kenpin.errors import ConfigError, OutOfView
+from kenpin.frame import Image
+from kenpin.place import turned_about
+from kenpin.sight import Sight
+from kenpin.view import Align, Box, View
+
+SIZE = (320, 240)
+ROI, TEMPLATE, SHIFT = Box(90, 50, 140, 140), Box(100, 60, 120, 120), 20
+MIDDLE = (159.5, 119.5)
+
+
+def loose(turn_deg: float = 0.0, right: int = 0, down: int = 0) -> Image:
+    """A screw on a belt, turned and shifted: its two ends look much alike."""
+    frame = np.full((SIZE[1], SIZE[0], 3), 190, np.uint8)
+    cv2.rectangle(frame, (108, 104), (122, 136), (90, 90, 90), -1)
+    cv2.rectangle(frame, (122, 112), (204, 128), (80, 80, 80), -1)
+    for x in range(128, 200, 9):
+        cv2.line(frame, (x, 112), (x + 4, 128), (40, 40, 40), 2)
+    cv2.rectangle(frame, (204, 106), (212, 134), (90, 90, 90), -1)
+    turn = turned_about(MIDDLE, turn_deg)
+    turn[:, 2] += (right, down)
+    return np.asarray(cv2.warpAffine(frame, turn, SIZE, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def sight(max_turn_deg: float = 180, reference: Image | None = None, **changed: Any) -> Sight:
+    picture = cv2.imencode(".png", loose() if reference is None else reference)[1].tobytes()
+    align = {"template": TEMPLATE, "max_shift_px": SHIFT, "max_turn_deg": max_turn_deg, **changed}
+    view = View(
+        frame_size=SIZE,
+        roi=ROI,
+        align=Align.model_validate(align),
+        reference=hashlib.sha256(picture).hexdigest(),
+    )
+    return Sight(view, picture, where="here")
+
+
+ANY_TURN = sight()
+
+
+@given(
+    st.floats(-180, 180),
+    st.integers(1 - SHIFT, SHIFT - 1),
+    st.integers(1 - SHIFT, SHIFT - 1),
+    st.floats(0.7, 1.3),
+    st.integers(0, 99),
+)
+def test_the_view_turns_with_the_part(turn_deg: float, right: int, down: int, gain: float, seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0, 4, (SIZE[1], SIZE[0], 3))
+    frame = np.clip(loose(turn_deg, right, down) * gain + noise, 0, 255).astype(np.uint8)
+    place = ANY_TURN.take(frame).place
+    assert abs((place.turn_deg - turn_deg + 180) % 360 - 180) <= 1  # a pixel at the part's ends
+    assert max(abs(place.box.x - ROI.x - right), abs(place.box.y - ROI.y - down)) <= 1
+
+
+@pytest.mark.parametrize("turn_deg", [-180, -137.4, -90, -2, 0.4, 1, 45, 88.5, 179.6])
+def test_the_model_is_shown_the_part_as_it_lies_in_the_reference_picture(turn_deg: float) -> None:
+    shown = ANY_TURN.take(loose(turn_deg, 7, -5)).image.astype(int)
+    apart = np.abs(shown - loose()[ROI.slices])
+    tail_first = np.abs(shown - loose()[ROI.slices][::-1, ::-1])
+    assert apart.mean() < 0.6 * tail_first.mean()
+    assert apart.mean() < 2.2  # grey levels: a pixel off at the edges of the part
+
+
+def test_a_part_that_is_turned_more_than_allowed_is_misplaced_and_farther_absent() -> None:
+    ten = sight(max_turn_deg=10)
+    assert abs(ten.take(loose(9)).place.turn_deg - 9) < 0.6
+    assert abs(ten.take(loose(-9)).place.turn_deg + 9) < 0.6
+    with pytest.raises(
+        OutOfView, match=r"turned by 1[23]\.\d degrees clockwise, allowed 10 either way"
+    ) as askew:
+        ten.take(loose(13), where="0001.png")
+    assert (askew.value.finding, askew.value.where) == ("misplaced", "0001.png")
+    with pytest.raises(OutOfView, match=r"turned by -1[23]\.\d degrees"):
+        ten.take(loose(-13))
+    with pytest.raises(OutOfView, match="no part, or another one") as away:
+        ten.take(loose(70))
+    assert away.value.finding == "absent"
+
+
+def test_no_turn_is_searched_unless_it_is_allowed() -> None:
+    with pytest.raises(OutOfView, match="no part, or another one"):
+        sight(max_turn_deg=0).take(loose(60))
+    assert sight(max_turn_deg=0).take(loose()).place.turn_deg == 0
+
+
+def test_turned_and_too_far_off_is_misplaced() -> None:
+    with pytest.raises(OutOfView, match=r"shifted by 2[45] pixels to the right") as refused:
+        ANY_TURN.take(loose(120, SHIFT + 5))
+    assert refused.value.finding == "misplaced"
+
+
+def test_an_empty_belt_is_no_part_however_it_is_turned() -> None:
+    for level in (0, 190, 255):
+        with pytest.raises(OutOfView, match="no part"):
+            ANY_TURN.take(np.full((SIZE[1], SIZE[0], 3), level, np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    with pytest.raises(OutOfView, match="no part"):
+        ANY_TURN.take(noise)
+
+
+def test_a_round_part_tells_no_turn() -> None:
+    washer = np.full((SIZE[1], SIZE[0], 3), 190, np.uint8)
+    cv2.circle(washer, (160, 120), 50, (60, 60, 60), -1)
+    cv2.circle(washer, (160, 120), 20, (190, 190, 190), -1)
+    with pytest.raises(ConfigError, match="the same however it is turned") as refused:
+        sight(reference=washer)
+    assert "max_turn_deg" in refused.value.cure
+    assert sight(max_turn_deg=0, reference=washer).take(washer).place.box == ROI
+
+
+def test_what_is_ignored_turns_with_the_part() -> None:
+    label = ((222, 100), (229, 100), (229, 140), (222, 140))  # on the belt, beside the template
+    picture = cv2.imencode(".png", loose())[1].tobytes()
+    ignoring = Sight(ANY_TURN.view.model_copy(update={"ignore": (label,)}), picture, where="here")
+    turned = loose(50)
+    marked = turned.copy()
+    x, y = turned_about(MIDDLE, 50) @ (225.5, 120, 1)
+    cv2.circle(marked, (round(x), round(y)), 2, (255, 255, 255), -1)
+    assert _apart(ignoring, marked, turned) <= 3  # the mark moves the turn by next to nothing
+    assert _apart(ANY_TURN, marked, turned) > 60
+
+
+def _apart(view: Sight, one: Image, other: Image) -> int:
+    return int(np.abs(view.take(one).image.astype(int) - view.take(other).image).max())
