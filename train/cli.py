@@ -31,10 +31,12 @@ from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.learn import Means, learn, progress_bar, update
+from kenpin.train.loose import follow_loose
 from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
+from kenpin.view import REFERENCE
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
@@ -97,6 +99,7 @@ class _Source:
 @click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")
 @options.trust
 @click.option("--view", type=click.Path(path_type=Path), help="What of each picture to look at: docs/view.md.")
+@click.option("--whole", is_flag=True, help="Look at whole pictures, even where parts lie turned.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
@@ -118,8 +121,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
     origin, seed = _origin(given), given["seed"]
-    sight = _sight(given, origin)
-    found = source.read(seed=seed).through(sight)
+    found = source.read(seed=seed)
+    sight = _sight(given, origin, found)
+    found = found.through(sight)
     _check_with_bar((*found.train, *found.test))
     known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
     new = origin.unseen(found, known) if origin else found
@@ -226,11 +230,35 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
 
 
-def _sight(given: dict[str, Any], origin: Origin | None) -> Sight | None:
+def _sight(given: dict[str, Any], origin: Origin | None, found: PictureSet) -> Sight | None:
     """The view of the pictures; a model that goes on with the same parts keeps its own."""
+    if given["view"] and given["whole"]:
+        raise ConfigError("--view and --whole are given both", cure="give one of them")
     if origin and origin.same_parts:
         return origin.sight
-    return read_sight(given["view"]) if given["view"] else None
+    if given["view"]:
+        return read_sight(given["view"])
+    return None if given["whole"] else _sight_of_loose(found)
+
+
+def _sight_of_loose(found: PictureSet) -> Sight | None:
+    """A view for parts that lie turned, if all pictures fit it; `None` for others."""
+    loose = follow_loose([picture.path for picture in found.train])
+    if loose is None:
+        return None
+    turned, seen = f"about {100 * loose.turned:.0f} of 100 parts lie turned", found.through(loose.sight)
+    try:
+        check_pictures((*seen.train, *seen.test))
+    except DataError as error:
+        told = f"{turned}, but no view turns all of them upright: {error.what}; whole pictures are looked at,"
+        console.print(f"{told} which is worse for turned parts: docs/view.md", soft_wrap=True)
+        return None
+    width, height = loose.sight.view.roi[2:]
+    told = f"{turned}: a view was drawn ({REFERENCE} in the run folder) that turns each upright and looks at"
+    console.print(
+        f"{told} {width} x {height} pixels around it, nowhere else; --whole looks at all", soft_wrap=True
+    )
+    return loose.sight
 
 
 def _config(

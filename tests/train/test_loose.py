@@ -1,0 +1,178 @@
+"""Parts that lie as they fell: when a view is drawn for them, what it shows, and when none is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from kenpin.frame import Image, read_picture
+from kenpin.place import turned_about
+from kenpin.train.cli import evaluate, train
+from kenpin.train.loose import follow_loose
+from kenpin.train.run import RunFolder
+
+SIZE = (200, 160)
+PART = (230, 230, 225)
+
+
+def bracket(turn_deg: float, right: float = 0, down: float = 0, *, seed: int = 0, scale: int = 1) -> Image:
+    """A bright angle bracket on a dark belt, in light of its own."""
+    width, height = SIZE[0] * scale, SIZE[1] * scale
+    frame = np.full((height, width, 3), 60, np.uint8)
+    middle = (width / 2 - 0.5, height / 2 - 0.5)
+    for corner in ((70, 55, 60, 14), (70, 55, 14, 50)):
+        x, y, wide, high = (scale * n for n in corner)
+        cv2.rectangle(frame, (x, y), (x + wide, y + high), PART, -1)
+    cv2.circle(frame, (118 * scale, 62 * scale), 4 * scale, (60, 60, 60), -1)
+    turn = turned_about(middle, turn_deg)
+    turn[:, 2] += (right * scale, down * scale)
+    rng = np.random.default_rng(seed)
+    lying = cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return np.clip(lying * rng.uniform(0.9, 1.1) + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8)
+
+
+def pictures(folder: Path, draw: Callable[[int], Image], count: int = 12) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:02}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        assert cv2.imwrite(str(path), draw(number))
+    return paths
+
+
+def any_turn(number: int, scale: int = 1) -> Image:
+    return bracket(number * 67, number % 5 - 2, number % 3 - 1, seed=number, scale=scale)
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
+    paths = pictures(tmp_path, lambda number: any_turn(number, scale))
+    loose = follow_loose(paths)
+    assert loose is not None
+    assert loose.turned > 0.8
+    assert loose.match > 0.95
+    assert loose.unturned < 0.8
+    view = loose.sight.view
+    assert view.frame_size == (SIZE[0] * scale, SIZE[1] * scale)
+    assert view.align is not None
+    assert view.align.max_turn_deg == 180
+    shown = [loose.sight.take(read_picture(path)).image.astype(int) for path in paths]
+    assert shown[0].shape[0] == shown[0].shape[1]
+    assert 60 * scale < shown[0].shape[0] < 95 * scale  # as the reference part happens to lie
+    usual = np.median(shown, 0)
+    # All of the part is in view, and lies where the others lie.
+    assert (usual > 150).sum() / 3 == pytest.approx((60 * 14 + 36 * 14 - 50) * scale**2, rel=0.1)
+    for one in shown:
+        assert np.abs(one - usual).mean() < 12  # of 170 grey levels
+    assert np.abs(shown[0] - shown[0][::-1, ::-1]).mean() > 40
+
+
+def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(tmp_path: Path) -> None:
+    loose = follow_loose(pictures(tmp_path, lambda number: bracket(3 * (number % 9) - 12, seed=number)))
+    assert loose is not None
+    assert loose.sight.view.align is not None
+    assert 24 <= loose.sight.view.align.max_turn_deg <= 50
+
+
+def ring(number: int) -> Image:
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    cv2.circle(frame, (100 + number % 4, 80), 36, PART, 9)
+    return frame
+
+
+def texture(number: int) -> Image:
+    noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+    return np.asarray(cv2.resize(noise, SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def two(number: int) -> Image:
+    """Two parts in one picture: looking at one of them would let the other pass."""
+    one, other = any_turn(number)[:, 40:160], bracket(-number * 41, seed=number)[:, 40:160]
+    return np.hstack([one, other])
+
+
+def other_parts(number: int) -> Image:
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    corners = np.random.default_rng(number).integers((60, 40), (140, 120), (7, 2))
+    cv2.fillPoly(frame, [corners.astype(np.int32)], PART)
+    return frame
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda number: bracket(0, number % 5 - 2, number % 3 - 1, seed=number),
+        lambda number: bracket(number % 5 - 2, seed=number),
+        ring,
+        texture,
+        two,
+        lambda number: bracket(number * 67, 62, seed=number),
+        lambda number: any_turn(number, 1 + number % 2),
+        other_parts,
+        lambda _number: np.full((SIZE[1], SIZE[0], 3), 60, np.uint8),
+    ],
+    ids=[
+        "fixture",
+        "a degree or two",
+        "round",
+        "texture",
+        "two parts",
+        "at the edge",
+        "sizes",
+        "others",
+        "empty",
+    ],
+)
+def test_no_view_is_drawn_for_other_pictures(tmp_path: Path, draw: Callable[[int], Image]) -> None:
+    assert follow_loose(pictures(tmp_path, draw)) is None
+
+
+def trained(data: Path, run: Path, *more: str) -> Result:
+    given = ["--data", str(data), "--run", str(run), "--size", "64", "--steps", "2", "--batch", "4", *more]
+    return CliRunner().invoke(train, given)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    pictures(tmp_path / "data/train/good", any_turn, 16)
+    pictures(tmp_path / "data/test/good", lambda number: any_turn(number + 20), 6)
+    pictures(tmp_path / "data/test/dent", lambda number: any_turn(number + 40), 6)
+    return tmp_path / "data"
+
+
+def test_training_turns_loose_parts_upright_and_says_so(data: Path, tmp_path: Path) -> None:
+    done = trained(data, tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "of 100 parts lie turned: a view was drawn (reference.png in the run folder)" in done.output
+    assert "--whole looks at all" in done.output
+    folder = RunFolder(tmp_path / "run")
+    assert folder.sight is not None
+    assert folder.sight.view.align is not None
+    assert folder.sight.view.align.max_turn_deg == 180
+    assert "turned with it by up to 180 degrees" in (folder.root / "report.html").read_text()
+    again = trained(data, tmp_path / "run", "--resume")
+    assert again.exit_code == 0, again.output
+    measured = CliRunner().invoke(evaluate, [str(folder.root), "--data", str(data)])
+    assert measured.exit_code == 0, measured.output
+
+
+def test_whole_pictures_are_looked_at_where_that_is_asked(data: Path, tmp_path: Path) -> None:
+    done = trained(data, tmp_path / "run", "--whole")
+    assert done.exit_code == 0, done.output
+    assert "turned" not in done.output
+    assert RunFolder(tmp_path / "run").sight is None
+    assert "whole pictures" in (tmp_path / "run/report.html").read_text()
+    both = trained(data, tmp_path / "other", "--whole", "--view", "view.toml")
+    assert "--view and --whole are given both" in str(both.exception)
+
+
+def test_a_picture_that_does_not_fit_leaves_all_whole_and_is_told(data: Path, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(data / "test/dent/away.png"), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
+    done = trained(data, tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "but no view turns all of them upright: of the pictures 1 do not fit the view" in done.output
+    assert RunFolder(tmp_path / "run").sight is None

@@ -1,0 +1,200 @@
+"""Loose parts: where parts lie as they fell, it draws a view that turns each as the others lie.
+
+Only a part that lies alone on a plain background can be found without being told where to look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kenpin.alignment import Alignment, Found
+from kenpin.errors import ConfigError
+from kenpin.frame import Image, read_picture
+from kenpin.sight import Sight
+from kenpin.train.data import evenly
+from kenpin.view import Align, Box, View
+
+_LOOKED_AT = 24
+_CANDIDATES = 3  # for the reference picture
+_SIDE = 256  # pictures are shrunk to this, the longer side
+_PLAIN = 0.5  # of the contrast of part and background: nine tenths of the frame's edge differ by less
+_ALONE = 0.9  # of all that stands out belongs to the part
+_MARGIN = 1.1  # of the part's longer side: what the view shows
+_ROOM = 0.02  # of what the view shows: the least by which a part may be off its place
+_LEAST_SIDE = 16  # pixels
+_TURNED_DEG = 5.0  # what fixtures leave is less
+_BETTER = 2.0  # times less of a turned part is unlike the reference once it is upright
+_MANY = 0.25  # share of the parts that lie turned where parts are loose
+_LEAST_MATCH = 0.85  # of the upright parts, in the median
+
+
+@dataclass(frozen=True)
+class Loose:
+    """How parts lie, and the view that follows them.
+
+    Attributes:
+        sight: The view.
+        turned: Share of the parts that lie turned.
+        match: Correlation of the parts with the reference picture once they are upright; the median.
+        unturned: The same as they lie.
+    """
+
+    sight: Sight
+    turned: float
+    match: float
+    unturned: float
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """Where a part lies in a shrunk picture: its middle, its longer side, and the frame's size, in pixels."""
+
+    x: float
+    y: float
+    side: float
+    size: tuple[int, int]
+
+    @property
+    def to_edge(self) -> float:
+        """Pixels from the middle to the nearest edge of the frame."""
+        width, height = self.size
+        return min(self.x, width - self.x, self.y, height - self.y)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """What becomes of all parts with one of them as the reference."""
+
+    number: int
+    upright: list[Found]
+    as_they_lie: list[Found]
+
+    @property
+    def match(self) -> float:
+        return statistics.median(found.match for found in self.upright)
+
+    @property
+    def turned(self) -> float:
+        pairs = zip(self.upright, self.as_they_lie, strict=True)
+        return statistics.mean(
+            abs(one.turn_deg) >= _TURNED_DEG and 1 - other.match >= _BETTER * (1 - one.match)
+            for one, other in pairs
+        )
+
+
+def follow_loose(paths: Sequence[Path]) -> Loose | None:
+    """Draw a view for parts that lie turned, each alone on a plain background; `None` where they do not.
+
+    Args:
+        paths: Pictures of good parts.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    looked_at = [paths[number] for number in evenly(len(paths), _LOOKED_AT)]
+    scales, frames = zip(*(_shrunk(path) for path in looked_at), strict=True)
+    if len({(scale, frame.shape) for scale, frame in zip(scales, frames, strict=True)}) > 1:
+        return None
+    outlines = [_outline(frame) for frame in frames]
+    found = {number: outline for number, outline in enumerate(outlines) if outline is not None}
+    if len(found) < 0.9 * len(frames):
+        return None
+    central = sorted(found, key=lambda number: -found[number].to_edge)[:_CANDIDATES]
+    tried = [_follow(number, found[number], frames) for number in central]
+    best = max((one for one in tried if one is not None), key=lambda one: one.match, default=None)
+    if best is None or best.match < _LEAST_MATCH or best.turned < _MANY:
+        return None
+    drawn = _draw(found[best.number], 1 / scales[0], best, looked_at[best.number])
+    unturned = statistics.median(one.match for one in best.as_they_lie)
+    return Loose(drawn, best.turned, best.match, unturned) if drawn is not None else None
+
+
+def _shrunk(path: Path) -> tuple[float, Image]:
+    image = read_picture(path)
+    scale = min(1.0, _SIDE / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return scale, np.asarray(small, np.uint8)
+
+
+def _outline(frame: Image) -> _Outline | None:
+    """The part of a frame, where something lies whole on a plain background."""
+    height, width = frame.shape[:2]
+    edge = np.concatenate([frame[:3], frame[-3:], frame[:, :3].swapaxes(0, 1), frame[:, -3:].swapaxes(0, 1)], 1)
+    background = np.median(edge.reshape(-1, 3), 0)
+    unlike = np.abs(frame - background).max(2).astype(np.uint8)
+    limit, mask = cv2.threshold(unlike, 0, 255, cv2.THRESH_OTSU)
+    if np.quantile(np.abs(edge - background).max(2), 0.9) > _PLAIN * limit:
+        return None
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, _, (_, *pieces), _ = cv2.connectedComponentsWithStats(mask)  # the first is the background
+    if not pieces:
+        return None
+    areas = [int(piece[cv2.CC_STAT_AREA]) for piece in pieces]
+    if max(areas) < _ALONE * sum(areas):
+        return None  # several parts: looking at one of them would let the others pass
+    x, y, wide, high = cv2.boundingRect(mask)
+    if min(x, y) < 1 or x + wide >= width or y + high >= height:
+        return None
+    return _Outline(x + wide / 2, y + high / 2, max(wide, high), (width, height))
+
+
+def _align(outline: _Outline, scale: float) -> Align | None:
+    """How to follow a part that may lie anyhow, as far as the frame has room; `None` where it has too little.
+
+    Args:
+        outline: The part of the reference picture.
+        scale: So many times larger is the frame that it is for.
+    """
+    side = math.floor(min(_MARGIN * outline.side, 2 * outline.to_edge / (1 + 2 * _ROOM)) * scale)
+    left, top = round(outline.x * scale - side / 2), round(outline.y * scale - side / 2)
+    if side < outline.side * scale or side < _LEAST_SIDE:
+        return None
+    align = Align(template=Box(left, top, side, side), max_shift_px=1, max_turn_deg=180)
+    free = math.floor(outline.to_edge * scale - side / 2) - align.reduction - 1
+    return align.model_copy(update={"max_shift_px": free}) if free >= 1 else None
+
+
+def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followed | None:
+    """Look for the part of one frame in all of them; `None` where it is no part to follow."""
+    align = _align(outline, 1)
+    if align is None:
+        return None
+    try:
+        turning = Alignment(align, frames[number], where="")
+        still = Alignment(align.model_copy(update={"max_turn_deg": 0}), frames[number], where="")
+    except ConfigError:
+        return None
+    return _Followed(number, [turning.find(f) for f in frames], [still.find(f) for f in frames])
+
+
+def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
+    """The view itself: it leaves twice the room that was seen, as bad parts lie and look otherwise."""
+    align, image = _align(outline, scale), read_picture(path)
+    if align is None:
+        return None
+    most_turn = 2 * max(abs(found.turn_deg) for found in followed.upright)
+    most_shift = 2 * max(found.farthest for found in followed.upright) + _ROOM * outline.side
+    least_match = max(0.3, 0.7 * min(found.match for found in followed.upright))
+    update = {
+        "max_shift_px": min(align.max_shift_px, math.ceil(most_shift * scale)),
+        "max_turn_deg": min(180, math.ceil(most_turn)),
+        "min_match": round(least_match, 2),
+    }
+    reference = cv2.imencode(".png", image)[1].tobytes()
+    height, width = image.shape[:2]
+    view = View(
+        frame_size=(width, height),
+        roi=align.template,
+        align=align.model_copy(update=update),
+        reference=hashlib.sha256(reference).hexdigest(),
+    )
+    return Sight(view, reference, where=path)
