@@ -8,6 +8,7 @@ The part is a drawn board of 1080p; each frame is shifted, and has its own light
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ import numpy as np
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.errors import OutOfView
 from kenpin.frame import Image
+from kenpin.place import turned_about
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.sight import Sight
@@ -39,22 +41,23 @@ def board(index: int) -> Image:
     return np.asarray(cv2.resize(drawn, _SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def moved(image: Image, right: int, down: int, rng: np.random.Generator) -> Image:
+def moved(image: Image, right: int, down: int, rng: np.random.Generator, *, turn_deg: float = 0) -> Image:
     """A part elsewhere, in other light, with noise."""
-    shift = np.array([[1.0, 0, right], [0, 1.0, down]])
+    shift = turned_about(_TEMPLATE.middle, turn_deg) + np.array([[0, 0, right], [0, 0, down]])
     shifted = cv2.warpAffine(image, shift, _SIZE, borderMode=cv2.BORDER_REFLECT)
     noise = rng.standard_normal(shifted.shape, dtype=np.float32) * 4
     return np.asarray(np.clip(shifted * rng.uniform(0.7, 1.3) + noise, 0, 255), np.uint8)
 
 
-def sight(*, ignores: bool, aligns: bool) -> Sight:
+def sight(*, ignores: bool, aligns: bool, max_turn_deg: float = 0) -> Sight:
     """A view of the board."""
+    align = Align(template=_TEMPLATE, max_shift_px=_SHIFT, max_turn_deg=max_turn_deg)
     reference = cv2.imencode(".png", board(0))[1].tobytes()
     view = View(
         frame_size=_SIZE,
         roi=_ROI,
         ignore=_IGNORE if ignores else (),
-        align=Align(template=_TEMPLATE, max_shift_px=_SHIFT) if aligns else None,
+        align=align if aligns else None,
         reference=hashlib.sha256(reference).hexdigest(),
     )
     return Sight(view, reference, where="benchmark")
@@ -81,7 +84,25 @@ def costs() -> None:
     print(f"roi, ignore           {timed(sight(ignores=True, aligns=False).take, frames)}")
     both = sight(ignores=True, aligns=True)
     print(f"roi, ignore, align    {timed(both.take, frames)}")
+    for most, name in ((10, "10 degrees"), (180, "any turn")):
+        turning = sight(ignores=True, aligns=True, max_turn_deg=most)
+        print(f"the same, {name:11} {timed(turning.take, frames)}")
     print(f"gate and all of these {timed(lambda frame: (gate.check(frame), both.take(frame)), frames)}")
+
+
+def turning() -> None:
+    """Print how far the view is off where the part may lie anyhow."""
+    rng, view = np.random.default_rng(2), sight(ignores=True, aligns=True, max_turn_deg=180)
+    off = []
+    for _ in range(_FRAMES):
+        turn = float(rng.uniform(-180, 180))
+        right, down = (int(v) for v in rng.integers(-_SHIFT + 4, _SHIFT - 3, 2))
+        place = view.take(moved(board(0), right, down, rng, turn_deg=turn)).place
+        pixels = max(abs(place.box.x - _ROI.x - right), abs(place.box.y - _ROI.y - down))
+        off.append((abs(math.remainder(place.turn_deg - turn, 360)), pixels))
+    degrees, pixels = np.array(off).T
+    print(f"{_FRAMES} turns: off by {np.median(degrees):.2f} degrees, {degrees.max():.2f} at most;", end=" ")
+    print(f"by {np.median(pixels):.0f} px, {pixels.max():.0f} at most")
 
 
 def following() -> None:
@@ -120,3 +141,4 @@ def refusals(view: Sight, frames: Iterable[Image]) -> str:
 if __name__ == "__main__":
     costs()
     following()
+    turning()

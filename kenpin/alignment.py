@@ -2,14 +2,14 @@
 
 The search looks at shrunk grey pictures, and a parabola through the best match and its neighbours gives the
 shift back in pixels of the frame. Where parts may be turned, the template is turned beforehand by every whole
-degree; every fifth is tried, then those beside the best few, and another parabola gives the turn back.
-No scale is found.
+degree; every fifth is tried at half the size, the best few are followed uphill degree by degree, and another
+parabola gives the turn back. No scale is found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -27,8 +27,7 @@ _FADED = 0.1  # of the template's contrast: correlation means nothing in a place
 _ALIKE = 0.9  # a template that fits its own reference so well elsewhere cannot tell where the part is
 _PEAK = 8  # so many shrunk pixels around the best match belong to it
 _WHOLE_TURN = 360  # degrees
-_STEP_DEG = 5  # turns that are tried first: on a template of 48 pixels half of it moves no pixel by 2
-_BESIDE_DEG = (-2, -1, 1, 2)
+_STEP_DEG = 5  # turns that are tried first: on half a template, of 24 pixels, half of it moves no pixel by 1
 _PEAKS = 3  # so many of them are looked at closely: head and tail of a part may look much alike
 
 Grey = NDArray[np.uint8]
@@ -108,6 +107,8 @@ class Alignment:
         # -180 is 180, and only one of them is tried.
         turns = range(-most, most + (most < 180))
         self._templates = {turn: _turned(area, at, turn) for turn in turns}
+        tried_first = {*turns[::_STEP_DEG], turns[-1]} if self._turns else set()
+        self._halves = {turn: _halved(self._templates[turn]) for turn in sorted(tried_first)}
         self._contrast = float(self._templates[0].std())
         self._refuse_poor(area, where)
 
@@ -118,36 +119,31 @@ class Alignment:
             image: BGR uint8, shape (H, W, 3).
         """
         area = self._shrunk(image)
-        fits = {turn: self._fit(area, turn) for turn in self._tried_first()}
-        for peak in _peaks(fits):
-            beside = [_wrapped(peak + more) for more in _BESIDE_DEG]
-            fits |= {turn: self._fit(area, turn) for turn in beside if turn in self._templates}
-        best = max(fits.values(), key=lambda fit: fit.match)
+        known: dict[int, _Fit] = {}
+        summits = [self._summit(area, turn, known) for turn in self._likely(area)]
+        best = max(summits, key=lambda fit: fit.match)
         height, width = self._templates[0].shape
         y, x, found = best.y, best.x, best.correlation
         faded = area[y : y + height, x : x + width].std() < _FADED * self._contrast
         right = self._step * (x + _vertex(found[y], x)) - self._left
         down = self._step * (y + _vertex(found[:, x], y)) - self._top
-        return Found(round(right), round(down), self._turn(area, best), 0.0 if faded else best.match)
+        return Found(round(right), round(down), _turn(best, known), 0.0 if faded else best.match)
 
-    def _tried_first(self) -> list[int]:
-        """Turns a few degrees apart, the first and the last one among them."""
-        turns = list(self._templates)
-        return sorted({*turns[::_STEP_DEG], turns[-1]})
+    def _likely(self, area: Grey) -> list[int]:
+        """Turns from where to look for the best."""
+        if not self._turns:
+            return [0]
+        small = _halved(area)
+        return _peaks([_fit(small, template, turn) for turn, template in self._halves.items()])
 
-    def _fit(self, area: Grey, turn: int) -> _Fit:
-        found = self._correlation(area, turn)
-        _, match, _, (x, y) = cv2.minMaxLoc(found)
-        return _Fit(match, turn, x, y, found)
-
-    def _turn(self, area: Grey, best: _Fit) -> float:
-        """The turn with parts of a degree, by the matches of the degrees beside it."""
-        beside = [_wrapped(best.turn - 1), _wrapped(best.turn + 1)]
-        if not all(turn in self._templates for turn in beside):
-            return float(best.turn)
-        before, after = (self._fit(area, turn).match for turn in beside)
-        more = _vertex(np.array([before, best.match, after], np.float32), 1)
-        return math.remainder(best.turn + more, _WHOLE_TURN)
+    def _summit(self, area: Grey, turn: int, known: dict[int, _Fit]) -> _Fit:
+        """The best fit uphill from a turn; what was tried on the way is known from then on."""
+        near = [one for one in (turn, _wrapped(turn - 1), _wrapped(turn + 1)) if one in self._templates]
+        for one in near:
+            if one not in known:
+                known[one] = _fit(area, self._templates[one], one)
+        best = max(near, key=lambda one: known[one].match)
+        return known[turn] if best == turn else self._summit(area, best, known)
 
     def _shrunk(self, image: Image) -> Grey:
         """What is searched in, grey and shrunk."""
@@ -158,22 +154,20 @@ class Alignment:
             small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
         return np.asarray(small, np.uint8)
 
-    def _correlation(self, area: Grey, turn: int) -> NDArray[np.float32]:
-        return np.asarray(cv2.matchTemplate(area, self._templates[turn], cv2.TM_CCOEFF_NORMED), np.float32)
-
     def _refuse_poor(self, area: Grey, where: object) -> None:
         another = "choose a place with a corner or a mark that nothing near it looks like"
         if self._contrast < _LEAST_CONTRAST:
             raise ConfigError("align.template shows a place without contrast", where=where, cure=another)
-        elsewhere = self._correlation(area, 0)
+        elsewhere = _fit(area, self._templates[0], 0).correlation
         y, x = self._top // self._step, self._left // self._step
         elsewhere[max(0, y - _PEAK) : y + _PEAK + 1, max(0, x - _PEAK) : x + _PEAK + 1] = 0
         _, match, _, (at_x, at_y) = cv2.minMaxLoc(elsewhere)
         if match > _ALIKE:
             apart = f"{(at_x - x) * self._step} pixels to the right and {(at_y - y) * self._step} down"
             raise ConfigError(f"align.template looks the same {apart}", where=where, cure=another)
-        least = min(self._fit(area, turn).match for turn in self._tried_first())
-        if len(self._templates) == _WHOLE_TURN and least > _ALIKE:
+        if len(self._templates) < _WHOLE_TURN:
+            return
+        if min(_fit(area, self._templates[turn], turn).match for turn in self._halves) > _ALIKE:
             raise ConfigError(
                 "align.template looks the same however it is turned",
                 where=where,
@@ -189,15 +183,34 @@ def _turned(area: Grey, at: Box, turn: int) -> Grey:
     return np.asarray(turned, np.uint8)
 
 
+def _turn(best: _Fit, known: Mapping[int, _Fit]) -> float:
+    """The turn with parts of a degree, by the matches of the degrees beside it."""
+    before, after = known.get(_wrapped(best.turn - 1)), known.get(_wrapped(best.turn + 1))
+    if before is None or after is None:
+        return float(best.turn)
+    more = _vertex(np.array([before.match, best.match, after.match], np.float32), 1)
+    return math.remainder(best.turn + more, _WHOLE_TURN)
+
+
 def _wrapped(turn: int) -> int:
     """The same turn, -180 to 179."""
     return (turn + 180) % _WHOLE_TURN - 180
 
 
-def _peaks(fits: Mapping[int, _Fit]) -> list[int]:
-    """Turns that fit no worse than those tried beside them, the best few."""
-    ring = list(fits.values())
-    before, after = ring[-1:] + ring[:-1], ring[1:] + ring[:1]
+def _halved(picture: Grey) -> Grey:
+    height, width = picture.shape
+    return np.asarray(cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _fit(area: Grey, template: Grey, turn: int) -> _Fit:
+    found = np.asarray(cv2.matchTemplate(area, template, cv2.TM_CCOEFF_NORMED), np.float32)
+    _, match, _, (x, y) = cv2.minMaxLoc(found)
+    return _Fit(match, turn, x, y, found)
+
+
+def _peaks(ring: Sequence[_Fit]) -> list[int]:
+    """Turns that fit no worse than those tried before and after them, the best few."""
+    before, after = [*ring[-1:], *ring[:-1]], [*ring[1:], *ring[:1]]
     peaks = [
         fit
         for one, fit, other in zip(before, ring, after, strict=True)
