@@ -107,8 +107,7 @@ class Alignment:
         # -180 is 180, and only one of them is tried.
         turns = range(-most, most + (most < 180))
         self._templates = {turn: _turned(area, at, turn) for turn in turns}
-        tried_first = {*turns[::_STEP_DEG], turns[-1]} if self._turns else set()
-        self._halves = {turn: _halved(self._templates[turn]) for turn in sorted(tried_first)}
+        self._halves = {turn: _halved(self._templates[turn]) for turn in turns[::_STEP_DEG]}
         self._contrast = float(self._templates[0].std())
         self._refuse_poor(area, where)
 
@@ -214,7 +213,7 @@ def _peaks(ring: Sequence[_Fit]) -> list[int]:
     peaks = [
         fit
         for one, fit, other in zip(before, ring, after, strict=True)
-        if fit.match >= max(one.match, other.match)
+        if not fit.match < max(one.match, other.match)  # one that is no number counts, too
     ]
     return [fit.turn for fit in sorted(peaks, key=lambda fit: -fit.match)[:_PEAKS]]
 

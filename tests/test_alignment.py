@@ -73,7 +73,9 @@ def test_the_view_turns_with_the_part(turn_deg: float, right: int, down: int, ga
 
 @pytest.mark.parametrize("turn_deg", [-180, -137.4, -90, -2, 0.4, 1, 45, 88.5, 179.6])
 def test_the_model_is_shown_the_part_as_it_lies_in_the_reference_picture(turn_deg: float) -> None:
-    shown = ANY_TURN.take(loose(turn_deg, 7, -5)).image.astype(int)
+    taken = ANY_TURN.take(loose(turn_deg, 7, -5))
+    shown = taken.image.astype(int)
+    assert _degrees_apart(taken.place.turn_deg, turn_deg) <= 0.3
     apart = np.abs(shown - loose()[ROI.slices])
     tail_first = np.abs(shown - loose()[ROI.slices][::-1, ::-1])
     assert apart.mean() < 0.6 * tail_first.mean()
