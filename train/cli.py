@@ -99,7 +99,7 @@ class _Source:
 @click.option("--update", type=click.Path(path_type=Path), help="Run or bundle of the same parts.")
 @options.trust
 @click.option("--view", type=click.Path(path_type=Path), help="What of each picture to look at: docs/view.md.")
-@click.option("--whole", is_flag=True, help="Look at whole pictures, even where parts lie turned.")
+@click.option("--whole", is_flag=True, help="Look at whole pictures, even where parts do not lie still.")
 @click.option("--uniform", is_flag=True, help="Show all pictures equally often, not hard ones more early.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
@@ -242,22 +242,26 @@ def _sight(given: dict[str, Any], origin: Origin | None, found: PictureSet) -> S
 
 
 def _sight_of_loose(found: PictureSet) -> Sight | None:
-    """A view for parts that lie turned, if all pictures fit it; `None` for others."""
+    """A view for parts that do not lie still, if all pictures fit it; `None` for others."""
     loose = follow_loose([picture.path for picture in found.train])
     if loose is None:
         return None
-    turned, seen = f"about {100 * loose.turned:.0f} of 100 parts lie turned", found.through(loose.sight)
+    told = (
+        f"parts do not lie still: a tenth of them {loose.shift_px:.0f} pixels or more off, {loose.turned:.0%}"
+    )
+    seen = found.through(loose.sight)
     try:
         check_pictures((*seen.train, *seen.test))
     except DataError as error:
-        told = f"{turned}, but no view turns all of them upright: {error.what}; whole pictures are looked at,"
-        console.print(f"{told} which is worse for turned parts: docs/view.md", soft_wrap=True)
+        told += (
+            f" turned; but no view follows all of them: {error.what}; whole pictures are looked at, which is"
+        )
+        console.print(f"{told} worse for such parts: docs/view.md", soft_wrap=True)
         return None
     width, height = loose.sight.view.roi[2:]
-    told = f"{turned}: a view was drawn ({REFERENCE} in the run folder) that turns each upright and looks at"
-    console.print(
-        f"{told} {width} x {height} pixels around it, nowhere else; --whole looks at all", soft_wrap=True
-    )
+    told += f" turned; a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
+    told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
+    console.print(told, soft_wrap=True)
     return loose.sight
 
 

@@ -1,4 +1,4 @@
-"""Loose parts: where parts lie as they fell, it draws a view that turns each as the others lie.
+"""Loose parts: where parts do not lie still, it draws a view that shifts and turns each as the others lie.
 
 Only a part that lies alone on a plain background can be found without being told where to look.
 """
@@ -30,9 +30,10 @@ _ALONE = 0.9  # of all that stands out belongs to the part
 _MARGIN = 1.1  # of the part's longer side: what the view shows
 _ROOM = 0.02  # of what the view shows: the least by which a part may be off its place
 _LEAST_SIDE = 16  # pixels
-_TURNED_DEG = 5.0  # what fixtures leave is less
+_TURNED_DEG = 2.0
 _BETTER = 2.0  # times less of a turned part is unlike the reference once it is upright
-_MANY = 0.25  # share of the parts that lie turned where parts are loose
+_MANY = 0.25  # share of the parts that lie turned
+_SHIFTED = 0.01  # of what the view shows: a tenth of the parts lies farther from the others' usual place
 _LEAST_MATCH = 0.85  # of the upright parts, in the median
 
 
@@ -43,14 +44,12 @@ class Loose:
     Attributes:
         sight: The view.
         turned: Share of the parts that lie turned.
-        match: Correlation of the parts with the reference picture once they are upright; the median.
-        unturned: The same as they lie.
+        shift_px: How far a tenth of the parts lies from the others' usual place, in pixels of the frame.
     """
 
     sight: Sight
     turned: float
-    match: float
-    unturned: float
+    shift_px: float
 
 
 @dataclass(frozen=True)
@@ -71,27 +70,37 @@ class _Outline:
 
 @dataclass(frozen=True)
 class _Followed:
-    """What becomes of all parts with one of them as the reference."""
+    """Where all parts are found with one of them as the reference, by shifts alone and with turns."""
 
     number: int
-    upright: list[Found]
-    as_they_lie: list[Found]
+    shifted: list[Found]
+    turned: list[Found]
+
+    @property
+    def found(self) -> list[Found]:
+        """With turns where many parts are turned."""
+        return self.turned if self.turned_share >= _MANY else self.shifted
 
     @property
     def match(self) -> float:
-        return statistics.median(found.match for found in self.upright)
+        return statistics.median(one.match for one in self.found)
 
     @property
-    def turned(self) -> float:
-        pairs = zip(self.upright, self.as_they_lie, strict=True)
+    def turned_share(self) -> float:
+        pairs = zip(self.turned, self.shifted, strict=True)
         return statistics.mean(
             abs(one.turn_deg) >= _TURNED_DEG and 1 - other.match >= _BETTER * (1 - one.match)
             for one, other in pairs
         )
 
+    @property
+    def shift(self) -> float:
+        places = np.array([(one.right, one.down) for one in self.found])
+        return float(np.quantile(np.abs(places - np.median(places, 0)).max(1), 0.9))
+
 
 def follow_loose(paths: Sequence[Path]) -> Loose | None:
-    """Draw a view for parts that lie turned, each alone on a plain background; `None` where they do not.
+    """Draw a view for parts that lie turned or shifted, each alone on a plain background; `None` for others.
 
     Args:
         paths: Pictures of good parts.
@@ -110,11 +119,13 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     central = sorted(found, key=lambda number: -found[number].to_edge)[:_CANDIDATES]
     tried = [_follow(number, found[number], frames) for number in central]
     best = max((one for one in tried if one is not None), key=lambda one: one.match, default=None)
-    if best is None or best.match < _LEAST_MATCH or best.turned < _MANY:
+    if best is None or best.match < _LEAST_MATCH:
         return None
-    drawn = _draw(found[best.number], 1 / scales[0], best, looked_at[best.number])
-    unturned = statistics.median(one.match for one in best.as_they_lie)
-    return Loose(drawn, best.turned, best.match, unturned) if drawn is not None else None
+    outline, scale = found[best.number], 1 / scales[0]
+    if best.turned_share < _MANY and best.shift < _SHIFTED * outline.side:
+        return None
+    sight = _draw(outline, scale, best, looked_at[best.number])
+    return Loose(sight, best.turned_share, best.shift * scale) if sight is not None else None
 
 
 def _shrunk(path: Path) -> tuple[float, Image]:
@@ -169,11 +180,15 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
     if align is None:
         return None
     try:
-        turning = Alignment(align, frames[number], where="")
         still = Alignment(align.model_copy(update={"max_turn_deg": 0}), frames[number], where="")
     except ConfigError:
         return None
-    return _Followed(number, [turning.find(f) for f in frames], [still.find(f) for f in frames])
+    shifted = [still.find(frame) for frame in frames]
+    try:
+        turning = Alignment(align, frames[number], where="")
+    except ConfigError:  # a round part tells no turn
+        return _Followed(number, shifted, shifted)
+    return _Followed(number, shifted, [turning.find(frame) for frame in frames])
 
 
 def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
@@ -181,9 +196,9 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
     align, image = _align(outline, scale), read_picture(path)
     if align is None:
         return None
-    most_turn = 2 * max(abs(found.turn_deg) for found in followed.upright)
-    most_shift = 2 * max(found.farthest for found in followed.upright) + _ROOM * outline.side
-    least_match = max(0.3, 0.7 * min(found.match for found in followed.upright))
+    most_turn = 2 * max(abs(found.turn_deg) for found in followed.found)
+    most_shift = 2 * max(found.farthest for found in followed.found) + _ROOM * outline.side
+    least_match = max(0.3, 0.7 * min(found.match for found in followed.found))
     update = {
         "max_shift_px": min(align.max_shift_px, math.ceil(most_shift * scale)),
         "max_turn_deg": min(180, math.ceil(most_turn)),

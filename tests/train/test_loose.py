@@ -54,8 +54,6 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     loose = follow_loose(paths)
     assert loose is not None
     assert loose.turned > 0.8
-    assert loose.match > 0.95
-    assert loose.unturned < 0.8
     view = loose.sight.view
     assert view.frame_size == (SIZE[0] * scale, SIZE[1] * scale)
     assert view.align is not None
@@ -78,9 +76,27 @@ def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(
     assert 24 <= loose.sight.view.align.max_turn_deg <= 50
 
 
+@pytest.mark.parametrize(
+    "draw", [lambda n: bracket(0, 3 * (n % 5), 2 * (n % 3), seed=n), lambda n: ring(3 * n)]
+)
+def test_parts_that_lie_shifted_are_followed_without_turning(
+    tmp_path: Path, draw: Callable[[int], Image]
+) -> None:
+    paths = pictures(tmp_path, draw)
+    loose = follow_loose(paths)
+    assert loose is not None
+    assert loose.turned == 0
+    assert 3 <= loose.shift_px <= 6
+    assert loose.sight.view.align is not None
+    assert loose.sight.view.align.max_turn_deg == 0
+    shown = [loose.sight.take(read_picture(path)).image.astype(int) for path in paths]
+    for one in shown:
+        assert np.abs(one - np.median(shown, 0)).mean() < 12
+
+
 def ring(number: int) -> Image:
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
-    cv2.circle(frame, (100 + number % 4, 80), 36, PART, 9)
+    cv2.circle(frame, (100 + number % 10, 80), 36, PART, 9)
     return frame
 
 
@@ -105,9 +121,8 @@ def other_parts(number: int) -> Image:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda number: bracket(0, number % 5 - 2, number % 3 - 1, seed=number),
-        lambda number: bracket(number % 5 - 2, seed=number),
-        ring,
+        lambda number: bracket(0.3 * (number % 4), seed=number),
+        lambda number: ring(number % 2),
         texture,
         two,
         lambda number: bracket(number * 67, 62, seed=number),
@@ -117,7 +132,6 @@ def other_parts(number: int) -> Image:
     ],
     ids=[
         "fixture",
-        "a degree or two",
         "round",
         "texture",
         "two parts",
@@ -147,7 +161,8 @@ def data(tmp_path: Path) -> Path:
 def test_training_turns_loose_parts_upright_and_says_so(data: Path, tmp_path: Path) -> None:
     done = trained(data, tmp_path / "run")
     assert done.exit_code == 0, done.output
-    assert "of 100 parts lie turned: a view was drawn (reference.png in the run folder)" in done.output
+    assert "parts do not lie still: a tenth of them " in done.output
+    assert "a view was drawn (reference.png in the run folder)" in done.output
     assert "--whole looks at all" in done.output
     folder = RunFolder(tmp_path / "run")
     assert folder.sight is not None
@@ -163,7 +178,7 @@ def test_training_turns_loose_parts_upright_and_says_so(data: Path, tmp_path: Pa
 def test_whole_pictures_are_looked_at_where_that_is_asked(data: Path, tmp_path: Path) -> None:
     done = trained(data, tmp_path / "run", "--whole")
     assert done.exit_code == 0, done.output
-    assert "turned" not in done.output
+    assert "lie still" not in done.output
     assert RunFolder(tmp_path / "run").sight is None
     assert "whole pictures" in (tmp_path / "run/report.html").read_text()
     both = trained(data, tmp_path / "other", "--whole", "--view", "view.toml")
@@ -174,5 +189,5 @@ def test_a_picture_that_does_not_fit_leaves_all_whole_and_is_told(data: Path, tm
     assert cv2.imwrite(str(data / "test/dent/away.png"), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
     done = trained(data, tmp_path / "run")
     assert done.exit_code == 0, done.output
-    assert "but no view turns all of them upright: of the pictures 1 do not fit the view" in done.output
+    assert "but no view follows all of them: of the pictures 1 do not fit the view" in done.output
     assert RunFolder(tmp_path / "run").sight is None
