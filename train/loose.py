@@ -32,6 +32,7 @@ _ROOM = 0.02  # of what the view shows: the least by which a part may be off its
 _LEAST_SIDE = 16  # pixels
 _TURNED_DEG = 2.0
 _BETTER = 2.0  # times less of a turned part is unlike the reference once it is upright
+_LEAST_ROOM = 1.2  # times the farthest shift that was seen
 _MANY = 0.25  # share of the parts that lie turned
 _SHIFTED = 0.01  # of what the view shows: a tenth of the parts lies farther from the others' usual place
 _LEAST_MATCH = 0.85  # of the upright parts, in the median
@@ -165,13 +166,14 @@ def _align(outline: _Outline, scale: float) -> Align | None:
         outline: The part of the reference picture.
         scale: So many times larger is the frame that it is for.
     """
-    side = math.floor(min(_MARGIN * outline.side, 2 * outline.to_edge / (1 + 2 * _ROOM)) * scale)
-    left, top = round(outline.x * scale - side / 2), round(outline.y * scale - side / 2)
-    if side < outline.side * scale or side < _LEAST_SIDE:
+    part, to_edge = outline.side * scale, outline.to_edge * scale
+    coarsest = Align(template=Box(0, 0, *[math.ceil(_MARGIN * part)] * 2), max_shift_px=1).reduction
+    side = math.floor(min(_MARGIN * part, 2 * (to_edge - coarsest - 1 - _ROOM * part)))
+    if side < max(part, _LEAST_SIDE):
         return None
-    align = Align(template=Box(left, top, side, side), max_shift_px=1, max_turn_deg=180)
-    free = math.floor(outline.to_edge * scale - side / 2) - align.reduction - 1
-    return align.model_copy(update={"max_shift_px": free}) if free >= 1 else None
+    corner = (round(outline.x * scale - side / 2), round(outline.y * scale - side / 2))
+    free = math.floor(to_edge - side / 2) - coarsest - 1
+    return Align(template=Box(*corner, side, side), max_shift_px=max(1, free), max_turn_deg=180)
 
 
 def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followed | None:
@@ -192,15 +194,16 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
 
 
 def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
-    """The view itself: it leaves twice the room that was seen, as bad parts lie and look otherwise."""
+    """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
     align, image = _align(outline, scale), read_picture(path)
-    if align is None:
+    farthest = max(found.farthest for found in followed.found) * scale
+    if align is None or align.max_shift_px < _LEAST_ROOM * farthest:
         return None
     most_turn = 2 * max(abs(found.turn_deg) for found in followed.found)
-    most_shift = 2 * max(found.farthest for found in followed.found) + _ROOM * outline.side
+    most_shift = 2 * farthest + _ROOM * outline.side * scale
     least_match = max(0.3, 0.7 * min(found.match for found in followed.found))
     update = {
-        "max_shift_px": min(align.max_shift_px, math.ceil(most_shift * scale)),
+        "max_shift_px": min(align.max_shift_px, math.ceil(most_shift)),
         "max_turn_deg": min(180, math.ceil(most_turn)),
         "min_match": round(least_match, 2),
     }
