@@ -132,13 +132,17 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
 def _shrunk(path: Path) -> tuple[float, Image]:
     image = read_picture(path)
     scale = min(1.0, _SIDE / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return scale, np.asarray(small, np.uint8)
 
 
 def _outline(frame: Image) -> _Outline | None:
     """The part of a frame, where something lies whole on a plain background."""
     height, width = frame.shape[:2]
+    if min(height, width) < _LEAST_SIDE:
+        return None
     edge = np.concatenate([frame[:3], frame[-3:], frame[:, :3].swapaxes(0, 1), frame[:, -3:].swapaxes(0, 1)], 1)
     background = np.median(edge.reshape(-1, 3), 0)
     unlike = np.abs(frame - background).max(2).astype(np.uint8)

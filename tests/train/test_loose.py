@@ -129,6 +129,7 @@ def other_parts(number: int) -> Image:
         lambda number: any_turn(number, 1 + number % 2),
         other_parts,
         lambda _number: np.full((SIZE[1], SIZE[0], 3), 60, np.uint8),
+        lambda _number: np.full((2, 2000, 3), 60, np.uint8),
     ],
     ids=[
         "fixture",
@@ -139,6 +140,7 @@ def other_parts(number: int) -> Image:
         "sizes",
         "others",
         "empty",
+        "a line",
     ],
 )
 def test_no_view_is_drawn_for_other_pictures(tmp_path: Path, draw: Callable[[int], Image]) -> None:
