@@ -272,13 +272,7 @@ def _cannot_tell(run: Path) -> str:
 
 def _is_there(vitals: Vitals | None) -> bool:
     """Whether the process that told last exists and has not said that it stops."""
-    if vitals is None or vitals.state == "STOPPED":
-        return False
-    try:
-        os.kill(vitals.pid, 0)  # sends nothing
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
+    return vitals is not None and vitals.state != "STOPPED" and vitals.has_process
 
 
 def _vitals(watch: Watch) -> Vitals:

@@ -150,8 +150,10 @@ def station_state(folder: StationFolder) -> tuple[State, str] | None:
     """How the station is, as far as its processes tell; `None` while it is just ending on purpose."""
     found = read_vitals(folder.run)
     station = found.get("station")
+    if station is not None and station.state == "STOPPED" and (station.age_s < STALE_S or station.has_process):
+        return None  # giving back engines takes its time; a process that hangs in it is killed
     if station is not None and station.age_s < STALE_S:
-        return None if station.state == "STOPPED" else (station.state, station.reason)
+        return station.state, station.reason
     supervisor = found.get("supervisor")
     if supervisor is not None and supervisor.state == "STOPPED" and supervisor.pid == os.getppid():
         return None  # however long it takes: this process is the next one to end

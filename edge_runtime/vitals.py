@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Literal
@@ -48,6 +50,15 @@ class Vitals(BaseModel):
     def is_alive(self) -> bool:
         """Whether it runs, as far as it told lately."""
         return self.state != "STOPPED" and self.age_s < _ALIVE_S
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the process that told it exists."""
+        try:
+            os.kill(self.pid, 0)  # sends nothing
+        except OSError as error:
+            return error.errno == errno.EPERM
+        return True
 
     @property
     def age_s(self) -> float:

@@ -255,16 +255,28 @@ def test_restarts_leave_no_open_files(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
-@pytest.mark.parametrize("ends", [True, False])
-def test_a_station_that_takes_long_to_end_is_not_told_as_a_fault(workshop: Any, ends: bool) -> None:
-    """Its publisher hears from the supervisor which started it that all of them are being ended."""
+@pytest.mark.parametrize(
+    ("told", "is_there", "ends", "is_fault"),
+    [
+        ("STOPPED", True, False, False),  # it gives back engines; its supervisor does not know yet
+        ("STOPPED", False, True, False),  # the supervisor that started this process ends all of them
+        ("STOPPED", False, False, True),
+        ("RUNNING", True, False, True),  # it hangs
+    ],
+)
+def test_a_station_that_takes_long_to_end_is_not_told_as_a_fault(
+    workshop: Any, told: Any, is_there: bool, ends: bool, is_fault: bool
+) -> None:
     run = workshop.ready().folder.run
     run.mkdir()
+    with subprocess.Popen(["/bin/true"]) as gone:
+        pass
     long_ago_ns = time.monotonic_ns() - round((STALE_S + 1) * 1e9)
-    write_vitals(run, Vitals(role="station", pid=1, state="STOPPED", written_ns=long_ago_ns))
+    pid = os.getpid() if is_there else gone.pid
+    write_vitals(run, Vitals(role="station", pid=pid, state=told, written_ns=long_ago_ns))
     write_vitals(run, Vitals(role="supervisor", pid=os.getppid() if ends else 1, state="STOPPED"))
     fault = ("FAULT", "the station's process is not running")
-    assert station_state(workshop.folder) == (None if ends else fault)
+    assert station_state(workshop.folder) == (fault if is_fault else None)
 
 
 def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
