@@ -16,8 +16,11 @@ from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.sources import check_address
+from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.trigger_input import check_trigger
+from kenpin.errors import ConfigError, SourceError
 from kenpin.signing import PublicKey
+from kenpin.station_folder import StationFolder
 
 
 @click.group()
@@ -40,6 +43,8 @@ def check(file: Path) -> None:
     for path in loaded.station.trusted_keys:
         PublicKey.load(path)
     ending = _check_secrets(loaded)
+    if loaded.sparkplug.enabled:
+        SparkplugFeed.from_config(loaded, StationFolder(loaded.station.state_dir))
     click.echo(f"{file}: correct", err=True)
     click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir.absolute()}", err=True)
     click.echo(f"  frames from {', '.join(loaded.source.urls)}", err=True)
@@ -62,7 +67,10 @@ def _check_secrets(loaded: StationConfig) -> list[str]:
     if mqtt.url:
         BrokerAddress.from_config(mqtt, client_id=loaded.station.id)
     for url in map(SourceUrl.parse, loaded.source.urls):
-        login(url)
+        try:
+            login(url)
+        except SourceError as error:  # what a station that runs waits for is wrong here
+            raise ConfigError(error.what, where=error.where, cure=error.cure) from None
     if commands.keys is not None:
         load_keys(commands.keys)
     return [f"{path} ends in {days} days" for path, days in found if days < RENEW_DAYS]

@@ -93,7 +93,7 @@ class SourceSection(_Section):
 
     url: str
     views: tuple[str, ...] = Field(default=(), max_length=MOST_CAMERAS - 1)
-    trigger: str = Field(default="", pattern=r"^(|camera-line|software|modbus|mqtt:.+|gpio:.+/.+)$")
+    trigger: str = Field(default="", pattern=r"^(|camera-line|software|modbus|mqtt:[^+#]+|gpio:.+/.+)$")
     wait_ms: int = Field(default=500, ge=1, le=60_000)
     counter_max: int = Field(default=0, ge=0)
     counter_first: int = Field(default=0, ge=0, le=1)

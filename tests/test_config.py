@@ -247,7 +247,10 @@ def test_check_looks_at_the_keys_of_commands_and_page_too(tmp_path: Path, lines:
 def test_check_opens_the_password_of_a_camera(tmp_path: Path) -> None:
     password = tmp_path / "camera"
     text = f'[source]\nurl = "usb:0"\nviews = ["rtsp://cam/1?user=bob&password_file={password}"]\n'
-    assert "password cannot be read" in str(checked(tmp_path, text).exception)
+    error = checked(tmp_path, text).exception
+    assert isinstance(error, ConfigError)
+    assert "password cannot be read" in error.what
+    assert (error.where, "readable for this user" in error.cure) == (str(password), True)
     password.write_text("word")
     password.chmod(0o644)
     assert "can be read by others" in str(checked(tmp_path, text).exception)
@@ -301,8 +304,10 @@ def test_check_refuses_addresses_that_no_station_takes(
         ('trigger = "modbus"', "add modbus"),
         ('trigger = "software"', "add trigger=software"),
         ('trigger = "gpio:gpiochip0/x"', "gpioinfo"),
+        ('trigger = "mqtt:a/#/b"\n[mqtt]\nurl = "mqtt://127.0.0.1"', "correct the value"),
         ('[output]\nmodbus = "1502"', "HOST:PORT"),
         ('[output]\ngpio = "gpiochip0/1,1,1,1"', "the numbers of READY"),
+        ('[mqtt]\nurl = "mqtt://127.0.0.1"\n[sparkplug]\nenabled = true\ngroup_id = "a/b"', "without + / #"),
     ],
 )
 def test_check_refuses_triggers_and_outputs_that_end_the_station(tmp_path: Path, more: str, cure: str) -> None:
