@@ -319,6 +319,21 @@ def test_one_with_which_the_station_keeps_ending_is_given_up(workshop: Any) -> N
     assert begin(proof)[0].current == old.sha256
 
 
+@pytest.mark.parametrize("cause", ["engine", "score", "not_ready", "deadline", "source", "store", "output"])
+def test_only_what_a_bundle_answers_for_ends_its_trial(workshop: Any, cause: str) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, breaks_at=1e6)
+    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    decision = Decision(Verdict.NO_DECISION, "for a reason", cause=cause)
+    settled: Any = SimpleNamespace(part=SimpleNamespace(decision=decision))
+    with Station(workshop.config("synthetic:fabric")) as station:
+        for _ in range(changeover.FAULTS):
+            assert read_activation(workshop.folder).state == "trial"
+            station._changeover.saw(Shot("p", 1, ()), settled)
+    is_blamed = cause in ("engine", "score", "not_ready", "deadline")
+    assert (read_activation(workshop.folder).left == new.sha256) == is_blamed
+
+
 def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(workshop: Any) -> None:
     old = workshop.install()
     workshop.calibrate(old)

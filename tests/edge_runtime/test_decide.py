@@ -45,17 +45,26 @@ def test_a_number_that_is_not_finite_is_no_decision_wherever_it_stands(broken: f
         decision = decide(strange, MODEL, record())
         assert decision.verdict is Verdict.NO_DECISION
         assert (decision.reason, decision.cause) == ("the score is not a finite number", "score")
+        assert decision.scored is strange  # what is there is kept, to look into it
+
+
+def test_the_level_that_is_strangest_is_named() -> None:
+    made = [scored(9.0, levels) for levels in ((3, 1, 2), (1, 3, 2), (1, 2, 3))]
+    assert [Decision(Verdict.NG, scored=each).level for each in (*made, None)] == ["coarse", "mid", "fine", ""]
 
 
 def test_each_missing_precondition_is_named() -> None:
     def reason(model: Model | None, judged_by: CalibrationRecord | None) -> str:
-        decision = decide(scored(0.0), model, judged_by)
+        found = scored(0.0)
+        decision = decide(found, model, judged_by)
         assert (decision.verdict, decision.cause) == (Verdict.NO_DECISION, "not_ready")
+        assert decision.scored is found  # thresholds can be fitted to it
         return decision.reason
 
     assert reason(None, record()) == "no verified bundle"
     assert reason(MODEL, None) == "not calibrated"
-    assert "calibrated for bundle bbbb" in reason(MODEL, record(bundle_sha256=OTHER))
+    other = f"calibrated for bundle {16 * 'b'}, but {8 * 'ab'} is active"
+    assert reason(MODEL, record(bundle_sha256=OTHER)) == other
     assert reason(MODEL, record(precision="fp32")) == "calibrated for the fp32 model, but the int8 model runs"
     for t1, t2 in ((math.nan, 2.0), (-math.inf, 2.0), (1.0, math.inf), (2.0, 1.0)):
         unchecked = record().model_copy(update={"t1": t1, "t2": t2})

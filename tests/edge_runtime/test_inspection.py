@@ -102,6 +102,15 @@ def test_an_engine_that_fails_in_a_way_nobody_thought_of_is_no_decision(
     assert decision.reason == "internal error: ZeroDivisionError: division by zero"
 
 
+def test_only_a_camera_whose_pictures_always_differ_is_watched_for_those_that_do_not(workshop: Any) -> None:
+    station = judge(workshop.ready(), live=("top",))
+    causes = {}
+    for camera in (*CAMERAS, "none of them"):
+        shots = [Shot("p", number, (view(camera, 10),)) for number in range(STUCK_AT)]
+        causes[camera] = {station.inspect(shot).part.decision.cause for shot in shots}
+    assert causes == {"top": {"", "frozen"}, "side": {""}, "none of them": {""}}
+
+
 def test_an_engine_that_looks_at_nothing_is_found_out(workshop: Any) -> None:
     station = judge(workshop.ready(), live=("top",))
     rng = np.random.default_rng(1)

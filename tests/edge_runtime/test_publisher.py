@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kenpin.edge_runtime import delivery
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.errors import StoreError
@@ -215,6 +216,18 @@ def test_a_publisher_that_ends_sends_first_what_waits(
     wait_for(lambda: publisher._stop_by_s is not None, "the end to begin")
     mosquitto.send(signal.SIGCONT)
     end.join()
+    assert line.waiting() == 0
+
+
+def test_what_the_broker_has_is_noted_at_the_end_and_does_not_come_twice(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_NOTE_S", 3600.0)
+    publisher = line.publish(mosquitto.port)
+    line.commit(3)
+    wait_for(lambda: len(publisher._delivery._arrived) == 3, "the acknowledgements")
+    assert line.waiting() == 3
+    line.stop(drain_s=0)
     assert line.waiting() == 0
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from kenpin.edge_runtime import delivery as delivery_module
+from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.clone_watch import CloneWatch
+from kenpin.edge_runtime.connection import Connection
 from kenpin.edge_runtime.database import open_database, transaction
 from kenpin.edge_runtime.delivery import WINDOW, Delivery, Manner
-from kenpin.edge_runtime.link_signal import Acked, Down, Up
+from kenpin.edge_runtime.link_signal import Acked, Down, Incoming, Up
 from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+from kenpin.edge_runtime.publisher_task import SendAgain
 from kenpin.edge_runtime.timing import Timing
 from kenpin.errors import StoreError
 from tests.edge_runtime.conftest import Clock
@@ -466,6 +471,24 @@ def test_only_three_short_lives_in_a_row_raise_suspicion() -> None:
     assert not watch.suspects(now_s + 10)
     live(11)
     assert not watch.suspects(now_s)
+
+
+@pytest.mark.parametrize("why", ["other credentials", "another version"])
+def test_what_others_asked_for_outlives_a_connection_that_is_made_anew(why: str) -> None:
+    signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    waiting = [Up(1, 9), Incoming("st1/cmd/ack", b"{}", False), Acked(1, 0, ""), SendAgain(1, 2), Down("lost")]
+    broker, done = BrokerAddress("127.0.0.1", 1, "st1"), []
+    link: Any = SimpleNamespace(close=lambda: signals.put(Down("closed")), renew=done.append)
+    link.open = lambda _version: done.append("opened")
+    connection = Connection(broker, link, signals, ProtocolChoice())
+    for signal in waiting:
+        signals.put(signal)
+    if why == "another version":
+        connection.down(REFUSED, expected=True)
+    else:
+        connection.renew(broker)
+    assert done[-1] == "opened"
+    assert [signals.get_nowait() for _ in range(signals.qsize())] == [waiting[1], waiting[3]]
 
 
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311

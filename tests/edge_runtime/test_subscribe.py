@@ -21,7 +21,7 @@ from kenpin.edge_runtime.command import Accepted, Context, check
 from kenpin.edge_runtime.command_action import Replay
 from kenpin.edge_runtime.command_key import CommandKey
 from kenpin.edge_runtime.database import connect, transaction
-from kenpin.edge_runtime.mailbox import Mailbox
+from kenpin.edge_runtime.mailbox import Letter, Mailbox
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.subscribe import Asking, Event, Subscription
@@ -261,9 +261,10 @@ def test_a_new_connection_goes_on(mosquitto: Any, subscribe: Any, wait_for: Any,
         mosquitto.kill()
         mosquitto.start()
         wait_for(lambda: subscription._mailbox._connection == 2, "the new connection")
-        send(mosquitto.port, 2)
-        send(mosquitto.port, 3)
-        assert seqs(read(subscription, 2)) == [2, 3]
+        count = 45  # twice of what the broker sends without an acknowledgement
+        for seq in range(2, count + 2):
+            send(mosquitto.port, seq)
+        assert seqs(read(subscription, count)) == list(range(2, count + 2))
 
 
 def test_the_broker_is_not_there(free_port: int, subscribe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +279,16 @@ def test_the_broker_does_not_let_it_in(make_mosquitto: Any) -> None:
     broker.start()
     with pytest.raises(BrokerError, match=r"(?i)not authori[sz]ed"):
         Subscription(BrokerAddress("127.0.0.1", broker.port, "c"), TOPIC).__enter__()
+
+
+def test_a_number_of_a_former_connection_is_not_acknowledged_on_a_new_one() -> None:
+    """There it may be that of a message that nobody has dealt with."""
+    mailbox, acknowledged = Mailbox(BrokerAddress("127.0.0.1", 1, "c"), ("a",), is_kept=True), []
+    mailbox._client.ack = lambda mid, _qos: acknowledged.append(mid)  # type: ignore[assignment,method-assign]
+    mailbox._connection = 2
+    for connection in (1, 2):
+        mailbox.acknowledge(Letter(connection, 10 * connection, 1, "a", b""))
+    assert acknowledged == [20]
 
 
 class SilentBroker:

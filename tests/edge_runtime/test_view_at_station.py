@@ -150,6 +150,7 @@ def test_a_frame_without_the_part_in_its_place_is_never_judged(
     assert (decision.verdict.value, decision.cause, decision.scored) == ("NO_DECISION", cause, None)
     assert reason in decision.reason
     assert found.event is None
+    assert found.part.light is not None
     assert judge.look.findings() == {f'{{camera="top",finding="{cause}"}}': 1}
 
 

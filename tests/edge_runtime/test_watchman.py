@@ -22,11 +22,15 @@ from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.database import connect, open_database, transaction
+from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.equipment import Equipment
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.readiness import CAMERA_SET, MASTERS_DUE, PAUSED
 from kenpin.edge_runtime.station import Station
+from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.watchman import Post, Watchman, host_values
+from kenpin.events import now_ms
 from kenpin.ledger import head
 from kenpin.station_folder import StationFolder
 
@@ -57,7 +61,7 @@ def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
             lambda: made.conditions,
             Counters(),
             lambda: made.equipment,
-            365,
+            10,
             wake,
             lambda _damage: None,
             lambda: False,
@@ -134,6 +138,18 @@ def test_what_the_station_is_made_of_is_told_though_the_disk_refused_it_first(
         sql = "SELECT topic, body <> '' FROM state WHERE topic = 'meta' OR topic LIKE 'camera%' ORDER BY topic"
         expected = [("camera/cam_2/last", 1), ("camera/old/last", 0), ("meta", 1)]
         wait_for(lambda: other.execute(sql).fetchall() == expected, "meta, and that a camera has gone")
+
+
+def test_records_that_are_old_enough_go(folder: StationFolder, post: SimpleNamespace, wait_for: Any) -> None:
+    post.watchman.stop()
+    with closing(Store(folder.database)) as store, closing(sqlite3.connect(folder.database)) as other:
+        for days in (11, 9):
+            then_ms = now_ms() - days * 24 * 3600 * 1000
+            store.commit([(Part(str(days), "cam", "s", then_ms, 0, Decision(Verdict.MISSED)), None)])
+        post.watchman._retention._due_s = 0.0
+        post.watchman.start()
+        sql = "SELECT part_id FROM part"
+        wait_for(lambda: other.execute(sql).fetchall() == [("9",)], "the end of the old record")
 
 
 def test_on_a_disk_that_is_short_events_press_sooner(
