@@ -11,6 +11,7 @@ from kenpin import __version__
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.counters import Snapshot
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.outbox import Depth
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.room import Gap
@@ -113,8 +114,8 @@ def result(identity: Identity, part: Part, *, ng_rate: float) -> PartResult:
         part: The part.
         ng_rate: Share of NG among the last decided parts.
     """
-    scored, model, decision = part.decision.scored, part.model, part.decision
-    levels = scored.level_scores if scored is not None and scored.is_finite else (0.0, 0.0, 0.0)
+    scored, model, decision = _scores(part), part.model, part.decision
+    levels = scored.level_scores if scored is not None else (0.0, 0.0, 0.0)
     return PartResult(
         **identity.common(part.ts_ms),
         camera=part.camera,
@@ -131,7 +132,7 @@ def result(identity: Identity, part: Part, *, ng_rate: float) -> PartResult:
         score_coarse=levels[0],
         score_mid=levels[1],
         score_fine=levels[2],
-        level=decision.level if any(levels) else "",
+        level=decision.level if scored is not None else "",
         infer_ms=part.infer_ms,
         image_ref=part.image_ref,
         ng_rate_window=ng_rate,
@@ -187,22 +188,34 @@ def severity(score: float, *, good: float, t2: float) -> int:
     return int(min(1000.0, max(1.0, 500 * (score - good) / reach)))
 
 
+def _scores(part: Part) -> Scored | None:
+    """The scores, where they are numbers: JSON knows no NaN."""
+    scored = part.decision.scored
+    return scored if scored is not None and scored.is_finite else None
+
+
 def _severity(part: Part) -> int:
-    scored, record = part.decision.scored, part.record
-    if scored is None or record is None or not scored.is_finite:
+    scored, record = _scores(part), part.record
+    if scored is None or record is None:
         return 1
     good = statistics.median([*record.good.values()] or [record.t1])
     return severity(scored.score, good=good, t2=record.t2)
 
 
 def _held_against(part: Part) -> dict[str, Any]:
-    """Score, limit and what follows from them; JSON knows no NaN."""
-    scored, record = part.decision.scored, part.record
-    score = scored.score if scored is not None and scored.is_finite else 0.0
-    is_ng = part.decision.verdict is Verdict.NG
-    threshold = 0.0 if record is None else record.t2 if is_ng else record.t1
-    margin = score - threshold if scored is not None else 0.0
-    return {"score": score, "threshold": threshold, "margin": margin, "severity": _severity(part)}
+    """Score, limit and what follows from them."""
+    scored, record = _scores(part), part.record
+    score = threshold = 0.0
+    if scored is not None:
+        score = scored.score
+        is_ng = part.decision.verdict is Verdict.NG
+        threshold = 0.0 if record is None else record.t2 if is_ng else record.t1
+    return {
+        "score": score,
+        "threshold": threshold,
+        "margin": score - threshold,
+        "severity": _severity(part),
+    }
 
 
 def status(

@@ -167,7 +167,8 @@ class Subscription:
         if not self._heard.setdefault(station, Heard()).take(seq, session_id):
             self.doubles += 1
             return None
-        if kind == "reply" and payload.get("cmd_id") == self._requests.get(station, ""):
+        asked = self._requests.get(station)
+        if kind == "reply" and asked is not None and payload.get("cmd_id") == asked:
             self._hear_answer(station, payload)
         return Event(station, f"{kind}/{name}", payload)
 

@@ -172,7 +172,7 @@ class Anomaly(Judged):
 class PartResult(Judged):
     """What became of a part, whatever the verdict; where two are there of a part, the later one counts.
 
-    Scores and limits are 0, and level and model empty, where the part was not scored.
+    Where the part was not scored, scores and limit are 0 and the level is empty; the model is the active one.
 
     Attributes:
         trigger_id: Number of its trigger; -1 where nobody counts them.
@@ -198,6 +198,8 @@ class PartResult(Judged):
 
 class CameraLast(Payload):
     """The last part that a camera decided, for a tile on a screen; retained, at most once a second.
+
+    Where the part was not scored, score and limit are 0.
 
     Attributes:
         camera: Which camera.

@@ -473,7 +473,7 @@ def test_results_are_told_as_configured(tmp_path: Path, mode: Any, expected: lis
         assert [(t["score"], t["threshold"], t["level"]) for t in told[:3]] == [
             (0.5, 1.0, "coarse"),
             (3.0, 2.0, "coarse"),
-            (0.0, 1.0, ""),
+            (0.0, 0.0, ""),
         ]
         rows = store._connection.execute("SELECT part_seq FROM outbox ORDER BY seq").fetchall()
         assert [s for (s,) in rows] == seqs
@@ -501,11 +501,13 @@ def test_an_ok_that_was_withheld_after_its_record_is_told_again(tmp_path: Path) 
     store.close()
 
 
-def test_a_score_that_is_no_number_is_told_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_a_score_that_is_no_number_is_told_as_none(tmp_path: Path, score: float | None) -> None:
     store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "all"))
-    store.commit([(part(float("nan"), Verdict.NO_DECISION), None)])
+    store.commit([(part(score, Verdict.NO_DECISION), None)])
     (told,) = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
-    assert (told["score"], told["level"], told["severity"]) == (0.0, "", 1)
+    assert {told[key] for key in ("score", "threshold", "margin", "score_coarse", "score_fine")} == {0.0}
+    assert (told["level"], told["severity"], told["model_id"]) == ("", 1, "lamp-1")
     store.close()
 
 

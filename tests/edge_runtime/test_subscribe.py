@@ -241,6 +241,17 @@ def test_what_is_no_event_is_counted_and_passed_over(mosquitto: Any, subscribe: 
         assert subscription.foreign == 1
 
 
+@pytest.mark.parametrize("cmd_id", ["", None])
+def test_an_answer_to_nobody_s_request_is_an_event_like_others(
+    mosquitto: Any, subscribe: Any, cmd_id: str | None
+) -> None:
+    """Else it would end each consumer, and come again to the next one."""
+    body = json.dumps({"seq": 1, "session_id": "s1", "ok": True, "cmd_id": cmd_id})
+    with subscribe() as subscription:
+        publish.single(f"{TOPIC}/reply/replay", body, qos=1, hostname="127.0.0.1", port=mosquitto.port)
+        assert [event.name for event in read(subscription, 1)] == ["reply/replay"]
+
+
 def test_of_a_flood_that_no_station_sends_only_so_much_waits(
     mosquitto: Any, subscribe: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
