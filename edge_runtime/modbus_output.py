@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import socket
 import threading
 import time
 from collections.abc import Coroutine
@@ -31,6 +32,14 @@ _ANSWER_S = 0.1  # a server thread that is slower counts as gone
 _SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready
 _POLL_S = 5.0  # a PLC that asks for nothing for so long is gone, whatever connections stand
 _CLIENTS = 32
+# A PLC whose power fails says no goodbye, and its connections would take all the room: one on which nothing
+# comes is probed after 30 s, and given up after three times 10 s. Linux hands this on to what a socket accepts.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 _TRIGGERS = 1024
 _DEVICE = 1
 # Function codes of Modbus.
@@ -116,7 +125,6 @@ class ModbusOutput:
     def __init__(self, listen: str) -> None:
         self.triggers = PlcTriggers()
         self._listen = listen
-        self._clients = 0
         self._asked_s = -_POLL_S
         self._beat_s = 0.0
         self._failure = ""
@@ -160,7 +168,8 @@ class ModbusOutput:
         self._do(self._show(result))
 
     def _need_plc(self) -> None:
-        if not self._clients:
+        assert self._server is not None
+        if not self._server.active_connections:
             raise ConnectionError("no PLC is connected by Modbus")
         if time.monotonic() - self._asked_s > _POLL_S:
             raise ConnectionError(f"no PLC has asked for anything by Modbus for {_POLL_S:g} s")
@@ -204,11 +213,15 @@ class ModbusOutput:
             SimDevice(_DEVICE, simdata=blocks),
             address=(host.strip("[]"), int(port)),
             trace_pdu=self._trace,
-            trace_connect=self._count,
+            trace_connect=self._limit,
         )
         if not await self._server.listen():
             # pymodbus does not say which of them it was.
             raise OSError("the address is in use or not of this machine, or a port below 1024, root's alone")
+        transport: Any = self._server.transport
+        for listening in transport.sockets:
+            for option in _KEEPALIVE:
+                listening.setsockopt(*option)
         self._watcher = self._loop.create_task(self._watch())
 
     async def _end(self) -> None:
@@ -284,13 +297,12 @@ class ModbusOutput:
                 self._loop.create_task(self._take_back())
         return pdu
 
-    def _count(self, connected: bool) -> None:
-        self._clients += 1 if connected else -1
-        if self._clients > _CLIENTS:  # they would take the file descriptors of the station
-            assert self._server is not None
-            stand = [c.transport for c in self._server.active_connections.values() if c.transport is not None]
-            for transport in stand[_CLIENTS:]:
-                transport.close()
+    def _limit(self, _connected: bool) -> None:
+        """Drop the newest connections, where they would take the file descriptors of the station."""
+        assert self._server is not None
+        stand = [c.transport for c in self._server.active_connections.values() if c.transport is not None]
+        for transport in stand[_CLIENTS:]:
+            transport.close()
 
 
 async def _unless_given_up(step: Coroutine[Any, Any, None], claim: threading.Lock) -> None:

@@ -11,7 +11,7 @@ from pymodbus.client import ModbusTcpClient
 
 from kenpin.edge_runtime import modbus_output
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.modbus_output import CODES, Bit, Coil, Holding, ModbusOutput, Register
+from kenpin.edge_runtime.modbus_output import CODES, Bit, Coil, Holding, ModbusOutput, PlcTriggers, Register
 from kenpin.edge_runtime.output import Result
 from kenpin.errors import ConfigError
 from tests.edge_runtime.conftest import Clock
@@ -66,14 +66,28 @@ def test_without_a_plc_nothing_can_be_told(output: ModbusOutput) -> None:
         output.result(Result("a", 1, Verdict.OK))
 
 
+def test_a_plc_that_has_left_is_missed_at_once(output: ModbusOutput, plc: Plc, wait_for: Any) -> None:
+    output.result(Result("a", 1, Verdict.OK))
+    plc.client.close()
+
+    def is_missed() -> bool:
+        try:
+            output.result(Result("b", 2, Verdict.OK))
+        except ConnectionError as error:
+            return "no PLC is connected" in str(error)
+        return False
+
+    wait_for(is_missed, "the end of the connection")
+
+
 def test_a_connection_that_asks_for_nothing_is_no_plc(output: ModbusOutput, plc: Plc, clock: Clock) -> None:
     output.beat(ready=True)
     clock.now_s += modbus_output._POLL_S + 0.1  # its power has failed, which its connection does not show
     with pytest.raises(ConnectionError, match="asked for anything"):
-        output.beat(ready=True)
+        output.beat(ready=False)
     with pytest.raises(ConnectionError, match="asked for anything"):
         output.result(Result("a", 1, Verdict.OK))
-    plc.bits()
+    assert not plc.bits()[Bit.READY]
     output.beat(ready=True)
 
 
@@ -98,6 +112,14 @@ def test_a_crowd_takes_no_room_from_the_station(output: ModbusOutput, plc: Plc, 
     plc.bits()
     for client in crowd:
         client.close()
+
+
+def test_connections_of_a_plc_whose_power_has_failed_are_given_up(output: ModbusOutput, plc: Plc) -> None:
+    """As the kernel is told: each of them would take the place of a new one, 32 times."""
+    assert output._server is not None
+    (accepted,) = [c.transport.get_extra_info("socket") for c in output._server.active_connections.values()]
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
 def test_ready_and_the_heartbeat_follow_the_decision_loop(
@@ -201,11 +223,51 @@ def test_an_ok_that_the_server_is_about_to_tell_is_not_booked_as_not_told(
 
 
 def test_each_new_number_is_a_trigger(output: ModbusOutput, plc: Plc, clock: Clock) -> None:
-    for number in (7, 7, 8, 65535, 0):
+    for number in (7, 7, 8, 8, 65535, 0):
         plc.trigger(number)
     found = [output.triggers.wait(clock.now_s + 0.2) for _ in range(4)]
     # The number that stands there at the start is no part: the PLC may have been counting before.
     assert [t.trigger_id if t else None for t in found] == [8, 65535, 0, None]
+
+
+def test_a_plc_may_write_by_the_functions_for_several(
+    output: ModbusOutput, plc: Plc, clock: Clock, wait_for: Any
+) -> None:
+    for number in (7, 8):
+        assert not plc.client.write_registers(Holding.TRIGGER_ID, [number], device_id=1).isError()
+    trigger = output.triggers.wait(clock.now_s)
+    assert trigger is not None
+    assert trigger.trigger_id == 8
+    output.result(Result("a", 8, Verdict.OK))
+    assert not plc.client.write_coils(Coil.RESULT_TAKEN, [False], device_id=1).isError()
+    assert plc.bits()[Bit.PASS]
+    assert not plc.client.write_coils(Coil.RESULT_TAKEN, [True], device_id=1).isError()
+    wait_for(lambda: not plc.bits()[Bit.PASS], "the result to be withdrawn")
+
+
+def test_triggers_that_nobody_fetches_do_not_hold_the_server_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modbus_output, "_TRIGGERS", 2)
+    triggers = PlcTriggers()
+    see = threading.Thread(target=lambda: [triggers.see(number) for number in range(9)], daemon=True)
+    see.start()
+    see.join(60)
+    assert not see.is_alive()
+
+
+def test_a_part_in_hand_is_shown(output: ModbusOutput, plc: Plc) -> None:
+    output.busy(busy=True)
+    assert plc.bits()[Bit.BUSY]
+    output.busy(busy=False)
+    assert not plc.bits()[Bit.BUSY]
+
+
+def test_counters_begin_again_where_a_register_ends(output: ModbusOutput, plc: Plc) -> None:
+    output._registers[Register.BEATS] = output._registers[Register.NOT_TAKEN] = 65535
+    output.beat(ready=True)
+    for number in (2**32 + 65536, None):
+        output.result(Result("a", number, Verdict.NG))
+        assert plc.registers()[:2] == [bool(number), 0]
+    assert [plc.registers()[Register.BEATS], plc.registers()[Register.NOT_TAKEN]] == [0, 0]
 
 
 def test_an_address_in_use_is_said(output: ModbusOutput, free_port: int) -> None:
@@ -213,3 +275,7 @@ def test_an_address_in_use_is_said(output: ModbusOutput, free_port: int) -> None
         ModbusOutput(f"127.0.0.1:{free_port}")
     assert "free HOST:PORT" in error.value.cure
     assert "below 1024" in error.value.what  # 502 is Modbus' own, and what a PLC asks for by itself
+    output.close()
+    assert not output._thread.is_alive()
+    for host in ("127.0.0.1", "[::1]"):
+        ModbusOutput(f"{host}:{free_port}").close()
