@@ -121,9 +121,11 @@ class Subscription:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._settle()  # after an error the last event comes again
-        self._mailbox.close()
+        try:
+            if kind is None:
+                self._settle()  # after an error the last event comes again
+        finally:
+            self._mailbox.close()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -149,7 +151,7 @@ class Subscription:
             left_s = by_s - time.monotonic()
             letter = self._mailbox.take(timeout_s=max(0.0, min(left_s, _TICK_S)))
             event = self._read(letter) if letter is not None else None
-            if event is not None or (letter is None and left_s <= 0):
+            if event is not None or left_s <= 0:
                 return event
 
     def _read(self, letter: Letter) -> Event | None:

@@ -21,11 +21,12 @@ from kenpin.edge_runtime.command import Accepted, Context, check
 from kenpin.edge_runtime.command_action import Replay
 from kenpin.edge_runtime.command_key import CommandKey
 from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.heard_file import load_heard
 from kenpin.edge_runtime.mailbox import Letter, Mailbox
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.subscribe import Asking, Event, Subscription
-from kenpin.errors import BrokerError
+from kenpin.errors import BrokerError, StoreError
 from kenpin.events import Audit, Reply, now_ms
 from tests.edge_runtime.publishing_line import PublishingLine
 
@@ -152,6 +153,28 @@ def test_what_happened_while_the_consumer_was_away_is_kept_by_the_broker(
         assert subscription.doubles == 3
 
 
+def test_what_was_dealt_with_is_written_down_soon_and_some_together(
+    mosquitto: Any, subscribe: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    """Or a consumer that is killed has all of it once more."""
+    path = tmp_path / "heard.json"
+
+    def written() -> list[int]:
+        return [n for n in range(1, 21) if path.exists() and n in load_heard(path)[TOPIC].had["s1"]]
+
+    with subscribe(state=path) as subscription:
+        for seq in range(1, 16):
+            send(mosquitto.port, seq)
+        wait_for(lambda: subscription._mailbox._letters.qsize() == 15, "the events")
+        read(subscription, 10)
+        assert written() == []
+        read(subscription, 1)
+        assert written() == list(range(1, 11))
+        read(subscription, 4)
+        assert subscription.receive(timeout_s=0) is None
+        assert written() == list(range(1, 16))
+
+
 def test_an_event_that_killed_its_consumer_comes_again(
     mosquitto: Any, station: StationOfEvents, subscribe: Any, tmp_path: Path
 ) -> None:
@@ -167,6 +190,18 @@ def test_an_event_that_killed_its_consumer_comes_again(
         consume()
     with subscribe(state=tmp_path / "heard.json") as subscription:
         assert seqs(read(subscription, 1)) == [1]
+
+
+def test_the_connection_ends_though_what_was_heard_cannot_be_written(
+    mosquitto: Any, subscribe: Any, tmp_path: Path
+) -> None:
+    """Or the next subscription and this one would throw each other off, for ever."""
+    subscription = subscribe(state=tmp_path / "gone" / "heard.json").__enter__()
+    send(mosquitto.port, 1)
+    read(subscription, 1)
+    with pytest.raises(StoreError, match="cannot be written"):
+        subscription.__exit__(None)
+    assert not subscription._mailbox._client.is_connected()
 
 
 def test_what_the_broker_lost_is_asked_for(
