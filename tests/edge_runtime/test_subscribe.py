@@ -21,6 +21,7 @@ from kenpin.edge_runtime.command import Accepted, Context, check
 from kenpin.edge_runtime.command_action import Replay
 from kenpin.edge_runtime.command_key import CommandKey
 from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.heard import Hole
 from kenpin.edge_runtime.heard_file import load_heard
 from kenpin.edge_runtime.mailbox import Letter, Mailbox
 from kenpin.edge_runtime.outbox import Outbox
@@ -154,7 +155,7 @@ def test_what_happened_while_the_consumer_was_away_is_kept_by_the_broker(
 
 
 def test_what_was_dealt_with_is_written_down_soon_and_some_together(
-    mosquitto: Any, subscribe: Any, wait_for: Any, tmp_path: Path
+    mosquitto: Any, subscribe: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a consumer that is killed has all of it once more."""
     path = tmp_path / "heard.json"
@@ -166,6 +167,10 @@ def test_what_was_dealt_with_is_written_down_soon_and_some_together(
         for seq in range(1, 16):
             send(mosquitto.port, seq)
         wait_for(lambda: subscription._mailbox._letters.qsize() == 15, "the events")
+        acknowledged: list[int] = []
+        monkeypatch.setattr(
+            subscription._mailbox, "acknowledge", lambda letter: acknowledged.append(letter.mid)
+        )
         read(subscription, 10)
         assert written() == []
         read(subscription, 1)
@@ -173,6 +178,7 @@ def test_what_was_dealt_with_is_written_down_soon_and_some_together(
         read(subscription, 4)
         assert subscription.receive(timeout_s=0) is None
         assert written() == list(range(1, 16))
+        assert len(acknowledged) == len(set(acknowledged)) == 15
 
 
 def test_an_event_that_killed_its_consumer_comes_again(
@@ -241,6 +247,29 @@ def test_what_the_station_has_no_more_is_given_up(
         assert seqs(read(subscription, 2)) == [1_000_001, 1_000_002]
         wait_for(lambda: [subscription.receive(timeout_s=0)] and subscription.lost, "the end of patience")
         assert (subscription.missing, subscription.lost) == ({}, 999_998)
+
+
+def test_what_a_station_refuses_to_send_again_is_asked_for_once_more(
+    mosquitto: Any, subscribe: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with subscribe(asking=Asking(KEY, patience_s=0.1)) as subscription:
+        send(mosquitto.port, 1)
+        send(mosquitto.port, 3)
+        read(subscription, 2)
+        requests = subscription._requests
+        wait_for(lambda: subscription.receive(timeout_s=0) or requests, "the request")
+        first, subscription._look_s = requests[TOPIC], 1e12  # not once more before the answer
+        reply = {"seq": 4, "session_id": "s1", "ok": False, "cmd_id": first, "message": "not now"}
+        publish.single(
+            f"{TOPIC}/reply/replay", json.dumps(reply), qos=1, hostname="127.0.0.1", port=mosquitto.port
+        )
+        assert seqs(read(subscription, 1)) == [4]
+        subscription._look_s = 0.0
+        wait_for(
+            lambda: subscription.receive(timeout_s=0) or requests[TOPIC] != first or subscription.lost, "more"
+        )
+        assert (subscription.missing, subscription.lost) == ({TOPIC: (Hole(2, 2),)}, 0)
+    assert 'st1 refuses to send events again: "not now"' in caplog.text
 
 
 def test_without_a_key_holes_are_only_seen(mosquitto: Any, subscribe: Any) -> None:
