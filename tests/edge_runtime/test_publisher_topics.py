@@ -27,14 +27,15 @@ from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.equipment import Equipment
-from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.outbox import Depth, Outbox
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_news import PartNews
 from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.room import Gap
 from kenpin.edge_runtime.store import Store
-from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Reply, now_ms
+from kenpin.edge_runtime.traffic import Traffic
+from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Payload, Reply, now_ms
 from tests import specimens
 from tests.edge_runtime.conftest import Clock
 from tests.edge_runtime.publishing_line import FAST, PublishingLine
@@ -53,6 +54,110 @@ def part(score: float | None = None, verdict: Verdict = Verdict.NG, **more: Any)
     judged = Part("part/7", "cam", "s", now_ms(), time.monotonic_ns(), Decision(verdict, scored=scored), 3.0)
     made = replace(judged, model=Model("lamp-1", "ab" * 32, "int8"), record=RECORD, frame_id=1, trigger_id=7)
     return replace(made, region=Region(1, 2, 3, 4, 5), **more)
+
+
+def told_of(part: Part) -> list[dict[str, Any]]:
+    """What all topics say of it."""
+    made: list[Payload] = [announce.result(IDENTITY, part, ng_rate=0.25), announce.camera_last(IDENTITY, part)]
+    if part.decision.verdict in (Verdict.NG, Verdict.REVIEW):
+        made.append(announce.anomaly(IDENTITY, part, ng_rate=0.25))
+    return [told.model_dump() for told in made]
+
+
+def test_what_is_told_of_a_part_is_what_it_says() -> None:
+    scored = Scored(1.7, (0.3, 0.9, 0.6), np.zeros((2, 2), np.float32))
+    made = part(part_id="x" * 300 + "end", camera="cam/1 é", image_ref="a.jpg", infer_ms=3.5, ts_ms=1234)
+    made = replace(made, decision=Decision(Verdict.REVIEW, scored=scored), trigger_id=0)
+    result, last, anomaly = told_of(made)
+    of_all = {
+        "score": 1.7,
+        "threshold": 1.0,
+        "margin": 0.7,
+        "severity": 400,
+        "infer_ms": 3.5,
+        "image_ref": "a.jpg",
+    }
+    of_all |= {"part_id": "x" * 197 + "end", "verdict": "REVIEW", "model_id": "lamp-1", "threshold_rev": 3}
+    of_all |= {"ts_ms": 1234, "station": "st1", "session_id": IDENTITY.session_id, "test": False}
+    of_scores = {
+        "score_coarse": 0.3,
+        "score_mid": 0.9,
+        "score_fine": 0.6,
+        "level": "mid",
+        "ng_rate_window": 0.25,
+    }
+    of_scores |= {"camera": "cam/1 é", "model_sha256": "ab" * 8, "engine_precision": "int8"}
+    place = {"roi_x_px": 1, "roi_y_px": 2, "roi_w_px": 3, "roi_h_px": 4, "area_px": 5}
+    for told, says in (
+        (result, of_all | of_scores | {"trigger_id": 0, "reason": "", "cause": ""}),
+        (last, of_all | {"camera": "cam_1__", "reason": ""}),
+        (anomaly, of_all | of_scores | place),
+    ):
+        assert {name: told[name] for name in says} == pytest.approx(says)
+
+
+def test_what_is_told_of_a_part_without_a_decision_says_why() -> None:
+    made = part(camera="c" * 99, trigger_id=None, model=None, record=None)
+    result, last = told_of(replace(made, decision=Decision(Verdict.NO_DECISION, "why" * 999, None, "engine")))
+    says = {
+        "verdict": "NO_DECISION",
+        "reason": ("why" * 999)[:500],
+        "severity": 1,
+        "threshold_rev": 0,
+        "model_id": "",
+    }
+    assert {name: result[name] for name in says} == {name: last[name] for name in says} == says
+    assert (result["trigger_id"], result["cause"], result["level"]) == (-1, "engine", "")
+    assert (result["model_sha256"], result["engine_precision"], last["camera"]) == ("", "", "c" * 64)
+
+
+@pytest.mark.parametrize(
+    ("score", "good", "severity"),
+    [
+        (0.0, {"a": 0.5}, 1),
+        (0.8, {"a": 0.5}, 100),
+        (2.0, {"a": 0.5, "b": 0.5, "c": 1.9}, 500),
+        (3.2, {"a": 0.5}, 900),
+        (1e9, {"a": 0.5}, 1000),
+        (1.5, {}, 250),  # without scores of good parts T1 stands for them
+        (2.0, {"a": 2.0}, 1000),
+        (1.9, {"a": 2.0}, 500),
+    ],
+)
+def test_how_bad_a_part_is(score: float, good: dict[str, float], severity: int) -> None:
+    record = RECORD.model_copy(update={"good": good})
+    assert told_of(part(score, Verdict.REVIEW, record=record))[0]["severity"] == severity
+
+
+def test_the_kpi_says_what_was_counted() -> None:
+    parts = {Verdict.OK: 1, Verdict.REVIEW: 2, Verdict.NG: 4, Verdict.MISSED: 8, Verdict.NO_DECISION: 16}
+    now = Snapshot(parts, {}, {}, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    traffic = Traffic(acked=20, rejected=21, no_subscriber=22, connections=23)
+    told = announce.kpi(IDENTITY, now, Depth(24, 25, 2.6, 27), traffic, fps=2.8).model_dump()
+    names = ("ok", "review", "ng", "missed", "no_decision", "parts")
+    assert [told[f"{name}_total"] for name in names] == [1, 2, 4, 8, 16, 31]
+    measured = (
+        "latency_ms_p99",
+        "infer_ms_p50",
+        "infer_ms_p99",
+        "score_psi",
+        "gpu_temp_c",
+        "outbox_oldest_s",
+        "fps",
+    )
+    assert [told[name] for name in measured] == [0.2, 0.3, 0.4, 0.6, 0.7, 2.6, 2.8]
+    assert told["ng_rate"] == pytest.approx(4 / 7)
+    counted = ("broker_rejected", "no_subscriber", "reconnects", "outbox_dropped")
+    assert [told[f"{name}_total"] for name in counted] == [21, 22, 22, 27]
+    assert (told["outbox_depth"], told["outbox_bytes"]) == (24, 25)
+    assert announce.kpi(IDENTITY, now, Depth(0, 0, 0.0, 0), Traffic(), fps=0.0).reconnects_total == 0
+
+
+def test_another_start_of_the_station_is_news_and_so_is_another_source() -> None:
+    who = Identity("st1", session_id="a")
+    told = [who.follow(session_id, test=test) for session_id, test in (("b", False), ("b", False), ("b", True))]
+    assert (told, who.session_id, who.test) == ([True, False, True], "b", True)
+    assert who.common(0)["test"]
 
 
 def alarm_payloads() -> tuple[Alarm, AlarmEvent]:
