@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from pathlib import Path
@@ -139,7 +140,9 @@ def test_a_restart_goes_on(tmp_path: Path) -> None:
     assert again.missing() == (Hole(11, 11),)
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"schema":"kenpin.heard.v1"}', '{"stations":{"x":{"start":-1}}}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", '{"schema":"kenpin.heard.v1"}', '{"stations":{"x":{"start":-1,"had":{}}}}']
+)
 def test_a_damaged_file_is_said(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "heard.json"
     path.write_text(damage)
@@ -147,7 +150,9 @@ def test_a_damaged_file_is_said(tmp_path: Path, damage: str) -> None:
         load_heard(path)
 
 
-def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read: "):
+        load_heard(tmp_path)
     with pytest.raises(StoreError, match="cannot be written"):
         save_heard(tmp_path / "none" / "heard.json", {})
 
@@ -176,6 +181,21 @@ def test_what_is_missing_is_asked_for_and_given_up_once_the_station_agreed() -> 
     assert catch_up.look(40) is None
     assert heard.missing() == ()
     assert catch_up.lost == 4
+    heard.take(9, "s")
+    assert catch_up.look(50) is None
+    assert catch_up.look(60) == catch_up.look(70) == Ask(8, 1)  # it has agreed to the one before only
+
+
+def test_a_station_that_does_not_agree_is_asked_ever_less_until_something_new_is_missing() -> None:
+    heard = Heard()
+    catch_up = CatchUp(heard, patience_s=PATIENCE_S)
+    heard.take(1, "s")
+    heard.take(3, "s")
+    asked_s = [now_s for now_s in range(2000) if catch_up.look(now_s) is not None]
+    assert [b - a for a, b in itertools.pairwise(asked_s)] == [10, 20, 40, 80, 160, 300, 300, 300, 300, 300]
+    heard.take(5, "s")
+    assert catch_up.look(2000) is None
+    assert catch_up.look(2010) == Ask(2, 3)
 
 
 def test_after_progress_only_what_the_answer_reached_is_given_up() -> None:
