@@ -109,6 +109,8 @@ def test_what_is_told_of_a_part_without_a_decision_says_why() -> None:
     assert {name: result[name] for name in says} == {name: last[name] for name in says} == says
     assert (result["trigger_id"], result["cause"], result["level"]) == (-1, "engine", "")
     assert (result["model_sha256"], result["engine_precision"], last["camera"]) == ("", "", "c" * 64)
+    scored = told_of(part(1.5, Verdict.NO_DECISION, record=None))[0]
+    assert (scored["score"], scored["threshold"], scored["severity"]) == (1.5, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,8 @@ def test_what_is_told_of_a_part_without_a_decision_says_why() -> None:
     [
         (0.0, {"a": 0.5}, 1),
         (0.8, {"a": 0.5}, 100),
-        (2.0, {"a": 0.5, "b": 0.5, "c": 1.9}, 500),
+        (0.8, {"a": 0.5, "b": 0.5, "c": 1.9}, 100),
+        (2.0, {"a": 0.5}, 500),
         (3.2, {"a": 0.5}, 900),
         (1e9, {"a": 0.5}, 1000),
         (1.5, {}, 250),  # without scores of good parts T1 stands for them
@@ -127,6 +130,17 @@ def test_what_is_told_of_a_part_without_a_decision_says_why() -> None:
 def test_how_bad_a_part_is(score: float, good: dict[str, float], severity: int) -> None:
     record = RECORD.model_copy(update={"good": good})
     assert told_of(part(score, Verdict.REVIEW, record=record))[0]["severity"] == severity
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_status_says_how_the_station_and_its_clock_are(
+    monkeypatch: pytest.MonkeyPatch, *, is_set: bool
+) -> None:
+    monkeypatch.setattr(announce, "clock_is_synchronised", lambda: is_set)
+    how: Any = ("FAULT", "why" * 999)
+    told = announce.status(IDENTITY, how, online=True, connected_ms=5, insecure=is_set)
+    assert (told.state, told.reason, told.online, told.connected_ms) == ("FAULT", ("why" * 999)[:500], True, 5)
+    assert (told.clock_ok, told.insecure) == (is_set, is_set)
 
 
 def test_the_kpi_says_what_was_counted() -> None:
