@@ -57,7 +57,7 @@ def test_the_worst_view_decides(
     assert (part.decision.verdict.value, part.camera, part.trigger_id) == (verdict, camera, 7)
     assert (found.event is not None) == (verdict in ("NG", "REVIEW"))
     if found.event is not None:
-        assert found.event.camera == camera
+        assert (found.event.camera, found.event.ng_rate_window) == (camera, float(verdict == "NG"))
         assert part.region is not None
         assert (part.region.width, part.region.height) == (30, 20)
 
