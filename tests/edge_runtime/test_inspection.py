@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime import inspection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Verdict
@@ -18,7 +19,8 @@ from kenpin.frame import Frame
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.synthetic import draw_part
-from tests.edge_runtime.conftest import TIMEOUT_MS
+from kenpin.view import Box
+from tests.edge_runtime.conftest import TIMEOUT_MS, Clock
 
 CAMERAS = ("top", "side")
 
@@ -56,6 +58,7 @@ def test_the_worst_view_decides(
     part = found.part
     assert (part.decision.verdict.value, part.camera, part.trigger_id) == (verdict, camera, 7)
     assert (found.event is not None) == (verdict in ("NG", "REVIEW"))
+    assert found.box == (None if verdict == "MISSED" else Box(0, 0, 30, 20))
     if found.event is not None:
         assert (found.event.camera, found.event.ng_rate_window) == (camera, float(verdict == "NG"))
         assert part.region is not None
@@ -109,6 +112,15 @@ def test_only_a_camera_whose_pictures_always_differ_is_watched_for_those_that_do
         shots = [Shot("p", number, (view(camera, 10),)) for number in range(STUCK_AT)]
         causes[camera] = {station.inspect(shot).part.decision.cause for shot in shots}
     assert causes == {"top": {"", "frozen"}, "side": {""}, "none of them": {""}}
+
+
+def test_how_long_the_engine_took_is_told(workshop: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    station = judge(workshop.ready())
+    engine: Any = station.ready.engine
+    score = engine.score
+    monkeypatch.setattr(inspection, "time", clock)
+    monkeypatch.setattr(engine, "score", lambda image: (clock.sleep(0.25), score(image))[1])
+    assert station.inspect(Shot("p", 1, (view("top", 10),))).part.infer_ms == pytest.approx(250)
 
 
 def test_an_engine_that_looks_at_nothing_is_found_out(workshop: Any) -> None:
