@@ -57,6 +57,9 @@ def test_the_worst_view_decides(
     found = judge(workshop.ready()).inspect(shot)
     part = found.part
     assert (part.decision.verdict.value, part.camera, part.trigger_id) == (verdict, camera, 7)
+    assert (part.ts_ms, part.captured_ns) in {
+        (v.ts_ms, v.captured_ns) for v in shot.views if v.camera == camera
+    }
     assert (found.event is not None) == (verdict in ("NG", "REVIEW"))
     assert found.box == (None if verdict == "MISSED" else Box(0, 0, 30, 20))
     if found.event is not None:
