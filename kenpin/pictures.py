@@ -12,7 +12,6 @@ from kenpin.errors import DataError
 from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind
 from kenpin.part_groups import MANIFEST, read_groups
 from kenpin.picture_files import (
-    check_folder,
     contents_of,
     files_below,
     is_picture,
@@ -80,7 +79,6 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     Raises:
         DataError: No picture of a good part was found, or it is not clear which ones are good.
     """
-    check_folder(folder)
     groups = _groups_below(folder)
     if (folder / "train" / GOOD).is_dir():
         return _read_mvtec(folder, groups, seed)
@@ -120,12 +118,8 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
         DataError: A folder is missing or empty, one lies in the other, bad parts may lie among the good, or a
             subfolder of the bad is none of defects by its name.
     """
-    if bad is not None and good.resolve() in (bad.resolve(), *bad.resolve().parents):
-        raise DataError(
-            "the folder of bad parts lies in the folder of good ones",
-            where=bad,
-            cure="put them side by side, or all below one folder and use --data",
-        )
+    if bad is not None:
+        _refuse_nested(good.resolve(), bad.resolve())
     good_pictures = read_folder(good, label=GOOD)
     bad_pictures: list[Picture] = []
     if bad is not None:
@@ -210,6 +204,16 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
         if len(names) == 2:
             joined[max(names)] = min(names)
     return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)
+
+
+def _refuse_nested(good: Path, bad: Path) -> None:
+    for inner, outer, names in ((bad, good, ("bad", "good")), (good, bad, ("good", "bad"))):
+        if outer in (inner, *inner.parents):
+            raise DataError(
+                f"the folder of {names[0]} parts lies in the folder of {names[1]} ones",
+                where=inner,
+                cure="put them side by side, or all below one folder and use --data",
+            )
 
 
 def _manifest_root(folder: Path) -> Path:
@@ -304,17 +308,17 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
     if folder.name == GOOD or not truth.is_dir():
         return pictures
     # With their subfolders: lots are often numbered alike.
-    masks = {name_below(m.with_name(m.stem.removesuffix("_mask")), truth): m for m in list_pictures(truth)}
-    masked = [replace(p, mask=masks.get(name_below(p.path.with_name(p.path.stem), folder))) for p in pictures]
+    masks = {name_below(m.with_suffix(""), truth).removesuffix("_mask"): m for m in list_pictures(truth)}
+    masked = [replace(p, mask=masks.get(name_below(p.path.with_suffix(""), folder))) for p in pictures]
     _check_masked(masked, truth)
     return masked
 
 
 def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) -> list[Picture]:
     """Label pictures. One that the manifest does not name is a part of its own."""
-    labelled = []
+    # With the folder's own name, given as `.` or not: good/1.png and bad/1.png are not the same part.
+    labelled, name = [], root.resolve().name
     for path in paths:
         relative = name_below(path, root)
-        # With the folder's name: good/1.png and bad/1.png are not the same part.
-        labelled.append(Picture(path, label, groups.get(relative, f"{root.name}/{relative}")))
+        labelled.append(Picture(path, label, groups.get(relative, f"{name}/{relative}")))
     return labelled

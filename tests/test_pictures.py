@@ -20,6 +20,7 @@ from kenpin.pictures import (
     read_data,
     read_folder,
     read_good_bad,
+    read_measured,
     split_groups,
 )
 
@@ -122,10 +123,13 @@ def test_plain_pictures_are_good_and_a_fifth_is_held_back(tmp_path: Path) -> Non
     assert _is_whole(parts)
 
 
-def test_the_seed_decides_what_is_held_back(tmp_path: Path) -> None:
-    _fill(tmp_path, *_names("good", 20))
+@pytest.mark.parametrize("folder", [".", "good", "train/good"])
+def test_the_seed_decides_what_is_held_back(tmp_path: Path, folder: str) -> None:
+    _fill(tmp_path, *_names(folder, 20))
     assert read_data(tmp_path, seed=1) == read_data(tmp_path, seed=1)
     assert read_data(tmp_path, seed=1) != read_data(tmp_path, seed=2)
+    plain = tmp_path / folder
+    assert read_good_bad(plain, None, seed=1) != read_good_bad(plain, None, seed=2)
 
 
 def test_subfolders_without_a_good_one_are_not_taken_for_good_parts(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_subfolders_without_a_good_one_are_not_taken_for_good_parts(tmp_path: Pa
 
 def test_good_beside_folders_of_defects_with_masks(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("good", 10), *_names("hole", 2), *_names("stain", 1))
-    _fill(tmp_path, "ground_truth/hole/001_mask.png")
+    _fill(tmp_path, "ground_truth/hole/001_mask.png", "ground_truth/hole/_mask.png")
     parts = read_data(tmp_path)
     assert _labels(parts.train) == ["good"] * 8
     assert _labels(parts.test) == ["good", "good", "hole", "hole", "stain"]
@@ -214,6 +218,19 @@ def test_mvtec_folders_without_a_test_part_hold_some_back(tmp_path: Path) -> Non
     assert (len(parts.train), len(parts.test)) == (8, 2)
 
 
+@pytest.mark.parametrize(
+    ("folders", "measured"),
+    [(("train/good", "test/good", "test/hole"), 10), (("train/good",), 5), (("good", "hole"), 10), ((".",), 5)],
+)
+def test_a_finished_model_is_measured_on_the_test_part_or_on_all(
+    tmp_path: Path, folders: tuple[str, ...], measured: int
+) -> None:
+    _fill(tmp_path, *(name for folder in folders for name in _names(folder, 5)))
+    found = read_measured(tmp_path)
+    assert len({p.path for p in found}) == len(found) == measured
+    assert not any("train" in p.path.parts for p in found if "test/good" in folders)
+
+
 def test_loose_pictures_in_test_are_not_silently_left_out(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("train/good", 10), *_names("test", 4))
     with pytest.raises(DataError, match="no subfolders"):
@@ -238,6 +255,24 @@ def test_bad_parts_inside_the_good_folder_are_refused(tmp_path: Path) -> None:
     for bad in ("parts", "parts/bad", "parts/../parts/bad"):
         with pytest.raises(DataError, match="lies in the folder of good ones"):
             read_good_bad(tmp_path / "parts", tmp_path / bad)
+
+
+def test_good_parts_inside_the_bad_folder_are_refused(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 10), *_names("dent", 2))
+    with pytest.raises(DataError, match="good parts lies in the folder of bad ones") as caught:
+        read_good_bad(tmp_path / "good", tmp_path)
+    assert "--data" in caught.value.cure
+
+
+def test_a_folder_gives_the_same_parts_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(tmp_path / "caps", *_names("good", 10), *_names("dent", 2))
+    (tmp_path / "link").symlink_to("caps")
+    monkeypatch.chdir(tmp_path / "caps")
+    groups = [[p.group for p in read_data(folder).train] for folder in map(Path, (".", "../caps", "../link"))]
+    assert groups[0] == groups[1] == groups[2]
+    assert groups[0][0].startswith("caps/good/")
 
 
 def test_a_good_picture_of_a_part_that_is_also_bad_is_not_learned_from(tmp_path: Path) -> None:
