@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from kenpin.pictures import Picture
 from kenpin.train.allot import PICTURES, Gauge, because
 from kenpin.train.data import Roles, evenly, load_pictures, some_of
 from kenpin.train.fit import fit_head
@@ -73,9 +75,7 @@ def learn(
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
-    # By name, the pictures of a part lie apart where each camera has a folder, and the head wants them joined.
-    side_by_side = sorted(evenly(len(pictures), HEAD_PICTURES), key=lambda number: roles.fit[number].group)
-    for_head = pictures.batch(torch.tensor(side_by_side))
+    for_head = pictures.batch(torch.tensor(_for_head(roles.fit)))
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
@@ -88,7 +88,7 @@ def learn(
         tell = means.console.print
         Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell, real).run()
         record.finish()
-        progress.update(progress.add_task("fit the anomaly head", total=None))
+        progress.add_task("fit the anomaly head", total=None)
         head = fit_head(training.model, for_head, held_back, seed=config.seed)
     if means.fabric.is_global_zero:
         folder.save_model(Inspector(training.model.encoder, head).cpu())
@@ -108,10 +108,18 @@ def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> Non
     side, device = folder.config.size, means.fabric.device
     with progress_bar(means.console) as progress:
         progress.add_task("update the anomaly head", total=None)
-        pictures = load_pictures(some_of(roles.fit, HEAD_PICTURES), side=side).to(device)
+        pictures = load_pictures((roles.fit[n] for n in _for_head(roles.fit)), side=side).to(device)
         held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=side).to(device)
         inspector = remember(origin, pictures, held_back, seed=folder.config.seed)
     folder.save_model(inspector.cpu())
+
+
+def _for_head(pictures: Sequence[Picture]) -> list[int]:
+    """Which pictures the head learns from, those of a part side by side.
+
+    By name they lie apart where each camera has a folder, and the head judges some by what the others teach.
+    """
+    return sorted(evenly(len(pictures), HEAD_PICTURES), key=lambda number: pictures[number].group)
 
 
 def _load_in_turn(folder: RunFolder, training: Training, fabric: Fabric) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import pytest
@@ -15,13 +17,12 @@ from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
 from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.device import open_fabric
-from kenpin.train.fit import fit_head
-from kenpin.train.head import AnomalyHead
-from kenpin.train.learn import Means, learn
+from kenpin.train.learn import Means, learn, update
 from kenpin.train.model import Pretrained
 from kenpin.train.report import last_allotment
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.training import Training
+from kenpin.train.transfer import Origin
 
 SIDE = 64
 
@@ -68,10 +69,15 @@ def folder(tmp_path: Path, roles: Roles) -> RunFolder:
     return folder
 
 
-def go(folder: RunFolder, roles: Roles, at_step: Callable[[int], None] = lambda _: None) -> None:
+def go(
+    folder: RunFolder,
+    roles: Roles,
+    at_step: Callable[[int], None] = lambda _: None,
+    *,
+    how: Callable[[RunFolder, Roles, Means], None] = learn,
+) -> None:
     fabric = open_fabric("cpu", precision="fp32")
-    means = Means(fabric, 2**24, False, Watcher(at_step), Console(quiet=True))
-    learn(folder, roles, means)
+    how(folder, roles, Means(fabric, 2**24, False, Watcher(at_step), Console(quiet=True)))
 
 
 def test_a_training_probes_its_levels_and_says_so(
@@ -85,20 +91,29 @@ def test_a_training_probes_its_levels_and_says_so(
     assert "+0.100" in allotment.rows[2]
 
 
+@pytest.mark.parametrize(
+    ("fitted_by", "how"), [("fit_head", learn), ("remember", partial(update, origin=cast("Origin", None)))]
+)
 def test_the_head_gets_the_pictures_of_a_part_side_by_side(
-    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder,
+    roles: Roles,
+    fitted_by: str,
+    how: Callable[[RunFolder, Roles, Means], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It judges a fifth of them by the others, and a part must not be judged by what its own pictures teach."""
     parts = [f"part {number % 3}" for number in range(len(roles.fit))]
     fit = tuple(replace(picture, group=part) for picture, part in zip(roles.fit, parts, strict=True))
     given: list[torch.Tensor] = []
 
-    def note(trained: Pretrained, pictures: torch.Tensor, held_back: torch.Tensor, *, seed: int) -> AnomalyHead:
-        given.append(pictures)
-        return fit_head(trained, pictures, held_back, seed=seed)
+    def stop(*args: torch.Tensor, **_: object) -> None:
+        given.append(args[1])
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("kenpin.train.learn.fit_head", note)
-    go(folder, replace(roles, fit=fit))
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    monkeypatch.setattr(f"kenpin.train.learn.{fitted_by}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go(folder, replace(roles, fit=fit), how=how)
     together = sorted(fit, key=lambda picture: picture.group)
     assert list(fit) != together
     assert torch.equal(given[0], load_pictures(together, side=SIDE))
