@@ -290,6 +290,9 @@ def test_pictures_that_do_not_fit_are_refused_before_a_training(tmp_path: Path) 
     ) as refused:
         check_pictures([a, b, c])
     assert refused.value.where == f"{b.path}, {c.path}"
+    with pytest.raises(OutOfView) as refused:
+        read_image(c, side=64)  # as kenpin evaluate does without a look before
+    assert refused.value.where == str(c.path)
 
 
 def test_a_defect_that_the_view_hides_does_not_teach(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,13 +18,13 @@ from kenpin import frame
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
-from kenpin.part_groups import MANIFEST
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture, PictureSet, split_groups
 from kenpin.preprocess import to_input
 from kenpin.sight import take
 
 Bools = NDArray[np.bool_]
+T = TypeVar("T")
 
 MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
@@ -85,7 +86,7 @@ def assign_roles(
 
     Raises:
         DataError: Fewer than eight good pictures, or all of one part, or all the same picture; or too few bad
-            parts to teach, or copies of a picture that shall teach.
+            parts to teach.
     """
     if len(pictures.train) < MIN_PICTURES:
         raise DataError(
@@ -122,22 +123,7 @@ def _with_teachers(roles: Roles, share: float, *, where: object, seed: int) -> R
             cure="give more bad parts, with --bad DIR or in --data, or leave --teach out",
         )
     moved = tuple(p for p in roles.test if p.group in chosen)
-    roles = replace(roles, test=tuple(p for p in roles.test if p.group not in chosen), teach=moved)
-    _refuse_copies_of_teachers(roles)
-    return roles
-
-
-def _refuse_copies_of_teachers(roles: Roles) -> None:
-    """A picture that teaches must not measure, not even as a copy under another name."""
-    taught = {sha256_of(p.path): p.path for p in roles.teach}
-    for picture in (*roles.test, *roles.fit, *roles.held_back):
-        copied = taught.get(sha256_of(picture.path))
-        if copied is not None:
-            raise DataError(
-                f"a bad part that shall teach is there twice, as {copied.name} and as {picture.path.name}",
-                where=picture.path,
-                cure=f"remove the copy, or give both one group in {MANIFEST}",
-            )
+    return replace(roles, test=tuple(p for p in roles.test if p.group not in chosen), teach=moved)
 
 
 def _refuse_copies(pictures: Sequence[Picture], *, where: object) -> None:
@@ -156,15 +142,14 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(n) for n in np.linspace(0, count - 1, min(count, most))]
 
 
-def some_of(pictures: Sequence[Picture], most: int) -> list[Picture]:
+def some_of(pictures: Sequence[T], most: int) -> list[T]:
     """At most so many, of all days and lots: pictures are in the order of their names."""
     return [pictures[number] for number in evenly(len(pictures), most)]
 
 
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
-    """Read and resize pictures: BGR uint8 (N, 3, side, side)."""
-    images = [read_image(p, side=side) for p in pictures]
-    stacked = np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
+    """Read and resize pictures, at least one: BGR uint8 (N, 3, side, side)."""
+    stacked = np.stack([read_image(p, side=side) for p in pictures])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 

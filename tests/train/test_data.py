@@ -90,6 +90,19 @@ def test_a_small_defect_beside_a_large_one_remains() -> None:
     assert np.argwhere(small[4:]).tolist() == [[4, 14], [8, 6]]
 
 
+@pytest.mark.parametrize(("columns", "cells"), [(9, 1), (10, 2)])
+def test_of_a_defect_the_cells_that_it_fills_by_a_quarter_are_kept(columns: int, cells: int) -> None:
+    mask = np.zeros((64, 32, 3), np.uint8)
+    mask[32:48, :columns, 2] = 1
+    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[2, n] for n in range(cells)]
+
+
+def test_a_thin_scratch_askew_is_one_defect() -> None:
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[range(10, 40), range(10, 40)] = 1
+    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[1, 1]]
+
+
 def test_a_defect_where_cells_meet_keeps_all_that_have_as_much_of_it() -> None:
     mask = np.zeros((64, 64, 3), np.uint8)
     mask[15:17, 15:17] = 255

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from kenpin.cli import cli
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
-from kenpin.pictures import Picture, PictureSet
+from kenpin.pictures import Picture, PictureSet, read_data
 from kenpin.synthetic import draw_part
 from kenpin.train import objective
 from kenpin.train.card import facts
@@ -93,14 +93,21 @@ def test_too_few_bad_parts_to_teach_are_refused(tmp_path: Path, rows: list[tuple
     assert "--bad" in refused.value.cure
 
 
-def test_a_copy_of_a_teaching_picture_under_another_name_is_refused(tmp_path: Path) -> None:
-    found = pictures_of(tmp_path, [("hole", f"h{n}") for n in range(4)])
-    for picture in found.test:
-        picture.path.write_bytes(found.test[0].path.read_bytes())
-    assert assign_roles(found, where=tmp_path, seed=0).test == found.test
-    with pytest.raises(DataError, match="is there twice") as refused:
-        assign_roles(found, where=tmp_path, seed=0, teach=0.5)
-    assert "group" in refused.value.cure
+def test_of_two_bad_parts_one_teaches(tmp_path: Path) -> None:
+    found = pictures_of(tmp_path, [("hole", "a"), ("hole", "b")])
+    roles = [assign_roles(found, where=tmp_path, seed=seed, teach=0.3) for seed in range(8)]
+    assert {frozenset(taught(each)) for each in roles} == {frozenset("a"), frozenset("b")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_a_bad_picture_teach_or_measure_together(tmp_path: Path, seed: int) -> None:
+    for n in range(10):
+        write(tmp_path / f"good/{n}.png", np.full((8, 8, 3), n, np.uint8))
+    for n in range(8):
+        write(tmp_path / f"hole/{n}.png", np.full((8, 8, 3), 100 + n // 2, np.uint8))
+    roles = assign_roles(read_data(tmp_path), where=tmp_path, seed=seed, teach=0.5)
+    assert len(taught(roles)) == 2
+    assert len(roles.teach) == 4
 
 
 def bad_parts(*, known: bool) -> RealDefects:
