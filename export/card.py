@@ -62,6 +62,7 @@ def write_card(
         how: How it was quantised, and what the accuracy gate found.
     """
     product, version = names
+    has_int8 = how["precision"] != "fp32"
     return _CARD.format(
         product=product,
         version=version,
@@ -69,9 +70,9 @@ def write_card(
         pictures=parity.pictures,
         good=parity.test_good,
         bad=parity.test_bad,
-        auroc="\n".join(f"| {n} | {v:.4f} |" for n, v in parity.auroc.items())
+        auroc="\n".join(f"| {n} | {v:.4f} |" for n, v in parity.auroc.items() if has_int8 or n != "int8")
         or "| not known: that needs good and bad test pictures | - |",
-        int8=_of_int8(parity, how) if how["precision"] != "fp32" else "There is no INT8 in this bundle.",
+        int8=_of_int8(parity, how) if has_int8 else "There is no INT8 in this bundle.",
         side=side,
     )
 

@@ -26,6 +26,7 @@ from kenpin.export.samples import Samples
 from kenpin.export.scheme import Scheme
 from kenpin.export.sensitivity import Sensitivity, measure_sensitivity
 from kenpin.frame import Image
+from kenpin.train.data import evenly
 from kenpin.train.validation import draw_validation_defects
 
 # Starts a step with a number of parts and returns what is to be called after each part.
@@ -128,7 +129,8 @@ def compress(fp: ModelProto, samples: Samples, judged: Judged, scheme: Scheme, *
     choice = choose_ranges(even, reaches, judged, rows, advance=step("choose ranges", len(METHODS)))
     convs = len(find_placement(even).convs)
     advance = step("correct biases", convs)
-    biases = correct_biases(even, choice.ranges, scheme, samples.fit[:CORRECTED], advance=advance)
+    some = samples.fit[evenly(len(samples.fit), CORRECTED)]
+    biases = correct_biases(even, choice.ranges, scheme, some, advance=advance)
     advance = step("measure each convolution alone", convs)
     layers = measure_sensitivity(even, choice.ranges, judged, rows, advance=advance)
     recipe = Recipe(even, choice.ranges, scheme, biases)

@@ -12,6 +12,7 @@ from kenpin.bundle import Golden
 from kenpin.export.half import to_single
 from kenpin.export.outputs import Floats, Fusion, Models, Outputs, run_onnx
 from kenpin.frame import Image
+from kenpin.train.data import evenly
 
 COUNT = 8
 # Of so many drawn defects so many are taken.
@@ -53,8 +54,8 @@ def make_golden(models: Models, held_back: Image, drawn: Image, *, spread: float
         drawn: Others with drawn defects (M, H, W, 3).
         spread: Standard deviation of the score over good pictures.
     """
-    good = _evenly(held_back, COUNT)
-    images = np.concatenate([good, _evenly(drawn, CANDIDATES)])
+    good = held_back[evenly(len(held_back), COUNT)]
+    images = np.concatenate([good, drawn[evenly(len(drawn), CANDIDATES)]])
     # As a station runs it: on a CPU that is nothing with fp16 in it, so that is scored as written.
     small, noise = _repeat(models.int8, images, Fusion.BASIC, half=models.half)
     exact, noise_fp = _repeat(models.fp, images, Fusion.FULL)
@@ -82,11 +83,6 @@ def _repeat(model: ModelProto, images: Image, fusion: Fusion, *, half: bool = Fa
 
 def _tolerance(noise: Floats, spread: float) -> float:
     return max(NOISE_MARGIN * float(noise.max()), SPREAD_SHARE * spread, 1e-6)
-
-
-def _evenly(images: Image, count: int) -> Image:
-    numbers = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
-    return np.asarray(images[numbers], np.uint8)
 
 
 def _golden(file: str, number: int, small: Outputs, exact: Outputs) -> Golden:

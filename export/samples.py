@@ -16,6 +16,7 @@ from kenpin.frame import Image, read_picture
 from kenpin.picture_files import sha256_of
 from kenpin.preprocess import to_input
 from kenpin.sight import Sight, take
+from kenpin.train.data import some_of
 
 # Enough for stable figures, few enough for a minute on two cores.
 MOST_FIT = 48
@@ -60,10 +61,10 @@ def choose_rows(data: Mapping[str, Any]) -> dict[str, list[Row]]:
     rows: list[Row] = data["pictures"]
     test = [row for row in rows if row["role"] == "test"]
     return {
-        "fit": _spread([r for r in rows if r["role"] == "fit" and r["label"] == GOOD], MOST_FIT),
-        "held_back": _spread([r for r in rows if r["role"] == "held_back"], MOST_HELD_BACK),
-        "test_good": _spread([r for r in test if r["label"] == GOOD], MOST_TEST_OF_EACH),
-        "test_bad": _spread([r for r in test if r["label"] != GOOD], MOST_TEST_OF_EACH),
+        "fit": some_of([r for r in rows if r["role"] == "fit"], MOST_FIT),
+        "held_back": some_of([r for r in rows if r["role"] == "held_back"], MOST_HELD_BACK),
+        "test_good": some_of([r for r in test if r["label"] == GOOD], MOST_TEST_OF_EACH),
+        "test_bad": some_of([r for r in test if r["label"] != GOOD], MOST_TEST_OF_EACH),
     }
 
 
@@ -96,12 +97,6 @@ def read_samples(
     good, bad = images("test_good"), images("test_bad")
     is_bad = np.arange(len(good) + len(bad)) >= len(good)
     return Samples(images("fit"), images("held_back"), np.concatenate([good, bad]), is_bad)
-
-
-def _spread(rows: list[Row], most: int) -> list[Row]:
-    if len(rows) <= most:
-        return rows
-    return [rows[round(n)] for n in np.linspace(0, len(rows) - 1, most)]
 
 
 def _read(row: Row, side: int, sight: Sight | None) -> Image:

@@ -62,6 +62,13 @@ def test_with_test_pictures_of_one_class_there_is_no_auroc(*, bad: bool) -> None
     assert compare(Forms(same, same, same), np.zeros(0, np.bool_)).threshold == 7
 
 
+def test_the_card_of_a_bundle_without_int8_names_none() -> None:
+    same = outputs(SCORES)
+    parity = compare(Forms(same, same, same), BAD)
+    card = write_card(names=("cap", "1"), side=64, lineage={}, parity=parity, how={"precision": "fp32"})
+    assert "| onnx | 0.6667 |\n\nThere is no INT8 in this bundle." in card
+
+
 def test_figures_are_plain_json() -> None:
     parity = compare(Forms(outputs(SCORES), outputs(SCORES), outputs(SCORES, noise=0.1)), BAD)
     assert json.loads(json.dumps(parity.to_json(), allow_nan=False))["int8_shift"] == {"max": 0.0, "p99": 0.0}
