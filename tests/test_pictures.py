@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import unicodedata
@@ -150,7 +151,7 @@ def test_good_beside_folders_of_defects_with_masks(tmp_path: Path) -> None:
 
 def test_mvtec_folders_keep_their_own_split(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("train/good", 6), *_names("test/good", 2), *_names("test/hole", 2))
-    _fill(tmp_path, "ground_truth/hole/000_mask.png", "ground_truth/hole/001_mask.png")
+    _fill(tmp_path, *(f"ground_truth/{name}_mask.png" for name in ("hole/000", "hole/001", "good/000")))
     parts = read_data(tmp_path)
     assert _labels(parts.train) == ["good"] * 6
     assert _labels(parts.test) == ["good", "good", "hole", "hole"]
@@ -206,10 +207,20 @@ def test_masks_that_belong_to_no_picture_are_told(tmp_path: Path, mask: str) -> 
     assert "ground_truth/hole/000_mask.png or 000.png" in error.cure
 
 
+def test_masks_of_one_kind_that_belong_to_no_picture_are_told(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), *_names("test/stain", 2))
+    _fill(tmp_path, "ground_truth/hole/000_mask.png", "ground_truth/stain/000_gt.png")
+    assert "ground_truth/stain/000_mask.png or 000.png" in _refused(tmp_path).cure
+
+
 def test_masks_of_a_kind_that_was_taken_out_harm_nothing(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), *_names("test/stain", 2))
     _fill(tmp_path, "ground_truth/hole/000_mask.png", "ground_truth/pit/000_mask.png")
     assert len(read_data(tmp_path).test) == 4
+    _fill(tmp_path / "all out", *_names("good", 10), "ground_truth/pit/000_mask.png")
+    assert len(read_data(tmp_path / "all out").test) == 2
+    _fill(tmp_path / "no masks", *_names("good", 10), "hole/000.png", "ground_truth/readme.txt")
+    assert len(read_data(tmp_path / "no masks").test) == 3
 
 
 def test_mvtec_folders_without_a_test_part_hold_some_back(tmp_path: Path) -> None:
@@ -456,6 +467,21 @@ def test_copies_join_the_groups_of_a_manifest_over_any_number_of_steps(tmp_path:
     assert [p.group for p in joined[:6]] == ["A"] * 6
     assert len({p.group for p in joined[6:]}) == 4
     assert copies == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=10))
+def test_what_copies_and_groups_link_is_one_part_and_nothing_else(rows: list[tuple[int, int]]) -> None:
+    pictures = [Picture(Path(f"{n}.png"), "good", f"part {group}") for n, (group, _) in enumerate(rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kenpin.pictures.contents_of", lambda _: [str(content) for _, content in rows])
+        parts = [p.group for p in join_copies(pictures)[0]]
+    linked = list(range(len(rows)))
+    for _ in rows:
+        for a, b in itertools.product(range(len(rows)), repeat=2):
+            if rows[a][0] == rows[b][0] or rows[a][1] == rows[b][1]:
+                linked[a] = linked[b] = min(linked[a], linked[b])
+    for a, b in itertools.combinations(range(len(rows)), 2):
+        assert (parts[a] == parts[b]) == (linked[a] == linked[b])
 
 
 def test_a_test_picture_that_is_also_learned_from_is_left_out(tmp_path: Path) -> None:
