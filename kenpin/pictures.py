@@ -248,7 +248,7 @@ def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
     if shared:
         raise DataError(
             f"pictures of the same part are in train and in test: group {shared[0]}",
-            where=folder / MANIFEST,
+            where=_manifest_root(folder) / MANIFEST,
             cure="move all pictures of a group to one side; results would be too good otherwise",
         )
     joined, copies = join_copies(train + test)

@@ -333,10 +333,14 @@ def test_nothing_left_to_learn_from_is_said(tmp_path: Path) -> None:
     assert "none is left to learn from" in _refused(tmp_path).what
 
 
-def test_a_group_in_train_and_test_is_refused(tmp_path: Path) -> None:
-    _fill(tmp_path, *_names("train/good", 3), *_names("test/good", 3))
-    _manifest(tmp_path, {"train/good/000.png": "tile 1", "test/good/002.png": "tile 1"})
-    assert "group tile 1" in _refused(tmp_path).what
+@pytest.mark.parametrize("above", ["", "caps/"])
+def test_a_group_in_train_and_test_is_refused(tmp_path: Path, above: str) -> None:
+    folder = tmp_path / above
+    _fill(folder, *_names("train/good", 3), *_names("test/good", 3))
+    _manifest(tmp_path, {f"{above}train/good/000.png": "tile 1", f"{above}test/good/002.png": "tile 1"})
+    with pytest.raises(DataError, match="group tile 1") as caught:
+        read_data(folder)
+    assert caught.value.where == str(tmp_path / "manifest.csv")
 
 
 @pytest.mark.parametrize(
