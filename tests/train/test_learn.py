@@ -17,6 +17,8 @@ from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
 from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.device import open_fabric
+from kenpin.train.encoder import Encoder
+from kenpin.train.init import load_initial_weights
 from kenpin.train.learn import Means, learn, update
 from kenpin.train.model import Pretrained
 from kenpin.train.report import last_allotment
@@ -25,6 +27,7 @@ from kenpin.train.training import Training
 from kenpin.train.transfer import Origin
 
 SIDE = 64
+MEMORY = 2**24
 
 
 class FineGains:
@@ -77,7 +80,7 @@ def go(
     how: Callable[[RunFolder, Roles, Means], None] = learn,
 ) -> None:
     fabric = open_fabric("cpu", precision="fp32")
-    how(folder, roles, Means(fabric, 2**24, False, Watcher(at_step), Console(quiet=True)))
+    how(folder, roles, Means(fabric, MEMORY, False, Watcher(at_step), Console(quiet=True)))
 
 
 def test_a_training_probes_its_levels_and_says_so(
@@ -172,3 +175,23 @@ def test_the_scale_of_the_score_is_set_by_pictures_of_all_lots_where_there_are_t
     with pytest.raises(KeyboardInterrupt):
         go(folder, many)
     assert torch.equal(scaled[0], load_pictures([many.held_back[0], many.held_back[-1]], side=SIDE))
+    assert (folder.root / "checkpoint.safetensors").exists(), "the training is kept though the head failed"
+
+
+def test_a_training_begins_with_the_given_weights_and_holds_pictures_in_the_given_memory(
+    folder: RunFolder, roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(Encoder(8).state_dict(), tmp_path / "weights.pth")
+    wanted = Encoder(8)
+    load_initial_weights(wanted, tmp_path / "weights.pth")
+    begun: list[Training] = []
+
+    def stop(*, limit_bytes: int, **_: object) -> None:
+        assert limit_bytes == MEMORY
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "load_training", lambda _, training: begun.append(training))
+    monkeypatch.setattr("kenpin.train.learn.PictureCache", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go(folder, roles, how=partial(learn, init=tmp_path / "weights.pth"))
+    torch.testing.assert_close(begun[0].model.encoder.state_dict(), wanted.state_dict())
