@@ -28,6 +28,11 @@ from kenpin.train.transfer import Origin
 
 SIDE = 64
 MEMORY = 2**24
+How = Callable[[RunFolder, Roles, Means], None]
+# What fits the head is stopped before it asks for the origin.
+HOW = pytest.mark.parametrize(
+    ("fitted_by", "how"), [("fit_head", learn), ("remember", partial(update, origin=cast("Origin", None)))]
+)
 
 
 class FineGains:
@@ -77,7 +82,7 @@ def go(
     roles: Roles,
     at_step: Callable[[int], None] = lambda _: None,
     *,
-    how: Callable[[RunFolder, Roles, Means], None] = learn,
+    how: How = learn,
 ) -> None:
     fabric = open_fabric("cpu", precision="fp32")
     how(folder, roles, Means(fabric, MEMORY, False, Watcher(at_step), Console(quiet=True)))
@@ -94,15 +99,9 @@ def test_a_training_probes_its_levels_and_says_so(
     assert "+0.100" in allotment.rows[2]
 
 
-@pytest.mark.parametrize(
-    ("fitted_by", "how"), [("fit_head", learn), ("remember", partial(update, origin=cast("Origin", None)))]
-)
+@HOW
 def test_the_head_gets_the_pictures_of_a_part_side_by_side(
-    folder: RunFolder,
-    roles: Roles,
-    fitted_by: str,
-    how: Callable[[RunFolder, Roles, Means], None],
-    monkeypatch: pytest.MonkeyPatch,
+    folder: RunFolder, roles: Roles, fitted_by: str, how: How, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It judges a fifth of them by the others, and a part must not be judged by what its own pictures teach."""
     parts = [f"part {number % 3}" for number in range(len(roles.fit))]
@@ -135,9 +134,13 @@ def test_a_checkpoint_is_written_when_it_is_due_and_never_within_the_probe(
     monkeypatch.setattr("kenpin.train.learn.CHECKPOINT_EVERY_S", -1.0)
     monkeypatch.setattr(RunFolder, "save_training", note)
     go(folder, roles)
+    often = list(saved)
+    monkeypatch.setattr("kenpin.train.learn.CHECKPOINT_EVERY_S", 1e9)
+    go(folder, roles)
+    assert len(saved) == len(often) + 1, "at the end"
     steps = [line["step"] for line in folder.metrics() if "step" in line]
-    assert not any(probing for _, probing in saved)
-    assert len(steps) / 2 < len({step for step, _ in saved}) < len(steps)
+    assert not any(probing for _, probing in often)
+    assert len(steps) / 2 < len({step for step, _ in often}) < len(steps)
 
 
 def test_a_resume_keeps_the_allotment_once(
@@ -159,23 +162,27 @@ def test_a_resume_keeps_the_allotment_once(
     assert lines[-1]["device_seconds"] == pytest.approx(sum(line.get("seconds", 0) for line in lines), abs=0.01)
 
 
-def test_the_scale_of_the_score_is_set_by_pictures_of_all_lots_where_there_are_too_many(
-    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+@HOW
+def test_of_too_many_pictures_those_of_all_lots_fit_the_head(
+    folder: RunFolder, roles: Roles, fitted_by: str, how: How, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = replace(roles, held_back=tuple(sorted((*roles.held_back, *roles.test), key=lambda p: p.path)))
-    scaled: list[torch.Tensor] = []
+    given: list[tuple[torch.Tensor, ...]] = []
 
     def stop(*args: torch.Tensor, **_: object) -> None:
-        scaled.append(args[2])
+        given.append(args[1:])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    monkeypatch.setattr("kenpin.train.learn.HEAD_PICTURES", 2)
     monkeypatch.setattr("kenpin.train.learn.HELD_BACK_PICTURES", 2)
-    monkeypatch.setattr("kenpin.train.learn.fit_head", stop)
+    monkeypatch.setattr(f"kenpin.train.learn.{fitted_by}", stop)
     with pytest.raises(KeyboardInterrupt):
-        go(folder, many)
-    assert torch.equal(scaled[0], load_pictures([many.held_back[0], many.held_back[-1]], side=SIDE))
-    assert (folder.root / "checkpoint.safetensors").exists(), "the training is kept though the head failed"
+        go(folder, many, how=how)
+    for taken, pictures in zip(given[0], (many.fit, many.held_back), strict=True):
+        assert torch.equal(taken, load_pictures([pictures[0], pictures[-1]], side=SIDE))
+    saved = (folder.root / "checkpoint.safetensors").exists()
+    assert saved == (how is learn), "a training is kept though its head fails"
 
 
 def test_a_training_begins_with_the_given_weights_and_holds_pictures_in_the_given_memory(
