@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from kenpin.sight import Sight, read_sight, sight_of, take
 from kenpin.signing import SecretKey
 from kenpin.train.cli import evaluate, train
 from kenpin.train.data import load_masks, read_image
-from kenpin.train.intake import check_pictures, check_teachers
+from kenpin.train.intake import check_masks, check_pictures, check_teachers
 from kenpin.train.report_cli import pictures_of
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.view import Align, Box, View, read_view
@@ -302,8 +303,10 @@ def test_a_defect_that_the_view_hides_does_not_teach(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(png(mask))
     hidden = Picture(tmp_path / "a.png", "dent", "1", tmp_path / "mask.png", sight_with(ignore=(LABEL,)))
     check_pictures([hidden])
+    assert check_masks([hidden]) == [hidden]
     with pytest.raises(DataError, match="outside of the view"):
         check_teachers([hidden])
+    check_teachers([replace(hidden, sight=None)])  # without a view an empty mask is as good as none
 
 
 def test_a_set_of_pictures_is_looked_at_through_a_view() -> None:

@@ -57,16 +57,17 @@ def check_masks(pictures: Iterable[Picture]) -> list[Picture]:
     return [picture for picture, mask in masked if not read_mask(mask, of=picture).any()]
 
 
-def check_teachers(pictures: Iterable[Picture]) -> None:
+def check_teachers(empty: Iterable[Picture]) -> None:
     """Refuse bad parts that shall teach and have their defect where nobody looks.
+
+    Args:
+        empty: Those whose mask marks nothing, as `check_masks` told.
 
     Raises:
         DataError: One has.
     """
-    for picture in pictures:
-        if picture.sight is None or picture.mask is None:
-            continue
-        if not read_mask(picture.mask, of=picture).any():
+    for picture in empty:
+        if picture.sight is not None:
             raise DataError(
                 "a bad part that shall teach has its defect outside of the view",
                 where=picture.path,

@@ -12,7 +12,7 @@ from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet
 from kenpin.train.data import assign_roles, load_masks, shrink_mask
-from kenpin.train.intake import check_masks
+from kenpin.train.intake import check_masks, check_pictures
 
 
 def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
@@ -123,3 +123,17 @@ def test_masks_that_number_the_defects_in_16_bit_are_read_and_empty_ones_are_tol
     pictures = [Picture(image, "pit", str(mask), mask) for mask in (numbered, empty, clear)]
     assert load_masks(pictures, side=16)[0].sum() == 128
     assert [picture.mask for picture in check_masks(pictures)] == [empty, clear]
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (7, " and 2 more")])
+def test_of_many_pictures_that_cannot_be_used_the_first_are_named(
+    tmp_path: Path, count: int, more: str
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(count)]
+    for path in paths:
+        path.write_bytes(b"")
+    seen: list[int] = []
+    with pytest.raises(DataError, match=f"of the pictures {count} cannot be used") as caught:
+        check_pictures([Picture(p, GOOD, p.name) for p in paths], advance=lambda: seen.append(1))
+    assert caught.value.where == ", ".join(map(str, paths[:5])) + more
+    assert len(seen) == count
