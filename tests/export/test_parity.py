@@ -37,6 +37,7 @@ def test_flips_are_counted_at_the_operating_point() -> None:
     assert parity.other_flips == 1  # 4 -> 3.4, a good one
     assert (parity.pictures, parity.test_good, parity.test_bad) == (26, 2, 3)
     assert parity.int8_shift.max == pytest.approx(2.1)
+    assert parity.int8_shift.p99 == pytest.approx(1.975)  # a quarter of the way from it to the next, 1.6
     assert parity.onnx_shift.max == parity.onnx_relative == 0
     # Pairs of a good and a bad one in the right order: 4 of 6, then 2 and one draw.
     assert parity.auroc == pytest.approx({"torch": 4 / 6, "onnx": 4 / 6, "int8": 2.5 / 6})
@@ -60,6 +61,13 @@ def test_with_test_pictures_of_one_class_there_is_no_auroc(*, bad: bool) -> None
     assert "not known: that needs good and bad test pictures" in card
     assert parity.sqnr_db == dict.fromkeys(("score", "level_scores", "anomaly_map"), MAX_SQNR_DB)
     assert compare(Forms(same, same, same), np.zeros(0, np.bool_)).threshold == 7
+
+
+def test_int8_is_compared_with_the_float_onnx_model() -> None:
+    parity = compare(Forms(outputs(SCORES * np.float32(1.0005)), outputs(SCORES), outputs(SCORES)), BAD)
+    assert parity.onnx_shift.max > parity.int8_shift.max == 0
+    assert parity.sqnr_db["score"] == MAX_SQNR_DB
+    assert parity.threshold == 3.5
 
 
 def test_the_card_of_a_bundle_without_int8_names_none() -> None:
