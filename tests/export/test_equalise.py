@@ -9,7 +9,7 @@ from onnx import ModelProto, numpy_helper
 from kenpin.errors import ExportError
 from kenpin.export.audit import audit
 from kenpin.export.channel_groups import ChannelGroup, find_channel_groups
-from kenpin.export.equalise import EXPONENT, _scales, equalise, rescale
+from kenpin.export.equalise import EXPONENT, LEAST_REACH, _measure_channels, _scales, equalise, rescale
 from kenpin.export.fidelity import measure_taps
 from kenpin.export.half import to_half
 from kenpin.export.onnx_model import ENCODER, HALF_OPSET, check_model
@@ -124,6 +124,20 @@ def test_a_channel_is_divided_by_its_largest_share_of_any_tensor_of_its_group() 
     group = ChannelGroup(frozenset({"a", "b", "unmeasured"}), (), (), ())
     reaches = {"a": np.float32([1.0, 0.25]), "b": np.float32([4.0, 2.0]), "other": np.float32([1.0, 1.0])}
     np.testing.assert_allclose(_scales(group, reaches), [1.0, 0.5**EXPONENT])
+
+
+def test_a_channel_that_is_dead_on_these_pictures_is_not_blown_up() -> None:
+    group = ChannelGroup(frozenset({"a"}), (), (), ())
+    scales = _scales(group, {"a": np.float32([8.0, 0.0, 0.01])})
+    np.testing.assert_allclose(scales, [1.0, LEAST_REACH**EXPONENT, LEAST_REACH**EXPONENT])
+
+
+def test_what_a_channel_reaches_is_the_largest_of_all_pictures_also_below_zero(
+    float_model: ModelProto, pictures: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = [np.float32([[[[-3.0, 1.0]], [[0.0, 0.0]]]]), np.float32([[[[1.0, 0.5]], [[2.0, 0.0]]]])]
+    monkeypatch.setattr("kenpin.export.equalise.run_tensors", lambda *_, **__: ([value] for value in each))
+    assert _measure_channels(float_model, ["a"], pictures, lambda: None)["a"].tolist() == [3.0, 2.0]
 
 
 def test_without_a_picture_nothing_is_known(float_model: ModelProto, pictures: Image) -> None:

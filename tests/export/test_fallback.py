@@ -67,6 +67,24 @@ def test_the_convolutions_that_hurt_come_first(
     assert not layers[0].name.endswith("weight")
 
 
+def test_each_convolution_is_measured_alone(
+    float_model: ModelProto,
+    placement: Placement,
+    ranges: dict[str, float],
+    judged: Judged,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[tuple[str, ...]] = []
+
+    def note(model: ModelProto, alone: Placement, given: Any) -> ModelProto:
+        made.append(alone.convs)
+        return quantize(model, alone, given)
+
+    monkeypatch.setattr("kenpin.export.sensitivity.quantize", note)
+    measured(float_model, ranges, judged)
+    assert made == [(conv,) for conv in placement.convs]
+
+
 def test_they_are_returned_to_float_until_the_gate_holds(
     float_model: ModelProto, placement: Placement, clipped: dict[str, float], judged: Judged
 ) -> None:
@@ -173,6 +191,7 @@ def test_ranges_are_chosen_by_what_they_do(
     choice = choose_ranges(float_model, reaches, judged, ROWS, advance=lambda: None)
     assert set(choice.trials) == set(METHODS)
     assert choice.method == best_of(choice.trials)
+    assert len({trial.map_sqnr_db for trial in choice.trials.values()}) == len(METHODS), "each tried by itself"
     assert choice.trials[choice.method].risk <= ALIKE * min(choice.trials[method].risk for method in WHOLE)
     assert choice.ranges == {name: METHODS[choice.method](reach) for name, reach in reaches.items()}
     told: dict[str, Any] = choice.to_json()
