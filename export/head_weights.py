@@ -5,7 +5,7 @@
   become those of the places as they are stored, or distances would be of two different banks.
 * What is added to or multiplied with maps is stored as fp16 and cast, where fp16 has the numbers.
 
-Convolutions of the head keep fp32 weights: TensorRT wants both inputs of a convolution quantised, or neither.
+Convolutions keep the weights they have: TensorRT wants both inputs of a convolution quantised, or neither.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from kenpin.export.onnx_model import ENCODER
 from kenpin.export.quantize import LEAST_SCALE, QMAX
 
 # Smaller constants are not worth a node.
@@ -52,8 +51,7 @@ def store_head(model: ModelProto) -> ModelProto:
 
 
 def _is_large(tensor: TensorProto) -> bool:
-    of_head = tensor.data_type == TensorProto.FLOAT and not tensor.name.startswith(ENCODER)
-    return of_head and int(np.prod(tensor.dims)) >= LEAST_NUMBERS
+    return tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= LEAST_NUMBERS
 
 
 def _is_read_by(model: ModelProto, name: str, op_types: Collection[str]) -> bool:

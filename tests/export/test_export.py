@@ -232,7 +232,8 @@ def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="session")
 def floating(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_as(run, tmp_path_factory.mktemp("float"), "--precision", "fp32")
+    last = ("--version", "3", "--floor", "3")
+    return export_as(run, tmp_path_factory.mktemp("float"), "--precision", "fp32", *last)
 
 
 def export_as(run: Path, root: Path, *options: str) -> Exported:
@@ -268,6 +269,7 @@ def test_fp32_is_the_float_model(floating: Exported) -> None:
     found = floating.open()
     assert found.files["model.onnx"] == found.files["model_fp.onnx"]
     assert found.manifest.quantization["precision"] == floating.answer["precision"] == "fp32"
+    assert found.manifest.floor == found.manifest.version == "3"
     assert floating.answer["gate"] is None
     assert floating.answer["quantized_convs"] == 0
     assert "accuracy gate" not in floating.text
@@ -315,6 +317,7 @@ def invoke(run: Path, out: Path, *more: str) -> Result:
         (("--product", "my part"), "--product 'my part' cannot be used"),
         (("--product", "cap+"), "--product 'cap\\+' cannot be used"),
         (("--version", "1/2"), "--version '1/2' cannot be used"),
+        (("--version", "2", "--floor", "10"), "--floor 10 is newer than the bundle itself, 2"),
         (("--key", "none.key"), "cannot read the key"),
     ],
 )

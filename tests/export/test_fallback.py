@@ -281,3 +281,15 @@ def test_taps(float_model: ModelProto, int8_model: ModelProto, pictures: Image) 
     assert all(15 < tap.places < 60 and 15 < tap.pooled < 80 for tap in taps)
     same = measure_taps(Models(float_model, float_model), pictures)
     assert all(tap.places > 100 for tap in same)
+
+
+def test_noise_that_differs_from_place_to_place_is_gone_from_the_embedding(
+    float_model: ModelProto, pictures: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    changed = exact + np.float32([1, -1, 1, -1])
+    features = iter([[exact], [changed]])
+    monkeypatch.setattr("kenpin.export.fidelity._features", lambda *_: next(features))
+    (tap,) = measure_taps(Models(float_model, float_model), pictures)
+    assert tap.places < 5
+    assert tap.pooled > 100
