@@ -18,14 +18,15 @@ GOOD, DRAWN = (10, 11, 12), (40, 50, 60, 70)
 
 
 @pytest.fixture
-def noise(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], float]:
-    """How much more one thread scores a grey, by the name of the model."""
-    moved: dict[tuple[str, int], float] = {}
+def noise(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[Any, ...], float]:
+    """How much more one thread scores a grey, by the name of the model; also with one way to run it alone."""
+    moved: dict[tuple[Any, ...], float] = {}
 
     def run(model: ModelProto, images: Image, *, fusion: Fusion, threads: int) -> Outputs:
         name, greys = model.producer_name, images[:, 0, 0, 0].tolist()
         # The small model is off by a half; the float one is exact.
-        more = [moved.get((name, grey), 0.0) if threads == 1 else 0.0 for grey in greys]
+        one = [moved.get((name, grey), moved.get((name, grey, fusion), 0.0)) for grey in greys]
+        more = one if threads == 1 else [0.0] * len(greys)
         score = np.array(greys) + np.array(more) + (0.0 if name == "fp" else 0.5)
         return Outputs(score, np.stack([score / 4, score / 2, score], 1), np.zeros((len(greys), 1, 1)))
 
@@ -51,7 +52,7 @@ def test_each_model_has_scores_of_its_own(noise: object) -> None:
     assert list(found.files) == [frame.file for frame in found.scores]
 
 
-def test_the_tolerance_is_some_times_what_good_scores_move_by(noise: dict[tuple[str, int], float]) -> None:
+def test_the_tolerance_is_some_times_what_good_scores_move_by(noise: dict[tuple[Any, ...], float]) -> None:
     noise["small", 11] = -0.02
     found = made()
     assert found.tolerance == pytest.approx(NOISE_MARGIN * 0.02)
@@ -59,9 +60,21 @@ def test_the_tolerance_is_some_times_what_good_scores_move_by(noise: dict[tuple[
     assert made(spread=100.0).tolerance == pytest.approx(SPREAD_SHARE * 100)
 
 
+@pytest.mark.parametrize("fusion", [Fusion.BASIC, Fusion.NONE])
+def test_the_graph_as_a_station_runs_it_and_as_written_both_count(
+    noise: dict[tuple[Any, ...], float], fusion: Fusion
+) -> None:
+    noise["small", 11, fusion] = 0.02
+    assert made().tolerance == pytest.approx(NOISE_MARGIN * 0.02)
+
+
+def test_scores_that_are_all_alike_leave_room_for_the_last_digits(noise: object) -> None:
+    assert made(spread=0.0).tolerance > 0
+
+
 @pytest.mark.parametrize("model", ["small", "fp"])
 def test_a_defect_that_repeats_worse_than_good_parts_is_no_golden_frame(
-    noise: dict[tuple[str, int], float], model: str
+    noise: dict[tuple[Any, ...], float], model: str
 ) -> None:
     noise[model, 70] = 1.0
     found = made()
@@ -90,7 +103,7 @@ def test_fp16_is_scored_as_written(noise: object, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_tolerance_of_fp16_is_what_scores_move_by_in_fp32(
-    noise: dict[tuple[str, int], float], monkeypatch: pytest.MonkeyPatch
+    noise: dict[tuple[Any, ...], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run as written it repeats to the last digit, and no GPU would come that near."""
     monkeypatch.setattr(golden, "to_single", lambda _: ModelProto(producer_name="single"))

@@ -260,3 +260,11 @@ def test_opset_19_is_for_fp16_only(float_model: ModelProto, half_model: ModelPro
 def test_another_size_is_refused(float_model: ModelProto) -> None:
     with pytest.raises(ExportError, match=r"frames has the shape \[1, 64, 64, 3\]"):
         check_model(float_model, side=96)
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_a_session_rewrites_the_graph_no_further_and_takes_no_more_threads_than_said(
+    float_model: ModelProto, fusion: Fusion
+) -> None:
+    options = open_session(float_model, fusion, threads=2).get_session_options()
+    assert (options.graph_optimization_level, options.intra_op_num_threads) == (fusion.value, 2)
