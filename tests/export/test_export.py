@@ -265,6 +265,15 @@ def test_the_golden_scores_of_fp16_are_those_of_the_graph_as_written(half: Expor
     np.testing.assert_allclose(scores, [g.score for g in found.manifest.golden], atol=1e-4)
 
 
+def test_the_head_is_stored_small_where_parsers_take_weights_in_int8(
+    exported: Exported, half: Exported
+) -> None:
+    for bundle, small in ((exported, True), (half, False)):
+        names = {tensor.name for tensor in bundle.graph("model.onnx").graph.initializer}
+        assert any(name.endswith(".bank_int8") for name in names) == small
+        assert any(name.endswith(".bank") for name in names) != small
+
+
 def test_fp32_is_the_float_model(floating: Exported) -> None:
     found = floating.open()
     assert found.files["model.onnx"] == found.files["model_fp.onnx"]

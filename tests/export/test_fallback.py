@@ -252,7 +252,8 @@ def test_each_step_of_the_compression_sees_its_pictures_and_its_result_is_used(
 
         monkeypatch.setattr(compression, name, watched)
 
-    for name in ("equalise", "measure_reach", "choose_ranges", "correct_biases", "measure_sensitivity"):
+    steps = ("equalise", "measure_reach", "choose_ranges", "correct_biases", "measure_sensitivity")
+    for name in (*steps, "check_model"):
         watch(name)
     monkeypatch.setattr(compression, "CORRECTED", 3)
     samples = Samples(pictures[:4], judged.pictures[:12], judged.pictures[:0], judged.test_bad)
@@ -265,6 +266,7 @@ def test_each_step_of_the_compression_sees_its_pictures_and_its_result_is_used(
     (corrected, _, _, usual), biases = calls["correct_biases"]
     np.testing.assert_array_equal(usual, samples.fit[[0, 2, 3]])  # of all lots: they are in order
     assert calls["measure_reach"][0][0] is corrected is even
+    assert calls["check_model"][0] == (found.settled.model,)
     stored = {t.name: t.SerializeToString() for t in found.settled.model.graph.initializer}
     assert all(stored[biases[c].name] == biases[c].SerializeToString() for c in found.settled.placement.convs)
     assert any(name.endswith("_unit") for name in stored)
