@@ -27,6 +27,7 @@ from kenpin.export.audit import audit
 from kenpin.export.cli import export
 from kenpin.export.golden import DEFECTS, SPREAD_SHARE
 from kenpin.export.outputs import Fusion, run_onnx
+from kenpin.export.pack import last_evaluation
 from kenpin.export.samples import MOST_FIT, MOST_HELD_BACK, MOST_TEST_OF_EACH, choose_rows, read_samples
 from kenpin.frame import Image, decode_picture
 from kenpin.picture_files import sha256_of
@@ -84,6 +85,7 @@ def test_answer(exported: Exported) -> None:
     assert (parity["pictures"], parity["test_good"], parity["test_bad"]) == (12 + 5, 6, 6)
     assert parity["onnx_relative"] < 1e-4
     assert set(parity["auroc"]) == {"torch", "onnx", "int8"}
+    assert parity["int8_shift"]["max"] > 10 * parity["onnx_shift"]["max"]
 
 
 def test_the_gate_held_and_says_what_that_proves(exported: Exported) -> None:
@@ -129,7 +131,10 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert manifest.metrics["export"] == exported.answer["parity"]
     assert manifest.metrics["training"]["pictures"] == 12
     assert manifest.score_stats["count"] == 5
-    assert manifest.score_stats["std"] > 0
+    good = read_samples(choose_rows(RunFolder(run).data), side=64).held_back
+    scores = run_onnx(exported.graph("model.onnx"), good, fusion=Fusion.NONE).score
+    assert manifest.score_stats["mean"] == pytest.approx(scores.mean(), rel=1e-5)
+    assert manifest.score_stats["std"] == pytest.approx(scores.std(), rel=1e-4)
     how = manifest.quantization
     assert how["precision"] == "int8"
     assert len(how["convs"]) + len(how["floats"]) == 15
@@ -177,10 +182,12 @@ def test_a_station_runs_both_models(exported: Exported) -> None:
         np.testing.assert_allclose(scored.level_scores, levels, atol=10 * found.manifest.golden_tolerance)
 
 
-def test_an_engine_that_saturates_on_defects_fails_the_golden_check(exported: Exported) -> None:
-    """Good parts alone would not show it."""
+def test_an_engine_that_saturates_on_defects_fails_the_golden_check(exported: Exported, run: Path) -> None:
+    """Good parts alone would not show it, and the customer's bad ones stay at home."""
     found = exported.open()
     good, defects = found.manifest.golden[:5], found.manifest.golden[5:]
+    own = [picture.tobytes() for picture in read_samples(choose_rows(RunFolder(run).data), side=64).all]
+    assert not any(decode_picture(found.files[g.file], where=g.file).tobytes() in own for g in defects)
     highest = max(golden.score_fp for golden in good)
     assert min(golden.score_fp for golden in defects) > highest + found.manifest.score_stats["std"]
 
@@ -397,6 +404,14 @@ def test_pictures_are_chosen_evenly_and_by_role() -> None:
     assert len({row["file"] for row in chosen["fit"]}) == MOST_FIT
     assert [chosen["fit"][n]["file"] for n in (0, -1)] == ["fit/good/0", "fit/good/499"]
     assert {row["label"] for row in chosen["test_bad"]} == {"hole", "crack"}
+
+
+def test_of_several_evaluations_the_newest_travels(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert last_evaluation(folder) == {}
+    for pictures in (1, 2):
+        folder.log({"evaluation": {"pictures": pictures}})
+    assert last_evaluation(folder) == {"pictures": 2}
 
 
 def test_samples(run: Path) -> None:
