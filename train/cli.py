@@ -220,7 +220,7 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     path = given["similar"] or given["update"]
     if path is None:
         return None
-    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach", "view"]
+    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach", "view", "whole"]
     others = [f"--{name}" for name in (*against, "update" if given["similar"] else "similar") if given[name]]
     if others:
         raise ConfigError(
@@ -246,20 +246,18 @@ def _sight_of_loose(found: PictureSet) -> Sight | None:
     loose = follow_loose([picture.path for picture in found.train])
     if loose is None:
         return None
-    told = (
-        f"parts do not lie still: a tenth of them {loose.shift_px:.0f} pixels or more off, {loose.turned:.0%}"
-    )
-    seen = found.through(loose.sight)
+    off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
+    told, seen = f"parts do not lie still, {off}, {turned}", found.through(loose.sight)
     try:
         check_pictures((*seen.train, *seen.test))
     except DataError as error:
         told += (
-            f" turned; but no view follows all of them: {error.what}; whole pictures are looked at, which is"
+            f"; but no view follows all of them: {error.what} ({error.where}); whole pictures are looked at,"
         )
-        console.print(f"{told} worse for such parts: docs/view.md", soft_wrap=True)
+        console.print(f"{told} which is worse for such parts: docs/view.md", soft_wrap=True)
         return None
     width, height = loose.sight.view.roi[2:]
-    told += f" turned; a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
+    told += f"; a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
     told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
     console.print(told, soft_wrap=True)
     return loose.sight

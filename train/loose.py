@@ -28,11 +28,13 @@ _SIDE = 256  # pictures are shrunk to this, the longer side
 _PLAIN = 0.5  # of the contrast of part and background: nine tenths of the frame's edge differ by less
 _ALONE = 0.9  # of all that stands out belongs to the part
 _MARGIN = 1.1  # of the part's longer side: what the view shows
-_ROOM = 0.02  # of what the view shows: the least by which a part may be off its place
+_CUT = 0.8  # of the part's longer side: the least that is looked for
+_LOOK_ROUND = 0.06  # of it: how far at the least, to see how parts lie
+_ROOM = 0.02  # of it: what the view allows beyond what was seen
 _LEAST_SIDE = 16  # pixels
 _TURNED_DEG = 2.0
 _BETTER = 2.0  # times less of a turned part is unlike the reference once it is upright
-_LEAST_ROOM = 1.2  # times the farthest shift that was seen
+_LEAST_ROOM = 1.1  # times the farthest shift that was seen
 _MANY = 0.25  # share of the parts that lie turned
 _SHIFTED = 0.01  # of what the view shows: a tenth of the parts lies farther from the others' usual place
 _LEAST_MATCH = 0.85  # of the upright parts, in the median
@@ -119,14 +121,15 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
         return None
     central = sorted(found, key=lambda number: -found[number].to_edge)[:_CANDIDATES]
     tried = [_follow(number, found[number], frames) for number in central]
-    best = max((one for one in tried if one is not None), key=lambda one: one.match, default=None)
-    if best is None or best.match < _LEAST_MATCH:
-        return None
-    outline, scale = found[best.number], 1 / scales[0]
-    if best.turned_share < _MANY and best.shift < _SHIFTED * outline.side:
-        return None
-    sight = _draw(outline, scale, best, looked_at[best.number])
-    return Loose(sight, best.turned_share, best.shift * scale) if sight is not None else None
+    followed = [one for one in tried if one is not None and one.match >= _LEAST_MATCH]
+    for one in sorted(followed, key=lambda one: -one.match):
+        outline, scale = found[one.number], 1 / scales[0]
+        if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
+            return None
+        sight = _draw(outline, scale, one, looked_at[one.number])
+        if sight is not None:
+            return Loose(sight, one.turned_share, one.shift * scale)
+    return None
 
 
 def _shrunk(path: Path) -> tuple[float, Image]:
@@ -163,26 +166,32 @@ def _outline(frame: Image) -> _Outline | None:
     return _Outline(x + wide / 2, y + high / 2, max(wide, high), (width, height))
 
 
-def _align(outline: _Outline, scale: float) -> Align | None:
-    """How to follow a part that may lie anyhow, as far as the frame has room; `None` where it has too little.
+def _align(outline: _Outline, scale: float, *, shift: float) -> Align | None:
+    """How to follow a part that may lie anyhow; `None` where the frame has too little room around it.
 
     Args:
         outline: The part of the reference picture.
         scale: So many times larger is the frame that it is for.
+        shift: The room to leave, in pixels of that frame. What is left besides is given as well.
     """
     part, to_edge = outline.side * scale, outline.to_edge * scale
     coarsest = Align(template=Box(0, 0, *[math.ceil(_MARGIN * part)] * 2), max_shift_px=1).reduction
-    side = math.floor(min(_MARGIN * part, 2 * (to_edge - coarsest - 1 - _ROOM * part)))
-    if side < max(part, _LEAST_SIDE):
+    margin = coarsest + math.ceil(scale)  # the shrunk frame is known to one of its pixels
+    side = math.floor(min(_MARGIN * part, 2 * (to_edge - margin - shift)))
+    free = math.floor(to_edge - side / 2) - margin
+    if side < max(_CUT * part, _LEAST_SIDE) or free < 1:
         return None
-    corner = (round(outline.x * scale - side / 2), round(outline.y * scale - side / 2))
-    free = math.floor(to_edge - side / 2) - coarsest - 1
-    return Align(template=Box(*corner, side, side), max_shift_px=max(1, free), max_turn_deg=180)
+    return Align(template=_square(outline, scale, side), max_shift_px=free, max_turn_deg=180)
+
+
+def _square(outline: _Outline, scale: float, side: int) -> Box:
+    left, top = outline.x * scale - side / 2, outline.y * scale - side / 2
+    return Box(round(left), round(top), side, side)
 
 
 def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followed | None:
     """Look for the part of one frame in all of them; `None` where it is no part to follow."""
-    align = _align(outline, 1)
+    align = _align(outline, 1, shift=_LOOK_ROUND * outline.side)
     if align is None:
         return None
     try:
@@ -199,24 +208,26 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
 
 def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
-    align, image = _align(outline, scale), read_picture(path)
+    image, part, to_edge = read_picture(path), outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
-    if align is None or align.max_shift_px < _LEAST_ROOM * farthest:
+    shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
+    align = _align(outline, scale, shift=shift)
+    if align is None or shift < _LEAST_ROOM * farthest:
         return None
-    most_turn = 2 * max(abs(found.turn_deg) for found in followed.found)
-    most_shift = 2 * farthest + _ROOM * outline.side * scale
-    least_match = max(0.3, 0.7 * min(found.match for found in followed.found))
     update = {
-        "max_shift_px": min(align.max_shift_px, math.ceil(most_shift)),
-        "max_turn_deg": min(180, math.ceil(most_turn)),
-        "min_match": round(least_match, 2),
+        "max_shift_px": shift,
+        "max_turn_deg": min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found))),
+        "min_match": round(max(0.3, 0.5 * min(found.match for found in followed.found)), 2),
     }
     reference = cv2.imencode(".png", image)[1].tobytes()
     height, width = image.shape[:2]
     view = View(
         frame_size=(width, height),
-        roi=align.template,
+        roi=_square(outline, scale, math.floor(min(_MARGIN * part, 2 * (to_edge - shift)))),
         align=align.model_copy(update=update),
         reference=hashlib.sha256(reference).hexdigest(),
     )
-    return Sight(view, reference, where=path)
+    try:
+        return Sight(view, reference, where=path)
+    except ConfigError:  # in its full size it looks like what is beside it
+        return None
