@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from kenpin.alignment import Alignment, Found
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image, read_picture
 from kenpin.sight import Sight
 from kenpin.train.data import evenly
@@ -25,8 +25,7 @@ from kenpin.view import Align, Box, View
 _LOOKED_AT = 24
 _CANDIDATES = 3  # for the reference picture
 _SIDE = 256  # pictures are shrunk to this, the longer side
-_PLAIN = 0.5  # of the contrast of part and background: nine tenths of the frame's edge differ by less
-_ALONE = 0.9  # of all that stands out belongs to the part
+_SHOWN = 0.95  # of what stands out from the background, in every picture that was looked at
 _MARGIN = 1.1  # of the part's longer side: what the view shows
 _CUT = 0.8  # of the part's longer side: the least that is looked for
 _LOOK_ROUND = 0.06  # of it: how far at the least, to see how parts lie
@@ -57,18 +56,18 @@ class Loose:
 
 @dataclass(frozen=True)
 class _Outline:
-    """Where a part lies in a shrunk picture: its middle, its longer side, and the frame's size, in pixels."""
+    """Where a part lies in a shrunk picture: middle, longer side, and mask (h, w) of all that stands out."""
 
     x: float
     y: float
     side: float
-    size: tuple[int, int]
+    mask: Image
 
     @property
     def to_edge(self) -> float:
         """Pixels from the middle to the nearest edge of the frame."""
-        width, height = self.size
-        return min(self.x, width - self.x, self.y, height - self.y)
+        height, width = self.mask.shape
+        return float(min(self.x, width - self.x, self.y, height - self.y))
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
         sight = _draw(outline, scale, one, looked_at[one.number])
-        if sight is not None:
+        if sight is not None and all(_shows_all(sight, looked_at[k], found[k].mask) for k in found):
             return Loose(sight, one.turned_share, one.shift * scale)
     return None
 
@@ -149,21 +148,13 @@ def _outline(frame: Image) -> _Outline | None:
     edge = np.concatenate([frame[:3], frame[-3:], frame[:, :3].swapaxes(0, 1), frame[:, -3:].swapaxes(0, 1)], 1)
     background = np.median(edge.reshape(-1, 3), 0)
     unlike = np.abs(frame - background).max(2).astype(np.uint8)
-    limit, mask = cv2.threshold(unlike, 0, 255, cv2.THRESH_OTSU)
-    if np.quantile(np.abs(edge - background).max(2), 0.9) > _PLAIN * limit:
-        return None
+    _, mask = cv2.threshold(unlike, 0, 255, cv2.THRESH_OTSU)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, _, (_, *pieces), _ = cv2.connectedComponentsWithStats(mask)  # the first is the background
-    if not pieces:
-        return None
-    areas = [int(piece[cv2.CC_STAT_AREA]) for piece in pieces]
-    if max(areas) < _ALONE * sum(areas):
-        return None  # several parts: looking at one of them would let the others pass
+    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
     x, y, wide, high = cv2.boundingRect(mask)
-    if min(x, y) < 1 or x + wide >= width or y + high >= height:
+    if not wide or min(x, y) < 1 or x + wide >= width or y + high >= height:
         return None
-    return _Outline(x + wide / 2, y + high / 2, max(wide, high), (width, height))
+    return _Outline(x + wide / 2, y + high / 2, max(wide, high), mask)
 
 
 def _align(outline: _Outline, scale: float, *, shift: float) -> Align | None:
@@ -231,3 +222,14 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
         return Sight(view, reference, where=path)
     except ConfigError:  # in its full size it looks like what is beside it
         return None
+
+
+def _shows_all(sight: Sight, path: Path, mask: Image) -> bool:
+    """Whether all that stands out in a picture is looked at: another part beside it would pass uninspected."""
+    image = read_picture(path)
+    large = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    try:
+        shown = sight.take_mask(np.dstack([large] * 3), sight.take(image).place)
+    except OutOfView:
+        return False
+    return bool(np.count_nonzero(shown[..., 0]) >= _SHOWN * np.count_nonzero(large))

@@ -118,14 +118,30 @@ def texture(number: int) -> Image:
 
 
 def two(number: int) -> Image:
-    """Two parts in one picture: looking at one of them would let the other pass."""
-    one, other = any_turn(number)[:, 40:160], bracket(-number * 41, seed=number)[:, 40:160]
-    return np.hstack([one, other])
+    """A part, and a smaller one at a place of its own: looking at one would let the other pass."""
+    frame = cv2.copyMakeBorder(any_turn(number), 60, 60, 60, 60, cv2.BORDER_REPLICATE)
+    cv2.circle(frame, (120, 100), 6, PART, -1)
+    return np.asarray(frame, np.uint8)
+
+
+def plus(number: int) -> Image:
+    """Looks the same after each quarter of a turn, and lies still."""
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    cv2.rectangle(frame, (70, 74), (130, 86), PART, -1)
+    cv2.rectangle(frame, (94, 50), (106, 110), PART, -1)
+    noise = np.random.default_rng(number).normal(0, 3, frame.shape)
+    return np.clip(frame + noise, 0, 255).astype(np.uint8)
+
+
+def on_stripes(number: int) -> Image:
+    frame = any_turn(number).astype(int)
+    frame[::4] += 90
+    return np.clip(frame, 0, 255).astype(np.uint8)
 
 
 def other_parts(number: int) -> Image:
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
-    corners = np.random.default_rng(number).integers((60, 40), (140, 120), (7, 2))
+    corners = np.random.default_rng(number).integers((60, 40), (140, 120), (4, 2))
     cv2.fillPoly(frame, [corners.astype(np.int32)], PART)
     return frame
 
@@ -138,7 +154,9 @@ def other_parts(number: int) -> Image:
         texture,
         two,
         lambda number: bracket(number * 67, 62, seed=number),
-        lambda number: any_turn(number, 1 + number % 2),
+        lambda number: any_turn(number, 2 + 2 * (number % 2)),
+        plus,
+        on_stripes,
         other_parts,
         lambda _number: np.full((SIZE[1], SIZE[0], 3), 60, np.uint8),
         lambda _number: np.full((2, 2000, 3), 60, np.uint8),
@@ -150,6 +168,8 @@ def other_parts(number: int) -> Image:
         "two parts",
         "at the edge",
         "sizes",
+        "plus",
+        "stripes",
         "others",
         "empty",
         "a line",
