@@ -114,19 +114,19 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     scales, frames = zip(*(_shrunk(path) for path in looked_at), strict=True)
     if len({(scale, frame.shape) for scale, frame in zip(scales, frames, strict=True)}) > 1:
         return None
-    outlines = [_outline(frame) for frame in frames]
-    found = {number: outline for number, outline in enumerate(outlines) if outline is not None}
-    if len(found) < 0.9 * len(frames):
+    outlined = ((number, _outline(frame)) for number, frame in enumerate(frames))
+    outlines = {number: outline for number, outline in outlined if outline is not None}
+    if len(outlines) < 0.9 * len(frames):
         return None
-    central = sorted(found, key=lambda number: -found[number].to_edge)[:_CANDIDATES]
-    tried = [_follow(number, found[number], frames) for number in central]
+    central = sorted(outlines, key=lambda number: -outlines[number].to_edge)[:_CANDIDATES]
+    tried = [_follow(number, outlines[number], frames) for number in central]
     followed = [one for one in tried if one is not None and one.match >= _LEAST_MATCH]
     for one in sorted(followed, key=lambda one: -one.match):
-        outline, scale = found[one.number], 1 / scales[0]
+        outline, scale = outlines[one.number], 1 / scales[0]
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
         sight = _draw(outline, scale, one, looked_at[one.number])
-        if sight is not None and all(_shows_all(sight, looked_at[k], found[k].mask) for k in found):
+        if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
             return Loose(sight, one.turned_share, one.shift * scale)
     return None
 
