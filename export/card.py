@@ -29,7 +29,8 @@ On {pictures} pictures that were not trained on, among them {good} test pictures
 ## Limits
 * It knows this part, this camera, this lens, this light and this exposure. Any change needs a new
   calibration, and mostly a new training.
-* It sees a picture of {side} x {side} pixels. What is not visible at that size, it cannot find.
+* It is shown {shown}. What is not visible at that size, or
+  lies elsewhere, it cannot find.
 * The figures above hold for pictures like those that were given. The rate of escapes on the line follows
   from calibration with known bad parts (masters), not from this card.
 
@@ -50,13 +51,13 @@ All of this was computed on a processor, with INT8 simulated; no GPU took part."
 
 
 def write_card(
-    *, names: tuple[str, str], side: int, lineage: Mapping[str, Any], parity: Parity, how: Mapping[str, Any]
+    *, names: tuple[str, str], shown: str, lineage: Mapping[str, Any], parity: Parity, how: Mapping[str, Any]
 ) -> str:
     """The text of `card.md`.
 
     Args:
         names: Product and version.
-        side: Side of the model's input, pixels.
+        shown: What of each picture the model is shown, at which size.
         lineage: Where the model comes from, one line each.
         parity: What export measured.
         how: How it was quantised, and what the accuracy gate found.
@@ -73,7 +74,7 @@ def write_card(
         auroc="\n".join(f"| {n} | {v:.4f} |" for n, v in parity.auroc.items() if has_int8 or n != "int8")
         or "| not known: that needs good and bad test pictures | - |",
         int8=_of_int8(parity, how) if has_int8 else "There is no INT8 in this bundle.",
-        side=side,
+        shown=shown,
     )
 
 

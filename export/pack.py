@@ -21,7 +21,7 @@ from kenpin.picture_files import sha256_of
 from kenpin.signing import SecretKey
 from kenpin.train.card import started_from
 from kenpin.train.run import RunFolder, learned_from
-from kenpin.view import REFERENCE
+from kenpin.view import REFERENCE, looked_at
 
 # The oldest station that understands what is written here.
 MIN_RUNTIME = "0.1.0"
@@ -67,7 +67,7 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
     lineage = lineage_of(run)
     card = write_card(
         names=(label.product, label.version),
-        side=config.size,
+        shown=f"{looked_at(config.view)}, at {config.size} x {config.size} pixels",
         lineage=lineage,
         parity=content.parity,
         how=content.quantization,

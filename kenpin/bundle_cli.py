@@ -22,6 +22,7 @@ from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinErro
 from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey, SecretKey, default_key
 from kenpin.station_folder import StationFolder
+from kenpin.view import looked_at
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 
@@ -298,6 +299,7 @@ def _table(found: Bundle) -> Table:
     table.add_row("created", f"{created:%Y-%m-%d %H:%M} UTC")
     table.add_row("needs kenpin", f"{manifest.min_runtime} or newer")
     table.add_row("input", "frames uint8 " + " x ".join(map(str, manifest.input_shape)))
+    table.add_row("looks at", looked_at(manifest.view))
     table.add_row("golden frames", f"{len(manifest.golden)}, tolerance {manifest.golden_tolerance:.2g}")
     for name, entry in sorted(manifest.files.items()):
         table.add_row(name, f"{entry.size / 1e6:.2f} MB")

@@ -144,6 +144,18 @@ class View(_Strict):
         return self
 
 
+def looked_at(view: View | None) -> str:
+    """What of each frame a model is shown, in words."""
+    if view is None:
+        return "whole pictures"
+    text = f"{view.roi.width} x {view.roi.height} px of {view.frame_size[0]} x {view.frame_size[1]}"
+    if view.align is not None:
+        text += f", shifted with the part by up to {view.align.max_shift_px} px"
+        if view.align.max_turn_deg:
+            text += f" and turned with it by up to {view.align.max_turn_deg:g} degrees"
+    return text
+
+
 def read_view(path: Path) -> tuple[View, bytes]:
     """Read a view that somebody drew, and the reference picture beside it.
 

@@ -497,6 +497,7 @@ def test_exit_codes_of_verify(path: Path, public: str) -> None:
 def test_command_show(path: Path, public: str) -> None:
     done = CliRunner().invoke(bundle_command, ["show", str(path), "--trust", public])
     assert "# cap 1" in done.stderr
+    assert "whole pictures" in done.stderr
     assert done.stdout == ""
     answer = CliRunner().invoke(bundle_command, ["show", str(path), "--trust", public, "--json"])
     assert json.loads(answer.stdout)["manifest"]["schema"] == "kenpin.bundle.v1"

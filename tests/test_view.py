@@ -410,6 +410,8 @@ def test_from_a_training_with_a_view_to_an_engine_that_has_it(viewed_run: Path, 
     looked_at = {read_image(p, side=64).tobytes() for p in pictures_of(folder, "held_back")}
     for golden in bundle.manifest.golden[:-DEFECTS]:
         assert decode_picture(bundle.files[golden.file], where=golden.file).tobytes() in looked_at
+    told = "It is shown 200 x 160 px of 320 x 240, shifted with the part by up to 24 px, at 64 x 64 pixels."
+    assert told in bundle.files[CARD].decode()
     engine = load_engine(bundle, "fp32")
     assert engine.sight is not None
     assert engine.sight.view == folder.config.view

@@ -12,7 +12,7 @@ from typing import Any
 
 from kenpin.errors import TrainError
 from kenpin.train.run import RunConfig, RunFolder
-from kenpin.view import View
+from kenpin.view import looked_at
 
 # key, what a technician reads, format
 FIGURES = (
@@ -54,18 +54,6 @@ def facts(folder: RunFolder) -> list[tuple[str, str]]:
         ("model", model_size(folder.root)),
     ]
     return [(name, text) for name, text in found if text]
-
-
-def looked_at(view: View | None) -> str:
-    """What of each picture, and whether the view follows the part."""
-    if view is None:
-        return "whole pictures"
-    text = f"{view.roi.width} x {view.roi.height} px of {view.frame_size[0]} x {view.frame_size[1]}"
-    if view.align is not None:
-        text += f", shifted with the part by up to {view.align.max_shift_px} px"
-        if view.align.max_turn_deg:
-            text += f" and turned with it by up to {view.align.max_turn_deg:g} degrees"
-    return text
 
 
 def started_from(config: RunConfig) -> str:

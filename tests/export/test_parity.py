@@ -57,7 +57,9 @@ def test_with_test_pictures_of_one_class_there_is_no_auroc(*, bad: bool) -> None
     same = outputs(SCORES)
     parity = compare(Forms(same, same, same), np.full(5, bad))
     assert parity.auroc == {}
-    card = write_card(names=("cap", "1"), side=64, lineage={}, parity=parity, how={"precision": "fp32"})
+    card = write_card(
+        names=("cap", "1"), shown="whole pictures", lineage={}, parity=parity, how={"precision": "fp32"}
+    )
     assert "not known: that needs good and bad test pictures" in card
     assert parity.sqnr_db == dict.fromkeys(("score", "level_scores", "anomaly_map"), MAX_SQNR_DB)
     assert compare(Forms(same, same, same), np.zeros(0, np.bool_)).threshold == 7
@@ -73,7 +75,9 @@ def test_int8_is_compared_with_the_float_onnx_model() -> None:
 def test_the_card_of_a_bundle_without_int8_names_none() -> None:
     same = outputs(SCORES)
     parity = compare(Forms(same, same, same), BAD)
-    card = write_card(names=("cap", "1"), side=64, lineage={}, parity=parity, how={"precision": "fp32"})
+    card = write_card(
+        names=("cap", "1"), shown="whole pictures", lineage={}, parity=parity, how={"precision": "fp32"}
+    )
     assert "| onnx | 0.6667 |\n\nThere is no INT8 in this bundle." in card
 
 
