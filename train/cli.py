@@ -122,7 +122,8 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     source = _Source(given["data"], given["good"], given["bad"])
     origin, seed = _origin(given), given["seed"]
     found = source.read(seed=seed)
-    sight = _sight(given, origin, found)
+    folder = RunFolder(run)
+    sight = _sight(given, origin, found, begun=folder if resume and folder.exists else None)
     found = found.through(sight)
     _check_with_bar((*found.train, *found.test))
     known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
@@ -136,7 +137,6 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     check_teachers(picture for picture in roles.teach if picture in empty)
     config = _config(source.root, roles, given, origin, sight)
     fabric = open_fabric(given["device"], precision=given["precision"])
-    folder = RunFolder(run)
     if fabric.is_global_zero:
         click.get_current_context().with_resource(folder.sole_use())
         data = {**roles.manifest(), **(origin.manifest() if origin else {})}
@@ -230,15 +230,19 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
 
 
-def _sight(given: dict[str, Any], origin: Origin | None, found: PictureSet) -> Sight | None:
-    """The view of the pictures; a model that goes on with the same parts keeps its own."""
+def _sight(
+    given: dict[str, Any], origin: Origin | None, found: PictureSet, *, begun: RunFolder | None
+) -> Sight | None:
+    """The view of the pictures; a model that goes on with the same parts keeps its own, and so does a run."""
     if given["view"] and given["whole"]:
         raise ConfigError("--view and --whole are given both", cure="give one of them")
     if origin and origin.same_parts:
         return origin.sight
     if given["view"]:
         return read_sight(given["view"])
-    return None if given["whole"] else _sight_of_loose(found)
+    if given["whole"]:
+        return None
+    return begun.sight if begun is not None else _sight_of_loose(found)
 
 
 def _sight_of_loose(found: PictureSet) -> Sight | None:

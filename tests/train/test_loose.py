@@ -205,6 +205,7 @@ def test_training_turns_loose_parts_upright_and_says_so(data: Path, tmp_path: Pa
     assert "turned with it by up to 180 degrees" in (folder.root / "report.html").read_text()
     again = trained(data, tmp_path / "run", "--resume")
     assert again.exit_code == 0, again.output
+    assert "lie still" not in again.output  # a run keeps its view
     measured = CliRunner().invoke(evaluate, [str(folder.root), "--data", str(data)])
     assert measured.exit_code == 0, measured.output
 
