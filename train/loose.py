@@ -202,12 +202,13 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
     image, part, to_edge = read_picture(path), outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
+    turn_deg = math.ceil(2 * max(abs(found.turn_deg) for found in followed.found))
     align = _align(outline, scale, shift=shift)
-    if align is None or shift < _LEAST_ROOM * farthest:
+    if align is None or shift < max(1, _LEAST_ROOM * farthest):
         return None
     update = {
         "max_shift_px": shift,
-        "max_turn_deg": min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found))),
+        "max_turn_deg": min(180.0, float(turn_deg)),
         "min_match": round(max(0.3, 0.5 * min(found.match for found in followed.found)), 2),
     }
     reference = cv2.imencode(".png", image)[1].tobytes()
