@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kenpin.commit import git_commit
+from kenpin.cutout import turned_about
 from kenpin.frame import Image
 from kenpin.machine_state import processor
-from kenpin.place import turned_about
 
 _WIDTH, _HEIGHT = 640, 480
 _MIDDLE = (_WIDTH / 2, _HEIGHT / 2)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 
+from kenpin.cutout import turned_about
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.errors import OutOfView
 from kenpin.frame import Image
-from kenpin.place import turned_about
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.sight import Sight
@@ -97,9 +97,9 @@ def turning() -> None:
     for _ in range(_FRAMES):
         turn = float(rng.uniform(-180, 180))
         right, down = (int(v) for v in rng.integers(-_SHIFT + 4, _SHIFT - 3, 2))
-        place = view.take(moved(board(0), right, down, rng, turn_deg=turn)).place
-        pixels = max(abs(place.box.x - _ROI.x - right), abs(place.box.y - _ROI.y - down))
-        off.append((abs(math.remainder(place.turn_deg - turn, 360)), pixels))
+        cutout = view.take(moved(board(0), right, down, rng, turn_deg=turn)).cutout
+        pixels = max(abs(cutout.box.x - _ROI.x - right), abs(cutout.box.y - _ROI.y - down))
+        off.append((abs(math.remainder(cutout.turn_deg - turn, 360)), pixels))
     degrees, pixels = np.array(off).T
     print(f"{_FRAMES} turns: off by {np.median(degrees):.2f} degrees, {degrees.max():.2f} at most;", end=" ")
     print(f"by {np.median(pixels):.0f} px, {pixels.max():.0f} at most")
@@ -111,7 +111,7 @@ def following() -> None:
     off = []
     for _ in range(_FRAMES):
         right, down = (int(v) for v in rng.integers(-_SHIFT + 1, _SHIFT, 2))
-        box = view.take(moved(board(0), right, down, rng)).place.box
+        box = view.take(moved(board(0), right, down, rng)).cutout.box
         off.append(max(abs(box.x - _ROI.x - right), abs(box.y - _ROI.y - down)))
     print(f"{_FRAMES} shifts within {_SHIFT} px: off by {statistics.median(off):.0f} px, {max(off)} at most")
     others = [board(k) for k in range(1, 21)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from kenpin.cutout import Cutout
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
@@ -20,7 +21,6 @@ from kenpin.edge_runtime.source import Fault
 from kenpin.errors import DeviceLost, KenpinError
 from kenpin.events import Anomaly
 from kenpin.frame import Frame, Image
-from kenpin.place import Place
 from kenpin.quality import Quality
 
 # The worst view of a part decides: bad is bad, whatever the other cameras say, and OK needs all of them.
@@ -37,14 +37,14 @@ class Inspection:
         part: What will be stored.
         event: What will be published with it.
         image: The deciding frame's picture; `None` without a frame.
-        place: What of it the anomaly map covers; `None` without a map.
+        cutout: What of it the anomaly map covers; `None` without a map.
         quality: Of the first camera's frame, whichever decides: the limits are its own; `None` = not measured.
     """
 
     part: Part
     event: Anomaly | None = None
     image: Image | None = None
-    place: Place | None = None
+    cutout: Cutout | None = None
     quality: Quality | None = None
 
     def without_decision(self, reason: str, cause: str) -> Inspection:
@@ -60,7 +60,7 @@ class _Judged:
     decision: Decision
     infer_ms: float = 0.0
     region: Region | None = None
-    place: Place | None = None
+    cutout: Cutout | None = None
     quality: Quality | None = None
 
     @property
@@ -119,7 +119,7 @@ class Judge:
         if part.decision.verdict in (Verdict.NG, Verdict.REVIEW):
             ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
             event = announce.anomaly(self._desk.identity, part, ng_rate=ng_rate)
-        return Inspection(part, event, image, worst.place, quality)
+        return Inspection(part, event, image, worst.cutout, quality)
 
     def too_late(self, part: Part) -> str:
         """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""
@@ -160,7 +160,7 @@ class Judge:
         region = None
         if decision.verdict in (Verdict.NG, Verdict.REVIEW):
             region = seen.region(scored.anomaly_map)
-        return _Judged(frame, decision, infer_ms, region, seen.place, seen.quality)
+        return _Judged(frame, decision, infer_ms, region, seen.cutout, seen.quality)
 
     def _part(self, shot: Shot, judged: _Judged, quality: Quality | None) -> Part:
         item, ready = judged.item, self.ready

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kenpin.cutout import Cutout
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.region import Region, hottest_region
 from kenpin.edge_runtime.stuck_score import StuckScore
 from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
-from kenpin.place import Place
 from kenpin.quality import Quality
 from kenpin.quality_limits import Finding
 from kenpin.sight import take
@@ -26,21 +26,21 @@ class Seen:
 
     Attributes:
         image: What the engine gets.
-        place: Where in the frame that is.
+        cutout: Where in the frame that is.
         finding: Why the frame cannot be judged, in words; empty where it can.
         cause: The same as one word.
         quality: What the frame measures; `None` = not measured.
     """
 
     image: Image
-    place: Place
+    cutout: Cutout
     finding: str = ""
     cause: str = ""
     quality: Quality | None = None
 
     def region(self, anomaly_map: NDArray[np.float32]) -> Region:
         """The strangest place, in frame pixels."""
-        return hottest_region(anomaly_map, self.place)
+        return hottest_region(anomaly_map, self.cutout)
 
 
 class Look:
@@ -74,13 +74,13 @@ class Look:
         found = gate.check(frame.image)
         whole = take(frame.image, None)
         if found is not None:
-            return Seen(whole.image, whole.place, found[1], found[0].value, gate.seen)
+            return Seen(whole.image, whole.cutout, found[1], found[0].value, gate.seen)
         try:
             taken = take(frame.image, self._sight)
         except OutOfView as error:
             gate.found[Finding(error.finding)] += 1
-            return Seen(whole.image, whole.place, error.what, error.finding, gate.seen)
-        return Seen(taken.image, taken.place, quality=gate.seen)
+            return Seen(whole.image, whole.cutout, error.what, error.finding, gate.seen)
+        return Seen(taken.image, taken.cutout, quality=gate.seen)
 
     def stuck(self, camera: str, score: float) -> str:
         """Why a score cannot be believed, in words; empty where it can."""

@@ -95,15 +95,15 @@ def paint(inspection: Inspection, image: Image) -> Image:
     share = min(1.0, _WIDTH / width)
     size = (max(1, round(width * share)), max(1, round(height * share)))
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    scored, record, place = inspection.part.decision.scored, inspection.part.record, inspection.place
-    if scored is None or record is None or place is None:
+    scored, record, cutout = inspection.part.decision.scored, inspection.part.record, inspection.cutout
+    if scored is None or record is None or cutout is None:
         return small
     # From what is usual for good parts to T2 and beyond.
     low = float(np.median(list(record.good.values()))) if record.good else record.t1 / 2
     high = max(record.t2, low + 1e-9)
-    covered = (max(1, round(place.box.width * share)), max(1, round(place.box.height * share)))
+    covered = (max(1, round(cutout.box.width * share)), max(1, round(cutout.box.height * share)))
     fine = np.asarray(cv2.resize(scored.anomaly_map, covered, interpolation=cv2.INTER_LINEAR), np.float32)
-    heat = place.spread(fine, size, fill=low)
+    heat = cutout.spread(fine, size, fill=low)
     opacity = (0.6 * np.clip((heat - low) / (high - low), 0, 1))[..., np.newaxis]
     small[:] = small * (1 - opacity) + np.array((0, 0, 255)) * opacity
     return small

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kenpin.cutout import turned_about
 from kenpin.errors import ConfigError
 from kenpin.frame import Image
-from kenpin.place import turned_about
 from kenpin.view import Align, Box
 
 _REACH = 1.5  # times the allowed shift: a part just outside is misplaced, not absent

@@ -11,9 +11,9 @@ import numpy as np
 
 from kenpin.alignment import Alignment
 from kenpin.bundle import Bundle
+from kenpin.cutout import Cutout
 from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image, decode_picture
-from kenpin.place import Place
 from kenpin.preprocess import check_frame
 from kenpin.quality_limits import Finding
 from kenpin.view import REFERENCE, Box, View, read_view
@@ -28,11 +28,11 @@ class Taken:
 
     Attributes:
         image: BGR uint8 (h, w, 3); it may share the frame's memory.
-        place: Where in the frame that is.
+        cutout: Where in the frame that is.
     """
 
     image: Image
-    place: Place
+    cutout: Cutout
 
 
 class Sight:
@@ -77,22 +77,22 @@ class Sight:
         """
         check_frame(image)
         self._check_size(image, where)
-        place = self._place(image, where)
-        cut = place.cut(image)
+        cutout = self._place(image, where)
+        cut = cutout.cut(image)
         if self._patches:
             cut = cut.copy()
             for patch in self._patches:
                 cut[patch.at] = cv2.copyTo(patch.pixels, patch.mask, cut[patch.at])
-        return Taken(cut, place)
+        return Taken(cut, cutout)
 
-    def take_mask(self, mask: Image, place: Place) -> Image:
+    def take_mask(self, mask: Image, cutout: Cutout) -> Image:
         """Take the same from the mask of a frame: what is ignored holds no defect.
 
         Args:
             mask: Shape (H, W, 3).
-            place: Where the view was in its frame: `Taken.place`.
+            cutout: Where the view was in its frame: `Taken.cutout`.
         """
-        cut = place.cut(mask, interpolation=cv2.INTER_NEAREST)
+        cut = cutout.cut(mask, interpolation=cv2.INTER_NEAREST)
         return np.where(self._ignored[..., None] > 0, np.uint8(0), cut)
 
     def _check_size(self, image: Image, where: object) -> None:
@@ -101,10 +101,10 @@ class Sight:
             what = f"the frame is {width} x {height} pixels, not {wide} x {high}"
             raise OutOfView(what, finding=Finding.WRONG_SIZE.value, where=where, cure=_OTHER_PICTURE)
 
-    def _place(self, image: Image, where: object) -> Place:
+    def _place(self, image: Image, where: object) -> Cutout:
         align, roi, size = self.view.align, self.view.roi, self.view.frame_size
         if self._alignment is None or align is None:
-            return Place(roi, size)
+            return Cutout(roi, size)
         found = self._alignment.find(image)
         # Not the other way round: a match that is not a number is no match.
         if not found.match >= align.min_match:
@@ -120,7 +120,7 @@ class Sight:
             raise OutOfView(what, finding=Finding.MISPLACED.value, where=where, cure=_PLACE_AGAIN)
         x, y = self._alignment.middle
         pivot = (x + found.right, y + found.down)
-        return Place(roi.moved(found.right, found.down), size, found.turn_deg, pivot)
+        return Cutout(roi.moved(found.right, found.down), size, found.turn_deg, pivot)
 
     def _picture(self, where: object) -> Image:
         if hashlib.sha256(self.reference).hexdigest() != self.view.reference:
@@ -188,7 +188,7 @@ def take(image: Image, sight: Sight | None, *, where: object = "") -> Taken:
     """
     if sight is not None:
         return sight.take(image, where=where)
-    return Taken(image, Place.whole(image))
+    return Taken(image, Cutout.whole(image))
 
 
 def sight_of(bundle: Bundle) -> Sight | None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kenpin.cutout import turned_about
 from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image
-from kenpin.place import turned_about
 from kenpin.sight import Sight
 from kenpin.synthetic import draw_part
 from kenpin.view import Align, Box, View
@@ -66,16 +66,16 @@ def _degrees_apart(one: float, other: float) -> float:
 def test_the_view_turns_with_the_part(turn_deg: float, right: int, down: int, gain: float, seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0, 4, (SIZE[1], SIZE[0], 3))
     frame = np.clip(loose(turn_deg, right, down) * gain + noise, 0, 255).astype(np.uint8)
-    place = ANY_TURN.take(frame).place
-    assert _degrees_apart(place.turn_deg, turn_deg) <= 1  # a pixel at the part's ends
-    assert max(abs(place.box.x - ROI.x - right), abs(place.box.y - ROI.y - down)) <= 1
+    cutout = ANY_TURN.take(frame).cutout
+    assert _degrees_apart(cutout.turn_deg, turn_deg) <= 1  # a pixel at the part's ends
+    assert max(abs(cutout.box.x - ROI.x - right), abs(cutout.box.y - ROI.y - down)) <= 1
 
 
 @pytest.mark.parametrize("turn_deg", [-180, -137.4, -90, -2, 0.4, 1, 45, 88.5, 179.6])
 def test_the_model_is_shown_the_part_as_it_lies_in_the_reference_picture(turn_deg: float) -> None:
     taken = ANY_TURN.take(loose(turn_deg, 7, -5))
     shown = taken.image.astype(int)
-    assert _degrees_apart(taken.place.turn_deg, turn_deg) <= 0.3
+    assert _degrees_apart(taken.cutout.turn_deg, turn_deg) <= 0.3
     apart = np.abs(shown - loose()[ROI.slices])
     tail_first = np.abs(shown - loose()[ROI.slices][::-1, ::-1])
     assert apart.mean() < 0.6 * tail_first.mean()
@@ -89,15 +89,15 @@ def test_a_part_full_of_detail_is_found_at_every_turn() -> None:
     frame = cv2.copyMakeBorder(board, 0, 0, 40, 40, cv2.BORDER_REFLECT)
     view = sight(reference=frame, template=Box(110, 70, 100, 100))
     for turn_deg in np.arange(-180, 180, 4.3):
-        turn = turned_about(view.take(frame).place.pivot, turn_deg)
+        turn = turned_about(view.take(frame).cutout.pivot, turn_deg)
         turned = np.asarray(cv2.warpAffine(frame, turn, SIZE, borderMode=cv2.BORDER_REFLECT), np.uint8)
-        assert _degrees_apart(view.take(turned).place.turn_deg, turn_deg) <= 1
+        assert _degrees_apart(view.take(turned).cutout.turn_deg, turn_deg) <= 1
 
 
 def test_a_part_that_is_turned_more_than_allowed_is_misplaced_and_farther_absent() -> None:
     ten = sight(max_turn_deg=10)
-    assert abs(ten.take(loose(9)).place.turn_deg - 9) < 0.6
-    assert abs(ten.take(loose(-9)).place.turn_deg + 9) < 0.6
+    assert abs(ten.take(loose(9)).cutout.turn_deg - 9) < 0.6
+    assert abs(ten.take(loose(-9)).cutout.turn_deg + 9) < 0.6
     with pytest.raises(
         OutOfView, match=r"turned by 1[23]\.\d degrees clockwise, allowed 10 either way"
     ) as askew:
@@ -113,7 +113,7 @@ def test_a_part_that_is_turned_more_than_allowed_is_misplaced_and_farther_absent
 def test_no_turn_is_searched_unless_it_is_allowed() -> None:
     with pytest.raises(OutOfView, match="no part, or another one"):
         sight(max_turn_deg=0).take(loose(60))
-    assert sight(max_turn_deg=0).take(loose()).place.turn_deg == 0
+    assert sight(max_turn_deg=0).take(loose()).cutout.turn_deg == 0
 
 
 def test_turned_and_too_far_off_is_misplaced() -> None:
@@ -138,7 +138,7 @@ def test_a_round_part_tells_no_turn() -> None:
     with pytest.raises(ConfigError, match="the same however it is turned") as refused:
         sight(reference=washer)
     assert "max_turn_deg" in refused.value.cure
-    assert sight(max_turn_deg=0, reference=washer).take(washer).place.box == ROI
+    assert sight(max_turn_deg=0, reference=washer).take(washer).cutout.box == ROI
 
 
 def test_what_is_ignored_turns_with_the_part() -> None:

@@ -155,10 +155,10 @@ def test_the_reference_picture_belongs_to_its_view(tmp_path: Path) -> None:
 def test_the_roi_is_what_is_taken() -> None:
     frame = scene()
     taken = Sight(view_of(), b"", where="here").take(frame)
-    assert taken.place.box == ROI
+    assert taken.cutout.box == ROI
     np.testing.assert_array_equal(taken.image, frame[40:200, 60:260])
     whole = take(frame, None)
-    assert (whole.image is frame, whole.place.box) == (True, Box(0, 0, *SIZE))
+    assert (whole.image is frame, whole.cutout.box) == (True, Box(0, 0, *SIZE))
 
 
 @given(
@@ -186,7 +186,7 @@ def test_nothing_below_a_polygon_reaches_the_model(seed: int, polygon: list[tupl
 def test_the_view_follows_the_part(right: int, down: int, gain: float, seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0, 4, (SIZE[1], SIZE[0], 3))
     frame = np.clip(scene(right, down) * gain + noise, 0, 255).astype(np.uint8)
-    x, y, width, height = aligned().take(frame).place.box
+    x, y, width, height = aligned().take(frame).cutout.box
     # Half a pixel of doubt may end on either side.
     assert max(abs(x - ROI.x - right), abs(y - ROI.y - down)) <= (
         0 if max(abs(right), abs(down)) < SHIFT else 1
@@ -210,7 +210,7 @@ def test_the_view_follows_a_large_part_that_is_searched_for_in_a_shrunk_picture(
         moved = cv2.warpAffine(
             large, np.array([[1.0, 0, right], [0, 1.0, down]]), (1280, 960), borderValue=(70, 70, 70)
         )
-        box = sight.take(np.asarray(moved, np.uint8)).place.box
+        box = sight.take(np.asarray(moved, np.uint8)).cutout.box
         assert max(abs(box.x - 240 - right), abs(box.y - 160 - down)) <= 1
 
 
@@ -271,7 +271,7 @@ def test_pictures_and_masks_are_read_through_the_view(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(png(mask))
     picture = Picture(path, "dent", "1", tmp_path / "mask.png", sight)
     taken = sight.take(scene(9, 5))
-    assert taken.place.box == ROI.moved(9, 5)
+    assert taken.cutout.box == ROI.moved(9, 5)
     np.testing.assert_array_equal(read_image(picture, side=64), to_input(taken.image, height=64, width=64))
     found = np.argwhere(load_masks([picture], side=64)[0])
     rows, columns = (found * (ROI.height / 64, ROI.width / 64) + (45, 69)).T

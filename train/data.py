@@ -212,4 +212,4 @@ def read_mask(path: Path, *, of: Picture) -> Image:
         )
     if of.sight is None:
         return mask
-    return of.sight.take_mask(mask, of.sight.take(image, where=of.path).place)
+    return of.sight.take_mask(mask, of.sight.take(image, where=of.path).cutout)

@@ -230,7 +230,7 @@ def _shows_all(sight: Sight, path: Path, mask: Image) -> bool:
     image = read_picture(path)
     large = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     try:
-        shown = sight.take_mask(np.dstack([large] * 3), sight.take(image).place)
+        shown = sight.take_mask(np.dstack([large] * 3), sight.take(image).cutout)
     except OutOfView:
         return False
     return bool(np.count_nonzero(shown[..., 0]) >= _SHOWN * np.count_nonzero(large))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kenpin.cutout import Cutout
 from kenpin.edge_runtime import inspection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
@@ -16,7 +17,6 @@ from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.edge_runtime.source import Fault
 from kenpin.edge_runtime.stuck_score import STUCK_AT
 from kenpin.frame import Frame
-from kenpin.place import Place
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.synthetic import draw_part
@@ -62,7 +62,7 @@ def test_the_worst_view_decides(
         (v.ts_ms, v.captured_ns) for v in shot.views if v.camera == camera
     }
     assert (found.event is not None) == (verdict in ("NG", "REVIEW"))
-    assert found.place == (None if verdict == "MISSED" else Place(Box(0, 0, 30, 20), (30, 20)))
+    assert found.cutout == (None if verdict == "MISSED" else Cutout(Box(0, 0, 30, 20), (30, 20)))
     if found.event is not None:
         assert (found.event.camera, found.event.ng_rate_window) == (camera, float(verdict == "NG"))
         assert part.region is not None

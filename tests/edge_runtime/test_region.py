@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from kenpin.cutout import Cutout
 from kenpin.edge_runtime.region import Region, hottest_region
-from kenpin.place import Place
 from kenpin.view import Box
 
 
-def upright(box: Box) -> Place:
-    return Place(box, (2000, 1000))
+def upright(box: Box) -> Cutout:
+    return Cutout(box, (2000, 1000))
 
 
 def test_the_box_covers_the_hottest_region_in_frame_pixels() -> None:
@@ -30,8 +30,8 @@ def test_the_region_of_a_turned_view_is_turned_with_it() -> None:
     heat = np.zeros((8, 16), np.float32)
     heat[2:4, 4:7] = 10
     # A quarter clockwise about the upper left corner: right becomes down, and down becomes left.
-    place = Place(Box(500, 70, 320, 80), (2000, 1000), turn_deg=90, pivot=(499.5, 69.5))
-    assert hottest_region(heat, place) == Region(x=460, y=150, width=20, height=60, area=1200)
+    cutout = Cutout(Box(500, 70, 320, 80), (2000, 1000), turn_deg=90, pivot=(499.5, 69.5))
+    assert hottest_region(heat, cutout) == Region(x=460, y=150, width=20, height=60, area=1200)
 
 
 def test_a_flat_map_is_all_one_region() -> None:

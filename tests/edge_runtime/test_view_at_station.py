@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kenpin.calibration.cli import calibrate
+from kenpin.cutout import turned_about
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.inspection import Desk, Inspection, Judge
@@ -20,7 +21,6 @@ from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import check_readiness
 from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
-from kenpin.place import turned_about
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.record import load_records

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
+from kenpin.cutout import Cutout
 from kenpin.edge_runtime import viewfinder
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.inspection import Inspection
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.viewfinder import WATCHED_S, Viewfinder, paint, words
-from kenpin.place import Place
 from kenpin.quality import measure
 from kenpin.quality_limits import learn_limits
 from kenpin.view import Box
@@ -39,7 +39,7 @@ def picture(height: int = 60, width: int = 80, brightness: int = 90) -> Any:
 
 
 def inspection(
-    workshop: Any, *, hot: float = 0.0, place: Place | None = None, image: Any = None, **record: Any
+    workshop: Any, *, hot: float = 0.0, cutout: Cutout | None = None, image: Any = None, **record: Any
 ) -> Inspection:
     """A part whose map is `hot` in its lower right quarter and 0 elsewhere."""
     heat = np.zeros((8, 8), np.float32)
@@ -58,7 +58,7 @@ def inspection(
         record=workshop.record(workshop.bundle(), **record),
     )
     height, width = image.shape[:2]
-    return Inspection(part, image=image, place=place or Place.whole(picture(height, width)))
+    return Inspection(part, image=image, cutout=cutout or Cutout.whole(picture(height, width)))
 
 
 def test_nothing_is_written_while_nobody_looks(workshop: Any, tmp_path: Path, finder: Viewfinder) -> None:
@@ -118,17 +118,17 @@ def test_red_is_where_the_part_differs(workshop: Any, hot: float, is_red: bool) 
 
 
 def test_the_map_lies_where_the_view_was(workshop: Any) -> None:
-    shown = paint(inspection(workshop, hot=250.0, place=Place(Box(0, 0, 40, 30), (80, 60))), picture()).astype(
-        int
-    )
+    shown = paint(
+        inspection(workshop, hot=250.0, cutout=Cutout(Box(0, 0, 40, 30), (80, 60))), picture()
+    ).astype(int)
     assert shown[25, 35][2] - shown[25, 35][0] > 50
     assert shown[50, 70].tolist() == [90, 90, 90]
 
 
 def test_the_map_is_turned_with_the_part(workshop: Any) -> None:
     """Half a turn: what is hot in the lower right of the map lies in the upper left of the frame."""
-    place = Place(Box(0, 0, 80, 60), (80, 60), turn_deg=180, pivot=(39.5, 29.5))
-    shown = paint(inspection(workshop, hot=250.0, place=place), picture()).astype(int)
+    cutout = Cutout(Box(0, 0, 80, 60), (80, 60), turn_deg=180, pivot=(39.5, 29.5))
+    shown = paint(inspection(workshop, hot=250.0, cutout=cutout), picture()).astype(int)
     assert shown[10, 10][2] - shown[10, 10][0] > 50
     assert shown[50, 70].tolist() == [90, 90, 90]
 

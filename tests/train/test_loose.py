@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from kenpin.cutout import turned_about
 from kenpin.frame import Image, read_picture
-from kenpin.place import turned_about
 from kenpin.train.cli import evaluate, train
 from kenpin.train.loose import follow_loose
 from kenpin.train.run import RunFolder

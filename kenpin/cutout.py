@@ -1,4 +1,4 @@
-"""The place: where in a frame lies what a model is shown of it, upright or turned with the part."""
+"""The cutout: where in a frame lies what a model is shown of it, upright or turned with the part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kenpin.view import Box
 
 
 @dataclass(frozen=True)
-class Place:
+class Cutout:
     """A box in a frame, turned with the part in it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Place:
     pivot: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def whole(cls, image: Image) -> Place:
+    def whole(cls, image: Image) -> Cutout:
         """All of a frame (H, W, 3)."""
         height, width = image.shape[:2]
         return cls(Box(0, 0, width, height), (width, height))
@@ -62,12 +62,12 @@ class Place:
         return Box(left, top, max(1, right - left), max(1, bottom - top))
 
     def spread(self, values: NDArray[np.float32], size: tuple[int, int], *, fill: float) -> NDArray[np.float32]:
-        """Lay values that cover the place over a picture of the whole frame.
+        """Lay values that cover the cutout over a picture of the whole frame.
 
         Args:
             values: Shape (h, w).
             size: Width and height of the picture, of any scale.
-            fill: What stands beside the place.
+            fill: What stands beside the cutout.
 
         Returns:
             Shape (height, width).
