@@ -121,11 +121,10 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
     origin, seed = _origin(given), given["seed"]
-    found = source.read(seed=seed)
     folder = RunFolder(run)
-    sight = _sight(given, origin, found, begun=folder if resume and folder.exists else None)
-    found = found.through(sight)
-    _check_with_bar((*found.train, *found.test))
+    begun = folder if resume and folder.exists else None
+    found = _look_through(source.read(seed=seed), given, origin, begun=begun)
+    sight = found.train[0].sight
     known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
     new = origin.unseen(found, known) if origin else found
     _tell_copies(found, new)
@@ -230,41 +229,48 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
 
 
-def _sight(
-    given: dict[str, Any], origin: Origin | None, found: PictureSet, *, begun: RunFolder | None
-) -> Sight | None:
-    """The view of the pictures; a model that goes on with the same parts keeps its own, and so does a run."""
+def _look_through(
+    found: PictureSet, given: dict[str, Any], origin: Origin | None, *, begun: RunFolder | None
+) -> PictureSet:
+    """All pictures through one view, each looked at; a run, or a model of the same parts, keeps its own."""
     if given["view"] and given["whole"]:
         raise ConfigError("--view and --whole are given both", cure="give one of them")
     if origin and origin.same_parts:
-        return origin.sight
+        return _checked(found, origin.sight)
     if given["view"]:
-        return read_sight(given["view"])
+        return _checked(found, read_sight(given["view"]))
     if given["whole"]:
-        return None
-    return begun.sight if begun is not None else _sight_of_loose(found)
+        return _checked(found, None)
+    if begun:
+        return _checked(found, begun.sight)
+    return _follow_loose(found) or _checked(found, None)
 
 
-def _sight_of_loose(found: PictureSet) -> Sight | None:
-    """A view for parts that do not lie still, if all pictures fit it; `None` for others."""
+def _follow_loose(found: PictureSet) -> PictureSet | None:
+    """Pictures of parts that do not lie still through a view that follows them all; `None` for others."""
     loose = follow_loose([picture.path for picture in found.train])
     if loose is None:
         return None
     off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
-    told, seen = f"parts do not lie still, {off}, {turned}", found.through(loose.sight)
+    told = f"parts do not lie still, {off}, {turned}"
     try:
-        check_pictures((*seen.train, *seen.test))
+        seen = _checked(found, loose.sight)
     except DataError as error:
-        told += (
-            f"; but no view follows all of them: {error.what} ({error.where}); whole pictures are looked at,"
-        )
-        console.print(f"{told} which is worse for such parts: docs/view.md", soft_wrap=True)
+        told += f"; but no view follows all of them: {error.what} ({error.where}); whole pictures are looked"
+        console.print(f"{told} at, which is worse for such parts: docs/view.md", soft_wrap=True)
         return None
     width, height = loose.sight.view.roi[2:]
     told += f"; a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
     told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
     console.print(told, soft_wrap=True)
-    return loose.sight
+    return seen
+
+
+def _checked(found: PictureSet, sight: Sight | None) -> PictureSet:
+    """Pictures through a view; one that cannot be used is refused."""
+    seen = found.through(sight)
+    _check_with_bar((*seen.train, *seen.test))
+    return seen
 
 
 def _config(
