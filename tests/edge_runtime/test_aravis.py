@@ -150,14 +150,24 @@ def test_each_software_trigger_gets_its_own_picture(opened: Any) -> None:
         assert frame.trigger_id == number
 
 
-def test_a_picture_whose_packets_were_lost_is_missed(opened: Any, camera: FakeCamera) -> None:
+def test_a_picture_whose_packets_were_lost_is_missed(
+    opened: Any, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch, wait_for: Any
+) -> None:
     source = opened(trigger="software")
+    monkeypatch.setattr(f"{GenicamSource.__module__}.LOST_S", 3.0)
     camera.lose_packets(0.2)
-    source.trigger(Trigger(7))
-    (fault,) = take(source)
-    assert isinstance(fault, Fault)
-    assert (fault.verdict, fault.trigger_id) == (Verdict.MISSED, 7)
-    assert fault.reason.startswith("incomplete: ")
+    faults: list[Fault] = []
+    while not faults or not faults[-1].reason.startswith("incomplete: "):
+        wait_for(lambda: not source.down_reason, "the camera back")
+        source.trigger(Trigger(7 + len(faults)))
+        (fault,) = take(source)
+        assert isinstance(fault, Fault)
+        faults.append(fault)
+    assert [(fault.verdict, fault.trigger_id) for fault in faults] == [
+        (Verdict.MISSED, 7 + number) for number in range(len(faults))
+    ]
+    # Of a picture whose first packet is lost, a fifth of them, Aravis tells nothing.
+    assert {fault.reason for fault in faults[:-1]} <= {"the camera took no picture for its trigger"}
 
 
 @pytest.mark.parametrize("trigger", ["off", "software", "line0"])
