@@ -50,12 +50,14 @@ class PictureSet:
         test: Other parts, good and bad.
         copies: How many are copies: another picture has the same content. They have one group with it.
         left_out: Test pictures left out because a part to learn from has a copy of them, or of their part.
+        misfits: Pictures that are neither, as their view does not find the part: a station makes no decision.
     """
 
     train: tuple[Picture, ...]
     test: tuple[Picture, ...]
     copies: int = 0
     left_out: int = 0
+    misfits: tuple[Picture, ...] = ()
 
     def through(self, sight: Sight | None) -> PictureSet:
         """The same pictures, looked at through a view."""

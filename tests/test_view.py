@@ -28,7 +28,7 @@ from kenpin.sight import Sight, read_sight, sight_of, take
 from kenpin.signing import SecretKey
 from kenpin.train.cli import evaluate, train
 from kenpin.train.data import load_masks, read_image
-from kenpin.train.intake import check_masks, check_pictures, check_teachers
+from kenpin.train.intake import check_masks, check_pictures, check_teachers, set_apart
 from kenpin.train.report_cli import pictures_of
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.view import Align, Box, View, read_view
@@ -285,15 +285,36 @@ def test_pictures_that_do_not_fit_are_refused_before_a_training(tmp_path: Path) 
     for name, frame in frames.items():
         (tmp_path / f"{name}.png").write_bytes(png(frame))
     a, b, c = (Picture(tmp_path / f"{name}.png", GOOD, name, None, sight) for name in frames)
-    check_pictures([a])
+    looked = check_pictures([a, b])
+    assert list(looked.misfits) == [b.path]
+    assert looked.sizes == {f"{ROI.width} x {ROI.height}": [a]}
     with pytest.raises(
-        DataError, match="2 do not fit the view, the first because the part lies elsewhere"
+        DataError, match="1 do not fit the view, the first because the frame is 9 x 9"
     ) as refused:
         check_pictures([a, b, c])
-    assert refused.value.where == f"{b.path}, {c.path}"
+    assert refused.value.where == str(c.path)
     with pytest.raises(OutOfView) as refused:
         read_image(c, side=64)  # as kenpin evaluate does without a look before
     assert refused.value.where == str(c.path)
+
+
+def test_a_few_parts_that_the_view_does_not_find_are_set_apart_and_many_are_refused() -> None:
+    good = [Picture(Path(f"{number}.png"), GOOD, str(number)) for number in range(100)]
+    bad = [Picture(Path(f"bad{number}.png"), "dent", f"b{number}") for number in range(4)]
+    found = PictureSet(tuple(good[:80]), (*good[80:], *bad), copies=1, left_out=2)
+
+    def apart(*pictures: Picture) -> PictureSet:
+        away = OutOfView("away", finding="absent", where="there", cure="put it back")
+        return set_apart(found, {picture.path: away for picture in pictures})
+
+    assert apart() == found
+    kept = apart(good[3], good[99], *bad)
+    assert (good[3] in kept.train, len(kept.train)) == (False, 79)
+    assert kept.test == tuple(good[80:99])
+    assert kept.misfits == (good[3], good[99], *bad)
+    assert (kept.copies, kept.left_out) == (1, 2)
+    with pytest.raises(DataError, match="of the pictures 3 do not fit the view, the first because away"):
+        apart(good[3], good[98], good[99], bad[0])
 
 
 def test_a_defect_that_the_view_hides_does_not_teach(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ FIGURES = (
     ("escapes_at_10_per_1000", "escapes of 1,000 bad parts, where 10 of 1,000 good ones are stopped", ".0f"),
     ("false_calls_at_95", "good parts stopped of 1,000, where 95 % of the bad ones are caught", ".0f"),
     ("false_calls_at_99", "good parts stopped of 1,000, where 99 % of the bad ones are caught", ".0f"),
+    ("no_decision_good", "good parts that the view does not find: they are in no other figure", ".0f"),
+    ("no_decision_bad", "bad parts that the view does not find, likewise", ".0f"),
     ("pixel_auroc", "pixel AUROC: the same as image AUROC for the pixels of the map", ".3f"),
     ("aupro_30", "AUPRO 30 %: how much of each defect the map covers, at up to 30 % false pixels", ".3f"),
     ("aupro_05", "AUPRO 5 %: the same at up to 5 % false pixels", ".3f"),
@@ -29,6 +31,7 @@ ROLES = {
     "fit": "of good parts to learn from",
     "held_back": "of good parts held back to set the scale of the score",
     "test": "only to measure",
+    "no_decision": "that the view does not find, only counted",
     "teach": "of bad parts to learn from, too",
 }
 
@@ -37,9 +40,11 @@ def facts(folder: RunFolder) -> list[tuple[str, str]]:
     """Name and text of what is known about a run; what an old run did not write is left out."""
     config, rows = folder.config, folder.data.get("pictures", [])
     found_roles = Counter(row["role"] for row in rows)
-    # Most runs teach nothing, and a zero would only raise questions.
+    # Most runs have none of some roles, and a zero would only raise questions.
     counts = [
-        f"{found_roles[role]} {text}" for role, text in ROLES.items() if found_roles[role] or role != "teach"
+        f"{found_roles[role]} {text}"
+        for role, text in ROLES.items()
+        if found_roles[role] or role in ("fit", "held_back", "test")
     ]
     found = [
         ("product", config.product),

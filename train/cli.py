@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from rich.table import Table
 from kenpin import options
 from kenpin.commit import git_commit
 from kenpin.console import human_console
-from kenpin.errors import ConfigError, DataError, TrainError
+from kenpin.errors import ConfigError, DataError, OutOfView, TrainError
 from kenpin.folder_names import GOOD
 from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
 from kenpin.sight import Sight, read_sight
 from kenpin.train.card import figure_of
-from kenpin.train.data import Roles, assign_roles
+from kenpin.train.data import MEASURE, Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.encoder import Encoder
 from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
-from kenpin.train.intake import check_masks, check_pictures, check_teachers
+from kenpin.train.intake import Looked, check_masks, check_pictures, check_teachers, set_apart
 from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.loose import follow_loose
 from kenpin.train.report_cli import measure_and_report, score_with_bar
@@ -183,7 +183,17 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
     known = load_origin(model, same_parts=True, trust=trust)
     tested = _not_learned_from(model, known, data)
     pictures = [replace(picture, sight=known.sight) for picture in tested]
-    figures = measure(score_with_bar(known.inspector, pictures, side=known.size))
+    misfits = _look_with_bar(pictures).misfits
+    decided = [picture for picture in pictures if picture.path not in misfits]
+    _tell_misfits(misfits)
+    if not decided:
+        raise DataError(
+            "the view of the model finds its part in none of the pictures",
+            where=data,
+            cure="measure on pictures of the station's camera, of the part that the model was trained on",
+        )
+    undecided = [picture.label for picture in pictures if picture.path in misfits]
+    figures = measure(score_with_bar(known.inspector, decided, side=known.size), no_decision=undecided)
     _show(figures, known.name)
     if as_json:
         click.echo(json.dumps({"model": str(model), **figures}))
@@ -199,7 +209,7 @@ def _not_learned_from(model: Path, origin: Origin, data: Path) -> list[Picture]:
     groups = origin.known_parts(found)
     # In another folder the same name is another part.
     if folder.exists and data.resolve() == Path(folder.config.data):
-        groups |= {row["group"] for row in folder.data["pictures"] if row["role"] != "test"}
+        groups |= {row["group"] for row in folder.data["pictures"] if row["role"] not in MEASURE}
     kept = [p for p in found if p.group not in groups]
     if len(kept) < len(found):
         console.print(
@@ -252,25 +262,27 @@ def _follow_loose(found: PictureSet) -> PictureSet | None:
     if loose is None:
         return None
     off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
-    told = f"parts do not lie still, {off}, {turned}"
+    console.print(f"parts do not lie still, {off}, {turned}", soft_wrap=True)
     try:
         seen = _checked(found, loose.sight)
     except DataError as error:
-        told += f"; but no view follows all of them: {error.what} ({error.where}); whole pictures are looked"
-        console.print(f"{told} at, which is worse for such parts: docs/view.md", soft_wrap=True)
+        told = f"but no view follows all of them: {error.what} ({error.where}); whole pictures are looked at, "
+        console.print(f"{told}which is worse for such parts: docs/view.md", soft_wrap=True)
         return None
     width, height = loose.sight.view.roi[2:]
-    told += f"; a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
+    told = f"a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
     told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
     console.print(told, soft_wrap=True)
     return seen
 
 
 def _checked(found: PictureSet, sight: Sight | None) -> PictureSet:
-    """Pictures through a view; one that cannot be used is refused."""
+    """Pictures through a view; those in which it finds no part are set apart."""
     seen = found.through(sight)
-    _check_with_bar((*seen.train, *seen.test))
-    return seen
+    looked = _look_with_bar((*seen.train, *seen.test))
+    kept = set_apart(seen, looked.misfits)
+    _tell_misfits(looked.misfits)
+    return kept
 
 
 def _config(
@@ -314,15 +326,22 @@ def _width(init: Path) -> int:
     return width
 
 
-def _check_with_bar(pictures: Sequence[Picture]) -> None:
+def _look_with_bar(pictures: Sequence[Picture]) -> Looked:
     with progress_bar(console) as progress:
         bar = progress.add_task("read the pictures", total=len(pictures))
-        sizes = check_pictures(pictures, advance=lambda: progress.advance(bar))
-    if len(sizes) > 1:
-        (most, usual), (size, others) = list(sizes.items())[:2]
-        told = f"the pictures have {len(sizes)} sizes: {len(usual)} are {most}, {len(others)} {size}, like "
-        told += f"{others[0].path}; all are stretched to the same square, and a camera has one size"
+        looked = check_pictures(pictures, advance=lambda: progress.advance(bar))
+    if len(looked.sizes) > 1:
+        (most, usual), (size, others) = list(looked.sizes.items())[:2]
+        told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {most}, {len(others)} {size}, "
+        told += f"like {others[0].path}; all are stretched to the same square, and a camera has one size"
         console.print(told, soft_wrap=True)
+    return looked
+
+
+def _tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
+    for path, why in list(misfits.items())[:1]:
+        told = f"{len(misfits)} pictures are only counted, as a station would make no decision on them, like "
+        console.print(f"{told}{path}: {why.what}", soft_wrap=True)
 
 
 def _tell_copies(found: PictureSet, new: PictureSet) -> None:

@@ -30,7 +30,8 @@ MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
 # Of 255.
 QUARTER = 64
-ROLES = ("fit", "held_back", "test", "teach")
+ROLES = ("fit", "held_back", "test", "no_decision", "teach")
+MEASURE = ("test", "no_decision")  # nothing is learned from these
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,19 @@ class Roles:
         fit: Good pictures that train.
         held_back: Good pictures that standardise and weigh.
         test: Good and bad pictures that only measure.
+        no_decision: Good and bad pictures in which the view does not find the part. They are only counted.
         teach: Bad pictures that train, as negatives.
     """
 
     fit: tuple[Picture, ...]
     held_back: tuple[Picture, ...]
     test: tuple[Picture, ...]
+    no_decision: tuple[Picture, ...] = ()
     teach: tuple[Picture, ...] = ()
 
     def manifest(self) -> dict[str, list[dict[str, str]]]:
         """Every picture with SHA-256, label, group, role and, where it has one, its mask with SHA-256."""
-        every = (self.fit, self.held_back, self.test, self.teach)
+        every = (self.fit, self.held_back, self.test, self.no_decision, self.teach)
         rows = [
             _row(picture, role) for role, pictures in zip(ROLES, every, strict=True) for picture in pictures
         ]
@@ -103,7 +106,7 @@ def assign_roles(
             where=where,
             cure="give pictures of several parts, or correct the column group in manifest.csv",
         )
-    roles = Roles(tuple(fit), tuple(held_back), pictures.test)
+    roles = Roles(tuple(fit), tuple(held_back), pictures.test, pictures.misfits)
     return _with_teachers(roles, teach, where=where, seed=seed) if teach else roles
 
 

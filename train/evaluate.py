@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -91,11 +91,16 @@ def score_pictures(
     return Scores(tuple(pictures), score, levels, maps, seconds * 1000 / len(pictures))
 
 
-def measure(scores: Scores) -> dict[str, Any]:
+def measure(scores: Scores, *, no_decision: Iterable[str] = ()) -> dict[str, Any]:
     """The figures of a report; what cannot be known from these pictures is missing, not zero.
 
+    Args:
+        scores: Of pictures with known labels.
+        no_decision: Labels of the pictures that have no score, as the view does not find their part.
+
     Returns:
-        `pictures`, `good`, `bad`, `ms_per_image`; with both classes `image_auroc`,
+        `pictures`, `good`, `bad` of the scored ones, `ms_per_image`; where there are such, `no_decision_good`
+        and `no_decision_bad`, which are in no other figure; with both classes `image_auroc`,
         `escapes_at_10_per_1000`, `false_calls_at_95`, `false_calls_at_99` (each value, low, high) and
         `auroc_of` each defect and level; with masks `pixel_auroc`, `aupro_30`, `aupro_05` as plain numbers
         and each again with its interval, `pixel_auroc_interval` and so on. The ends of an interval are None
@@ -108,6 +113,9 @@ def measure(scores: Scores) -> dict[str, Any]:
         "bad": int(bad.sum()),
         "ms_per_image": round(scores.ms_per_picture, 2),
     }
+    if labels := list(no_decision):
+        good = labels.count(GOOD)
+        figures |= {"no_decision_good": good, "no_decision_bad": len(labels) - good}
     if bad.any() and not bad.all():
         figures["image_auroc"] = _as_dict(auroc_interval(scores.score, bad, groups=scores.groups))
         for name, figure, counted in (

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from kenpin.errors import DataError, OutOfView
+from kenpin.folder_names import GOOD
 from kenpin.frame import read_picture
-from kenpin.pictures import Picture
+from kenpin.pictures import Picture, PictureSet
+from kenpin.quality_limits import Finding
 from kenpin.sight import take
 from kenpin.train.data import read_mask
 from kenpin.train.picture_cache import THREADS
 
 _MOST_NAMED = 5
+_MOST_MISFITS = 0.02  # of the good parts: at the line each of them stops it
 
 
-def check_pictures(
-    pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None
-) -> dict[str, list[Picture]]:
-    """Refuse pictures that cannot be read, or that do not show what their view wants.
+@dataclass(frozen=True)
+class Looked:
+    """What a look at all pictures found.
+
+    Attributes:
+        sizes: The pictures of each size of what is looked at, as in `640 x 480`; the size of the most first.
+        misfits: Why the view cannot use a picture, as its part is absent or misplaced.
+    """
+
+    sizes: Mapping[str, Sequence[Picture]]
+    misfits: Mapping[Path, OutOfView]
+
+
+def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None) -> Looked:
+    """Look at pictures; refuse those that cannot be read, or that are of another camera than their view.
 
     A test picture is used after the training only, and by then data.json names it for good.
 
@@ -26,25 +42,40 @@ def check_pictures(
         pictures: Of every role.
         advance: Called after each picture.
 
-    Returns:
-        The pictures of each size of what is looked at, as in `640 x 480`; the size of the most first.
-
     Raises:
         DataError: Some cannot be used; the first ones are named.
     """
     refused: list[DataError] = []
+    misfits: dict[Path, OutOfView] = {}
     sizes: dict[str, list[Picture]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         for picture, found in zip(pictures, pool.map(_look, pictures), strict=True):
             advance()
-            if isinstance(found, DataError):
+            if isinstance(found, OutOfView) and found.finding != Finding.WRONG_SIZE.value:
+                misfits[picture.path] = found
+            elif isinstance(found, DataError):
                 refused.append(found)
             else:
                 sizes.setdefault(found, []).append(picture)
     unreadable = [error for error in refused if not isinstance(error, OutOfView)]
     _refuse(unreadable, "cannot be used")
     _refuse(refused, "do not fit the view")
-    return dict(sorted(sizes.items(), key=lambda size: -len(size[1])))
+    return Looked(dict(sorted(sizes.items(), key=lambda size: -len(size[1]))), misfits)
+
+
+def set_apart(found: PictureSet, misfits: Mapping[Path, OutOfView]) -> PictureSet:
+    """Pictures without those that the view cannot use; these become its `misfits`.
+
+    Raises:
+        DataError: They are more than 2 % of the good parts, so that the view is the wrong one.
+    """
+    every = (*found.train, *found.test)
+    good = [picture.path for picture in every if picture.label == GOOD]
+    wrong = [misfits[path] for path in good if path in misfits]
+    if len(wrong) > _MOST_MISFITS * len(good):
+        _refuse(wrong, "do not fit the view")
+    train, test = (tuple(p for p in part if p.path not in misfits) for part in (found.train, found.test))
+    return replace(found, train=train, test=test, misfits=tuple(p for p in every if p.path in misfits))
 
 
 def check_masks(pictures: Iterable[Picture]) -> list[Picture]:

@@ -78,7 +78,8 @@ def measure_and_report(folder: RunFolder) -> dict[str, Any]:
     inspector, side = load_inspector(folder.root), folder.config.size
     good = score_with_bar(inspector, held_back, side=side)
     test = score_with_bar(inspector, tested, side=side) if tested else None
-    figures = measure(test) if test else {"pictures": 0}
+    undecided = [row["label"] for row in folder.data.get("pictures", []) if row["role"] == "no_decision"]
+    figures = measure(test, no_decision=undecided) if test else {"pictures": 0}
     folder.log({"evaluation": figures})
     write_report(folder, good, test, figures)
     return figures

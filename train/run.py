@@ -30,6 +30,7 @@ from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
 from kenpin.sole_use import sole_use
 from kenpin.synced_file import replace_synced
+from kenpin.train.data import MEASURE
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.journal import append, cannot_write, read_journal, rewrite
@@ -270,7 +271,7 @@ def load_inspector(run: Path) -> Inspector:
 
 def learned_from(data: Mapping[str, Any]) -> set[str]:
     """SHA-256 of every picture that a run or its origin learned from, by the run's data manifest."""
-    own = {row["sha256"] for row in data["pictures"] if row["role"] != "test"}
+    own = {row["sha256"] for row in data["pictures"] if row["role"] not in MEASURE}
     return own | set(data.get("learned_before", ()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kenpin.cutout import turned_about
+from kenpin.errors import DataError
 from kenpin.frame import Image, read_picture
 from kenpin.train.cli import evaluate, train
 from kenpin.train.loose import follow_loose
-from kenpin.train.run import RunFolder
+from kenpin.train.run import RunFolder, learned_from
 
 SIZE = (200, 160)
 PART = (230, 230, 225)
@@ -220,8 +222,45 @@ def test_whole_pictures_are_looked_at_where_that_is_asked(data: Path, tmp_path: 
     assert "--view and --whole are given both" in str(both.exception)
 
 
-def test_a_picture_that_does_not_fit_leaves_all_whole_and_is_told(data: Path, tmp_path: Path) -> None:
-    assert cv2.imwrite(str(data / "test/dent/away.png"), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
+def blank(path: Path) -> None:
+    assert cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
+
+
+def test_a_bad_part_that_the_view_does_not_find_is_only_counted(data: Path, tmp_path: Path) -> None:
+    away = data / "test/dent/away.png"
+    blank(away)
+    done = trained(data, tmp_path / "run", "--json")
+    assert done.exit_code == 0, done.output
+    told = f"1 pictures are only counted, as a station would make no decision on them, like {away}: no part, or"
+    assert told in done.stderr
+    assert "a view was drawn" in done.stderr
+    folder = RunFolder(tmp_path / "run")
+    figures = json.loads(done.stdout)
+    assert (figures["good"], figures["bad"]) == (6, 6)
+    assert (figures["no_decision_good"], figures["no_decision_bad"]) == (0, 1)
+    assert "1 that the view does not find, only counted" in (folder.root / "report.html").read_text()
+    (row,) = [row for row in folder.data["pictures"] if row["role"] == "no_decision"]
+    assert row["file"] == str(away)
+    assert row["sha256"] not in learned_from(folder.data)
+    assert trained(data, tmp_path / "run", "--resume").exit_code == 0
+    measured = CliRunner().invoke(evaluate, [str(folder.root), "--data", str(data), "--json"])
+    assert measured.exit_code == 0, measured.output
+    again = json.loads(measured.stdout)
+    assert (again["bad"], again["no_decision_good"], again["no_decision_bad"]) == (6, 0, 1)
+    assert again["image_auroc"] == figures["image_auroc"]
+
+
+def test_nothing_can_be_measured_where_no_part_is_found(data: Path, tmp_path: Path) -> None:
+    assert trained(data, tmp_path / "run").exit_code == 0
+    for path in data.glob("test/*/*.png"):
+        blank(path)
+    measured = CliRunner().invoke(evaluate, [str(tmp_path / "run"), "--data", str(data)])
+    assert isinstance(measured.exception, DataError)
+    assert "finds its part in none of the pictures" in measured.exception.what
+
+
+def test_a_good_part_that_is_not_found_leaves_all_whole_and_is_told(data: Path, tmp_path: Path) -> None:
+    blank(data / "test/good/away.png")
     done = trained(data, tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "but no view follows all of them: of the pictures 1 do not fit the view" in done.output
