@@ -3,7 +3,8 @@
 The search looks at shrunk grey pictures, and a parabola through the best match and its neighbours gives the
 shift back in pixels of the frame. Where parts may be turned, the template is turned beforehand by every whole
 degree; every fifth is tried at half the size, the best few are followed uphill degree by degree, and another
-parabola gives the turn back. No scale is found.
+parabola gives the turn back. Where a part looks much the same turned, as a gear does, a closer look decides.
+No scale is found.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ from kenpin.frame import Image
 from kenpin.view import Align, Box
 
 _REACH = 1.5  # times the allowed shift: a part just outside is misplaced, not absent
+_LIGHT = 41  # shrunk pixels, of about 48 that a template has: over so many the light is evened out
 _LEAST_CONTRAST = 4.0  # grey levels of standard deviation; less may be noise
 _FADED = 0.1  # of the template's contrast: correlation means nothing in a place that has less
 _ALIKE = 0.9  # a template that fits its own reference so well elsewhere cannot tell where the part is
 _PEAK = 8  # so many shrunk pixels around the best match belong to it
 _WHOLE_TURN = 360  # degrees
 _STEP_DEG = 5  # turns that are tried first: on half a template, of 24 pixels, half of it moves no pixel by 1
-_PEAKS = 3  # so many of them are looked at closely: head and tail of a part may look much alike
+_PEAKS = 3  # so many of them are followed at the least: head and tail of a part may look much alike
+_MOST_PEAKS = 24  # a gear has one for every tooth
+_CLOSE = 0.1  # a fit that is worse than the best by less may be the right one
+_CLOSER_SIDE = 96  # pixels of a template for the closer look
+_SLACK = 2  # of them: so far off a fit may be
 
 Grey = NDArray[np.uint8]
 
@@ -93,13 +99,14 @@ class Alignment:
         down = _multiple(height - template.y - template.height, reach, step)
         # The last pixels of a template that is no whole number of steps are not looked at.
         columns, rows = template.width // step * step, template.height // step * step
+        whole_steps = Box(template.x, template.y, columns, rows)
         self._area = Box(
             template.x - self._left,
             template.y - self._top,
             self._left + columns + right,
             self._top + rows + down,
         )
-        self.middle = Box(template.x, template.y, columns, rows).middle
+        self.middle = whole_steps.middle
         self._turns = align.max_turn_deg > 0
         area = self._shrunk(reference)
         at = Box(self._left // step, self._top // step, columns // step, rows // step)
@@ -110,6 +117,7 @@ class Alignment:
         self._halves = {turn: _halved(self._templates[turn]) for turn in turns[::_STEP_DEG]}
         self._contrast = float(self._templates[0].std())
         self._refuse_poor(area, where)
+        self._closer = _CloserLook(self._area, whole_steps, reference)
 
     def find(self, image: Image) -> Found:
         """Find the part in a frame of the reference picture's size.
@@ -119,14 +127,20 @@ class Alignment:
         """
         area = self._shrunk(image)
         known: dict[int, _Fit] = {}
-        summits = [self._summit(area, turn, known) for turn in self._likely(area)]
-        best = max(summits, key=lambda fit: fit.match)
+        summits = {fit.turn: fit for fit in (self._summit(area, turn, known) for turn in self._likely(area))}
+        founds = [self._found(area, fit, known) for fit in summits.values()]
+        best = max(founds, key=lambda found: found.match)
+        close = [found for found in founds if found.match > best.match - _CLOSE]
+        return self._closer.most_like(image, close) if len(close) > 1 else best
+
+    def _found(self, area: Grey, fit: _Fit, known: Mapping[int, _Fit]) -> Found:
+        """How the part lies by a fit, in pixels of the frame."""
         height, width = self._templates[0].shape
-        y, x, found = best.y, best.x, best.correlation
+        y, x, correlation = fit.y, fit.x, fit.correlation
         faded = area[y : y + height, x : x + width].std() < _FADED * self._contrast
-        right = self._step * (x + _vertex(found[y], x)) - self._left
-        down = self._step * (y + _vertex(found[:, x], y)) - self._top
-        return Found(round(right), round(down), _turn(best, known), 0.0 if faded else best.match)
+        right = self._step * (x + _vertex(correlation[y], x)) - self._left
+        down = self._step * (y + _vertex(correlation[:, x], y)) - self._top
+        return Found(round(right), round(down), _turn(fit, known), 0.0 if faded else fit.match)
 
     def _likely(self, area: Grey) -> list[int]:
         """Turns from where to look for the best."""
@@ -145,13 +159,9 @@ class Alignment:
         return known[turn] if best == turn else self._summit(area, best, known)
 
     def _shrunk(self, image: Image) -> Grey:
-        """What is searched in, grey and shrunk."""
-        grey = cv2.cvtColor(image[self._area.slices], cv2.COLOR_BGR2GRAY)
+        """What is searched in: grey, shrunk, and how it differs from its surroundings."""
         size = (self._area.width // self._step, self._area.height // self._step)
-        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        if self._turns:
-            small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
-        return np.asarray(small, np.uint8)
+        return _evened(image[self._area.slices], size, turns=self._turns)
 
     def _refuse_poor(self, area: Grey, where: object) -> None:
         another = "choose a place with a corner or a mark that nothing near it looks like"
@@ -172,6 +182,60 @@ class Alignment:
                 where=where,
                 cure="leave max_turn_deg out, or choose a place with a mark off its middle",
             )
+
+
+class _CloserLook:
+    """Tells apart how a part might lie: a mark that tells one tooth of a gear from the next may be small.
+
+    Args:
+        area: What of a frame is looked at.
+        template: The template's place in the reference picture.
+        reference: The reference picture, BGR uint8, shape (H, W, 3).
+    """
+
+    def __init__(self, area: Box, template: Box, reference: Image) -> None:
+        self._area = area
+        self._middle = template.middle
+        self._scale = min(1.0, _CLOSER_SIDE / max(template.width, template.height))
+        self._side = (round(template.width * self._scale), round(template.height * self._scale))
+        upright = self._cut(self._shrunk(reference), Found(0, 0, 0.0, 1.0))
+        self._usual = upright[_SLACK:-_SLACK, _SLACK:-_SLACK]
+
+    def most_like(self, image: Image, founds: Sequence[Found]) -> Found:
+        """How the part looks most like the reference picture."""
+        shrunk = self._shrunk(image)
+
+        def unlike(found: Found) -> float:
+            # What either look leaves unexplained: the fine one alone would follow shine, which does not turn.
+            return (1 - found.match) * (1 - _fit(self._cut(shrunk, found), self._usual, 0).match)
+
+        return min(founds, key=unlike)
+
+    def _shrunk(self, image: Image) -> Grey:
+        size = (round(self._area.width * self._scale), round(self._area.height * self._scale))
+        return _evened(image[self._area.slices], size, turns=True)
+
+    def _cut(self, shrunk: Grey, found: Found) -> Grey:
+        """The part, upright."""
+        x = (self._middle[0] + found.right - self._area.x + 0.5) * self._scale - 0.5
+        y = (self._middle[1] + found.down - self._area.y + 0.5) * self._scale - 0.5
+        width, height = self._side
+        matrix = turned_about((x, y), -found.turn_deg)
+        matrix[:, 2] -= (x - (width - 1) / 2, y - (height - 1) / 2)
+        cut = cv2.warpAffine(shrunk, matrix, self._side, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(cut, np.uint8)
+
+
+def _evened(image: Image, size: tuple[int, int], *, turns: bool) -> Grey:
+    """A picture in grey, shrunk to a width and height, and how it differs from its surroundings.
+
+    Light that falls off across the frame stays while a part moves in it; a thin part would be hidden by it.
+    """
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
+    if turns:
+        small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
+    light = cv2.blur(small, (_LIGHT, _LIGHT), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.addWeighted(small, 1, light, -1, 128), np.uint8)
 
 
 def _turned(area: Grey, at: Box, turn: int) -> Grey:
@@ -215,7 +279,9 @@ def _peaks(ring: Sequence[_Fit]) -> list[int]:
         for one, fit, other in zip(before, ring, after, strict=True)
         if not fit.match < max(one.match, other.match)  # one that is no number counts, too
     ]
-    return [fit.turn for fit in sorted(peaks, key=lambda fit: -fit.match)[:_PEAKS]]
+    peaks.sort(key=lambda fit: -fit.match)
+    close = sum(fit.match > peaks[0].match - _CLOSE for fit in peaks)
+    return [fit.turn for fit in peaks[: min(max(close, _PEAKS), _MOST_PEAKS)]]
 
 
 def _multiple(room: int, wanted: int, step: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import loose as gears
 from kenpin.cutout import turned_about
 from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image
@@ -69,6 +70,37 @@ def test_the_view_turns_with_the_part(turn_deg: float, right: int, down: int, ga
     cutout = ANY_TURN.take(frame).cutout
     assert _degrees_apart(cutout.turn_deg, turn_deg) <= 1  # a pixel at the part's ends
     assert max(abs(cutout.box.x - ROI.x - right), abs(cutout.box.y - ROI.y - down)) <= 1
+
+
+@pytest.mark.parametrize("turn_deg", [-120, -60, 30, 90, 150])
+def test_light_that_falls_off_across_the_frame_does_not_turn_with_the_part(turn_deg: float) -> None:
+    light = np.linspace(0.4, 1.3, SIZE[0])[:, None]
+    lit = sight(reference=(loose() * light).astype(np.uint8), min_match=0.9)
+    cutout = lit.take((loose(turn_deg, 5, -3) * light).astype(np.uint8)).cutout
+    assert _degrees_apart(cutout.turn_deg, turn_deg) <= 1
+    assert max(abs(cutout.box.x - ROI.x - 5), abs(cutout.box.y - ROI.y + 3)) <= 1
+
+
+def test_a_part_that_looks_much_the_same_turned_is_told_apart_by_a_small_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gear of sixteen teeth, with shine that does not turn; its keyway is 25 pixels of 260."""
+    turns: list[float] = []
+
+    def noted(middle: tuple[float, float], turn_deg: float) -> Any:
+        turns.append(turn_deg)
+        return turned_about(middle, turn_deg)
+
+    monkeypatch.setattr(gears, "turned_about", noted)
+    frames = [gears.picture("gear", np.random.default_rng(n), is_bad=False)[0] for n in range(24)]
+    picture = cv2.imencode(".png", frames[0])[1].tobytes()
+    align = Align(template=Box(170, 90, 300, 300), max_shift_px=55, max_turn_deg=180)
+    view = View(
+        frame_size=(640, 480), roi=align.template, align=align, reference=hashlib.sha256(picture).hexdigest()
+    )
+    follows = Sight(view, picture, where="here")
+    for frame, turn_deg in zip(frames, turns, strict=True):
+        assert _degrees_apart(follows.take(frame).cutout.turn_deg, turn_deg - turns[0]) <= 1
 
 
 @pytest.mark.parametrize("turn_deg", [-180, -137.4, -90, -2, 0.4, 1, 45, 88.5, 179.6])

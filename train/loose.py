@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kenpin.alignment import Alignment, Found
 from kenpin.errors import ConfigError, OutOfView
@@ -25,6 +26,9 @@ from kenpin.view import Align, Box, View
 _LOOKED_AT = 24
 _CANDIDATES = 3  # for the reference picture
 _SIDE = 256  # pictures are shrunk to this, the longer side
+_EDGE = 3  # pixels: there is no part
+_DUST = 0.01  # of the part's area: smaller things lie anywhere
+_MOST_DUST = 0.05
 _SHOWN = 0.95  # of what stands out from the background, in every picture that was looked at
 _MARGIN = 1.1  # of the part's longer side: what the view shows
 _CUT = 0.8  # of the part's longer side: the least that is looked for
@@ -145,16 +149,37 @@ def _outline(frame: Image) -> _Outline | None:
     height, width = frame.shape[:2]
     if min(height, width) < _LEAST_SIDE:
         return None
-    edge = np.concatenate([frame[:3], frame[-3:], frame[:, :3].swapaxes(0, 1), frame[:, -3:].swapaxes(0, 1)], 1)
-    background = np.median(edge.reshape(-1, 3), 0)
-    unlike = np.abs(frame - background).max(2).astype(np.uint8)
+    unlike = np.abs(frame - _background(frame)).max(2).clip(0, 255).astype(np.uint8)
     _, mask = cv2.threshold(unlike, 0, 255, cv2.THRESH_OTSU)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
+    mask = _without_dust(mask)
     x, y, wide, high = cv2.boundingRect(mask)
     if not wide or min(x, y) < 1 or x + wide >= width or y + high >= height:
         return None
     return _Outline(x + wide / 2, y + high / 2, max(wide, high), mask)
+
+
+def _background(frame: Image) -> NDArray[np.float64]:
+    """What the frame (h, w, 3) would be without a part: light that changes evenly, as its edge tells."""
+    height, width = frame.shape[:2]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 2)
+    edge = np.ones((height, width), np.bool_)
+    edge[_EDGE:-_EDGE, _EDGE:-_EDGE] = False
+    light = np.linalg.lstsq(terms[edge], frame[edge].astype(np.float64), rcond=None)[0]
+    return np.asarray(terms @ light, np.float64)
+
+
+def _without_dust(mask: Image) -> Image:
+    """All that stands out but specks; nothing at all where they are many, as on a background of structure."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    dust = areas < _DUST * areas.max()
+    if areas[dust].sum() > _MOST_DUST * areas.sum():
+        return np.zeros_like(mask)
+    return np.where(dust[labels], np.uint8(0), mask)
 
 
 def _align(outline: _Outline, scale: float, *, shift: float) -> Align | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,35 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     assert np.abs(shown[0] - shown[0][::-1, ::-1]).mean() > 40
 
 
+def uneven(frame: Image) -> Image:
+    """In light from the right that falls off to the corners; it stays where it is."""
+    y, x = np.mgrid[-1 : 1 : frame.shape[0] * 1j, -1 : 1 : frame.shape[1] * 1j]
+    light = (1 + 0.25 * x) * (1 - 0.25 * (x**2 + y**2))
+    return np.clip(frame * light[..., None], 0, 255).astype(np.uint8)
+
+
+def dusty(frame: Image, number: int) -> Image:
+    rng = np.random.default_rng(number)
+    frame = frame.copy()
+    for x, y in rng.integers((0, 0), SIZE, (4, 2)):
+        cv2.rectangle(frame, (int(x), int(y)), (int(x) + 2, int(y) + 2), PART, -1)
+    return frame
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda n: uneven(any_turn(n)), lambda n: dusty(any_turn(n), n)], ids=["uneven light", "dust"]
+)
+def test_neither_uneven_light_nor_dust_hides_how_parts_lie(
+    tmp_path: Path, draw: Callable[[int], Image]
+) -> None:
+    paths = pictures(tmp_path, draw)
+    loose = follow_loose(paths)
+    assert loose is not None
+    turns = [loose.sight.take(read_picture(path)).cutout.turn_deg for path in paths]
+    for number, turn_deg in enumerate(turns):
+        assert abs(math.remainder(turn_deg - turns[0] - 67 * number, 360)) < 3
+
+
 def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(tmp_path: Path) -> None:
     loose = follow_loose(pictures(tmp_path, lambda number: bracket(3 * (number % 9) - 12, seed=number)))
     assert loose is not None
@@ -126,6 +156,14 @@ def two(number: int) -> Image:
     return np.asarray(frame, np.uint8)
 
 
+def among_small_ones(number: int) -> Image:
+    frame = any_turn(number)
+    for x in range(20, 180, 12):
+        for y in (8, 150):
+            cv2.rectangle(frame, (x, y), (x + 2, y + 2), PART, -1)
+    return frame
+
+
 def plus(number: int) -> Image:
     """Looks the same after each quarter of a turn, and lies still."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
@@ -159,6 +197,7 @@ def other_parts(number: int) -> Image:
         lambda number: any_turn(number, 2 + 2 * (number % 2)),
         plus,
         on_stripes,
+        among_small_ones,
         other_parts,
         lambda _number: np.full((SIZE[1], SIZE[0], 3), 60, np.uint8),
         lambda _number: np.full((2, 2000, 3), 60, np.uint8),
@@ -172,6 +211,7 @@ def other_parts(number: int) -> Image:
         "sizes",
         "plus",
         "stripes",
+        "among small ones",
         "others",
         "empty",
         "a line",
