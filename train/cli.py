@@ -31,7 +31,7 @@ from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import Looked, check_masks, check_pictures, check_teachers, set_apart
 from kenpin.train.learn import Means, learn, progress_bar, update
-from kenpin.train.loose import follow_loose
+from kenpin.train.loose import Loose, follow_loose
 from kenpin.train.report_cli import measure_and_report, score_with_bar
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
@@ -248,7 +248,11 @@ def _look_through(
     if origin and origin.same_parts:
         return _checked(found, origin.sight)
     if given["view"]:
-        return _checked(found, read_sight(given["view"]))
+        sight = read_sight(given["view"])
+        if sight.view.align is None and (loose := follow_loose([picture.path for picture in found.train])):
+            told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: leave --view "
+            console.print(told + "out, or let it follow a part with [align]: docs/view.md", soft_wrap=True)
+        return _checked(found, sight)
     if given["whole"]:
         return _checked(found, None)
     if begun:
@@ -261,8 +265,7 @@ def _follow_loose(found: PictureSet) -> PictureSet | None:
     loose = follow_loose([picture.path for picture in found.train])
     if loose is None:
         return None
-    off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
-    console.print(f"parts do not lie still, {off}, {turned}", soft_wrap=True)
+    console.print(_how_they_lie(loose), soft_wrap=True)
     try:
         seen = _checked(found, loose.sight)
     except DataError as error:
@@ -274,6 +277,11 @@ def _follow_loose(found: PictureSet) -> PictureSet | None:
     told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
     console.print(told, soft_wrap=True)
     return seen
+
+
+def _how_they_lie(loose: Loose) -> str:
+    off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
+    return f"parts do not lie still, {off}, {turned}"
 
 
 def _checked(found: PictureSet, sight: Sight | None) -> PictureSet:

@@ -262,6 +262,20 @@ def test_whole_pictures_are_looked_at_where_that_is_asked(data: Path, tmp_path: 
     assert "--view and --whole are given both" in str(both.exception)
 
 
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_view_that_does_not_follow_loose_parts_is_told(data: Path, tmp_path: Path, *, follows: bool) -> None:
+    (tmp_path / "reference.png").write_bytes((data / "train/good/00.png").read_bytes())
+    align = "[align]\ntemplate = [50, 30, 100, 100]\nmax_shift_px = 15\nmax_turn_deg = 180\nmin_match = 0.3\n"
+    text = "frame_size = [200, 160]\nroi = [50, 30, 100, 100]\n"
+    (tmp_path / "view.toml").write_text(text + (align if follows else ""))
+    done = trained(data, tmp_path / "run", "--view", str(tmp_path / "view.toml"))
+    assert done.exit_code == 0, done.output
+    assert ("the view that is given does not follow them" in done.output) != follows
+    sight = RunFolder(tmp_path / "run").sight
+    assert sight is not None
+    assert (sight.view.align is not None) == follows
+
+
 def blank(path: Path) -> None:
     assert cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0], 3), 60, np.uint8))
 
