@@ -1,4 +1,4 @@
-"""Drawing a view for the next training: what of the picture a model is shown, and what in it is ignored."""
+"""Drawing a view for the next training: what a model is shown, what is ignored, and which part is followed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
+from pydantic import BaseModel, Field
 
 from kenpin import audit
 from kenpin.bundle import canonical_json
@@ -43,36 +44,55 @@ def view(request: Request, before: int = Query(default=_NEWEST, ge=0, le=_NEWEST
     if seq:
         height, width = read_picture(_picture_file(folder, seq)).shape[:2]
         size = (width, height)
-    if drawn is None or drawn.frame_size != size:
-        roi, ignore = [0, 0, *size], ""
-    else:
-        roi, ignore = list(drawn.roi), "\n".join(_in_words(polygon) for polygon in drawn.ignore)
-    show = {"seq": seq, "size": size, "roi": ",".join(map(str, roi)), "ignore": ignore}
+    show = {"seq": seq, "size": size, "form": _form_of(drawn, size)}
     show |= {"folder": folder.root / DRAWN, "is_saved": drawn is not None}
     return page(request, "calibrate_view.html", show)
 
 
-@router.post(_PATH, dependencies=needs(Role.TECHNICIAN))
-def save(
-    request: Request,
-    seq: Annotated[int, Form(ge=0, lt=1 << 62)] = 0,
-    roi: Annotated[str, Form(max_length=100)] = "",
-    ignore: Annotated[str, Form(max_length=20_000)] = "",
-) -> Response:
-    """Save what was drawn, with the picture that it was drawn on.
+class Drawn(BaseModel):
+    """What stands in the form.
 
-    Args:
-        request: Who asks.
+    Attributes:
         seq: Number of the part in the picture.
         roi: Left, top, width and height, in pixels of the frame.
         ignore: One polygon per line: x,y x,y x,y.
+        part: Left, top, width and height of what is followed; empty where the part lies still.
+        shift: So many pixels it may lie off.
+        turn: So many degrees it may be turned.
     """
+
+    seq: int = Field(default=0, ge=0, lt=1 << 62)
+    roi: str = Field(default="", max_length=100)
+    ignore: str = Field(default="", max_length=20_000)
+    part: str = Field(default="", max_length=100)
+    shift: str = Field(default="20", max_length=20)
+    turn: str = Field(default="0", max_length=20)
+
+    def view(self) -> dict[str, object]:
+        """The same as a view has it.
+
+        Raises:
+            ValueError, OverflowError: Something is no number.
+        """
+        drawn: dict[str, object] = {"roi": _numbers(self.roi), "ignore": _polygons(self.ignore)}
+        if self.part.strip():
+            drawn["align"] = {
+                "template": _numbers(self.part),
+                "max_shift_px": round(float(self.shift)),
+                "max_turn_deg": float(self.turn),
+            }
+        return drawn
+
+
+@router.post(_PATH, dependencies=needs(Role.TECHNICIAN))
+def save(request: Request, form: Annotated[Drawn, Form()]) -> Response:
+    """Save what was drawn, with the picture that it was drawn on."""
     folder = site_of(request).folder
-    reference = _picture_file(folder, seq).read_bytes()
+    reference = _picture_file(folder, form.seq).read_bytes()
     try:
-        drawn = {"roi": _numbers(roi), "ignore": _polygons(ignore)}
         height, width = decode_picture(reference, where=REFERENCE).shape[:2]
-        whole = {**drawn, "frame_size": [width, height], "reference": hashlib.sha256(reference).hexdigest()}
+        sha256 = hashlib.sha256(reference).hexdigest()
+        whole = {**form.view(), "frame_size": [width, height], "reference": sha256}
         _save(folder, {VIEW: canonical_json(whole), REFERENCE: reference}, by=visitor_of(request).name)
     except (ValueError, OverflowError):
         raise Refused(422, "view_not_numbers") from None
@@ -138,6 +158,21 @@ def _saved(folder: StationFolder) -> View | None:
         return read_view(folder.root / DRAWN)[0]
     except ConfigError:
         return None
+
+
+def _form_of(drawn: View | None, size: tuple[int, int]) -> Drawn:
+    """The form as it is shown; one that was drawn on frames of another size is of no use."""
+    if drawn is None or drawn.frame_size != size:
+        return Drawn(roi=_listed((0, 0, *size)))
+    form = Drawn(roi=_listed(drawn.roi), ignore="\n".join(_in_words(polygon) for polygon in drawn.ignore))
+    if align := drawn.align:
+        form.part = _listed(align.template)
+        form.shift, form.turn = str(align.max_shift_px), f"{align.max_turn_deg:g}"
+    return form
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _in_words(polygon: Sequence[tuple[int, int]]) -> str:

@@ -132,21 +132,30 @@
     });
   }
 
-  /* Region and masks: the fields hold what is drawn, and are all that is sent. */
+  /* Region, masks and part: the fields hold what is drawn, and are all that is sent. */
   function drawing(svg) {
     var NS = "http://www.w3.org/2000/svg", layer = svg.querySelector("g"), tool = "roi", grabbed = -1;
-    var roiField = document.getElementById("roi"), ignoreField = document.getElementById("ignore");
-    var size = svg.viewBox.baseVal, open = [];
+    var fields = { roi: document.getElementById("roi"), part: document.getElementById("part") };
+    var ignoreField = document.getElementById("ignore"), size = svg.viewBox.baseVal, open = [];
     function unit() {
       var box = svg.getBoundingClientRect();
       return 1 / Math.min(box.width / size.width, box.height / size.height);
     }
     function near() { return 30 * unit(); }
-    function roi() {
-      var n = roiField.value.split(",").map(parseFloat);
-      return n.length === 4 && !n.some(isNaN) ? n : [0, 0, size.width, size.height];
+    function box(name) {
+      var n = fields[name].value.split(",").map(parseFloat);
+      return n.length === 4 && !n.some(isNaN) ? n : null;
     }
-    function corners() { var r = roi(); return [[r[0], r[1]], [r[0] + r[2], r[1]], [r[0] + r[2], r[1] + r[3]], [r[0], r[1] + r[3]]]; }
+    function roi() { return box("roi") || [0, 0, size.width, size.height]; }
+    function corners() {
+      var r = tool === "roi" ? roi() : tool === "part" && box("part");
+      return r ? [[r[0], r[1]], [r[0] + r[2], r[1]], [r[0] + r[2], r[1] + r[3]], [r[0], r[1] + r[3]]] : [];
+    }
+    /* Something to drag: a square in the middle of the region. */
+    function suggestPart() {
+      var r = roi(), side = Math.round(Math.min(r[2], r[3]) / 2);
+      fields.part.value = [Math.round(r[0] + (r[2] - side) / 2), Math.round(r[1] + (r[3] - side) / 2), side, side].join(",");
+    }
     function masks() {
       return ignoreField.value.split("\n").filter(function (line) { return line.trim(); }).map(function (line) {
         return line.trim().split(/\s+/).map(function (corner) { return corner.split(",").map(parseFloat); });
@@ -161,13 +170,14 @@
       list.forEach(function (p) { add("circle", { "class": "corner", cx: p[0], cy: p[1], r: 13 * unit() }); });
     }
     function draw() {
-      var r = roi();
+      var r = roi(), part = box("part");
       while (layer.firstChild) { layer.removeChild(layer.firstChild); }
       add("path", { "class": "outside", "fill-rule": "evenodd", d: "M0 0H" + size.width + "V" + size.height + "H0z M" + r[0] + " " + r[1] + "h" + r[2] + "v" + r[3] + "h" + (-r[2]) + "z" });
       add("rect", { "class": "edge", x: r[0], y: r[1], width: r[2], height: r[3] });
       masks().forEach(function (m) { add("polygon", { "class": "mask", points: m.join(" ") }); });
+      if (part) { add("rect", { "class": "part", x: part[0], y: part[1], width: part[2], height: part[3] }); }
       if (open.length) { add("polyline", { "class": "edge", points: open.join(" ") }); dots(open); }
-      if (tool === "roi") { dots(corners()); }
+      dots(corners());
     }
     function at(event) {
       var box = svg.getBoundingClientRect(), u = unit(), p = pointOf(event);
@@ -195,7 +205,7 @@
       fixed = corners()[(grabbed + 2) % 4];
       if (Math.abs(p[0] - fixed[0]) < near() || Math.abs(p[1] - fixed[1]) < near()) { return; }
       if ((p[0] < fixed[0]) !== (grabbed === 0 || grabbed === 3) || (p[1] < fixed[1]) !== (grabbed < 2)) { return; }
-      roiField.value = [Math.min(p[0], fixed[0]), Math.min(p[1], fixed[1]), Math.abs(p[0] - fixed[0]), Math.abs(p[1] - fixed[1])].join(",");
+      fields[tool].value = [Math.min(p[0], fixed[0]), Math.min(p[1], fixed[1]), Math.abs(p[0] - fixed[0]), Math.abs(p[1] - fixed[1])].join(",");
       draw();
     }
     svg.addEventListener("mousedown", down);
@@ -204,15 +214,15 @@
     document.addEventListener("touchmove", move);
     document.addEventListener("mouseup", function () { grabbed = -1; });
     document.addEventListener("touchend", function () { grabbed = -1; });
-    roiField.addEventListener("input", draw);
-    ignoreField.addEventListener("input", draw);
+    [fields.roi, fields.part, ignoreField].forEach(function (field) { field.addEventListener("input", draw); });
     Array.prototype.forEach.call(document.querySelectorAll("[data-tool]"), function (button) {
       button.onclick = function () {
         var name = button.getAttribute("data-tool");
         if (name === "undo") {
-          if (open.length) { open.pop(); } else { ignoreField.value = ignoreField.value.trim().split("\n").slice(0, -1).join("\n"); }
+          if (tool === "part") { fields.part.value = ""; } else if (open.length) { open.pop(); } else { ignoreField.value = ignoreField.value.trim().split("\n").slice(0, -1).join("\n"); }
         } else {
           tool = name;
+          if (tool === "part" && !box("part")) { suggestPart(); }
           Array.prototype.forEach.call(document.querySelectorAll("[data-tool]"), function (other) { other.className = other === button ? "on" : ""; });
         }
         draw();
@@ -220,6 +230,8 @@
     });
     document.querySelector("[data-tools]").hidden = false;
     draw();
+    /* Back from a refusal: only then has the browser put back what stood in the fields. */
+    window.addEventListener("pageshow", draw);
   }
 
   (function start() {

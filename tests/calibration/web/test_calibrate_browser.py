@@ -260,3 +260,52 @@ def test_region_and_masks_are_drawn_by_finger(page: Page, server: Server, line: 
     assert len(view.ignore) == 1
     assert all(abs(a - b) <= 2 for a, b in zip(view.ignore[0][1], (160, 100), strict=True))
     fits_in_every_language(page)
+
+
+def test_a_part_to_follow_is_drawn_and_what_is_refused_is_not_lost(
+    page: Page, server: Server, line: ShownLine
+) -> None:
+    page.goto(f"{server.url}/calibrate?step=camera")
+    begin(page, line)
+    line.good(1)
+    page.goto(f"{server.url}/calibrate/view")
+    box = page.locator("#drawing").bounding_box()
+    assert box is not None
+    scale = min(box["width"], box["height"]) / 256
+    left, top = box["x"] + (box["width"] - 256 * scale) / 2, box["y"] + (box["height"] - 256 * scale) / 2
+
+    def drag(x: int, y: int, to_x: int, to_y: int) -> None:
+        page.mouse.move(left + x * scale, top + y * scale)
+        page.mouse.down()
+        page.mouse.move(left + to_x * scale, top + to_y * scale, steps=3)
+        page.mouse.up()
+
+    save = page.get_by_role("button", name="Save the view")
+    part = page.locator("#part")
+    page.fill("#roi", "0,0,256,256")
+    page.fill("#ignore", "")
+    page.click("[data-tool=part]")
+    expect(part).to_have_value("64,64,128,128")
+    page.click("[data-tool=undo]")
+    expect(part).to_have_value("")
+    expect(page.locator("#drawing .part")).to_have_count(0)
+    page.click("[data-tool=roi]")
+    page.click("[data-tool=part]")
+    drag(64, 64, 84, 74)
+    page.fill("#shift", "90")
+    page.fill("#turn", "180")
+    save.click()
+    expect(page.get_by_role("alert")).to_contain_text("leaves no room for a part that is off by 90 pixels")
+    page.get_by_role("link", name="Back").click()
+    expect(page.locator("#shift")).to_have_value("90")
+    expect(page.locator("#drawing .part")).to_have_count(1)
+    page.fill("#shift", "15")
+    page.fill("#roi", "30,30,190,190")
+    save.click()
+    expect(page.locator("main pre")).to_contain_text("kenpin train --view")
+    align = read_sight(line.folder.root / "view").view.align
+    assert align is not None
+    assert all(abs(a - b) <= 2 for a, b in zip(align.template, (84, 74, 108, 118), strict=True))
+    assert (align.max_shift_px, align.max_turn_deg) == (15, 180)
+    expect(page.locator("#drawing .part")).to_have_count(1)
+    fits_in_every_language(page)

@@ -542,25 +542,50 @@ def test_a_view_is_drawn_saved_and_carried_away(browser: Visit, line: ShownLine)
     saved = read_sight(line.folder.root / "view").view
     assert tuple(saved.roi) == (10, 20, 200, 180)
     assert saved.ignore[1] == ((100, 100), (120, 100), (120, 130))
+    assert saved.align is None
     assert 'value="10,20,200,180"' in browser.get("/calibrate/view").text
+    followed = {"seq": seq, "roi": "40,40,170,170", "part": "70,70,110,110", "shift": "12", "turn": "7.5"}
+    assert browser.submit("/calibrate/view", **followed).status_code == 303
+    saved = read_sight(line.folder.root / "view").view
+    assert saved.align is not None
+    assert (tuple(saved.align.template), saved.align.max_shift_px, saved.align.max_turn_deg) == (
+        (70, 70, 110, 110),
+        12,
+        7.5,
+    )
+    shown = browser.get("/calibrate/view").text
+    for field, value in (("part", "70,70,110,110"), ("shift", "12"), ("turn", "7.5")):
+        assert re.search(rf'name="{field}"[^>]* value="{value}"', shown)
     packed = zipfile.ZipFile(io.BytesIO(browser.get("/calibrate/view.zip").content))
     assert json.loads(packed.read("view/view.json"))["frame_size"] == [256, 256]
     assert packed.read("view/reference.png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("roi", "ignore"),
-    [("0,0,900,900", ""), ("1,2,3", ""), ("a,b,c,d", ""), ("0,0,inf,9", ""), ("0,0,9,9", "1,1 2,2"), ("", "")],
+    "drawn",
+    [
+        {"roi": "0,0,900,900"},
+        {"roi": "1,2,3"},
+        {"roi": "a,b,c,d"},
+        {"roi": "0,0,inf,9"},
+        {"roi": "0,0,9,9", "ignore": "1,1 2,2"},
+        {"roi": ""},
+        {"roi": "40,40,170,170", "part": "70,70,110"},
+        {"roi": "40,40,170,170", "part": "70,70,110,110", "shift": "far"},
+        {"roi": "40,40,170,170", "part": "70,70,110,110", "shift": "inf"},
+        {"roi": "40,40,170,170", "part": "70,70,110,110", "shift": "90"},
+        {"roi": "40,40,170,170", "part": "70,70,110,110", "turn": "360"},
+    ],
 )
 def test_a_view_that_cannot_be_used_is_not_saved(
-    browser: Visit, line: ShownLine, roi: str, ignore: str
+    browser: Visit, line: ShownLine, drawn: dict[str, str]
 ) -> None:
     begin(browser, line, good=1)
     line.wait(lambda: "data-drawing" in browser.get("/calibrate/view").text, "a picture to draw on")
     (seq,) = re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate/view").text)
     view = line.folder.root / "view" / "view.json"
     before = view.read_bytes() if view.exists() else b""
-    assert browser.submit("/calibrate/view", seq=seq, roi=roi, ignore=ignore).status_code == 422
+    assert browser.submit("/calibrate/view", seq=seq, **drawn).status_code == 422
     assert (view.read_bytes() if view.exists() else b"") == before
     assert browser.submit("/calibrate/view", seq="999999", roi="0,0,9,9").status_code == 404
 
