@@ -23,6 +23,7 @@ from kenpin.errors import BrokerError
 _SUBSCRIBED_S = 10.0
 _KEEPALIVE_S = 15
 _MAX_WAITING = 1000
+_UNAVAILABLE = 136  # a broker that starts or is full, and will take us later; all other refusals stay
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Mailbox:
         with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
             self._client.loop_stop()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client.is_connected()
+
     def is_empty(self) -> bool:
         """Whether there is nothing to be taken now."""
         return self._letters.empty()
@@ -96,12 +102,12 @@ class Mailbox:
         """The next message, `None` where none came in time.
 
         Raises:
-            BrokerError: There is a connection again, but the broker does not take the subscription any more.
+            BrokerError: At a new connection the broker refused the client or its subscription.
         """
         try:
             return self._letters.get(timeout=timeout_s)
         except queue.Empty:
-            if self._refusal and self._client.is_connected():
+            if self._refusal:
                 raise self._deaf() from None
             return None
 
@@ -112,7 +118,7 @@ class Mailbox:
 
     def post(self, topic: str, body: str) -> None:
         """Publish, where there is a connection; what cannot be sent now is not kept."""
-        if self._client.is_connected():
+        if self.is_connected:
             self._client.publish(topic, body, qos=1)
 
     def _deaf(self) -> BrokerError:
@@ -139,6 +145,8 @@ class Mailbox:
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         self._connection += 1
+        if code.value == _UNAVAILABLE and self._answered.is_set():
+            return
         if code.is_failure:
             self._refusal = str(code)
             self._answered.set()

@@ -112,6 +112,11 @@ class Subscription:
         return self._mailbox.dropped
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the broker. Without one nothing is heard, and one is tried again."""
+        return self._mailbox.is_connected
+
+    @property
     def lost(self) -> int:
         """How many events were asked for in vain since the start; they are no longer in `missing`."""
         return sum(one.lost for one in self._catch_up.values())
@@ -141,7 +146,7 @@ class Subscription:
 
         Raises:
             StoreError: The state cannot be written; the events come again after a restart.
-            BrokerError: The broker does not take the subscription any more, as after a change of its rules.
+            BrokerError: The broker takes the login or the subscription no more, as after a change of its rules.
         """
         by_s = time.monotonic() + timeout_s
         while True:

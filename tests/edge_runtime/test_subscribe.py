@@ -370,7 +370,8 @@ class SilentBroker:
     """Takes a connection and a subscription, and acknowledges nothing else.
 
     Args:
-        codes: Its answer to the subscription of each connection, which it then ends but for the last one.
+        codes: Its answer to the subscription of each connection, which it then ends but for the last one; as a
+            negative number its answer to the connection itself.
     """
 
     def __init__(self, *codes: int) -> None:
@@ -384,7 +385,9 @@ class SilentBroker:
                 connection, _ = self._server.accept()
                 with connection:
                     connection.recv(4096)
-                    connection.sendall(bytes([0x20, 2, 0, 0]))
+                    connection.sendall(bytes([0x20, 2, 0, max(0, -code)]))
+                    if code < 0:
+                        continue
                     subscribe = connection.recv(4096)
                     connection.sendall(bytes([0x90, 4, *subscribe[2:4], code, code]))
                     while not left and connection.recv(4096):
@@ -396,6 +399,31 @@ def test_who_is_not_let_listen_any_more_after_a_new_connection_is_told() -> None
     refused = pytest.raises(BrokerError, match="does not take the subscription: Unspecified error")
     with Subscription(address, TOPIC) as subscription, refused:
         subscription.receive(timeout_s=180)
+
+
+def test_who_is_not_let_in_any_more_at_a_new_connection_is_told() -> None:
+    address = BrokerAddress("127.0.0.1", SilentBroker(1, -5, 1).port, "c")
+    refused = pytest.raises(BrokerError, match=r"does not take the subscription: Not authori[sz]ed")
+    with Subscription(address, TOPIC) as subscription, refused:
+        subscription.receive(timeout_s=180)
+
+
+def test_a_broker_that_cannot_take_a_client_yet_is_tried_again(wait_for: Any) -> None:
+    broker = SilentBroker(1, -3, 1)
+    with Subscription(BrokerAddress("127.0.0.1", broker.port, "c"), TOPIC) as subscription:
+        while subscription._mailbox._connection < 3:
+            assert subscription.receive(timeout_s=0.1) is None
+        wait_for(lambda: subscription.is_connected, "the connection")
+
+
+def test_a_consumer_can_see_that_it_hears_nothing(mosquitto: Any, subscribe: Any, wait_for: Any) -> None:
+    with subscribe() as subscription:
+        assert subscription.is_connected
+        mosquitto.kill()
+        wait_for(lambda: not subscription.is_connected, "the connection lost")
+        assert subscription.receive(timeout_s=0.3) is None
+        mosquitto.start()
+        wait_for(lambda: subscription.is_connected, "a new connection")
 
 
 def test_the_end_does_not_wait_for_a_request_that_nobody_acknowledged() -> None:
