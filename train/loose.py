@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kenpin.alignment import Alignment, Found
+from kenpin.cutout import turned_about
 from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image, read_picture
 from kenpin.sight import Sight
@@ -31,6 +32,7 @@ _DUST = 0.01  # of the part's area: smaller things lie anywhere
 _MOST_DUST = 0.05
 _SHOWN = 0.95  # of what stands out from the background, in every picture that was looked at
 _MARGIN = 1.1  # of the part's longer side: what the view shows
+_LONGEST = 3  # times the shorter side of what the view shows: the model stretches it to a square
 _CUT = 0.8  # of the part's longer side: the least that is looked for
 _LOOK_ROUND = 0.06  # of it: how far at the least, to see how parts lie
 _ROOM = 0.02  # of it: what the view allows beyond what was seen
@@ -60,12 +62,18 @@ class Loose:
 
 @dataclass(frozen=True)
 class _Outline:
-    """Where a part lies in a shrunk picture: middle, longer side, and mask (h, w) of all that stands out."""
+    """Where a part lies in a shrunk picture: middle, sides, and mask (h, w) of all that stands out."""
 
     x: float
     y: float
-    side: float
+    wide: int
+    high: int
     mask: Image
+
+    @property
+    def side(self) -> int:
+        """The longer side."""
+        return max(self.wide, self.high)
 
     @property
     def to_edge(self) -> float:
@@ -157,7 +165,7 @@ def _outline(frame: Image) -> _Outline | None:
     x, y, wide, high = cv2.boundingRect(mask)
     if not wide or min(x, y) < 1 or x + wide >= width or y + high >= height:
         return None
-    return _Outline(x + wide / 2, y + high / 2, max(wide, high), mask)
+    return _Outline(x + wide / 2, y + high / 2, wide, high, mask)
 
 
 def _background(frame: Image) -> NDArray[np.float64]:
@@ -224,23 +232,26 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
 
 def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
-    image, part, to_edge = read_picture(path), outline.side * scale, outline.to_edge * scale - math.ceil(scale)
+    image = read_picture(path)
+    turn_deg = min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found)))
+    if turn_deg == 180:
+        image, outline = _straightened(image, outline, scale)
+    part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
-    turn_deg = math.ceil(2 * max(abs(found.turn_deg) for found in followed.found))
     align = _align(outline, scale, shift=shift)
     if align is None or shift < max(1, _LEAST_ROOM * farthest):
         return None
     update = {
         "max_shift_px": shift,
-        "max_turn_deg": min(180.0, float(turn_deg)),
+        "max_turn_deg": float(turn_deg),
         "min_match": round(max(0.3, 0.5 * min(found.match for found in followed.found)), 2),
     }
     reference = cv2.imencode(".png", image)[1].tobytes()
     height, width = image.shape[:2]
     view = View(
         frame_size=(width, height),
-        roi=_square(outline, scale, math.floor(min(_MARGIN * part, 2 * (to_edge - shift)))),
+        roi=_region(outline, scale, math.floor(min(_MARGIN * part, 2 * (to_edge - shift)))),
         align=align.model_copy(update=update),
         reference=hashlib.sha256(reference).hexdigest(),
     )
@@ -248,6 +259,26 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
         return Sight(view, reference, where=path)
     except ConfigError:  # in its full size it looks like what is beside it
         return None
+
+
+def _straightened(image: Image, outline: _Outline, scale: float) -> tuple[Image, _Outline]:
+    """A picture turned so that its part lies along it; as it is where the part is not found in it any more."""
+    corners = np.argwhere(outline.mask)[:, ::-1].astype(np.float32)
+    middle = (outline.x * scale - 0.5, outline.y * scale - 0.5)
+    matrix = turned_about(middle, -cv2.minAreaRect(corners)[2])
+    turned = cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    small = cv2.resize(turned, outline.mask.shape[::-1], interpolation=cv2.INTER_AREA)
+    found = _outline(np.asarray(small, np.uint8))
+    return (image, outline) if found is None else (np.asarray(turned, np.uint8), found)
+
+
+def _region(outline: _Outline, scale: float, longest: int) -> Box:
+    """What the view shows: the part's own rectangle, as a long part would be small in a square."""
+    margin = longest - outline.side * scale
+    wide, high = (
+        math.floor(max(side * scale + margin, longest / _LONGEST)) for side in (outline.wide, outline.high)
+    )
+    return Box(round(outline.x * scale - wide / 2), round(outline.y * scale - high / 2), wide, high)
 
 
 def _shows_all(sight: Sight, path: Path, mask: Image) -> bool:
