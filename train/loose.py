@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,18 @@ class _Outline:
         return max(self.wide, self.high)
 
     @property
+    def straight(self) -> tuple[tuple[float, float], float]:
+        """Its sides, the longer one first, where it is turned back by so many degrees clockwise."""
+        corners = np.argwhere(self.mask)[:, ::-1].astype(np.float32)
+        _, sides, turn_deg = cv2.minAreaRect(corners)
+        return (max(sides), min(sides)), turn_deg
+
+    def lying_as(self, other: _Outline) -> tuple[float, float]:
+        """Width and height where it lies along the picture, as another one does."""
+        longer, shorter = self.straight[0]
+        return (longer, shorter) if other.wide >= other.high else (shorter, longer)
+
+    @property
     def to_edge(self) -> float:
         """Pixels from the middle to the nearest edge of the frame."""
         height, width = self.mask.shape
@@ -137,7 +149,7 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
         outline, scale = outlines[one.number], 1 / scales[0]
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
-        sight = _draw(outline, scale, one, looked_at[one.number])
+        sight = _draw(outlines, scale, one, looked_at[one.number])
         if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
             return Loose(sight, one.turned_share, one.shift * scale)
     return None
@@ -230,12 +242,14 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
     return _Followed(number, shifted, [turning.find(frame) for frame in frames])
 
 
-def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> Sight | None:
+def _draw(outlines: Mapping[int, _Outline], scale: float, followed: _Followed, path: Path) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
-    image = read_picture(path)
+    image, outline = read_picture(path), outlines[followed.number]
     turn_deg = min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found)))
+    shapes: list[tuple[float, float]] = [(one.wide, one.high) for one in outlines.values()]
     if turn_deg == 180:
         image, outline = _straightened(image, outline, scale)
+        shapes = [one.lying_as(outline) for one in outlines.values()]
     part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
@@ -251,7 +265,7 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
     height, width = image.shape[:2]
     view = View(
         frame_size=(width, height),
-        roi=_region(outline, scale, math.floor(min(_MARGIN * part, 2 * (to_edge - shift)))),
+        roi=_region(outline, scale, shapes, 2 * (to_edge - shift)),
         align=align.model_copy(update=update),
         reference=hashlib.sha256(reference).hexdigest(),
     )
@@ -263,21 +277,26 @@ def _draw(outline: _Outline, scale: float, followed: _Followed, path: Path) -> S
 
 def _straightened(image: Image, outline: _Outline, scale: float) -> tuple[Image, _Outline]:
     """A picture turned so that its part lies along it; as it is where the part is not found in it any more."""
-    corners = np.argwhere(outline.mask)[:, ::-1].astype(np.float32)
     middle = (outline.x * scale - 0.5, outline.y * scale - 0.5)
-    matrix = turned_about(middle, -cv2.minAreaRect(corners)[2])
+    matrix = turned_about(middle, -outline.straight[1])
     turned = cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     small = cv2.resize(turned, outline.mask.shape[::-1], interpolation=cv2.INTER_AREA)
     found = _outline(np.asarray(small, np.uint8))
     return (image, outline) if found is None else (np.asarray(turned, np.uint8), found)
 
 
-def _region(outline: _Outline, scale: float, longest: int) -> Box:
-    """What the view shows: the part's own rectangle, as a long part would be small in a square."""
-    margin = longest - outline.side * scale
-    wide, high = (
-        math.floor(max(side * scale + margin, longest / _LONGEST)) for side in (outline.wide, outline.high)
-    )
+def _region(outline: _Outline, scale: float, shapes: Sequence[tuple[float, float]], most: float) -> Box:
+    """What the view shows: a rectangle for the largest part, as a long one would be small in a square.
+
+    Args:
+        outline: The part of the reference picture.
+        scale: So many times larger is the frame.
+        shapes: Width and height of each part as it is shown, in the shrunk picture.
+        most: The longest side for which the frame has room, in its pixels.
+    """
+    wide, high = np.max(shapes, 0) * scale + (_MARGIN - 1) * outline.side * scale
+    least = max(wide, high) / _LONGEST
+    wide, high = (math.floor(min(max(side, least), most)) for side in (wide, high))
     return Box(round(outline.x * scale - wide / 2), round(outline.y * scale - high / 2), wide, high)
 
 

@@ -95,6 +95,30 @@ def test_a_long_part_is_shown_along_its_length(tmp_path: Path) -> None:
         assert max(rows, columns) >= 78
 
 
+def nut(number: int) -> Image:
+    """An oval with a bright end, of one length, and of three widths."""
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    cv2.ellipse(frame, (100, 80), (40, 20 + 4 * (number % 3)), 0, 0, 360, (160, 160, 155), -1)
+    cv2.circle(frame, (126, 80), 9, PART, -1)
+    turn = turned_about((99.5, 79.5), 11 + number * 67)
+    turned = cv2.warpAffine(frame, turn, SIZE, borderMode=cv2.BORDER_REPLICATE)
+    noise = np.random.default_rng(number).normal(0, 2, frame.shape)
+    return np.clip(turned + noise, 0, 255).astype(np.uint8)
+
+
+def test_a_wider_part_than_that_of_the_reference_picture_is_shown_whole(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, nut)
+    loose = follow_loose(paths)
+    assert loose is not None
+    for number, path in enumerate(paths):
+        shown = loose.sight.take(read_picture(path)).image[..., 0] > 110
+        lying = sorted(np.ptp(found) + 1 for found in np.nonzero(shown))
+        assert lying[0] == pytest.approx(41 + 8 * (number % 3), abs=3)
+        assert lying[1] == pytest.approx(81, abs=3)
+        assert not shown[[0, -1]].any()
+        assert not shown[:, [0, -1]].any()
+
+
 def uneven(frame: Image) -> Image:
     """In light from the right that falls off to the corners; it stays where it is."""
     y, x = np.mgrid[-1 : 1 : frame.shape[0] * 1j, -1 : 1 : frame.shape[1] * 1j]
