@@ -32,6 +32,7 @@ _DUST = 0.01  # of the part's area: smaller things lie anywhere
 _MOST_DUST = 0.05
 _SHOWN = 0.95  # of what stands out from the background, in every picture that was looked at
 _MARGIN = 1.1  # of the part's longer side: what the view shows
+_LONG = 1.3  # times as long as wide; a rounder part has no length to go by
 _LONGEST = 3  # times the shorter side of what the view shows: the model stretches it to a square
 _CUT = 0.8  # of the part's longer side: the least that is looked for
 _LOOK_ROUND = 0.06  # of it: how far at the least, to see how parts lie
@@ -81,6 +82,12 @@ class _Outline:
         corners = np.argwhere(self.mask)[:, ::-1].astype(np.float32)
         _, sides, turn_deg = cv2.minAreaRect(corners)
         return (max(sides), min(sides)), turn_deg
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it pays to show it along its length."""
+        longer, shorter = self.straight[0]
+        return longer >= _LONG * shorter
 
     def lying_as(self, other: _Outline) -> tuple[float, float]:
         """Width and height where it lies along the picture, as another one does."""
@@ -247,9 +254,11 @@ def _draw(outlines: Mapping[int, _Outline], scale: float, followed: _Followed, p
     image, outline = read_picture(path), outlines[followed.number]
     turn_deg = min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found)))
     shapes: list[tuple[float, float]] = [(one.wide, one.high) for one in outlines.values()]
-    if turn_deg == 180:
+    if turn_deg == 180 and outline.is_long:
         image, outline = _straightened(image, outline, scale)
         shapes = [one.lying_as(outline) for one in outlines.values()]
+    elif turn_deg == 180:
+        shapes = [(outline.side, outline.side)]
     part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
