@@ -52,6 +52,7 @@ def _rank(number: int, work: Callable[[], None], rendezvous: Path) -> None:
     )
     work()
     distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo that is left may abort the process while the interpreter ends
 
 
 def own(joined: Tensor, lengths: list[int]) -> Tensor:
