@@ -156,9 +156,10 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
         outline, scale = outlines[one.number], 1 / scales[0]
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
-        sight = _draw(outlines, scale, one, looked_at[one.number])
-        if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
-            return Loose(sight, one.turned_share, one.shift * scale)
+        for closely in (True, False):  # for a square as the part lies there is more room
+            sight = _draw(outlines, scale, one, looked_at[one.number], closely)
+            if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
+                return Loose(sight, one.turned_share, one.shift * scale)
     return None
 
 
@@ -249,16 +250,18 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
     return _Followed(number, shifted, [turning.find(frame) for frame in frames])
 
 
-def _draw(outlines: Mapping[int, _Outline], scale: float, followed: _Followed, path: Path) -> Sight | None:
+def _draw(
+    outlines: Mapping[int, _Outline], scale: float, followed: _Followed, path: Path, closely: bool
+) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
     image, outline = read_picture(path), outlines[followed.number]
     turn_deg = min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found)))
-    shapes: list[tuple[float, float]] = [(one.wide, one.high) for one in outlines.values()]
-    if turn_deg == 180 and outline.is_long:
+    shapes: list[tuple[float, float]] = [(outline.side, outline.side)]
+    if closely and turn_deg < 180:
+        shapes = [(one.wide, one.high) for one in outlines.values()]
+    elif closely and outline.is_long:
         image, outline = _straightened(image, outline, scale)
         shapes = [one.lying_as(outline) for one in outlines.values()]
-    elif turn_deg == 180:
-        shapes = [(outline.side, outline.side)]
     part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))

@@ -96,6 +96,19 @@ def test_a_long_part_is_shown_along_its_length(tmp_path: Path) -> None:
         assert max(rows, columns) >= 78
 
 
+def test_a_long_part_with_dirt_beside_it_is_shown_in_a_square(tmp_path: Path) -> None:
+    def dirty(number: int) -> Image:
+        frame, across = bar(17 + number * 67, number), np.radians(17 + number * 67 + 90)
+        far = 14 if number % 2 else -14
+        x, y = int(100 + far * np.cos(across)), int(80 + far * np.sin(across))
+        cv2.rectangle(frame, (x - 3, y - 3), (x + 3, y + 3), PART, -1)
+        return frame
+
+    loose = follow_loose(pictures(tmp_path, dirty))
+    assert loose is not None
+    assert loose.sight.view.roi.width == loose.sight.view.roi.height
+
+
 def nut(number: int) -> Image:
     """An oval with a bright end, of one length, and of three widths."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
