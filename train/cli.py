@@ -347,7 +347,8 @@ def _look_with_bar(pictures: Sequence[Picture]) -> Looked:
 
 
 def _tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
-    for path, why in list(misfits.items())[:1]:
+    if misfits:
+        path, why = next(iter(misfits.items()))
         told = f"{len(misfits)} pictures are only counted, as a station would make no decision on them, like "
         console.print(f"{told}{path}: {why.what}", soft_wrap=True)
 

@@ -72,14 +72,20 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     assert np.abs(shown[0] - shown[0][::-1, ::-1]).mean() > 40
 
 
+def lying(frame: Image, turn_deg: float, seed: int) -> Image:
+    """A frame turned about its middle, with noise of its own."""
+    turn = turned_about((99.5, 79.5), turn_deg)
+    turned = cv2.warpAffine(frame, turn, SIZE, borderMode=cv2.BORDER_REPLICATE)
+    noise = np.random.default_rng(seed).normal(0, 2, frame.shape)
+    return np.clip(turned + noise, 0, 255).astype(np.uint8)
+
+
 def bar(turn_deg: float, seed: int) -> Image:
     """Much longer than wide, with a hole near one end."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
     cv2.rectangle(frame, (60, 75), (139, 85), PART, -1)
     cv2.circle(frame, (130, 80), 3, (60, 60, 60), -1)
-    turned = cv2.warpAffine(frame, turned_about((99.5, 79.5), turn_deg), SIZE, borderMode=cv2.BORDER_REPLICATE)
-    noise = np.random.default_rng(seed).normal(0, 2, frame.shape)
-    return np.clip(turned + noise, 0, 255).astype(np.uint8)
+    return lying(frame, turn_deg, seed)
 
 
 def test_a_long_part_is_shown_along_its_length(tmp_path: Path) -> None:
@@ -114,10 +120,7 @@ def nut(number: int) -> Image:
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
     cv2.ellipse(frame, (100, 80), (40, 20 + 4 * (number % 3)), 0, 0, 360, (160, 160, 155), -1)
     cv2.circle(frame, (126, 80), 9, PART, -1)
-    turn = turned_about((99.5, 79.5), 11 + number * 67)
-    turned = cv2.warpAffine(frame, turn, SIZE, borderMode=cv2.BORDER_REPLICATE)
-    noise = np.random.default_rng(number).normal(0, 2, frame.shape)
-    return np.clip(turned + noise, 0, 255).astype(np.uint8)
+    return lying(frame, 11 + number * 67, number)
 
 
 def test_a_wider_part_than_that_of_the_reference_picture_is_shown_whole(tmp_path: Path) -> None:
