@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 import pytest
@@ -230,20 +230,22 @@ def test_a_step_that_somebody_else_makes_is_followed(page: Page, line: ShownLine
     expect(page.get_by_text("Show one master, then tap its picture")).to_have_count(0)
 
 
+def on_the_drawing(page: Page) -> Callable[[int, int], tuple[float, float]]:
+    """Where on the screen a pixel of the picture is that is drawn on."""
+    box = page.locator("#drawing").bounding_box()
+    assert box is not None
+    scale = min(box["width"], box["height"]) / 256
+    left, top = box["x"] + (box["width"] - 256 * scale) / 2, box["y"] + (box["height"] - 256 * scale) / 2
+    return lambda x, y: (left + x * scale, top + y * scale)
+
+
 def test_region_and_masks_are_drawn_by_finger(page: Page, server: Server, line: ShownLine) -> None:
     page.goto(f"{server.url}/calibrate?step=camera")
     begin(page, line)
     line.good(1)
     page.goto(f"{server.url}/calibrate/view")
     fits_in_every_language(page)
-    box = page.locator("#drawing").bounding_box()
-    assert box is not None
-    scale = min(box["width"], box["height"]) / 256
-    left, top = box["x"] + (box["width"] - 256 * scale) / 2, box["y"] + (box["height"] - 256 * scale) / 2
-
-    def at(x: int, y: int) -> tuple[float, float]:
-        return left + x * scale, top + y * scale
-
+    at = on_the_drawing(page)
     page.mouse.move(*at(2, 2))
     page.mouse.down()
     page.mouse.move(*at(40, 30), steps=3)
@@ -269,15 +271,12 @@ def test_a_part_to_follow_is_drawn_and_what_is_refused_is_not_lost(
     begin(page, line)
     line.good(1)
     page.goto(f"{server.url}/calibrate/view")
-    box = page.locator("#drawing").bounding_box()
-    assert box is not None
-    scale = min(box["width"], box["height"]) / 256
-    left, top = box["x"] + (box["width"] - 256 * scale) / 2, box["y"] + (box["height"] - 256 * scale) / 2
+    at = on_the_drawing(page)
 
     def drag(x: int, y: int, to_x: int, to_y: int) -> None:
-        page.mouse.move(left + x * scale, top + y * scale)
+        page.mouse.move(*at(x, y))
         page.mouse.down()
-        page.mouse.move(left + to_x * scale, top + to_y * scale, steps=3)
+        page.mouse.move(*at(to_x, to_y), steps=3)
         page.mouse.up()
 
     save = page.get_by_role("button", name="Save the view")
