@@ -22,6 +22,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.source import Trigger
+from kenpin.edge_runtime.watch import DECIDE_S
 from kenpin.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _START_S = 60.0  # on a machine that starts everything at once, imports are slow
 _ANSWER_S = 0.1  # a server thread that is slower counts as gone
-_SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready
+_SILENCE_S = 0.5  # a decision loop that has not come round for so long is not ready, without a part in hand
 _POLL_S = 5.0  # a PLC that asks for nothing for so long is gone, whatever connections stand
 _CLIENTS = 32
 # A PLC whose power fails says no goodbye, and its connections would take all the room: one on which nothing
@@ -114,6 +115,7 @@ class ModbusOutput:
 
     Args:
         listen: `HOST:PORT`.
+        part_s: So long a part may be in hand; one that takes longer is not released anyway.
 
     Attributes:
         triggers: The PLC's triggers.
@@ -122,11 +124,12 @@ class ModbusOutput:
         ConfigError: The address is wrong or in use, or pymodbus is not installed.
     """
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, *, part_s: float = 0.0) -> None:
         self.triggers = PlcTriggers()
         self._listen = listen
         self._asked_s = -_POLL_S
-        self._beat_s = 0.0
+        self._part_s = min(part_s, DECIDE_S)
+        self._alive_s = 0.0
         self._failure = ""
         self._once = Once()
         self._started = threading.Event()
@@ -149,12 +152,13 @@ class ModbusOutput:
         Raises:
             ConnectionError: No PLC is connected, or it asks for nothing.
         """
-        self._beat_s = time.monotonic()
+        self._alive_s = time.monotonic()
         self._do(self._take_beat(ready=ready))
         self._need_plc()
 
     def busy(self, *, busy: bool) -> None:
         """A part is in hand, or not any more."""
+        self._alive_s = time.monotonic()
         self._do(self._take_busy(busy=busy))
 
     def result(self, result: Result) -> None:
@@ -232,7 +236,8 @@ class ModbusOutput:
     async def _watch(self) -> None:
         """Take READY away where the decision loop does not come round."""
         while True:
-            if self._bits[Bit.READY] and time.monotonic() - self._beat_s > _SILENCE_S:
+            longest_s = max(_SILENCE_S, self._part_s) if self._bits[Bit.BUSY] else _SILENCE_S
+            if self._bits[Bit.READY] and time.monotonic() - self._alive_s > longest_s:
                 self._bits[Bit.READY] = False
                 await self._publish()
             await asyncio.sleep(_SILENCE_S / 5)

@@ -30,7 +30,7 @@ class Output(Protocol):
     """
 
     def beat(self, *, ready: bool) -> None:
-        """The decision loop is alive; called at least four times a second.
+        """The decision loop is alive; called four times a second or more, but not while a part is in hand.
 
         Args:
             ready: Whether parts can be judged. The heartbeat stops where not.

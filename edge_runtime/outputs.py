@@ -122,7 +122,7 @@ def make_outputs(config: StationConfig, run: Path, more: Output | None) -> Outpu
     if section.modbus:
         from kenpin.edge_runtime.modbus_output import ModbusOutput  # noqa: PLC0415 - an extra
 
-        modbus = ModbusOutput(section.modbus)
+        modbus = ModbusOutput(section.modbus, part_s=config.decide.timeout_ms / 1000)
         outputs.append(modbus)
         triggers = modbus.triggers
     if section.gpio:

@@ -46,7 +46,7 @@ from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.trigger_input import make_trigger_input
 from kenpin.edge_runtime.viewfinder import Viewfinder
 from kenpin.edge_runtime.vitals import Vitals
-from kenpin.edge_runtime.watch import Watch
+from kenpin.edge_runtime.watch import DECIDE_S, Watch
 from kenpin.edge_runtime.watchman import Post, Watchman
 from kenpin.errors import KenpinError
 from kenpin.events import Anomaly, now_ms
@@ -56,7 +56,6 @@ from kenpin.station_folder import StationFolder
 DRAIN_S = 5.0
 BEAT_S = 0.2  # the line hears four times a second that the decision loop lives
 UNSTABLE_DROPS = 3.0  # connections in a row that did not live
-DECIDE_S = 10.0  # a part that takes longer hangs
 
 _HELD: Mapping[str, State] = {CALIBRATING: "CALIBRATING", PAUSED: "PAUSED"}
 

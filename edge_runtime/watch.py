@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Mapping
 
+DECIDE_S = 10.0  # a part that takes longer hangs
+
 
 class Watch:
     """May be used from any thread.

@@ -4,15 +4,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymodbus.client import ModbusTcpClient
 
+from kenpin.config import DecideSection, OutputSection, SourceSection, StationConfig
 from kenpin.edge_runtime import modbus_output
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.modbus_output import CODES, Bit, Coil, Holding, ModbusOutput, PlcTriggers, Register
 from kenpin.edge_runtime.output import Result
+from kenpin.edge_runtime.outputs import make_outputs
 from kenpin.errors import ConfigError
 from tests.edge_runtime.conftest import Clock
 
@@ -46,8 +50,14 @@ def patient(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def output(free_port: int) -> Iterator[ModbusOutput]:
-    made = ModbusOutput(f"127.0.0.1:{free_port}")
+def part_s() -> float:
+    """So long a part may be in hand."""
+    return 0.0
+
+
+@pytest.fixture
+def output(free_port: int, part_s: float) -> Iterator[ModbusOutput]:
+    made = ModbusOutput(f"127.0.0.1:{free_port}", part_s=part_s)
     yield made
     made.close()
 
@@ -146,6 +156,52 @@ def test_ready_goes_away_when_the_decision_loop_hangs(
     time.sleep(2 * modbus_output._SILENCE_S / 5)  # the server looks after it so often
     assert plc.bits()[Bit.READY]
     clock.now_s += 0.1
+    wait_for(lambda: not plc.bits()[Bit.READY], "READY off")
+
+
+def look(clock: Clock, seconds: float) -> None:
+    """Time goes on, and the server looks after READY."""
+    clock.now_s += seconds
+    time.sleep(2 * modbus_output._SILENCE_S / 5)
+
+
+def test_ready_stays_while_a_slow_engine_has_a_part(free_port: int, tmp_path: Path, clock: Clock) -> None:
+    config = StationConfig(
+        source=SourceSection(url="synthetic:cap"),
+        decide=DecideSection(timeout_ms=2000),
+        output=OutputSection(modbus=f"127.0.0.1:{free_port}"),
+    )
+    with closing(make_outputs(config, tmp_path, None)) as outputs, closing(Plc(free_port).client) as client:
+        for _ in range(2):
+            outputs.beat(ready=True)
+            outputs.busy(busy=True)
+            look(clock, 1.9)
+            assert client.read_discrete_inputs(Bit.READY, count=1, device_id=1).bits[0]
+            outputs.busy(busy=False)
+            look(clock, 0.4)  # until the loop comes round
+            assert client.read_discrete_inputs(Bit.READY, count=1, device_id=1).bits[0]
+
+
+@pytest.mark.parametrize(("part_s", "longest_s"), [(0.1, 0.5), (1.0, 1.0), (60.0, 10.0)])
+def test_ready_goes_away_when_the_engine_hangs(
+    output: ModbusOutput, plc: Plc, clock: Clock, longest_s: float, wait_for: Any
+) -> None:
+    output.beat(ready=True)
+    output.busy(busy=True)
+    look(clock, longest_s)
+    assert plc.bits()[Bit.READY]
+    clock.now_s += 0.1
+    wait_for(lambda: not plc.bits()[Bit.READY], "READY off")
+
+
+@pytest.mark.parametrize("part_s", [1.0])
+def test_without_a_part_a_slow_station_is_not_waited_for(
+    output: ModbusOutput, plc: Plc, clock: Clock, wait_for: Any
+) -> None:
+    output.beat(ready=True)
+    output.busy(busy=True)
+    output.busy(busy=False)
+    clock.now_s += 0.6
     wait_for(lambda: not plc.bits()[Bit.READY], "READY off")
 
 
