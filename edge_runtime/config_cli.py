@@ -14,6 +14,7 @@ from kenpin.edge_runtime.camera_source import login
 from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.outputs import check_outputs
+from kenpin.edge_runtime.own_ports import check_ports
 from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.sources import check_address
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
@@ -40,6 +41,7 @@ def check(file: Path) -> None:
         check_address(url)
     check_trigger(loaded, has_modbus=bool(loaded.output.modbus))
     check_outputs(loaded.output)
+    check_ports(loaded)
     for path in loaded.station.trusted_keys:
         PublicKey.load(path)
     ending = _check_secrets(loaded)

@@ -317,6 +317,37 @@ def test_check_refuses_triggers_and_outputs_that_end_the_station(tmp_path: Path,
     assert cure in error.cure
 
 
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ('[output]\nmodbus = "127.0.0.1:9464"', "[output] modbus and [health] listen"),
+        ('[output]\nmodbus = "0.0.0.0:8080"', "[output] modbus and [web] listen"),
+        ('[output]\nmodbus = "[::]:8080"', "[output] modbus and [web] listen"),
+        ('[health]\nlisten = "localhost:8080"', "[health] listen and [web] listen"),
+        ('[health]\nlisten = "[::1]:1"\n[web]\nlisten = "localhost:1"', "[health] listen and [web] listen"),
+    ],
+)
+def test_check_refuses_two_that_want_one_port(tmp_path: Path, more: str, keys: str) -> None:
+    error = checked(tmp_path, f'[source]\nurl = "usb:0"\n{more}\n').exception
+    assert isinstance(error, ConfigError), error
+    assert error.where == keys
+    assert "give one of them another port" in error.cure
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '[output]\nmodbus = "192.0.2.1:9464"',
+        '[output]\nmodbus = "127.0.0.1:9465"',
+        '[output]\nmodbus = "127.0.0.1:9464"\n[health]\nlisten = ""',
+        '[health]\nlisten = "[::1]:8080"',
+    ],
+)
+def test_check_lets_each_have_its_own_port(tmp_path: Path, more: str) -> None:
+    result = checked(tmp_path, f'[source]\nurl = "usb:0"\n{more}\n')
+    assert result.exit_code == 0, result.output
+
+
 def test_check_opens_no_camera_and_needs_no_makers_package(tmp_path: Path) -> None:
     result = checked(tmp_path, '[source]\nurl = "aravis:cam?trigger=off"\nviews = ["usb:93", "pylon:0"]\n')
     assert result.exit_code == 0, result.output
