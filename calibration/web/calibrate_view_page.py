@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from kenpin import audit
-from kenpin.bundle import canonical_json
+from kenpin.bundle import MANIFEST, canonical_json
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
@@ -68,8 +69,11 @@ class Drawn(BaseModel):
     shift: str = Field(default="20", max_length=20)
     turn: str = Field(default="0", max_length=20)
 
-    def view(self) -> dict[str, object]:
+    def view(self, kept: Mapping[str, float]) -> dict[str, object]:
         """The same as a view has it.
+
+        Args:
+            kept: What stands in its `align` beside, as it cannot be drawn.
 
         Raises:
             ValueError, OverflowError: Something is no number.
@@ -80,6 +84,7 @@ class Drawn(BaseModel):
                 "template": _numbers(self.part),
                 "max_shift_px": round(float(self.shift)),
                 "max_turn_deg": float(self.turn),
+                **kept,
             }
         return drawn
 
@@ -92,7 +97,7 @@ def save(request: Request, form: Annotated[Drawn, Form()]) -> Response:
     try:
         height, width = decode_picture(reference, where=REFERENCE).shape[:2]
         sha256 = hashlib.sha256(reference).hexdigest()
-        whole = {**form.view(), "frame_size": [width, height], "reference": sha256}
+        whole = {**form.view(_least_match(folder)), "frame_size": [width, height], "reference": sha256}
         _save(folder, {VIEW: canonical_json(whole), REFERENCE: reference}, by=visitor_of(request).name)
     except (ValueError, OverflowError):
         raise Refused(422, "view_not_numbers") from None
@@ -158,6 +163,18 @@ def _saved(folder: StationFolder) -> View | None:
         return read_view(folder.root / DRAWN)[0]
     except ConfigError:
         return None
+
+
+def _least_match(folder: StationFolder) -> Mapping[str, float]:
+    """`min_match` of the view that was drawn before, else of the bundle in use; empty without."""
+    drawn = _saved(folder)
+    if drawn is not None and drawn.align is not None:
+        return {"min_match": drawn.align.min_match}
+    try:
+        view = json.loads((folder.active / MANIFEST).read_bytes()).get("view") or {}
+    except OSError:  # no bundle yet
+        return {}
+    return {"min_match": view["align"]["min_match"]} if view.get("align") else {}
 
 
 def _form_of(drawn: View | None, size: tuple[int, int]) -> Drawn:

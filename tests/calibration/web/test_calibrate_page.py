@@ -561,6 +561,37 @@ def test_a_view_is_drawn_saved_and_carried_away(browser: Visit, line: ShownLine)
     assert packed.read("view/reference.png").startswith(b"\x89PNG")
 
 
+def test_a_view_saved_anew_keeps_the_match_that_is_in_use(browser: Visit, line: ShownLine) -> None:
+    begin(browser, line, good=1)
+    line.wait(lambda: "data-drawing" in browser.get("/calibrate/view").text, "a picture to draw on")
+    (seq,) = re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate/view").text)
+    still = {"seq": seq, "roi": "40,40,170,170"}
+    followed = {**still, "part": "70,70,110,110", "shift": "12"}
+    file = line.folder.root / "view" / "view.json"
+
+    def saved(**drawn: str) -> float | None:
+        assert browser.submit("/calibrate/view", **drawn).status_code == 303
+        align = read_sight(file.parent).view.align
+        return align.min_match if align else None
+
+    assert saved(**still) is None
+    assert saved(**followed) == 0.7
+    file.write_text(file.read_text().replace('"max_shift_px"', '"min_match": 0.45, "max_shift_px"', 1))
+    assert saved(**followed) == 0.45
+    assert saved(**followed) == 0.45
+    active = line.folder.active.resolve()
+    other = line.folder.bundles / ("e" * 64)
+    other.mkdir(exist_ok=True)
+    (other / "manifest.json").write_text('{"view": {"align": {"min_match": 0.3}}}')
+    line.folder.activate(other)
+    try:
+        assert saved(**followed) == 0.45
+        assert saved(**still) is None  # what was drawn follows no part any more: the bundle's own is left
+        assert saved(**followed) == 0.3
+    finally:
+        line.folder.activate(active)
+
+
 @pytest.mark.parametrize(
     "drawn",
     [
