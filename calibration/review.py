@@ -1,7 +1,7 @@
 """Answers from the review bench: what people say of parts that the station stopped, each with its picture.
 
 They lie in `review.db` of the station's folder, and a copy of each picture in `review/`: the pictures of the
-line are thrown away when their room is used up, those that somebody has labelled are not.
+line are thrown away when their room is used up, those that somebody has labelled have a room of their own.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS answer (
     answered_ms INTEGER NOT NULL,
     picture_sha256 TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS gone (picture_sha256 TEXT NOT NULL, gone_ms INTEGER NOT NULL);  -- for want of room
 """
 
 
@@ -107,6 +108,11 @@ class Reviewed:
         """Whether anybody wants to keep it as a master."""
         return any(answer.is_master for answer in self.answers)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its picture is still looked at: people do not agree, or it shall become a master."""
+        return self.label is None or (self.is_master and self.label == "bad")
+
     def awaits(self, name: str) -> bool:
         """Whether this person should look: a master-to-be that nobody else has seen, or a dispute."""
         alone = self.is_master and len(self.answers) == 1 and not self.is_answered_by(name)
@@ -140,7 +146,7 @@ def keep_answer(folder: StationFolder, part: BenchPart, label: Label, *, name: s
     answer = Answer(*where, label, is_master, name, now_ms(), sha256)
     columns = ", ".join(field.name for field in fields(Answer))
     marks = ", ".join("?" * len(fields(Answer)))
-    with _database(folder) as connection:
+    with answers_database(folder) as connection:
         connection.execute(f"INSERT INTO answer ({columns}) VALUES ({marks})", astuple(answer))  # noqa: S608
     return answer
 
@@ -158,7 +164,7 @@ def reviewed_parts(folder: StationFolder) -> Sequence[Reviewed]:
         f"SELECT {columns} FROM answer WHERE number IN (SELECT max(number) FROM answer GROUP BY part_seq, name)"  # noqa: S608
     )
     found: dict[int, list[Answer]] = defaultdict(list)
-    with _database(folder) as connection:
+    with answers_database(folder) as connection:
         for row in connection.execute(f"{sql} ORDER BY part_seq, number"):
             answer = Answer(*row)
             found[answer.part_seq].append(answer)
@@ -168,6 +174,11 @@ def reviewed_parts(folder: StationFolder) -> Sequence[Reviewed]:
 def picture_path(folder: StationFolder, answer: Answer) -> Path:
     """Where the picture of an answer lies, if it has one."""
     return _copy_path(folder, answer.picture_sha256)
+
+
+def picture_folder(folder: StationFolder) -> Path:
+    """Where the pictures of answers lie."""
+    return folder.root / "review"
 
 
 def find_picture(folder: StationFolder, seq: int, image_ref: str) -> Path | None:
@@ -184,7 +195,7 @@ def find_picture(folder: StationFolder, seq: int, image_ref: str) -> Path | None
     if image_ref and (folder.images / image_ref).is_file():
         return folder.images / image_ref
     answers = (a for part in reviewed_parts(folder) for a in part.answers if a.part_seq == seq)
-    return next((picture_path(folder, answer) for answer in answers if answer.picture_sha256), None)
+    return next((path for path in (picture_path(folder, a) for a in answers) if path.is_file()), None)
 
 
 def _keep_picture(folder: StationFolder, part: BenchPart) -> str:
@@ -221,11 +232,16 @@ def _read(path: Path, part: BenchPart) -> bytes:
 
 
 def _copy_path(folder: StationFolder, sha256: str) -> Path:
-    return folder.root / "review" / f"{sha256}.png"
+    return picture_folder(folder) / f"{sha256}.png"
 
 
 @contextmanager
-def _database(folder: StationFolder) -> Iterator[sqlite3.Connection]:
+def answers_database(folder: StationFolder) -> Iterator[sqlite3.Connection]:
+    """The answers, to read and to add to.
+
+    Raises:
+        StoreError: They cannot be opened, or what is done with them fails.
+    """
     path = answers_file(folder)
     with explained(path), closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -29,5 +29,8 @@ def export(state: Path, out: Path, *, as_json: bool) -> None:
         click.echo(f"left out, as people do not agree: {counts['disputed']}", err=True)
     if counts["without_picture"]:
         click.echo(f"left out, as no picture was kept: {counts['without_picture']}", err=True)
+    if counts["gone"]:
+        click.echo(f"left out, as their pictures gave way to newer ones: {counts['gone']}", err=True)
+        click.echo("export sooner, or give them more room: review_mb in [evidence]", err=True)
     if as_json:
         click.echo(json.dumps({"out": str(out), **counts}))

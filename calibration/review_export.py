@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kenpin.calibration.review import Answer, Reviewed, picture_path, reviewed_parts
+from kenpin.calibration.review_room import gone_pictures
 from kenpin.cell import plain_row
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
@@ -28,7 +29,8 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
         out: A new or empty folder.
 
     Returns:
-        Number of pictures by label, and of the parts left out as `disputed` or `without_picture`.
+        Number of pictures by label, and of the parts left out as `disputed`, `without_picture` or `gone`
+        to make room for newer ones.
 
     Raises:
         DataError: The folder is not empty or cannot be written, or a picture is not the one that was labelled.
@@ -40,7 +42,9 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
     if not parts:
         raise DataError("no part was looked at yet", where=folder.root, cure="answer on the page: Review bench")
     agreed = [(part, part.agreed) for part in parts if part.agreed]
-    shown = [(part, answer) for part, answer in agreed if answer.picture_sha256]
+    gone = gone_pictures(folder)
+    kept = [(part, answer) for part, answer in agreed if answer.picture_sha256]
+    shown = [(part, answer) for part, answer in kept if answer.picture_sha256 not in gone]
     try:
         rows = [_write(folder, out, part, answer) for part, answer in shown]
         out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,11 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
             where=error.filename or out,
             cure="make room, or give another --out",
         ) from None
-    left_out = {"disputed": len(parts) - len(agreed), "without_picture": len(agreed) - len(shown)}
+    left_out = {
+        "disputed": len(parts) - len(agreed),
+        "without_picture": len(agreed) - len(kept),
+        "gone": len(kept) - len(shown),
+    }
     return {"good": 0, "bad": 0, **left_out, **Counter(str(answer.label) for _, answer in shown)}
 
 

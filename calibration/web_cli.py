@@ -36,7 +36,8 @@ def web(ctx: click.Context, config: Path | None) -> None:
     folder = StationFolder(station.station.state_dir)
     folder.create()
     click.echo(f"the page is at {'https' if section.has_tls else 'http'}://{section.listen}", err=True)
-    serve(create_app(folder, section, station=station.station.id), section)
+    app = create_app(folder, section, station=station.station.id, review_mb=station.evidence.review_mb)
+    serve(app, section)
 
 
 @web.group()

@@ -14,6 +14,7 @@ from kenpin.station_folder import DEFAULT_STATE
 
 Results: TypeAlias = Literal["off", "ng_and_sample", "all"]
 MOST_CAMERAS = 8  # of a station
+REVIEW_MB = 2000  # for the pictures that people have labelled
 WORKSPACE_MB = 1024  # for a layer's scratch while an engine is built
 _TOPIC_LEVEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -209,11 +210,14 @@ class EvidenceSection(_Section):
         keep: `none`, `stopped` (every part that was not released) or `all`.
         max_mb: Room for them; the oldest go first.
         min_free_mb: Free space on the disk that is left for records; below it no picture is kept.
+        review_mb: Room beside for those that people have labelled on the review bench; the oldest that nobody
+            has to judge any more go first.
     """
 
     keep: Literal["none", "stopped", "all"] = "stopped"
     max_mb: int = Field(default=2000, ge=1)
     min_free_mb: int = Field(default=512, ge=0)
+    review_mb: int = Field(default=REVIEW_MB, ge=1)
 
 
 class StoreSection(_Section):

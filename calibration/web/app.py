@@ -39,7 +39,7 @@ from kenpin.calibration.web.static_files import static_router, static_url
 from kenpin.calibration.web.users import Users
 from kenpin.calibration.web.what_if_history import Histories
 from kenpin.calibration.web.words import load_words
-from kenpin.config import WebSection
+from kenpin.config import REVIEW_MB, WebSection
 from kenpin.errors import KenpinError
 from kenpin.station_folder import StationFolder
 
@@ -47,13 +47,16 @@ from kenpin.station_folder import StationFolder
 _PAGES = (line_page, calibrate_page, shift_page, review_page, what_if_page, drift_page, log_page)
 
 
-def create_app(folder: StationFolder, section: WebSection, *, station: str) -> FastAPI:
+def create_app(
+    folder: StationFolder, section: WebSection, *, station: str, review_mb: int = REVIEW_MB
+) -> FastAPI:
     """The application, ready to be served.
 
     Args:
         folder: The station's folder.
         section: How the page is configured.
         station: The station's id.
+        review_mb: Room for the pictures that people have labelled.
 
     Raises:
         ConfigError: A route declares no role.
@@ -76,7 +79,7 @@ def create_app(folder: StationFolder, section: WebSection, *, station: str) -> F
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(KenpinError, _broken)
-    app.state.site = _site(folder, section, station)
+    app.state.site = _site(folder, section, station, review_mb)
     app.state.line = LineReader(folder)
     app.state.camera = CameraReader(folder)
     app.state.readings = drift_page.Readings(folder)
@@ -84,7 +87,7 @@ def create_app(folder: StationFolder, section: WebSection, *, station: str) -> F
     return app
 
 
-def _site(folder: StationFolder, section: WebSection, station: str) -> Site:
+def _site(folder: StationFolder, section: WebSection, station: str, review_mb: int) -> Site:
     users = Users(folder)
     database = page_file(folder)
     prepare_page_database(database)
@@ -92,6 +95,7 @@ def _site(folder: StationFolder, section: WebSection, station: str) -> Site:
         station=station,
         folder=folder,
         section=section,
+        review_mb=review_mb,
         users=users,
         sessions=Sessions(database),
         pins=PinCheck(users, Attempts(), PinTrail(folder)),

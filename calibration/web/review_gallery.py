@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.masters_book import add_master, make_master
-from kenpin.calibration.review import Reviewed, picture_path, reviewed_parts
+from kenpin.calibration.review import Reviewed, find_picture, picture_path, reviewed_parts
 from kenpin.calibration.review_bench import near_misses, waiting_parts
+from kenpin.calibration.review_room import gone_pictures
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
@@ -36,6 +37,7 @@ def near(request: Request) -> Response:
     record = record_in_force(folder)
     found = near_misses(folder, record.bundle_sha256, record.t1, limit=SHOWN) if record else ()
     show = {
+        "gone": len(gone_pictures(folder)),
         "tabs": _tabs("near", request, reviewed),
         "record": record,
         "parts": found,
@@ -53,10 +55,14 @@ def second(request: Request) -> Response:
     wanted = sorted(
         (r for r in reviewed if r.awaits(visitor.name)), key=lambda r: r.is_answered_by(visitor.name)
     )
+    part, agreed = wanted[0].newest if wanted else None, next(iter(_agreed(folder, reviewed)), None)
+    shown = part or (agreed.newest if agreed else None)
     show = {
+        "gone": len(gone_pictures(folder)),
         "tabs": _tabs("second", request, reviewed),
-        "part": wanted[0].newest if wanted else None,
-        "agreed": next(iter(_agreed(folder, reviewed)), None),
+        "part": part,
+        "agreed": agreed,
+        "has_picture": shown is not None and find_picture(folder, shown.part_seq, "") is not None,
         "may": visitor.role >= Role.TECHNICIAN,
     }
     return page(request, "review_second.html", show)
@@ -111,4 +117,5 @@ def _agreed(folder: StationFolder, reviewed: Sequence[Reviewed]) -> Sequence[Rev
         and part.label == "bad"
         and len(part.answers) > 1
         and part.newest.picture_sha256 not in known
+        and picture_path(folder, part.newest).is_file()
     ]

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.review import find_picture, keep_answer, reviewed_parts
 from kenpin.calibration.review_bench import part_of, waiting_parts
+from kenpin.calibration.review_room import gone_pictures, make_room
 from kenpin.calibration.web import review_gallery, review_picture
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
@@ -47,6 +48,7 @@ def bench(
     if part is not None and shown is None:
         raise Refused(404, "review_no_picture")
     show = {
+        "gone": len(gone_pictures(folder)),
         "tabs": tabs_of("waiting", waiting, list(reviewed.values()), visitor_of(request).name),
         "part": shown,
         "has_picture": shown is not None and find_picture(folder, shown.seq, shown.image_ref) is not None,
@@ -80,4 +82,5 @@ def answer(
         keep_answer(folder, part, label, name=visitor_of(request).name, is_master=is_master and label == "bad")
     except DataError:
         raise Refused(404, "review_no_picture") from None
+    make_room(folder, site_of(request).review_mb * 1_000_000)
     return RedirectResponse(f"{back}?done={seq}", status_code=303)

@@ -37,6 +37,7 @@ class Site:
         station: The station's id.
         folder: The station's folder.
         section: How the page is configured.
+        review_mb: Room for the pictures that people have labelled.
         users: Who there is.
         sessions: Who is logged in.
         pins: Checks PINs.
@@ -49,6 +50,7 @@ class Site:
     station: str
     folder: StationFolder
     section: WebSection
+    review_mb: int
     users: Users
     sessions: Sessions
     pins: PinCheck

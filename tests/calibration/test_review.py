@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from kenpin.calibration.review import Label, keep_answer, picture_path, reviewed_parts
+from kenpin.calibration.review import Label, find_picture, keep_answer, picture_path, reviewed_parts
 from kenpin.calibration.review_bench import near_misses, part_of, waiting_parts
 from kenpin.calibration.review_cli import review as review_command
 from kenpin.calibration.review_export import export_review
+from kenpin.calibration.review_room import gone_pictures, make_room
 from kenpin.calibration.what_if import known_parts
 from kenpin.errors import DataError, StoreError
 from kenpin.events import now_ms
@@ -101,7 +104,7 @@ def test_a_part_in_the_hand_can_be_answered_without_a_picture(folder: StationFol
     (reviewed,) = reviewed_parts(folder)
     assert (reviewed.label, reviewed.newest.picture_sha256) == ("good", "")
     counts = export_review(folder, tmp_path / "out")
-    assert counts == {"good": 0, "bad": 0, "disputed": 0, "without_picture": 1}
+    assert counts == {"good": 0, "bad": 0, "disputed": 0, "without_picture": 1, "gone": 0}
 
 
 def test_a_second_opinion_uses_the_picture_of_the_first(folder: StationFolder) -> None:
@@ -183,6 +186,7 @@ def test_the_export_is_a_folder_to_train_on(folder: StationFolder, tmp_path: Pat
         "bad": 1,
         "disputed": 1,
         "without_picture": 0,
+        "gone": 0,
     }
     data = read_data(out)
     assert {p.label for p in data.test} == {"good", "bad"}
@@ -200,6 +204,68 @@ def test_a_spreadsheet_takes_no_identity_for_a_formula(folder: StationFolder, tm
     keep_answer(folder, replace(part, part_id="=1+1"), "bad", name="sato", is_master=False)
     export_review(folder, tmp_path / "out")
     assert "'=1+1" in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def kept(folder: StationFolder) -> list[int]:
+    """Numbers of the parts whose pictures are still there."""
+    return [r.newest.part_seq for r in reviewed_parts(folder) if picture_path(folder, r.newest).is_file()]
+
+
+def aged(folder: StationFolder, seqs: Sequence[int]) -> int:
+    """Pictures labelled one second after the other; their size."""
+    found = {r.newest.part_seq: picture_path(folder, r.newest) for r in reviewed_parts(folder)}
+    for second, seq in enumerate(seqs):
+        os.utime(found[seq], (second, second))
+    return sum(found[seq].stat().st_size for seq in seqs)
+
+
+def test_the_oldest_that_nobody_has_to_judge_give_way_first(folder: StationFolder) -> None:
+    disputed, master, old, new = inspect(folder, [Made(0.9)] * 4)
+    for seq in (disputed, old, new):
+        say(folder, seq, "bad")
+    say(folder, disputed, "good", "abe")
+    say(folder, master, "bad", is_master=True)
+    size = aged(folder, [disputed, master, old, new])
+    make_room(folder, size)
+    assert (kept(folder), gone_pictures(folder)) == ([disputed, master, old, new], frozenset())
+    for left in ([disputed, master, new], [disputed, master], [master], []):
+        make_room(folder, sum(p.stat().st_size for p in (folder.root / "review").iterdir()) - 1)
+        assert kept(folder) == left
+    assert gone_pictures(folder) == {r.newest.picture_sha256 for r in reviewed_parts(folder)}
+    assert len(reviewed_parts(folder)) == 4
+
+
+def test_a_picture_that_gave_way_is_not_exported_and_said(folder: StationFolder, tmp_path: Path) -> None:
+    first, second = inspect(folder, [Made(0.9)] * 2)
+    say(folder, first, "bad")
+    say(folder, second, "bad")
+    make_room(folder, aged(folder, [first, second]) - 1)
+    out = tmp_path / "out"
+    answer = CliRunner().invoke(review_command, ["export", "--state", str(folder.root), "--out", str(out)])
+    assert "0 good and 1 bad" in answer.stderr
+    assert "gave way to newer ones: 1" in answer.stderr
+    assert [path.name for path in (out / "bad").iterdir()] == [f"{second:09}.png"]
+
+
+def test_a_picture_that_gave_way_and_comes_again_counts(folder: StationFolder, tmp_path: Path) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    say(folder, seq, "bad")
+    make_room(folder, 0)
+    assert len(gone_pictures(folder)) == 1
+    say(folder, seq, "bad")  # the line's own picture is still there
+    assert (kept(folder), gone_pictures(folder)) == ([seq], frozenset())
+
+
+def test_a_part_whose_picture_gave_way_is_answered_without(folder: StationFolder) -> None:
+    (seq,) = inspect(folder, [Made(0.9)])
+    say(folder, seq, "bad")
+    make_room(folder, 0)
+    part = part_of(folder, seq)
+    assert part is not None
+    (folder.images / part.image_ref).unlink()
+    assert find_picture(folder, seq, part.image_ref) is None
+    say(folder, seq, "good", "abe")
+    assert reviewed_parts(folder)[0].newest.picture_sha256 == ""
 
 
 def test_what_cannot_be_exported_is_said(folder: StationFolder, tmp_path: Path) -> None:

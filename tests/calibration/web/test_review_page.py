@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from kenpin.calibration.review import reviewed_parts
 from kenpin.masters import read_masters
@@ -42,6 +45,26 @@ def test_each_answer_brings_the_next_part(bench: Callable[[str], Visit], folder:
     assert [r.label for r in reviewed_parts(folder)] == ["good", "bad"]
     browser.submit("/review/answer", seq="3", label="good")
     assert [r.label for r in reviewed_parts(folder)] == ["good", "good"]
+
+
+def test_an_answer_that_finds_no_room_is_told(
+    bench: Callable[[str], Visit], folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = bench("sato")
+    state = cast("FastAPI", browser.app).state
+    monkeypatch.setattr(state, "site", replace(state.site, review_mb=0))
+    assert "gave way" not in browser.get("/review").text
+    browser.submit("/review/answer", seq="3", label="bad", is_master="1")
+    assert len(reviewed_parts(folder)) == 1
+    for path in ("/review", "/review/near", "/review/second"):
+        assert "gave way to newer ones: 1" in browser.get(path).text
+    (folder.images / "day/3.png").unlink()
+    other = bench("abe")
+    assert "gave way to newer ones: 1" in other.get("/review/second").text
+    other.submit("/review/answer", seq="3", label="bad")
+    assert "Two agree" not in other.get("/review/second").text  # a master has a picture
+    fields = {"seq": "3", "master": "M-09", "kind": "dent", "pin": PIN, "why": "new"}
+    assert other.submit("/review/master", **fields).status_code == 409
 
 
 def test_a_viewer_looks_and_does_not_answer(bench: Callable[[str], Visit], folder: StationFolder) -> None:

@@ -16,7 +16,7 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "station.toml"
     path.write_text(
         f'[station]\ntopic = "plant/l2/L2-03"\nstate_dir = "{tmp_path / "state"}"\n'
-        '[source]\nurl = "synthetic:cast_disc"\n'
+        '[source]\nurl = "synthetic:cast_disc"\n[evidence]\nreview_mb = 7\n'
     )
     return path
 
@@ -29,7 +29,7 @@ def test_the_page_of_a_configured_station_is_served(config: Path, monkeypatch: p
     assert "the page is at http://127.0.0.1:8080" in result.stderr
     app, section = served
     assert section == WebSection()
-    assert app.state.site.station == "L2-03"
+    assert (app.state.site.station, app.state.site.review_mb) == ("L2-03", 7)
     assert app.state.site.folder.root == config.parent / "state"
 
 
