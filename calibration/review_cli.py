@@ -24,7 +24,7 @@ def review() -> None:
 def export(state: Path, out: Path, *, as_json: bool) -> None:
     """Write labelled pictures as good/ and bad/ with a manifest.csv, for kenpin train --data."""
     counts = export_review(StationFolder(state), out)
-    click.echo(f"{counts['good']} good and {counts['bad']} bad pictures: {out}", err=True)
+    click.echo(f"pictures in {out}: {counts['good']} good, {counts['bad']} bad", err=True)
     if counts["disputed"]:
         click.echo(f"left out, as people do not agree: {counts['disputed']}", err=True)
     if counts["without_picture"]:

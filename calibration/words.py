@@ -7,6 +7,7 @@ import math
 from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh
 from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.threshold import CONFIDENCE, parts_needed
+from kenpin.counted import counted
 from kenpin.events import rfc3339
 from kenpin.record import CalibrationRecord
 
@@ -55,7 +56,7 @@ def warnings_about(record: CalibrationRecord) -> list[str]:
     if record.false_calls is None:
         found.append(f"{record.method}: no bound of false calls until fresh parts prove one")
     elif record.false_calls.of < _ENOUGH_GOOD_PARTS:
-        found.append(f"only {record.false_calls.of} good parts; show at least {_ENOUGH_GOOD_PARTS}")
+        found.append(f"only {counted(record.false_calls.of, 'good part')}; show at least {_ENOUGH_GOOD_PARTS}")
     if record.caught is None:
         found.append("no masters: nothing is known about how many bad parts are caught")
     return found + _size(record) + _light(record) + _several_pictures(record) + _overlap(record)
@@ -107,12 +108,12 @@ def _light(record: CalibrationRecord) -> list[str]:
 
 
 def _several_pictures(record: CalibrationRecord) -> list[str]:
-    counts = [("masters", len(record.masters), record.caught.of)] if record.caught else []
+    counts = [("master", len(record.masters), record.caught.of)] if record.caught else []
     # With fresh parts, and after thresholds were placed by hand, other parts are counted than are shown here.
     if record.false_calls and record.rank and not record.fresh:
-        counts.insert(0, ("good parts", len(record.good), record.false_calls.of))
+        counts.insert(0, ("good part", len(record.good), record.false_calls.of))
     return [
-        f"{pictures} pictures show {parts} {what}; pictures of one part are not independent, "
+        f"{pictures:,} pictures show {counted(parts, what)}; pictures of one part are not independent, "
         "so each part counts once, by its worst picture"
         for what, pictures, parts in counts
         if parts < pictures
@@ -137,9 +138,8 @@ def _further(record: CalibrationRecord) -> list[str]:
     if not more or (calls is not None and calls.seen * 10 >= calls.of):
         return []
     alone = "" if record.fresh or counts_with_fresh(record) else "fresh ones alone, "
-    return [
-        f"{more:,} more good parts, {alone}none of them stopped, would prove {WANTED_RATE * 1000:.0f} per 1,000"
-    ]
+    shown = f"{counted(more, 'more good part')}, {alone}none of them stopped"
+    return [f"{shown}, would prove {WANTED_RATE * 1000:.0f} per 1,000"]
 
 
 def _false_calls(record: CalibrationRecord) -> str:

@@ -9,6 +9,7 @@ import click
 
 from kenpin.config import StationConfig
 from kenpin.config_file import load_config
+from kenpin.counted import counted
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.camera_source import login
 from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
@@ -75,7 +76,7 @@ def _check_secrets(loaded: StationConfig) -> list[str]:
             raise ConfigError(error.what, where=error.where, cure=error.cure) from None
     if commands.keys is not None:
         load_keys(commands.keys)
-    return [f"{path} ends in {days} days" for path, days in found if days < RENEW_DAYS]
+    return [f"{path} ends in {counted(days, 'day')}" for path, days in found if days < RENEW_DAYS]
 
 
 @config.command()

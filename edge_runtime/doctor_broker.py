@@ -10,6 +10,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
+from kenpin.counted import counted
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
@@ -90,7 +91,7 @@ def _login(config: StationConfig) -> Finding:
     if names != [station]:
         return failed("login", f"{path} is for {', '.join(names)}, the station is {station}", cure)
     if days < RENEW_DAYS:
-        return warned("login", f"{path} ends in {days} days", cure)
+        return warned("login", f"{path} ends in {counted(days, 'day')}", cure)
     return passed("login", f"certificate of {station}, for {days} days")
 
 

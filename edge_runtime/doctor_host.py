@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kenpin import tensorrt_seam
+from kenpin.counted import counted
 from kenpin.driver import RELEASE, is_jetson
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
@@ -45,7 +46,7 @@ def host_checks(folder: Path) -> list[Check]:
 
 
 def _machine() -> Finding:
-    words = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    words = f"{platform.machine()}, Python {platform.python_version()}, {counted(os.cpu_count() or 1, 'core')}"
     if is_jetson():
         words += f", {RELEASE.read_text().splitlines()[0]}"
     if platform.python_version_tuple() < ("3", "11"):

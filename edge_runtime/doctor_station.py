@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
+from kenpin.counted import counted
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.database import find_damage, reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
@@ -324,7 +325,7 @@ def _service(config: StationConfig) -> Finding:
         words = f"the units are of another configuration: {', '.join(sorted(missing))} is missing"
         return failed("service", words, cure)
     restarts = sum(int(unit["NRestarts"]) for unit in units)
-    return passed("service", f"{len(units)} units are active, {restarts} restarts")
+    return passed("service", f"{len(units)} units are active, {counted(restarts, 'restart')}")
 
 
 def _shown(units: str, properties: str) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from kenpin.counted import counted
 from kenpin.edge_runtime.audit_mirror import BEGAN, MIRRORED
 from kenpin.edge_runtime.database import connect_to_read, moved_aside, transaction
 from kenpin.edge_runtime.outbox import Entry
@@ -46,7 +47,7 @@ def rescue_events(path: Path, connection: sqlite3.Connection) -> str:
             count += connection.execute(sql, row).rowcount
         connection.executemany("INSERT OR IGNORE INTO counter VALUES (?, ?)", _audit_told_in(aside[newest]))
         connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (_RESCUED, newest))
-    return f"{count} events that waited in {aside[newest].name} are sent from the fresh one"
+    return f"{counted(count, 'event')} that waited in {aside[newest].name}: sent from the fresh one"
 
 
 def _last(connection: sqlite3.Connection) -> int:

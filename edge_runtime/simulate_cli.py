@@ -62,7 +62,7 @@ def simulate(url: str | None, topic: str | None, config: Path | None, pause_s: f
             publisher.stop(reason="shutdown", drain_s=_DRAIN_S)
         left = store.depth().waiting
     if left:
-        raise BrokerError(f"{left} events still wait", where=broker, cure="check the broker, and start again")
+        raise BrokerError(f"events still wait: {left}", where=broker, cure="check the broker, and start again")
 
 
 def _say(steps: Iterable[str], publisher: Publisher, pause_s: float) -> None:

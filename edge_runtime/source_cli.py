@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from kenpin.config_file import load_config
 from kenpin.console import human_console
+from kenpin.counted import counted
 from kenpin.edge_runtime.replay_source import record as write_recording
 from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.sources import make_source
@@ -34,7 +35,7 @@ def record(url: str, out: Path, frames: int) -> None:
         source.open()
         bar = progress.add_task("record", total=frames)
         count = write_recording(source, out, frames=frames, taken=lambda: progress.advance(bar))
-    click.echo(f"{count} frames in {out}; play them with --source replay:{out}", err=True)
+    click.echo(f"{counted(count, 'frame')} in {out}; play it with --source replay:{out}", err=True)
 
 
 @click.command()

@@ -44,7 +44,7 @@ _INT8 = """\
 INT8 ({convs} of {all_convs} convolutions of the encoder, the others {real}) against float: largest difference
 of a score {int8_max:.4g}, 99 % of them below {int8_p99:.4g}; signal to noise of the anomaly map {sqnr:.1f} dB.
 At a threshold that {passing} stay below ({threshold:.4g}), {flips} of {judged} verdicts
-change: {escapes} bad parts more pass and {false_calls} good parts more are stopped. Half of these pictures
+change (bad parts that pass: {escapes} more; good parts stopped: {false_calls} more). Half of these pictures
 chose which convolutions are INT8. Of the {unseen} others {unseen_flips} changed sides with that choice{then}.
 Were they independent, that would prove that at most {bound:.2g} % of all verdicts change (95 % confidence).
 All of this was computed on a processor, with INT8 simulated; no GPU took part."""

@@ -16,6 +16,7 @@ from kenpin import options
 from kenpin.audit import read_audit
 from kenpin.audit import verify as verify_audit
 from kenpin.cell import plain_cell
+from kenpin.counted import counted
 from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
 from kenpin.ledger import Head
@@ -47,7 +48,7 @@ def verify(
     heads = [_head(text) for text in witnesses]
     report = verify_audit(StationFolder(state), _public(state, key), heads)
     last = f", the last of {rfc3339(report.head.ts_ms)}" if report.head.ts_ms else ""
-    lines = [f"{report.rows} rows{last}", f"head {report.head.seq}:{report.head.sha256}"]
+    lines = [f"{counted(report.rows, 'row')}{last}", f"head {report.head.seq}:{report.head.sha256}"]
     lines += [f"note: {note}" for note in report.notes] + [f"WRONG: {found}" for found in report.findings]
     if not heads:
         lines.append("note: without --witness a cut end, and a file written anew with the key, cannot be found")

@@ -18,6 +18,7 @@ from rich.table import Table
 from kenpin import options
 from kenpin.commit import git_commit
 from kenpin.console import human_console
+from kenpin.counted import counted
 from kenpin.errors import ConfigError, DataError, OutOfView, TrainError
 from kenpin.folder_names import GOOD
 from kenpin.picture_files import one_spelling, sha256_of
@@ -349,7 +350,9 @@ def _look_with_bar(pictures: Sequence[Picture]) -> Looked:
 def _tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
     if misfits:
         path, why = next(iter(misfits.items()))
-        told = f"{len(misfits)} pictures are only counted, as a station would make no decision on them, like "
+        told = (
+            f"{counted(len(misfits), 'picture')} only counted, as a station would make no decision there, like "
+        )
         console.print(f"{told}{path}: {why.what}", soft_wrap=True)
 
 
@@ -357,25 +360,28 @@ def _tell_copies(found: PictureSet, new: PictureSet) -> None:
     """Say what was left out or kept together because it is there twice."""
     known, tested = len(found.train) - len(new.train), len(found.test) - len(new.test)
     for count, what in (
-        (found.copies, "have the content of another one: kept together with it, as one part"),
-        (found.left_out, "of the test are left out: the same pictures or parts are learned from"),
-        (known, "of good parts are left out: the model knows them already"),
-        (tested, "of the test are left out: the model learned from them before"),
+        (found.copies, "with the content of another one: kept together with it, as one part"),
+        (found.left_out, "of the test left out: the same pictures or parts are learned from"),
+        (known, "of good parts left out, as the model knows them already"),
+        (tested, "of the test left out, as the model learned from them before"),
     ):
         if count:
-            console.print(f"{count} pictures {what}", soft_wrap=True)
+            console.print(f"{counted(count, 'picture')} {what}", soft_wrap=True)
 
 
 def _tell_known(roles: Roles, known: Collection[str]) -> None:
     if count := sum(picture.group in known for picture in roles.held_back):
-        told = f"{count} pictures held back are of parts that the model knows, for want of others: "
+        told = f"{counted(count, 'picture')} of parts that the model knows held back, for want of others: "
         console.print(told + "new good parts will score higher than they", soft_wrap=True)
 
 
 def _tell_empty(pictures: Sequence[Picture]) -> None:
     if pictures:
         first = pictures[0].mask
-        told = f"{len(pictures)} masks mark nothing that is looked at, like {first}: as if there were none"
+        told = (
+            f"{counted(len(pictures), 'mask')} without a mark in what is looked at, like {first}: "
+            "as if there were none"
+        )
         console.print(told, soft_wrap=True)
 
 

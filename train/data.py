@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kenpin import frame
+from kenpin.counted import counted
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
@@ -121,7 +122,7 @@ def _with_teachers(roles: Roles, share: float, *, where: object, seed: int) -> R
     chosen = {g for n, g in enumerate(groups) if int((n + 1) * share + 0.5) > int(n * share + 0.5)}
     if not chosen or len(groups) == 1:
         raise DataError(
-            f"{len(groups)} parts are bad in all their pictures: too few to teach with a share of {share:g}",
+            f"{counted(len(groups), 'part')} with bad pictures alone, too few to teach by a share of {share:g}",
             where=where,
             cure="give more bad parts, with --bad DIR or in --data, or leave --teach out",
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from kenpin.counted import counted
 from kenpin.frame import Image
 from kenpin.train.data import read_image
 from kenpin.train.evaluate import Scores
@@ -95,7 +96,8 @@ def mean_maps(held_back: Scores, test: Scores | None) -> list[MeanMap]:
         _mean_map(f"map of {len(held_back.score)} pictures of good parts, held back", held_back.maps),
     ]
     if test is not None and test.bad.any():
-        found.append(_mean_map(f"map of {test.bad.sum()} test pictures of bad parts", test.maps[test.bad]))
+        shown = counted(int(test.bad.sum()), "test picture")
+        found.append(_mean_map(f"map of {shown} of bad parts", test.maps[test.bad]))
     return found
 
 

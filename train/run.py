@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kenpin import __version__
+from kenpin.counted import counted
 from kenpin.errors import ConfigError, TrainError
 from kenpin.sight import Sight
 from kenpin.sole_use import sole_use
@@ -281,7 +282,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     if "pictures" in names:
         was, is_now = ({row["file"]: row for row in content.get("pictures", ())} for content in (before, now))
         files = [file for file in {**was, **is_now} if was.get(file) != is_now.get(file)]
-        return f"{len(files)} pictures, like {files[0]}" if files else "the order of the pictures"
+        return f"{counted(len(files), 'picture')}, like {files[0]}" if files else "the order of the pictures"
     short = [n for n in names if not isinstance(before.get(n) or now.get(n), dict | list)]
     told = [f"{n} was {before.get(n)}, is {now.get(n)}" for n in short]
     return ", ".join([*told, *(n for n in names if n not in short)])

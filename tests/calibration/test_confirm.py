@@ -87,7 +87,7 @@ def test_249_fresh_parts_confirm(run: Run, scores: Scores, station: StationFolde
 def test_one_part_less_does_not(run: Run, scores: Scores, station: StationFolder, fitted: object) -> None:
     result = run("confirm", "--scores", scores("fresh", [0.5] * 248))
     assert newest(station).state == "TRIAL"
-    assert "1 more good parts, none of them stopped, would prove 10 per 1,000" in result.stderr
+    assert "1 more good part, none of them stopped, would prove 10 per 1,000" in result.stderr
 
 
 def test_looks_add_up_and_a_false_call_needs_more_parts(

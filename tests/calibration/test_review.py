@@ -242,7 +242,7 @@ def test_a_picture_that_gave_way_is_not_exported_and_said(folder: StationFolder,
     make_room(folder, aged(folder, [first, second]) - 1)
     out = tmp_path / "out"
     answer = CliRunner().invoke(review_command, ["export", "--state", str(folder.root), "--out", str(out)])
-    assert "0 good and 1 bad" in answer.stderr
+    assert f"pictures in {out}: 0 good, 1 bad" in answer.stderr
     assert "gave way to newer ones: 1" in answer.stderr
     assert [path.name for path in (out / "bad").iterdir()] == [f"{second:09}.png"]
 

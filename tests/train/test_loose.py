@@ -349,7 +349,7 @@ def test_a_bad_part_that_the_view_does_not_find_is_only_counted(data: Path, tmp_
     blank(away)
     done = trained(data, tmp_path / "run", "--json")
     assert done.exit_code == 0, done.output
-    told = f"1 pictures are only counted, as a station would make no decision on them, like {away}: no part, or"
+    told = f"1 picture only counted, as a station would make no decision there, like {away}: no part, or"
     assert told in done.stderr
     assert "a view was drawn" in done.stderr
     folder = RunFolder(tmp_path / "run")

@@ -90,7 +90,7 @@ def test_torchrun_trains_one_run_and_writes_it_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["good"] == 4
-    assert done.stderr.count("have the content of another one") == 1
+    assert done.stderr.count("with the content of another one") == 1
     assert done.stderr.count("report.html") == 1
     assert done.stderr.count("fit the anomaly head") == 1
     names = ("config.json", "data.json", "metrics.jsonl", "report.html", "train.lock")

@@ -432,7 +432,7 @@ def test_giving_up_is_asked_again(browser: Visit, line: ShownLine) -> None:
         assert 'href="/calibrate/end"' in text
         assert 'action="/calibrate/end"' not in text
     text = browser.get("/calibrate/end").text
-    assert "12 good parts and 0 masters were shown" in text
+    assert "Good parts shown: 12, masters: 0" in text
     assert 'action="/calibrate/end"' in text
     assert read_calibrating(line.folder) is not None
 
