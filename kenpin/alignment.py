@@ -197,7 +197,9 @@ class _CloserLook:
         self._area = area
         self._middle = template.middle
         self._scale = min(1.0, _CLOSER_SIDE / max(template.width, template.height))
-        self._side = (round(template.width * self._scale), round(template.height * self._scale))
+        least = 3 * _SLACK  # a narrow template is looked at with what lies beside it
+        width, height = (max(least, round(side * self._scale)) for side in template[2:])
+        self._side = (width, height)
         upright = self._cut(self._shrunk(reference), Found(0, 0, 0.0, 1.0))
         self._usual = upright[_SLACK:-_SLACK, _SLACK:-_SLACK]
 

@@ -126,6 +126,21 @@ def test_a_part_full_of_detail_is_found_at_every_turn() -> None:
         assert _degrees_apart(view.take(turned).cutout.turn_deg, turn_deg) <= 1
 
 
+def test_a_narrow_part_is_told_from_itself_turned_end_to_end() -> None:
+    """Its template is thirty times as long as wide."""
+    shaft = np.full((SIZE[1], 700, 3), 190, np.uint8)
+    cv2.rectangle(shaft, (60, 112), (639, 127), (60, 60, 60), -1)
+    cv2.rectangle(shaft, (90, 112), (130, 127), (95, 95, 95), -1)
+    picture = cv2.imencode(".png", shaft)[1].tobytes()
+    align = Align(template=Box(45, 110, 610, 20), max_shift_px=20, max_turn_deg=180)
+    view = View(
+        frame_size=(700, 240), roi=align.template, align=align, reference=hashlib.sha256(picture).hexdigest()
+    )
+    follows = Sight(view, picture, where="here")
+    assert follows.take(shaft).cutout.turn_deg == pytest.approx(0, abs=0.5)
+    assert abs(follows.take(shaft[::-1, ::-1].copy()).cutout.turn_deg) == pytest.approx(180, abs=0.5)
+
+
 def test_a_part_that_is_turned_more_than_allowed_is_misplaced_and_farther_absent() -> None:
     ten = sight(max_turn_deg=10)
     assert abs(ten.take(loose(9)).cutout.turn_deg - 9) < 0.6
@@ -183,6 +198,10 @@ def test_what_is_ignored_turns_with_the_part() -> None:
     cv2.circle(marked, (round(x), round(y)), 2, (255, 255, 255), -1)
     assert _apart(ignoring, marked, turned) <= 3  # the mark moves the turn by next to nothing
     assert _apart(ANY_TURN, marked, turned) > 60
+    mask = np.zeros_like(turned)
+    mask[(marked != turned).any(2)] = 255
+    assert not ignoring.take_mask(mask, ignoring.take(turned).cutout).any()
+    assert set(np.unique(ANY_TURN.take_mask(mask, ANY_TURN.take(turned).cutout))) == {0, 255}
 
 
 def _apart(view: Sight, one: Image, other: Image) -> int:
