@@ -39,6 +39,10 @@ def test_quarter_turns_are_exact() -> None:
     square = Cutout(Box(30, 20, 30, 30), SIZE, turn_deg=90, pivot=(44.5, 34.5))
     # The part in the frame was turned clockwise, so what is cut out is turned back.
     np.testing.assert_array_equal(square.cut(image), np.rot90(image[20:50, 30:60]))
+    assert square.in_frame(Box(3, 4, 5, 6)) == Box(50, 23, 6, 5)
+    between = Cutout(Box(30, 20, 30, 30), SIZE, turn_deg=90, pivot=(44.0, 34.5))
+    for x in (3, 4):  # edges in the middle of a pixel are rounded to even: 0 or 2 apart
+        assert min(between.in_frame(Box(x, x, 1, 1))[2:]) >= 1
     half = Cutout(BOX, SIZE, turn_deg=180, pivot=MIDDLE)
     np.testing.assert_array_equal(half.cut(image), image[20:50, 30:70][::-1, ::-1])
 
@@ -60,6 +64,7 @@ def test_a_turned_place_may_reach_beyond_the_frame_but_what_is_told_does_not() -
     image = frame()
     cutout = Cutout(Box(0, 0, *SIZE), SIZE, turn_deg=45, pivot=(49.5, 39.5))
     assert cutout.cut(image).shape == image.shape
+    assert (cutout.cut(np.full_like(image, 200)) == 200).all()
     for inner in (Box(0, 0, 100, 80), Box(0, 0, 2, 2), Box(98, 78, 2, 2), Box(0, 78, 2, 2), Box(98, 0, 2, 2)):
         x, y, width, height = cutout.in_frame(inner)
         assert 0 <= x < x + width <= SIZE[0]

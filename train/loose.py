@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ _LEAST_ROOM = 1.1  # times the farthest shift that was seen
 _MANY = 0.25  # share of the parts that lie turned
 _SHIFTED = 0.01  # of what the view shows: a tenth of the parts lies farther from the others' usual place
 _LEAST_MATCH = 0.85  # of the upright parts, in the median
+
+_Shapes = Sequence[tuple[float, float]]  # width and height of each part as it is shown, in the shrunk picture
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ class _Followed:
         )
 
     @property
+    def max_turn_deg(self) -> int:
+        """Twice what was seen."""
+        return min(180, math.ceil(2 * max(abs(one.turn_deg) for one in self.found)))
+
+    @property
     def shift(self) -> float:
         places = np.array([(one.right, one.down) for one in self.found])
         return float(np.quantile(np.abs(places - np.median(places, 0)).max(1), 0.9))
@@ -150,14 +157,15 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     if len(outlines) < 0.9 * len(frames):
         return None
     central = sorted(outlines, key=lambda number: -outlines[number].to_edge)[:_CANDIDATES]
-    tried = [_follow(number, outlines[number], frames) for number in central]
+    alone = {number: frames[number] for number in outlines}  # where a part lies otherwise is not known
+    tried = [_follow(number, outlines[number], alone) for number in central]
     followed = [one for one in tried if one is not None and one.match >= _LEAST_MATCH]
     for one in sorted(followed, key=lambda one: -one.match):
         outline, scale = outlines[one.number], 1 / scales[0]
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
-        for closely in (True, False):  # for a square as the part lies there is more room
-            sight = _draw(outlines, scale, one, looked_at[one.number], closely)
+        for way in _ways(outlines, scale, one, read_picture(looked_at[one.number])):
+            sight = _draw(one, scale, *way)
             if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
                 return Loose(sight, one.turned_share, one.shift * scale)
     return None
@@ -233,7 +241,7 @@ def _square(outline: _Outline, scale: float, side: int) -> Box:
     return Box(round(left), round(top), side, side)
 
 
-def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followed | None:
+def _follow(number: int, outline: _Outline, frames: Mapping[int, Image]) -> _Followed | None:
     """Look for the part of one frame in all of them; `None` where it is no part to follow."""
     align = _align(outline, 1, shift=_LOOK_ROUND * outline.side)
     if align is None:
@@ -242,26 +250,29 @@ def _follow(number: int, outline: _Outline, frames: Sequence[Image]) -> _Followe
         still = Alignment(align.model_copy(update={"max_turn_deg": 0}), frames[number], where="")
     except ConfigError:
         return None
-    shifted = [still.find(frame) for frame in frames]
+    shifted = [still.find(frame) for frame in frames.values()]
     try:
         turning = Alignment(align, frames[number], where="")
     except ConfigError:  # a round part tells no turn
         return _Followed(number, shifted, shifted)
-    return _Followed(number, shifted, [turning.find(frame) for frame in frames])
+    return _Followed(number, shifted, [turning.find(frame) for frame in frames.values()])
 
 
-def _draw(
-    outlines: Mapping[int, _Outline], scale: float, followed: _Followed, path: Path, closely: bool
-) -> Sight | None:
+def _ways(
+    outlines: Mapping[int, _Outline], scale: float, followed: _Followed, image: Image
+) -> Iterator[tuple[Image, _Outline, _Shapes]]:
+    """Reference picture, part and shapes: first little beside it, then a square, which needs less room."""
+    outline = outlines[followed.number]
+    if followed.max_turn_deg < 180:
+        yield image, outline, [(one.wide, one.high) for one in outlines.values()]
+    elif outline.is_long:
+        turned, straight = _straightened(image, outline, scale)
+        yield turned, straight, [one.lying_as(straight) for one in outlines.values()]
+    yield image, outline, [(outline.side, outline.side)]
+
+
+def _draw(followed: _Followed, scale: float, image: Image, outline: _Outline, shapes: _Shapes) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
-    image, outline = read_picture(path), outlines[followed.number]
-    turn_deg = min(180, math.ceil(2 * max(abs(found.turn_deg) for found in followed.found)))
-    shapes: list[tuple[float, float]] = [(outline.side, outline.side)]
-    if closely and turn_deg < 180:
-        shapes = [(one.wide, one.high) for one in outlines.values()]
-    elif closely and outline.is_long:
-        image, outline = _straightened(image, outline, scale)
-        shapes = [one.lying_as(outline) for one in outlines.values()]
     part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
     shift = min(math.ceil(2 * farthest + _ROOM * part), math.floor(to_edge - part / 2))
@@ -270,7 +281,7 @@ def _draw(
         return None
     update = {
         "max_shift_px": shift,
-        "max_turn_deg": float(turn_deg),
+        "max_turn_deg": float(followed.max_turn_deg),
         "min_match": round(max(0.3, 0.5 * min(found.match for found in followed.found)), 2),
     }
     reference = cv2.imencode(".png", image)[1].tobytes()
@@ -282,7 +293,7 @@ def _draw(
         reference=hashlib.sha256(reference).hexdigest(),
     )
     try:
-        return Sight(view, reference, where=path)
+        return Sight(view, reference, where="")
     except ConfigError:  # in its full size it looks like what is beside it
         return None
 
@@ -297,7 +308,7 @@ def _straightened(image: Image, outline: _Outline, scale: float) -> tuple[Image,
     return (image, outline) if found is None else (np.asarray(turned, np.uint8), found)
 
 
-def _region(outline: _Outline, scale: float, shapes: Sequence[tuple[float, float]], most: float) -> Box:
+def _region(outline: _Outline, scale: float, shapes: _Shapes, most: float) -> Box:
     """What the view shows: a rectangle for the largest part, as a long one would be small in a square.
 
     Args:

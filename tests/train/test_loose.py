@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from kenpin.cutout import turned_about
 from kenpin.errors import DataError
-from kenpin.frame import Image, read_picture
+from kenpin.frame import Image, decode_picture, read_picture
 from kenpin.train.cli import evaluate, train
 from kenpin.train.loose import follow_loose
 from kenpin.train.run import RunFolder, learned_from
@@ -70,6 +70,19 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     for one in shown:
         assert np.abs(one - usual).mean() < 15  # of 170 grey levels
     assert np.abs(shown[0] - shown[0][::-1, ::-1]).mean() > 40
+
+
+def test_the_reference_picture_is_one_that_the_others_are_like(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, any_turn)
+    spoilt = any_turn(4)  # which lies nearest to the middle of its frame
+    spoilt[::3] = spoilt[::3] // 2 + 30
+    assert cv2.imwrite(str(paths[4]), spoilt)
+    loose = follow_loose(paths)
+    assert loose is not None
+    reference = decode_picture(loose.sight.reference, where="")
+    drawn_on = [number for number, path in enumerate(paths) if (read_picture(path) == reference).all()]
+    assert len(drawn_on) == 1
+    assert drawn_on != [4]
 
 
 def lying(frame: Image, turn_deg: float, seed: int) -> Image:
@@ -165,6 +178,15 @@ def test_neither_uneven_light_nor_dust_hides_how_parts_lie(
         assert abs(math.remainder(turn_deg - turns[0] - 67 * number, 360)) < 3
 
 
+@pytest.mark.parametrize("empty", [1, 2])
+def test_a_tenth_of_the_pictures_may_show_no_part(tmp_path: Path, empty: int) -> None:
+    paths = pictures(tmp_path, any_turn)
+    for path in paths[:empty]:
+        blank(path)
+    loose = follow_loose(paths)
+    assert (loose is None) == (empty > 0.1 * len(paths))
+
+
 def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(tmp_path: Path) -> None:
     loose = follow_loose(pictures(tmp_path, lambda number: bracket(3 * (number % 9) - 12, seed=number)))
     assert loose is not None
@@ -244,8 +266,11 @@ def on_stripes(number: int) -> Image:
 
 
 def other_parts(number: int) -> Image:
+    """Each of a shape of its own, none of which lies far off."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
-    corners = np.random.default_rng(number).integers((60, 40), (140, 120), (4, 2))
+    rng, angle = np.random.default_rng(number), np.arange(12) * np.pi / 6
+    radius, (right, down) = rng.uniform(18, 42, 12), rng.integers(-3, 4, 2)
+    corners = np.stack([100 + right + radius * np.cos(angle), 80 + down + radius * np.sin(angle)], 1)
     cv2.fillPoly(frame, [corners.astype(np.int32)], PART)
     return frame
 
