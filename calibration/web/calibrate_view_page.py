@@ -219,6 +219,6 @@ def _picture_file(folder: StationFolder, seq: int) -> Path:
             row = connection.execute("SELECT image_ref FROM part WHERE seq = ?", (seq,)).fetchone()
     except StoreError:
         row = None
-    if row is None or not row[0] or not (folder.images / row[0]).is_file():
+    if row is None or not (folder.images / row[0]).is_file():
         raise Refused(404, "calibrate_no_picture")
     return folder.images / str(row[0])

@@ -61,7 +61,12 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     assert view.frame_size == (SIZE[0] * scale, SIZE[1] * scale)
     assert view.align is not None
     assert view.align.max_turn_deg == 180
-    shown = [loose.sight.take(read_picture(path)).image.astype(int) for path in paths]
+    assert 0.4 <= view.align.min_match < 0.5  # half of what they match
+    taken = [loose.sight.take(read_picture(path)) for path in paths]
+    places = np.array([one.cutout.box[:2] for one in taken])
+    off = np.abs(places - np.median(places, 0)).max(1)
+    assert loose.shift_px == pytest.approx(np.quantile(off, 0.9), abs=scale)
+    shown = [one.image.astype(int) for one in taken]
     assert shown[0].shape[0] == shown[0].shape[1]  # it is hardly longer than wide
     assert 60 * scale < shown[0].shape[0] < 95 * scale  # as the reference part happens to lie
     usual = np.median(shown, 0)
@@ -165,7 +170,9 @@ def dusty(frame: Image, number: int) -> Image:
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda n: uneven(any_turn(n)), lambda n: dusty(any_turn(n), n)], ids=["uneven light", "dust"]
+    "draw",
+    [lambda n: uneven(200 - any_turn(n) // 3), lambda n: dusty(any_turn(n), n)],
+    ids=["uneven light", "dust"],
 )
 def test_neither_uneven_light_nor_dust_hides_how_parts_lie(
     tmp_path: Path, draw: Callable[[int], Image]
@@ -192,6 +199,7 @@ def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(
     assert loose is not None
     assert loose.sight.view.align is not None
     assert 24 <= loose.sight.view.align.max_turn_deg <= 50
+    assert loose.sight.view.roi.width > 1.05 * loose.sight.view.roi.height  # no square: it is longer than wide
 
 
 @pytest.mark.parametrize(
@@ -207,14 +215,18 @@ def test_parts_that_lie_shifted_are_followed_without_turning(
     assert 3 <= loose.shift_px <= 8
     assert loose.sight.view.align is not None
     assert loose.sight.view.align.max_turn_deg == 0
-    shown = [loose.sight.take(read_picture(path)).image.astype(int) for path in paths]
+    taken = [loose.sight.take(read_picture(path)) for path in paths]
+    places = np.subtract([one.cutout.box[:2] for one in taken], loose.sight.view.roi[:2])
+    assert 2 * np.abs(places).max() < loose.sight.view.align.max_shift_px <= 2 * np.abs(places).max() + 3
+    shown = [one.image.astype(int) for one in taken]
     for one in shown:
         assert np.abs(one - np.median(shown, 0)).mean() < 12
 
 
-def test_a_part_that_nearly_fills_its_frame_is_shown_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nearer", [0, 5])
+def test_a_part_that_nearly_fills_its_frame_is_shown_whole(tmp_path: Path, nearer: int) -> None:
     """There is no room to look for all of it, so the template is smaller; what the model is shown is not."""
-    paths = pictures(tmp_path, lambda number: any_turn(number)[32:128, 47:153])
+    paths = pictures(tmp_path, lambda n: any_turn(n)[32 + nearer : 128 - nearer, 47 + nearer : 153 - nearer])
     loose = follow_loose(paths)
     assert loose is not None
     view = loose.sight.view
@@ -259,6 +271,20 @@ def plus(number: int) -> Image:
     return np.clip(frame + noise, 0, 255).astype(np.uint8)
 
 
+def speck(number: int) -> Image:
+    """A part of 11 pixels."""
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    cv2.rectangle(frame, (95, 77), (105, 83), PART, -1)
+    return lying(frame, 67 * number, number)
+
+
+def beam(number: int) -> Image:
+    """As long as the frame is high."""
+    frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
+    cv2.rectangle(frame, (22 + number % 5, 75), (177 + number % 5, 85), PART, -1)
+    return frame
+
+
 def on_stripes(number: int) -> Image:
     frame = any_turn(number).astype(int)
     frame[::4] += 90
@@ -283,6 +309,9 @@ def other_parts(number: int) -> Image:
         texture,
         two,
         lambda number: bracket(number * 67, 62, seed=number),
+        lambda number: bracket(number * 67, 0, 45, seed=number),
+        speck,
+        beam,
         lambda number: any_turn(number, 2 + 2 * (number % 2)),
         plus,
         on_stripes,
@@ -297,6 +326,9 @@ def other_parts(number: int) -> Image:
         "texture",
         "two parts",
         "at the edge",
+        "at the lower edge",
+        "too small",
+        "too long",
         "sizes",
         "plus",
         "stripes",

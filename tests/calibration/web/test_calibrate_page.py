@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import cv2
+import numpy as np
 import pytest
 
 from kenpin import audit
@@ -619,6 +621,33 @@ def test_a_view_that_cannot_be_used_is_not_saved(
     assert browser.submit("/calibrate/view", seq=seq, **drawn).status_code == 422
     assert (view.read_bytes() if view.exists() else b"") == before
     assert browser.submit("/calibrate/view", seq="999999", roi="0,0,9,9").status_code == 404
+
+
+def test_a_view_is_drawn_on_a_picture_of_a_part_that_was_not_stopped(
+    visit: MakeVisit, folder: StationFolder
+) -> None:
+    parts = [Made(0.1), Made(0.2), Made(0.4), Made(0.5), Made(0.1), Made(0.1, has_picture=False)]
+    seqs = inspect(folder, parts)
+    (folder.images / f"day/{seqs[4]}.png").unlink()
+    browser = visit()
+    browser.log_in("sato")
+
+    def shown(query: str = "") -> int:
+        return int(re.findall(r'name="seq" value="(\d+)"', browser.get(f"/calibrate/view{query}").text)[0])
+
+    older = [shown(f"?before={seq}") for seq in seqs[:2]]
+    assert (shown(), older) == (seqs[1], [0, seqs[0]])
+    for gone in seqs[4:]:
+        assert browser.submit("/calibrate/view", seq=str(gone), roi="0,0,9,9").status_code == 404
+    assert browser.submit("/calibrate/view", seq=str(seqs[0]), roi="9,9,90,90").status_code == 303
+    assert 'value="9,9,90,90"' in browser.get("/calibrate/view").text
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
+    assert [row["by"] for row in rows if row["what"] == "view"] == ["sato"]
+    other = np.zeros((80, 100, 3), np.uint8)  # the camera gives another size from now on
+    assert cv2.imwrite(str(folder.images / f"day/{seqs[1]}.png"), other)
+    assert 'value="0,0,100,80"' in browser.get("/calibrate/view").text
+    (folder.root / "view/view.json").write_text("{")
+    assert "kenpin train --view" not in browser.get("/calibrate/view").text
 
 
 def test_without_a_station_nothing_begins(visit: MakeVisit, folder: StationFolder) -> None:
