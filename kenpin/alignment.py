@@ -161,7 +161,7 @@ class Alignment:
     def _shrunk(self, image: Image) -> Grey:
         """What is searched in: grey, shrunk, and how it differs from its surroundings."""
         size = (self._area.width // self._step, self._area.height // self._step)
-        return _evened(image[self._area.slices], size, turns=self._turns)
+        return _evened(image[self._area.slices], size)
 
     def _refuse_poor(self, area: Grey, where: object) -> None:
         another = "choose a place with a corner or a mark that nothing near it looks like"
@@ -215,7 +215,7 @@ class _CloserLook:
 
     def _shrunk(self, image: Image) -> Grey:
         size = (round(self._area.width * self._scale), round(self._area.height * self._scale))
-        return _evened(image[self._area.slices], size, turns=True)
+        return _evened(image[self._area.slices], size)
 
     def _cut(self, shrunk: Grey, found: Found) -> Grey:
         """The part, upright."""
@@ -228,14 +228,13 @@ class _CloserLook:
         return np.asarray(cut, np.uint8)
 
 
-def _evened(image: Image, size: tuple[int, int], *, turns: bool) -> Grey:
+def _evened(image: Image, size: tuple[int, int]) -> Grey:
     """A picture in grey, shrunk to a width and height, and how it differs from its surroundings.
 
     Light that falls off across the frame stays while a part moves in it; a thin part would be hidden by it.
     """
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
-    if turns:
-        small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
+    small = cv2.GaussianBlur(small, (3, 3), 0)  # as turning blurs: else an unturned template stands out
     light = cv2.blur(small, (_LIGHT, _LIGHT), borderType=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.addWeighted(small, 1, light, -1, 128), np.uint8)
 

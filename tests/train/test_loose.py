@@ -262,11 +262,11 @@ def among_small_ones(number: int) -> Image:
     return frame
 
 
-def plus(number: int) -> Image:
-    """Looks the same after each quarter of a turn, and lies still."""
+def plus(number: int, *, less: int = 0) -> Image:
+    """Looks the same after each quarter of a turn, and lies still; 1 less puts it on its template's middle."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
-    cv2.rectangle(frame, (70, 74), (130, 86), PART, -1)
-    cv2.rectangle(frame, (94, 50), (106, 110), PART, -1)
+    cv2.rectangle(frame, (70, 74), (130 - less, 86 - less), PART, -1)
+    cv2.rectangle(frame, (94, 50), (106 - less, 110 - less), PART, -1)
     noise = np.random.default_rng(number).normal(0, 3, frame.shape)
     return np.clip(frame + noise, 0, 255).astype(np.uint8)
 
@@ -314,6 +314,7 @@ def other_parts(number: int) -> Image:
         beam,
         lambda number: any_turn(number, 2 + 2 * (number % 2)),
         plus,
+        lambda number: plus(number, less=1),
         on_stripes,
         among_small_ones,
         other_parts,
@@ -331,6 +332,7 @@ def other_parts(number: int) -> Image:
         "too long",
         "sizes",
         "plus",
+        "even plus",
         "stripes",
         "among small ones",
         "others",
