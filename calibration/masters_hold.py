@@ -36,18 +36,19 @@ def held_for_check(folder: StationFolder, by: str) -> Iterator[None]:
     busy = "wait until it is ended, or end it on the page"
     with explained(folder.calibrating):
         try:
-            with sole_use(folder.root / "masters-check.lock"):
-                note = read_calibrating(folder)
-                if note is not None and not note.by.endswith(_MARK):
-                    raise CalibrationError(
-                        f"{note.by} calibrates or checks this station", where=folder.calibrating, cure=busy
-                    )
-                begin_calibrating(folder, by + _MARK)
-                yield from _let_go_after(folder)
+            lock = sole_use(folder.root / "masters-check.lock")
         except BlockingIOError:
             raise CalibrationError(
                 "another check of the masters is going on", where=folder.root, cure=busy
             ) from None
+        with lock:
+            note = read_calibrating(folder)
+            if note is not None and not note.by.endswith(_MARK):
+                raise CalibrationError(
+                    f"{note.by} calibrates or checks this station", where=folder.calibrating, cure=busy
+                )
+            begin_calibrating(folder, by + _MARK)
+            yield from _let_go_after(folder)
 
 
 def _let_go_after(folder: StationFolder) -> Iterator[None]:

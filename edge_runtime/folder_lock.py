@@ -13,8 +13,7 @@ from kenpin.sole_use import sole_use
 _CURE = "stop it first, or give each station its own state_dir"
 
 
-@contextlib.contextmanager
-def sole_user(root: Path, lock: str = "station.lock") -> Iterator[None]:
+def sole_user(root: Path, lock: str = "station.lock") -> contextlib.ExitStack:
     """Hold a station's folder; the kernel lets go of it however the process ends.
 
     Args:
@@ -24,20 +23,18 @@ def sole_user(root: Path, lock: str = "station.lock") -> Iterator[None]:
     Raises:
         ConfigError: Another station runs on it, or it cannot be written.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(sole_use(root / lock))
-        except BlockingIOError:
-            raise ConfigError(
-                f"another station runs on this folder (process {_holder(root / lock)})", where=root, cure=_CURE
-            ) from None
-        except OSError as error:
-            raise ConfigError(
-                f"the station folder cannot be written: {error.strerror}",
-                where=root,
-                cure="give another state folder, or make it writable for this user",
-            ) from None
-        yield
+    try:
+        return sole_use(root / lock)
+    except BlockingIOError:
+        raise ConfigError(
+            f"another station runs on this folder (process {_holder(root / lock)})", where=root, cure=_CURE
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"the station folder cannot be written: {error.strerror}",
+            where=root,
+            cure="give another state folder, or make it writable for this user",
+        ) from None
 
 
 @contextlib.contextmanager
@@ -51,13 +48,12 @@ def sole_supervisor(root: Path) -> Iterator[None]:
         ConfigError: Another station runs on it, with or without a supervisor, or it cannot be written.
     """
     with sole_user(root, "supervisor.lock"):
-        with sole_user(root):
-            pass  # a station that no supervisor started is found now, before it loses its sockets or broker
+        # A station that no supervisor started is found now, before it loses its sockets or broker.
+        sole_user(root).close()
         yield
 
 
-@contextlib.contextmanager
-def sole_in_role(root: Path, role: str) -> Iterator[None]:
+def sole_in_role(root: Path, role: str) -> contextlib.ExitStack:
     """Hold a role that has a socket or a connection which another process would take away.
 
     Args:
@@ -67,19 +63,18 @@ def sole_in_role(root: Path, role: str) -> Iterator[None]:
     Raises:
         ConfigError: Another process of the station has the role.
     """
+    if not re.fullmatch(r"publisher|capture-\d+", role):
+        return contextlib.ExitStack()
     lock = root / f"{role}.lock"
-    with contextlib.ExitStack() as held:
-        if role == "publisher" or re.fullmatch(r"capture-\d+", role):
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-                held.enter_context(sole_use(lock))
-            except BlockingIOError:
-                raise ConfigError(
-                    f"{role} of this station runs already (process {_holder(lock)})", where=root, cure=_CURE
-                ) from None
-            except OSError:
-                pass  # a disk that cannot be written is no reason to take no pictures
-        yield
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return sole_use(lock)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{role} of this station runs already (process {_holder(lock)})", where=root, cure=_CURE
+        ) from None
+    except OSError:
+        return contextlib.ExitStack()  # a disk that cannot be written is no reason to take no pictures
 
 
 def _holder(path: Path) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,26 +97,23 @@ def build_engine(  # noqa: PLR0913 - one argument per option
         click.echo(json.dumps(document))
 
 
-@contextmanager
-def _sole_builder(folder: StationFolder) -> Iterator[None]:
+def _sole_builder(folder: StationFolder) -> ExitStack:
     """Let nobody else build here meanwhile."""
-    with ExitStack() as held:
-        try:
-            folder.engines.mkdir(parents=True, exist_ok=True)
-            held.enter_context(sole_use(folder.engines / "build.lock"))
-        except BlockingIOError:
-            raise EngineError(
-                "another engine is being built for this station",
-                where=folder.engines,
-                cure="wait until it has ended; engines/build.jsonl tells how far it is",
-            ) from None
-        except OSError as error:
-            raise EngineError(
-                f"the station folder cannot be written: {error.strerror}",
-                where=folder.engines,
-                cure="make room there, or build as the user that owns it",
-            ) from None
-        yield
+    try:
+        folder.engines.mkdir(parents=True, exist_ok=True)
+        return sole_use(folder.engines / "build.lock")
+    except BlockingIOError:
+        raise EngineError(
+            "another engine is being built for this station",
+            where=folder.engines,
+            cure="wait until it has ended; engines/build.jsonl tells how far it is",
+        ) from None
+    except OSError as error:
+        raise EngineError(
+            f"the station folder cannot be written: {error.strerror}",
+            where=folder.engines,
+            cure="make room there, or build as the user that owns it",
+        ) from None
 
 
 def _build_and_seal(wish: _Wish, device: Device) -> tuple[Passport, GoldenCheck]:

@@ -86,25 +86,22 @@ def open_book(folder: StationFolder) -> Book:
         return Book(folder, key, tuple(load_records(folder.records, key.public)))
 
 
-@contextmanager
-def calibration_lock(folder: StationFolder) -> Iterator[None]:
+def calibration_lock(folder: StationFolder) -> ExitStack:
     """Let nobody else calibrate this station meanwhile.
 
     Raises:
         CalibrationError: Another calibration is running, or the folder cannot be written.
     """
     folder.create()
-    with ExitStack() as held:
-        with writing(folder):
-            try:
-                held.enter_context(sole_use(folder.root / "calibration.lock"))
-            except BlockingIOError:
-                raise CalibrationError(
-                    "another calibration of this station is running",
-                    where=folder.root,
-                    cure="wait until it has ended, look at its result, then start again if you still want to",
-                ) from None
-        yield
+    with writing(folder):
+        try:
+            return sole_use(folder.root / "calibration.lock")
+        except BlockingIOError:
+            raise CalibrationError(
+                "another calibration of this station is running",
+                where=folder.root,
+                cure="wait until it has ended, look at its result, then start again if you still want to",
+            ) from None
 
 
 @contextmanager

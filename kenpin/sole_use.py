@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 
-@contextmanager
-def sole_use(path: Path) -> Iterator[None]:
-    """Hold a lock file. The file stays; while it is held it tells the number of the process.
+def sole_use(path: Path) -> ExitStack:
+    """Lock a file at once. The file stays; while it is locked it tells the number of the process.
 
     On a full disk it tells nothing, and locks all the same.
 
     Args:
         path: The lock file; its folder exists.
 
+    Returns:
+        Lets go of it at the end of `with`.
+
     Raises:
         BlockingIOError: Another process holds it.
         OSError: It cannot be opened.
     """
-    with path.open("a+") as lock:
+    with ExitStack() as opened:
+        lock = opened.enter_context(path.open("a+"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(OSError):  # a full disk must not stop a station from starting again
             os.ftruncate(lock.fileno(), 0)
             os.write(lock.fileno(), str(os.getpid()).encode())
-        yield
+        return opened.pop_all()

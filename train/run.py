@@ -13,8 +13,8 @@ reference.png         the picture that the view was drawn on, where there is a v
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -124,26 +124,24 @@ class RunFolder:
         for name in ("data.json", "config.json"):
             _replace(self.root / name, (json.dumps(wanted[name], indent=1) + "\n").encode())
 
-    @contextmanager
-    def sole_use(self) -> Iterator[None]:
+    def sole_use(self) -> ExitStack:
         """Let nobody else train into the folder meanwhile: of two that save in turn, neither would be whole.
 
         Raises:
             ConfigError: Somebody does.
         """
-        with ExitStack() as held:
-            self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(sole_use(self.root / "train.lock"))
-            except BlockingIOError:
-                raise ConfigError(
-                    "another process trains into the run folder",
-                    where=self.root,
-                    cure="wait until it has ended, or give another --run",
-                ) from None
-            except OSError:
-                pass  # Not every network drive has locks, and what cannot be written is told by whoever writes.
-            yield
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            return sole_use(self.root / "train.lock")
+        except BlockingIOError:
+            raise ConfigError(
+                "another process trains into the run folder",
+                where=self.root,
+                cure="wait until it has ended, or give another --run",
+            ) from None
+        except OSError:
+            # Not every network drive has locks, and what cannot be written is told by whoever writes.
+            return ExitStack()
 
     @property
     def exists(self) -> bool:
