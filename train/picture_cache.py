@@ -27,9 +27,6 @@ class PictureCache:
         limit_bytes: Most memory for what is held. A batch, and pictures being decoded, come on top.
         device: Where batches are wanted.
 
-    Attributes:
-        misses: Pictures read from disk so far because they were not held.
-
     Raises:
         DataError: A picture cannot be read; it is named.
     """
@@ -38,7 +35,6 @@ class PictureCache:
         self, *, pictures: Sequence[Picture], side: int, limit_bytes: int, device: torch.device
     ) -> None:
         room = limit_bytes // (3 * side * side)
-        self.misses = 0
         self._device = device
         self._not_held = tuple(pictures[room:])
         self._held = _read(pictures[:room], _empty(len(pictures[:room]), side))
@@ -81,7 +77,6 @@ class PictureCache:
         images = _empty(len(numbers), self._held.shape[-1], pinned=self._device.type == "cuda")
         images[is_held] = self._held[numbers[is_held]]
         images[~is_held] = _read(missing, _empty(len(missing), self._held.shape[-1]))
-        self.misses += len(missing)
         return images.to(self._device, non_blocking=True)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kenpin.calibration.web.line_parts import PartRow
 
-WIDTH, HEIGHT = 800, 110
+# In the 800 x 110 of the page; on the right there is room for the words T1 and T2.
 _TOP, _BOTTOM = 10, 100
-_LEFT, _RIGHT = 8, 756  # on the right there is room for the words T1 and T2
+_LEFT, _RIGHT = 8, 756
 
 
 @dataclass(frozen=True)

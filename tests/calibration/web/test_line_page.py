@@ -13,7 +13,7 @@ from kenpin.calibration.review import keep_answer
 from kenpin.calibration.review_bench import part_of
 from kenpin.calibration.web.line_alarms import shown_alarms
 from kenpin.calibration.web.line_parts import count_parts, last_parts
-from kenpin.calibration.web.score_strip import HEIGHT, WIDTH, draw_strip
+from kenpin.calibration.web.score_strip import draw_strip
 from kenpin.calibration.web.shift_run import ShiftRun, ShiftRuns
 from kenpin.edge_runtime.database import open_database
 from kenpin.errors import StoreError
@@ -233,7 +233,7 @@ def test_scores_are_drawn_between_the_edges_and_in_order(folder: StationFolder) 
     # Up is high: OK below T1, REVIEW between the two, NG above T2, no score at the bottom.
     assert ok.y > strip.t1_y > review.y > strip.t2_y > bad.y
     assert none.y == ok.y == max(dot.y for dot in strip.dots)
-    assert all(0 < dot.x < WIDTH and 0 < dot.y < HEIGHT for dot in strip.dots)
+    assert all(0 < dot.x < 800 and 0 < dot.y < 110 for dot in strip.dots)
 
 
 def test_nothing_is_drawn_without_parts() -> None:
