@@ -12,8 +12,9 @@ import click
 from pydantic import BaseModel, ConfigDict, Field
 
 from kenpin import __version__, options
-from kenpin.bundle import Bundle, canonical_json, open_bundle
+from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
+from kenpin.canonical_json import canonical_json
 from kenpin.edge_runtime.engine import Engine, Runtime
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.edge_runtime.golden_check import GoldenCheck, check_golden

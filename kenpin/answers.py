@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import StoreError
 from kenpin.station_folder import StationFolder
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.events import now_ms
 from kenpin.station_folder import StationFolder
 

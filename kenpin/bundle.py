@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import stat
@@ -33,6 +32,7 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin import __version__
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.synced_file import replace_synced, sync_folder
@@ -143,12 +143,6 @@ class Bundle:
     files: Mapping[str, bytes]
     seal: Mapping[str, bytes]
     signed_by: str
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes. NaN is refused."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
 
 
 def write_bundle(path: Path, *, manifest: Mapping[str, Any], files: Mapping[str, bytes], key: SecretKey) -> str:

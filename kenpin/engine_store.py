@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.engine_passport import Passport, Target, differences
 from kenpin.errors import EngineError
 from kenpin.station_folder import StationFolder

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError, StoreError
 from kenpin.events import now_ms
 from kenpin.line_file import append_line, ending, whole_lines

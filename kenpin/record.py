@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kenpin.answers import Answers
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError, CalibrationError
 from kenpin.line_file import append_line, ending, whole_lines
 from kenpin.precision import Precision

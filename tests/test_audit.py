@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from kenpin import audit, ledger
 from kenpin.audit import CHECKPOINT, CHECKPOINT_MS, Entry, append, audit_file, checkpoint, head, verify
 from kenpin.audit_cli import audit as audit_command
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import ConfigError, KenpinError, StoreError
 from kenpin.ledger import Head
 from kenpin.signing import PublicKey, SecretKey

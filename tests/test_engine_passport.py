@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.engine_passport import Layers, Passport, Target
 from kenpin.engine_store import PASSPORT, load_engine_key, mac, seal_engine, unseal_engine
 from kenpin.errors import EngineError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kenpin.bundle import canonical_json
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import CalibrationError
 from kenpin.record import CalibrationRecord, append_record, head, load_records
 from kenpin.signing import SecretKey

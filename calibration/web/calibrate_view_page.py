@@ -15,12 +15,13 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from kenpin import audit
-from kenpin.bundle import MANIFEST, canonical_json
+from kenpin.bundle import MANIFEST
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.canonical_json import canonical_json
 from kenpin.edge_runtime.database import reading
 from kenpin.errors import ConfigError, DataError, StoreError
 from kenpin.frame import decode_picture, read_picture

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from kenpin.build_log import BuildLog, last_step
-from kenpin.bundle import Bundle, canonical_json, open_bundle
+from kenpin.bundle import Bundle, open_bundle
+from kenpin.canonical_json import canonical_json
 from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine

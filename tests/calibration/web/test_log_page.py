@@ -8,9 +8,9 @@ import re
 import pytest
 
 from kenpin import audit
-from kenpin.bundle import canonical_json
 from kenpin.calibration.web.log_rows import Log, LogRow, read_log, to_csv
 from kenpin.calibration.web.words import load_words
+from kenpin.canonical_json import canonical_json
 from kenpin.record import append_record, head
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
