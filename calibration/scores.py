@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kenpin.bundle import Manifest
 from kenpin.edge_runtime.engine import Engine
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
+from kenpin.manifest import Manifest
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
 from kenpin.quality_limits import QualityLimits

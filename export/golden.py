@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from onnx import ModelProto
 
-from kenpin.bundle import Golden
 from kenpin.export.half import to_single
 from kenpin.export.outputs import Floats, Fusion, Models, Outputs, run_onnx
 from kenpin.frame import Image
+from kenpin.manifest import Golden
 from kenpin.train.data import evenly
 
 COUNT = 8

@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kenpin.bundle import Manifest
 from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
+from kenpin.manifest import Manifest
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 

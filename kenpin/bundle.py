@@ -27,16 +27,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from kenpin import __version__
 from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
+from kenpin.manifest import MAX_BYTES, FileEntry, Manifest, parse_manifest
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.synced_file import replace_synced, sync_folder
-from kenpin.view import REFERENCE, View
+from kenpin.view import REFERENCE
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.minisig"
@@ -45,83 +43,12 @@ MODEL_FP = "model_fp.onnx"
 CARD = "card.md"
 # Encoder and head before export; bundles of the first days lack them.
 TRAINED = ("train/encoder.safetensors", "train/head.safetensors")
-MAX_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_ENTRIES = 10_000
 # Of a zip: 100 bytes for each of so many files. What zipfile makes of it takes ten times as much memory.
 _MAX_DIRECTORY = 1 << 20
 # What zipfile raises on a zip that is not whole, or made to hurt.
 _DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, OSError, struct.error)
-
-
-class _Strict(BaseModel):
-    # A tolerance of NaN would accept every score.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FileEntry(_Strict):
-    """Size in bytes and SHA-256 of one file."""
-
-    size: int = Field(ge=0, le=MAX_BYTES)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class Golden(_Strict):
-    """A frame at model resolution and the scores each model gave for it when it was exported.
-
-    `score` and `level_scores` (coarse, mid, fine) are of `model.onnx` in ONNX Runtime with basic graph
-    optimisation, `score_fp` and `level_scores_fp` of the float model with all of it: as a station runs them. A
-    `model.onnx` with fp16 in it was run as written, without optimisation: ONNX Runtime garbles it otherwise.
-    """
-
-    file: str
-    score: float
-    level_scores: tuple[float, float, float]
-    score_fp: float
-    level_scores_fp: tuple[float, float, float]
-
-
-class Manifest(_Strict):
-    """Content of `manifest.json`.
-
-    Attributes:
-        product: Name of the part that is inspected.
-        version: Version of the bundle, chosen by whoever exports.
-        created_ms: UTC, milliseconds since 1970.
-        min_runtime: Oldest kenpin that can run it.
-        floor: Oldest version of this product that may run on a station after this one; empty = any.
-        files: Every other file of the bundle, by path.
-        input_shape: Shape of the model's input `frames` (N, H, W, 3).
-        golden: Frames with known scores.
-        score_stats: `mean`, `std` and `p99` of the INT8 score over held-back good pictures, and `count`.
-        golden_tolerance: Largest |difference of a golden score| that counts as the same model.
-        golden_tolerance_fp: The same of the float model; `None` = no other one.
-        lineage: Where it comes from: run name, seed, git commit, SHA-256 of the data manifest, and so on.
-        learned_from: SHA-256 of every picture that training learned from; their scores prove nothing.
-        metrics: Figures measured at training and export.
-        quantization: How `model.onnx` was made: `precision` (int8, fp16 = INT8 and fp16 for TensorRT only, or
-            fp32; int8 where it is missing), ranges, number of pictures, layers, what the accuracy gate found.
-        view: What of a frame the model is shown; `None` = all of it. A kenpin that knows no views refuses a
-            bundle that has one.
-    """
-
-    schema_: Literal["kenpin.bundle.v1"] = Field(default="kenpin.bundle.v1", alias="schema")
-    product: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    version: str = Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")
-    created_ms: int
-    min_runtime: str = Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$")
-    floor: str = Field(default="", pattern=r"^[A-Za-z0-9_.+-]{0,64}$")
-    files: dict[str, FileEntry]
-    input_shape: tuple[int, int, int, int]
-    golden: tuple[Golden, ...]
-    golden_tolerance: float = Field(gt=0)
-    golden_tolerance_fp: float | None = Field(default=None, gt=0)
-    score_stats: dict[str, float]
-    lineage: dict[str, Any]
-    learned_from: tuple[str, ...] = ()
-    metrics: dict[str, Any]
-    quantization: dict[str, Any]
-    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -303,7 +230,7 @@ def _verify(path: Path, parts: Mapping[str, _Part], trusted: Sequence[PublicKey]
     # Nothing else is read before this: whoever made a forged bundle must not fill the memory of a station.
     content, signature = seal[MANIFEST], seal[SIGNATURE].decode(errors="replace")
     signer = verify(content, signature, trusted, where=f"{path}: {MANIFEST}")
-    manifest = _parse_manifest(content, path)
+    manifest = parse_manifest(content, path)
     files = _read_files({name: parts[name] for name in parts if name not in seal}, manifest, path)
     return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, files, seal, signer.name)
 
@@ -367,30 +294,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
-
-
-def _parse_manifest(content: bytes, path: Path) -> Manifest:
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"the manifest is signed but not understood: {key}: {first['msg']}",
-            where=path,
-            cure="install the kenpin version that exported it",
-        ) from None
-    if _numbers(manifest.min_runtime) > _numbers(__version__):
-        raise BundleError(
-            f"the bundle needs kenpin {manifest.min_runtime} or newer, this is {__version__}",
-            where=path,
-            cure="update kenpin on this machine",
-        )
-    return manifest
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _read_seal(name: str, parts: Mapping[str, _Part], path: Path) -> bytes:

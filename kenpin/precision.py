@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from kenpin.bundle import MODEL, MODEL_FP, Bundle, Golden, Manifest
+from kenpin.bundle import MODEL, MODEL_FP, Bundle
 from kenpin.errors import EngineError
+from kenpin.manifest import Golden, Manifest
 
 Precision = Literal["int8", "fp16", "fp32"]
 

@@ -23,10 +23,11 @@ import pytest
 from click.testing import CliRunner
 
 from kenpin.audit import audit_file, read_audit
-from kenpin.bundle import MANIFEST, MAX_BYTES, SIGNATURE, Bundle, install_bundle, open_bundle, write_bundle
+from kenpin.bundle import MANIFEST, SIGNATURE, Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.bundle_cli import bundle as bundle_command
 from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError, ConfigError
+from kenpin.manifest import MAX_BYTES
 from kenpin.signing import PublicKey, SecretKey
 from kenpin.station_folder import StationFolder
 from tests import specimens
