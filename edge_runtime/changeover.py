@@ -24,18 +24,14 @@ from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds, with_record
 from kenpin.edge_runtime.shadow import Shadow
+from kenpin.edge_runtime.trial import Trial
 from kenpin.errors import KenpinError
 from kenpin.frame import Frame
 from kenpin.masters import masters_file
-from kenpin.quality_limits import Finding
 from kenpin.station_folder import StationFolder
 
-TRIAL_PARTS, TRIAL_S = 200, 900.0
 STARTS = 3  # a bundle with which the station ends so often in its trial is given up
-FAULTS = 3  # so is one with which so many parts got no decision
 _DUE_EVERY_S = 10.0
-_GATE = frozenset(Finding)
-_BLAMED = ("engine", "score", "not_ready", "deadline")  # what the bundle answers for; a camera is not
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +113,7 @@ class Changeover:
         self._due_s = 0.0
         self._cameras = proof.cameras()
         self._masters = MastersClock(proof.folder)
-        self._begin_trial()
+        self._trial = Trial()
         self.judge = self._judge()
         if ready.build is not None:
             self._candidate = Candidate(activation.current, proof, self._sizes)
@@ -129,8 +125,7 @@ class Changeover:
         candidate = self._candidate
         if candidate is not None and candidate.ready is not None and not self._is_awaited(candidate):
             self._use(candidate, candidate.ready)
-        if self._activation.state == "trial" and time.monotonic() > self._trial_by_s:
-            self._end_trial()
+        self._look_at_trial()
 
     def saw(self, shot: Shot, inspection: Inspection) -> None:
         """A part is settled."""
@@ -140,26 +135,17 @@ class Changeover:
                 self._sizes.add((view.image.shape[0], view.image.shape[1]))
         if self.shadow is not None:
             self.shadow.offer(shot, inspection)
+        if self._activation.state == "trial":
+            self._trial.saw(inspection.part.decision)
+            self._look_at_trial()
+
+    def _look_at_trial(self) -> None:
         if self._activation.state != "trial":
             return
-        decision = inspection.part.decision
-        if decision.cause in _BLAMED:
-            self._faults.append(decision.reason)
-            if len(self._faults) >= FAULTS:
-                self._go_back(f"{FAULTS} parts got no decision, the last one because: {decision.reason}")
-        elif decision.cause in _GATE:
-            self._unseen = decision.reason
-        elif not decision.cause:
-            self._parts += 1
-            if self._parts >= TRIAL_PARTS:
-                self._prove()
-
-    def _end_trial(self) -> None:
-        """Its time is over."""
-        if self._parts:
+        if failure := self._trial.failure:
+            self._go_back(failure)
+        elif self._trial.is_passed:
             self._prove()
-        elif self._unseen:  # its view may not fit this camera; the bundle before had one that did
-            self._go_back(f"not one part could be judged, the last one because: {self._unseen}")
 
     def end_cleanly(self) -> None:
         """The station ends on purpose: that says nothing about a bundle on trial."""
@@ -315,13 +301,7 @@ class Changeover:
         self._before, self._ready = self._ready, ready
         self.judge = self._judge()
         _log.warning("The bundle %s decides from here on, on trial.", candidate.sha256[:16])
-        self._begin_trial()
-
-    def _begin_trial(self) -> None:
-        self._parts = 0
-        self._unseen = ""  # why the last part could not even be shown to it
-        self._faults: list[str] = []
-        self._trial_by_s = time.monotonic() + TRIAL_S
+        self._trial = Trial()
 
     def _prove(self) -> None:
         self._activation = _change(self._proof.folder, Activation.proven)

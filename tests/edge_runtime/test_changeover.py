@@ -21,7 +21,7 @@ from kenpin.audit import audit_file, read_audit
 from kenpin.bundle import Bundle, install_bundle
 from kenpin.bundle_cli import bundle as bundle_command
 from kenpin.calibrating import begin_calibrating, end_calibrating
-from kenpin.edge_runtime import changeover
+from kenpin.edge_runtime import changeover, trial
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
 from kenpin.edge_runtime.decide import Decision, Verdict
@@ -149,7 +149,7 @@ def test_the_change_comes_between_two_parts(workshop: Any, belt: Belt) -> None:
 
 
 def test_the_trial_ends_well(workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changeover, "TRIAL_PARTS", 5)
+    monkeypatch.setattr(trial, "TRIAL_PARTS", 5)
     workshop.calibrate(workshop.install())
     new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
@@ -173,7 +173,7 @@ def test_one_that_fails_is_given_up(workshop: Any, belt: Belt, caplog: pytest.Lo
     rows = run(workshop, belt, on_part)
     by_new = [row for row in rows if row["bundle_sha256"] == new.sha256]
     failed = [row for row in by_new if row["verdict"] == "NO_DECISION"]
-    assert len(failed) == changeover.FAULTS
+    assert len(failed) == trial.FAULTS
     assert {row["cause"] for row in failed} == {"engine"}
     assert rows[-1]["bundle_sha256"] == old.sha256
     assert rows[-1]["verdict"] == "OK"
@@ -205,11 +205,11 @@ def test_the_one_before_is_taken_back_at_once_where_a_person_wants_it(
         now = read_activation(workshop.folder)
         if now.state == "trial" and not now.candidate:
             want(workshop, old.sha256)
-        belt.is_over = bool(now.left) or belt.number > changeover.TRIAL_PARTS
+        belt.is_over = bool(now.left) or belt.number > trial.TRIAL_PARTS
 
     run(workshop, belt, on_part)
     now = read_activation(workshop.folder)
-    assert belt.number < changeover.TRIAL_PARTS
+    assert belt.number < trial.TRIAL_PARTS
     assert (now.current, now.left, now.state, now.candidate) == (old.sha256, new.sha256, "good", "")
     assert audit(workshop)[-1][2] == f"{new.sha256[:16]} was given up: the one before was wanted again"
 
@@ -223,7 +223,7 @@ def test_faults_of_the_camera_are_not_blamed_on_the_bundle(workshop: Any, belt: 
         time.sleep(0.005)
         belt.fails = part.model is not None and part.model.bundle_sha256 == new.sha256
         missed.append(part.decision.verdict is Verdict.NO_DECISION)
-        belt.is_over = sum(missed) > changeover.FAULTS
+        belt.is_over = sum(missed) > trial.FAULTS
 
     missed: list[bool] = []
     rows = run(workshop, belt, on_part)
@@ -327,7 +327,7 @@ def test_only_what_a_bundle_answers_for_ends_its_trial(workshop: Any, cause: str
     decision = Decision(Verdict.NO_DECISION, "for a reason", cause=cause)
     settled: Any = SimpleNamespace(part=SimpleNamespace(decision=decision))
     with Station(workshop.config("synthetic:fabric")) as station:
-        for _ in range(changeover.FAULTS):
+        for _ in range(trial.FAULTS):
             assert read_activation(workshop.folder).state == "trial"
             station._changeover.saw(Shot("p", 1, ()), settled)
     is_blamed = cause in ("engine", "score", "not_ready", "deadline")
@@ -559,7 +559,7 @@ def test_one_that_could_not_judge_a_single_part_in_its_trial_is_given_up(
     new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, quality=learn_limits([measure(image) for image in bright]))
     want(workshop, new.sha256)
-    monkeypatch.setattr(changeover, "TRIAL_S", 0.2)
+    monkeypatch.setattr(trial, "TRIAL_S", 0.2)
     rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
     now = read_activation(workshop.folder)
     assert (now.current, now.left) == (old.sha256, new.sha256)
@@ -580,8 +580,8 @@ def test_a_damaged_note_releases_nothing_either(workshop: Any, belt: Belt, *, ca
 def test_a_calibration_counts_neither_against_nor_for_a_bundle_on_trial(
     workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changeover, "TRIAL_PARTS", 6)
-    monkeypatch.setattr(changeover, "TRIAL_S", 0.0)
+    monkeypatch.setattr(trial, "TRIAL_PARTS", 6)
+    monkeypatch.setattr(trial, "TRIAL_S", 0.0)
     workshop.calibrate(workshop.install())
     new = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
