@@ -6,10 +6,10 @@ import contextlib
 import logging
 import re
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kenpin.edge_runtime.damage import find_damage, is_damage
 from kenpin.edge_runtime.migrations import MIGRATIONS
 from kenpin.errors import StoreDamaged, StoreError
 from kenpin.events import now_ms
@@ -19,10 +19,6 @@ APPLICATION_ID = 0x6B656E70  # "kenp"
 # A fresh database after damage starts its numbers this far on: no number is ever given twice.
 SEQ_JUMP = 1_000_000
 _HIGHEST = 1 << 53  # beyond it JSON's numbers are no longer exact
-# A whole check reads the whole file, minutes of it on the disk of a station that has run for a year; whoever
-# starts a station gives it two.
-_CHECK_S = 10.0
-_NEWEST_PARTS = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -88,52 +84,6 @@ def require_current(path: Path) -> None:
         )
 
 
-def find_damage(connection: sqlite3.Connection, *, limit_s: float = _CHECK_S) -> str:
-    """What is damaged in a database, in words; empty where nothing was found.
-
-    Where the whole takes longer than the limit, old records of parts are passed over: what a start goes on with
-    are the newest ones and all other tables, and those are looked at however long it takes.
-
-    Args:
-        connection: To the database.
-        limit_s: Longest time for the whole, in seconds.
-
-    Raises:
-        sqlite3.OperationalError: It cannot be read for another reason.
-    """
-    try:
-        return _look_at_all(connection, limit_s)
-    except sqlite3.DatabaseError as error:
-        if not _is_damage(error):
-            raise
-        return str(error)
-
-
-def _look_at_all(connection: sqlite3.Connection, limit_s: float) -> str:
-    timer = threading.Timer(limit_s, connection.interrupt)
-    timer.start()
-    try:
-        return _fault(connection, "PRAGMA quick_check(1)")
-    except sqlite3.OperationalError as error:
-        if str(error) != "interrupted":
-            raise
-    finally:
-        timer.cancel()
-        timer.join()
-    _log.info("The database is too large to check all of it at a start; old records of parts are passed over.")
-    connection.execute(f"SELECT * FROM part ORDER BY seq DESC LIMIT {_NEWEST_PARTS}").fetchall()  # noqa: S608 our own text
-    tables = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'part'"
-    ).fetchall()
-    found = (_fault(connection, f"PRAGMA quick_check({name})") for (name,) in tables)
-    return next(filter(None, found), "")
-
-
-def _fault(connection: sqlite3.Connection, check: str) -> str:
-    (finding,) = connection.execute(check).fetchone()
-    return "" if finding == "ok" else str(finding)
-
-
 def file_id(path: Path) -> tuple[int, int] | None:
     """Which file has the name now; `None` while none can be found."""
     try:
@@ -190,7 +140,7 @@ def open_database(path: Path, on_damage: Callable[[str], None] = lambda _damage:
         try:
             return _prepare(path)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             damage = str(error)
     on_damage(begin_anew(path, damage))
@@ -231,8 +181,8 @@ def explained(where: object) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        is_damage = isinstance(error, sqlite3.DatabaseError) and _is_damage(error)
-        kind = StoreDamaged if is_damage else StoreError
+        damaged = isinstance(error, sqlite3.DatabaseError) and is_damage(error)
+        kind = StoreDamaged if damaged else StoreError
         raise kind(
             f"the store does not work: {error}",
             where=where,
@@ -296,15 +246,6 @@ def _prepare(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is bad, and not the disk full, a permission missing or a script wrong.
-
-    SQLITE_CORRUPT and SQLITE_NOTADB are the class itself, all others that happen to a file one of its heirs;
-    their codes come with Python 3.11 only.
-    """
-    return type(error) is sqlite3.DatabaseError
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:

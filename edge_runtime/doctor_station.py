@@ -21,7 +21,8 @@ from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
 from kenpin.counted import counted
 from kenpin.edge_runtime.command_key import load_keys
-from kenpin.edge_runtime.database import find_damage, reading
+from kenpin.edge_runtime.damage import find_damage
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.look import Look

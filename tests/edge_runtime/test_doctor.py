@@ -18,7 +18,7 @@ import pytest
 
 from kenpin.activation import change_activation
 from kenpin.config import SourceSection
-from kenpin.edge_runtime import database, doctor_broker, doctor_station
+from kenpin.edge_runtime import damage, doctor_broker, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
@@ -229,7 +229,7 @@ def test_a_database_that_cannot_be_read_is_told_with_its_cure(
     workshop: Any, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error, words: str, cure: str
 ) -> None:
     Store(workshop.ready().folder.database).close()
-    monkeypatch.setattr(database, "_look_at_all", Mock(side_effect=error))
+    monkeypatch.setattr(damage, "_look_at_all", Mock(side_effect=error))
     found = findings(workshop, "usb:93")["database"]
     assert found.verdict == "FAIL"
     assert words in found.words

@@ -14,6 +14,7 @@ import pytest
 
 from kenpin.edge_runtime import database
 from kenpin.edge_runtime.announce import Identity
+from kenpin.edge_runtime.damage import find_damage
 from kenpin.edge_runtime.database import SEQ_JUMP
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.part import Part
@@ -151,7 +152,7 @@ def test_of_a_file_too_large_to_check_what_is_needed_next_is_checked(path: Path,
             file.seek((root - 1) * page)
             file.write(b"\xa5" * page)
     with closing(sqlite3.connect(path, factory=TooLarge)) as connection:
-        assert bool(database.find_damage(connection)) == bool(table)
+        assert bool(find_damage(connection)) == bool(table)
 
 
 def test_the_check_of_a_large_file_ends_in_time(path: Path) -> None:
@@ -168,7 +169,7 @@ def test_the_check_of_a_large_file_ends_in_time(path: Path) -> None:
             return super().execute(sql, values)
 
     with closing(sqlite3.connect(path, factory=Slow)) as connection:
-        assert database.find_damage(connection, limit_s=0.2) == ""
+        assert find_damage(connection, limit_s=0.2) == ""
     assert interrupted
 
 
