@@ -1,17 +1,13 @@
-"""What the doctor looks at on a station: folder, bundle, calibration, engine, cameras, service."""
+"""What the doctor looks at on a station: folder, database, bundle, calibration, engine, and its other parts."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import shutil
 import statistics
-import subprocess
 import time
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -19,36 +15,29 @@ from urllib.parse import parse_qs
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
 from kenpin.config import StationConfig
-from kenpin.counted import counted
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.damage import find_damage
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
-from kenpin.edge_runtime.look import Look
+from kenpin.edge_runtime.doctor_camera import camera_checks
+from kenpin.edge_runtime.doctor_service import service_check
 from kenpin.edge_runtime.migrations import MIGRATIONS
-from kenpin.edge_runtime.opencv_camera import MANUAL
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull, without_login
-from kenpin.edge_runtime.sources import make_source
-from kenpin.edge_runtime.systemd_units import unit_name
 from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
-from kenpin.frame import Frame, decode_picture
+from kenpin.frame import decode_picture
 from kenpin.masters_due import masters_due
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder, owner_name
 from kenpin.station_key import require_key
 
-_FRAME_S = 5.0
 _RUNS = 20
 _OLD_DAYS = 90
-_COMPRESSED = ("MJPG", "JPEG")  # of V4L2
 _DAY_MS = 24 * 3600 * 1000
 _KEYS = "trusted keys"
-_SYSTEMD = Path("/run/systemd/system")
 _DISK_CURES = {
     errno.ENOSPC: "make room on that disk: sudo du -xh --max-depth=2 / | sort -h | tail",
     errno.EDQUOT: "make room, or raise this user's quota",
@@ -77,13 +66,10 @@ def station_checks(config: StationConfig) -> list[Check]:
         checks.append(Check("running station", lambda: _running(folder)))
     else:
         checks.append(Check("engine", lambda: _engine(config, folder), needs=_KEYS))
-        checks += [
-            Check(f"camera {without_login(url)}", partial(_camera, config, folder, url), needs=_KEYS)
-            for url in config.source.urls
-        ]
+        checks += camera_checks(config, lambda: _ready(config, folder), needs=_KEYS)
     if config.mqtt.url:
         checks += broker_checks(config)
-    return [*checks, Check("service", lambda: _service(config))]
+    return [*checks, service_check(config)]
 
 
 def _folder(folder: StationFolder) -> Finding:
@@ -237,62 +223,6 @@ def _engine(config: StationConfig, folder: StationFolder) -> Finding:
     return passed("engine", f"{words}; scores the golden frames as it should")
 
 
-def _camera(config: StationConfig, folder: StationFolder, url: str) -> Finding:
-    name = f"camera {without_login(url)}"
-    with closing(make_source(url)) as source:
-        source.open()
-        if config.source.trigger:
-            return passed(name, "opens; it waits for triggers, so no picture was taken")
-        frames, seconds = _take(source)
-    if not frames:
-        return failed(
-            name, f"opens, but no picture in {_FRAME_S:g} s", "check cable, light and trigger of the camera"
-        )
-    height, width = frames[-1].image.shape[:2]
-    words = f"{width} x {height}, {len(frames) / seconds:.0f} pictures a second"
-    risk, cure = _risk(source)
-    if risk:
-        return warned(name, f"{words}; {risk}", cure)
-    ready = _ready(config, folder)
-    ready.close()
-    if url != config.source.url and ready.record is not None:  # its limits are those of the first camera
-        ready = replace(ready, record=ready.record.model_copy(update={"quality": None}))
-    limits = ready.record.quality if ready.record is not None else None
-    look = Look(ready, cameras=[source.camera], live=[source.camera] if source.live else [])
-    findings = [seen.finding for frame in frames if (seen := look.at(frame)).finding]
-    if findings:
-        return failed(name, f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
-    return passed(name, words + ("; as at the sign-off" if limits is not None else ""))
-
-
-def _risk(source: FrameSource) -> tuple[str, str]:
-    """What about a camera can let a bad part pass, and the cure; both empty where nothing is known of that."""
-    hold = "add exposure_us=MICROSECONDS to its address"
-    if source.settings.get("auto_exposure", MANUAL) != MANUAL:
-        cure = f"{hold}: a darker part must not become a brighter picture"
-        return "it chooses its exposure itself", cure
-    if source.settings.get("auto_focus"):
-        return "it chooses its focus itself", f"{hold}: that holds the focus, too"
-    if any(source.settings.get(name, "Off") != "Off" for name in ("test_pattern", "test_image_selector")):
-        return "it sends a test picture instead of the part", "switch that off with the maker's own program"
-    if source.settings.get("pixel_format") in _COMPRESSED or source.camera.startswith("rtsp-"):
-        damaged = "its pictures are compressed: one that arrives damaged is not noticed"
-        return damaged, "where parts are released by it, use a camera whose pictures come uncompressed"
-    return "", ""
-
-
-def _take(source: FrameSource) -> tuple[list[Frame], float]:
-    frames: list[Frame] = []
-    started_s = time.monotonic()
-    while len(frames) < 10 and time.monotonic() - started_s < _FRAME_S:
-        item = source.next(time.monotonic() + 0.5)
-        if item is Lull.END:
-            break
-        if not isinstance(item, Lull | Fault):
-            frames.append(item)
-    return frames, max(1e-3, time.monotonic() - started_s)
-
-
 def _running(folder: StationFolder) -> Finding:
     found = read_vitals(folder.run)
     station = found["station"]
@@ -300,38 +230,3 @@ def _running(folder: StationFolder) -> Finding:
     if station.numbers.get("ready"):
         return passed("running station", words)
     return failed("running station", f"{words}; {station.reason}", "see /readyz and the lines above")
-
-
-def _service(config: StationConfig) -> Finding:
-    if shutil.which("systemctl") is None or not _SYSTEMD.exists():
-        return warned("service", "this machine does not run systemd", "start kenpin run by other means at boot")
-    # The target is what is enabled; the services are started for it, and are never enabled themselves.
-    if [unit.get("UnitFileState") for unit in _shown("kenpin.target", "UnitFileState")] != ["enabled"]:
-        cure = "kenpin service install --config FILE, then sudo systemctl enable --now kenpin.target"
-        return warned("service", "not installed, or not started at boot", cure)
-    units = _shown("kenpin-*.service", "Id,ActiveState,NRestarts")
-    away = [f"{unit['Id']} is {unit['ActiveState']}" for unit in units if unit["ActiveState"] != "active"]
-    if away or not units:
-        cure = (
-            "journalctl -u 'kenpin-*' -n 50; what fails is tried again by itself once that is mended, "
-            "what was stopped needs sudo systemctl start kenpin.target"
-        )
-        return failed("service", ", ".join(away) or "no unit is started", cure)
-    missing = {unit_name(role) for role in config.roles} - {unit["Id"] for unit in units}
-    if missing:
-        cure = (
-            "sudo kenpin service install --config FILE --user USER, sudo systemctl daemon-reload, "
-            "then stop and start kenpin.target"
-        )
-        words = f"the units are of another configuration: {', '.join(sorted(missing))} is missing"
-        return failed("service", words, cure)
-    restarts = sum(int(unit["NRestarts"]) for unit in units)
-    return passed("service", f"{len(units)} units are active, {counted(restarts, 'restart')}")
-
-
-def _shown(units: str, properties: str) -> list[dict[str, str]]:
-    """What systemd says of units, one dictionary each."""
-    command = ["systemctl", "show", units, "-p", properties]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    blocks = (block for block in done.stdout.split("\n\n") if block.strip())
-    return [dict(line.partition("=")[::2] for line in block.splitlines()) for block in blocks]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kenpin.edge_runtime import camera_source
+from kenpin.edge_runtime import camera_source, doctor_camera
 from kenpin.edge_runtime.camera_source import CameraSource
 from kenpin.edge_runtime.capture import Capture
 from kenpin.edge_runtime.captured_source import CapturedSource
@@ -160,7 +160,7 @@ def test_the_doctor_warns_of_a_camera_that_sends_a_test_picture(
             return item
 
     workshop.ready()
-    monkeypatch.setattr(f"{station_checks.__module__}.make_source", lambda _url: Testing())
+    monkeypatch.setattr(doctor_camera, "make_source", lambda _url: Testing())
     found = {f.name: f for f in examine(station_checks(workshop.config("pylon:0")), limit_s=180)}
     assert found["camera pylon:0"].verdict == "WARN"
     assert "it sends a test picture" in found["camera pylon:0"].words

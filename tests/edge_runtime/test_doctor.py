@@ -18,7 +18,7 @@ import pytest
 
 from kenpin.activation import change_activation
 from kenpin.config import SourceSection
-from kenpin.edge_runtime import damage, doctor_broker, doctor_station
+from kenpin.edge_runtime import damage, doctor_broker, doctor_service, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
@@ -478,7 +478,7 @@ esac
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{workshop.root}:{os.environ['PATH']}")
-    monkeypatch.setattr(doctor_station, "_SYSTEMD", workshop.root)
+    monkeypatch.setattr(doctor_service, "_SYSTEMD", workshop.root)
     workshop.ready()
     found = findings(workshop, "usb:93")["service"]
     assert (found.verdict, found.words) == said
