@@ -7,7 +7,7 @@ import logging
 import threading
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, Full, Queue
+from queue import Empty, Queue
 
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
@@ -54,10 +54,7 @@ class Shadow:
             self.dropped += 1
             return
         views = tuple(replace(v, image=v.image.copy()) if isinstance(v, Frame) else v for v in shot.views)
-        try:
-            self._queue.put_nowait((replace(shot, views=views), inspection))
-        except Full:
-            self.dropped += 1
+        self._queue.put_nowait((replace(shot, views=views), inspection))
 
     def close(self) -> None:
         """End the thread."""
