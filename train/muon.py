@@ -31,17 +31,13 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Change all parameters by their gradients."""
-        turned: list[tuple[Tensor, Tensor]] = []
+        """Change all parameters by their gradients; those of the convolutions are used up."""
         for group in self.param_groups:
             for weight in filter(_is_hidden, group["params"]):
                 if weight.grad is not None:
                     self._turn(weight, weight.grad, group)
-                    turned.append((weight, weight.grad))
-                    weight.grad = None  # not for AdamW
+                    weight.grad = None
         super().step(closure)
-        for weight, gradient in turned:
-            weight.grad = gradient
 
     def _turn(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
