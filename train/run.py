@@ -225,11 +225,12 @@ class RunFolder:
         tensors, metadata = _load(path)
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         training.model.load_state_dict(model)
-        parameters = dict(training.model.named_parameters())
-        for key in (k for k in tensors if k.startswith("optimizer.")):
-            _, kind, name = key.split(".", 2)
-            device = parameters[name].device if kind != "step" else "cpu"
-            training.optimizer.state[parameters[name]][kind] = tensors[key].to(device)
+        for name, parameter in training.model.named_parameters():
+            if f"optimizer.step.{name}" in tensors:
+                training.optimizer.state[parameter] = {
+                    k: tensors[f"optimizer.{k}.{name}"].to(parameter.device if k != "step" else "cpu")
+                    for k in ("step", "exp_avg", "exp_avg_sq")
+                }
         progress = json.loads(metadata["progress"])
         training.step, training.spent = progress["step"], progress["spent"]
         training.hardness = tensors.get("hardness")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kenpin.train.init import load_initial_weights
 from kenpin.train.model import Pretrained
-from kenpin.train.muon import Muon
 from kenpin.train.recipe import HIERARCHICAL, Recipe
 
 PEAK_LEARNING_RATE = 2e-3
@@ -98,7 +97,7 @@ class Training:
             load_initial_weights(model.encoder, init)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = PEAK_LEARNING_RATE
-        return cls(model, Muon(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
+        return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
 
 
 def learning_rate(progress: float, step: int) -> float:
