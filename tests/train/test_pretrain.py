@@ -375,13 +375,13 @@ def test_the_gauge_leaves_the_model_as_it_is_and_sees_what_it_learned(
     pictures: torch.Tensor, fabric: Fabric
 ) -> None:
     gauge = Gauge(pictures[:20], pictures[20:], seed=0)
-    work = trainer(pictures[:20], fabric, Schedule(40, 8, 0))
+    work = trainer(pictures[:20], fabric, Schedule(80, 8, 0))
     model = work.training.model
     before = {k: v.clone() for k, v in model.state_dict().items()}
     untrained = gauge(model)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert gauge(model) == untrained
-    work.run()
+    work.run()  # after half as many steps it would hang on the processor whether anything was gained
     assert gauge(model) > untrained
 
 
