@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.book import calibration_lock, open_book
-from kenpin.bundle import MANIFEST
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.scores import ScoreSet
+from kenpin.calibration.web.align_in_use import align_in_use
 from kenpin.calibration.web.calibrate_limits import Assessment
 from kenpin.calibration.web.calibrate_parts import NamedMaster, Shown, ShownPart
 from kenpin.calibration.web.calibrate_run import Start
@@ -141,13 +140,8 @@ def _unnamed(shown: Shown, t1: float) -> str:
 def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits | None:
     """Limits of light, focus and position, from the pictures of good parts that are still there."""
     seen = list(measured_pictures(folder, good))
-    return learn_limits(seen, place=not _is_aligned(folder))
-
-
-def _is_aligned(folder: StationFolder) -> bool:
-    """Whether the view follows the part: then it has no place to keep. The station has verified this file."""
-    view = json.loads((folder.active / MANIFEST).read_bytes()).get("view") or {}
-    return bool(view.get("align"))
+    # Where the view follows the part, the part has no place to keep.
+    return learn_limits(seen, place=not align_in_use(folder))
 
 
 def _content(path: Path) -> bytes:

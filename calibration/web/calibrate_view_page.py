@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from kenpin import audit
-from kenpin.bundle import MANIFEST
 from kenpin.calibration.web.access import needs
+from kenpin.calibration.web.align_in_use import align_in_use
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
@@ -172,10 +171,10 @@ def _least_match(folder: StationFolder) -> Mapping[str, float]:
     if drawn is not None and drawn.align is not None:
         return {"min_match": drawn.align.min_match}
     try:
-        view = json.loads((folder.active / MANIFEST).read_bytes()).get("view") or {}
+        align = align_in_use(folder)
     except OSError:  # no bundle yet
         return {}
-    return {"min_match": view["align"]["min_match"]} if view.get("align") else {}
+    return {"min_match": align["min_match"]} if align else {}
 
 
 def _form_of(drawn: View | None, size: tuple[int, int]) -> Drawn:
