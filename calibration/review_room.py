@@ -47,5 +47,6 @@ def gone_pictures(folder: StationFolder) -> frozenset[str]:
     if not picture_folder(folder).exists():  # nobody has answered yet
         return frozenset()
     with answers_database(folder) as connection:
-        noted = {str(sha256) for (sha256,) in connection.execute("SELECT picture_sha256 FROM gone")}
-    return frozenset(sha256 for sha256 in noted if not (picture_folder(folder) / f"{sha256}.png").is_file())
+        noted = frozenset(str(sha256) for (sha256,) in connection.execute("SELECT picture_sha256 FROM gone"))
+    # One look at the folder: what has gone grows for years, what is there does not.
+    return noted - {path.stem for path in picture_folder(folder).glob("*.png")} if noted else noted
