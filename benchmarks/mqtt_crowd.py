@@ -9,6 +9,7 @@ as they do not in a plant. It needs mosquitto.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import multiprocessing
 import random
@@ -21,7 +22,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -151,8 +152,9 @@ class Waits:
     def __init__(self) -> None:
         self.ms: defaultdict[str, list[int]] = defaultdict(list)
 
-    def note(self, event: dict[str, Any]) -> None:
+    def note(self, line: str) -> None:
         """An event has come."""
+        event = json.loads(line)
         self.ms[event["station"]].append(now_ms() - event["ts_ms"])
 
 
@@ -164,7 +166,8 @@ def crowd(root: Path, options: argparse.Namespace) -> None:
     shares = [Share(root, broker.port, part, options.every_s) for part in parts]
     broker.start()
     waits = Waits()
-    with closing(Crowd(shares)) as stations, closing(Listener(broker.port, f"{LINE}/+/event/#", waits.note)):
+    events = ("-q", "1", "-t", f"{LINE}/+/event/#")
+    with closing(Crowd(shares)) as stations, closing(Listener(broker.port, waits.note, *events)):
         never = [(0, 0)] * (each * options.processes)
         _row("all connected the first time", f"{stations.until(lambda stands: _are_back(stands, never)):.0f} s")
         waits.ms.clear()

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,8 @@ def outage(root: Path, events: int, backlog_per_s: float) -> Found:
         broker.start()  # the station tries again after up to 45 s, long after the listener is there
         arrived: list[int] = []
         lasting = ("-V", "5", "-i", "scada", "-c", "-x", "3600")
-        with closing(Listener(broker.port, f"{TOPIC}/event/#", lambda e: arrived.append(e["seq"]), lasting)):
+        asked = ("-q", "1", "-t", f"{TOPIC}/event/#", *lasting)
+        with closing(Listener(broker.port, lambda line: arrived.append(json.loads(line)["seq"]), *asked)):
             _until(lambda: bool(arrived))
             started_s = time.monotonic()
             drained_mb = _until(lambda: station.count("acked_ms IS NULL") == 0, station.rss_mb)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,34 +86,36 @@ class Broker:
 
 
 class Listener:
-    """mosquitto_sub at events, which hands each one on.
+    """mosquitto_sub: another program, which shares no code with the station.
 
     Args:
         port: Of the broker.
-        topic: What it subscribes to.
-        heard: Is called with each event, in a thread of the listener.
-        options: More of mosquitto_sub's.
+        heard: Is called with each line that it prints, in a thread of the listener.
+        options: Of mosquitto_sub.
     """
 
-    def __init__(
-        self, port: int, topic: str, heard: Callable[[dict[str, Any]], object], options: Sequence[str] = ()
-    ) -> None:
-        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic, "-F", "%p"]
+    def __init__(self, port: int, heard: Callable[[str], object], *options: str) -> None:
+        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), *options]
         self._heard = heard
-        self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End it."""
-        self._process.terminate()
+        """Kill it."""
+        self._process.kill()
         self._thread.join()
 
     def _read(self) -> None:
         with self._process as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self._heard(json.loads(line))
+            for line in whole_lines(process):
+                self._heard(line)
+
+
+def whole_lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """What a program prints, without what a kill cut short."""
+    assert process.stdout is not None
+    return (line for line in process.stdout if line.endswith("\n"))
 
 
 class Subscriber:
@@ -146,8 +148,7 @@ class Subscriber:
                 self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             ) as process:
                 self._process = process
-                assert process.stdout is not None
-                for line in process.stdout:
+                for line in whole_lines(process):
                     self.events.append(json.loads(json.loads(line)["payload"]))
             time.sleep(0.1)
 

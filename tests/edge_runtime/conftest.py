@@ -9,7 +9,6 @@ import json
 import secrets
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.rig import Broker, Rig
+from benchmarks.rig import Broker, Listener, Rig
 from kenpin.broker import free_port
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.config import StationConfig
@@ -242,20 +241,13 @@ def mosquitto(make_mosquitto: Callable[..., Broker]) -> Broker:
 
 
 class Subscriber:
-    """mosquitto_sub with MQTT 5: another program, which shares no code with the station."""
+    """mosquitto_sub with MQTT 5."""
 
     def __init__(self, port: int, client_id: str) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._process = subprocess.Popen(
-            [
-                *("mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-i", client_id),
-                *("-c", "-x", "3600", "-q", "1", "-t", "plant/#", "-t", "ready", "-F", "%j"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
+        lasting = ("-V", "5", "-i", client_id, "-c", "-x", "3600", "-q", "1")
+        asked = (*lasting, "-t", "plant/#", "-t", "ready", "-F", "%j")
+        self._listener = Listener(port, lambda line: self.messages.append(json.loads(line)), *asked)
         ready = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-t", "ready", "-m", "{}", "-q", "1"]
         wait_for(lambda: subprocess.run(ready, check=True) and bool(self.messages), "the subscription")
 
@@ -272,13 +264,7 @@ class Subscriber:
         return list(dict.fromkeys(event["seq"] for event in self.events()))
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.messages.append(json.loads(line))
+        self._listener.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 from pysparkplug._protobuf import Payload
 
+from benchmarks.rig import Listener
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.sparkplug import Sparkplug
 from kenpin.edge_runtime.sparkplug_link import Heard, SparkplugLink, Timing
@@ -59,18 +60,9 @@ class Host:
         self.port = port
         self.seen: list[Seen] = []
         self._ready = threading.Event()
-        self._process = subprocess.Popen(
-            [
-                *("mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-i", "host", "-c"),
-                *("-x", "3600", "-q", "2", "--retain-as-published", "-t", "spBv1.0/#", "-t", "ready"),
-                *("-F", '{"topic": "%t", "qos": %q, "retain": %r, "hex": "%x"}'),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        lasting = ("-V", "5", "-i", "host", "-c", "-x", "3600", "-q", "2", "--retain-as-published")
+        shown = ("-F", '{"topic": "%t", "qos": %q, "retain": %r, "hex": "%x"}')
+        self._listener = Listener(port, self._hear, *lasting, "-t", "spBv1.0/#", "-t", "ready", *shown)
 
     def wait_until_ready(self, wait_for: Any) -> Host:
         self._ready.clear()
@@ -88,24 +80,18 @@ class Host:
         return [seen for seen in list(self.seen) if seen.verb in verbs]
 
     def close(self) -> None:
-        self._process.kill()
-        self._reader.join()
-        self._process.communicate()
+        self._listener.close()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not line.endswith("\n"):
-                return  # killed in the middle of a word
-            message = json.loads(line)
-            body = bytes.fromhex(message["hex"])
-            levels = message["topic"].split("/")
-            if levels == ["ready"]:
-                self._ready.set()
-            elif levels[1] == "plant" and not levels[2].endswith("CMD"):
-                device = (*levels, "")[4]
-                payload = Payload.FromString(body)
-                self.seen.append(Seen(levels[2], device, message["qos"], bool(message["retain"]), payload))
+    def _hear(self, line: str) -> None:
+        message = json.loads(line)
+        body = bytes.fromhex(message["hex"])
+        levels = message["topic"].split("/")
+        if levels == ["ready"]:
+            self._ready.set()
+        elif levels[1] == "plant" and not levels[2].endswith("CMD"):
+            device = (*levels, "")[4]
+            payload = Payload.FromString(body)
+            self.seen.append(Seen(levels[2], device, message["qos"], bool(message["retain"]), payload))
 
 
 @pytest.fixture

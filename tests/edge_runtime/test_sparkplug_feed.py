@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from pysparkplug._protobuf import Payload
 
+from benchmarks.rig import Listener
 from kenpin.audit import audit_file
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
@@ -135,21 +135,16 @@ class Host:
 
     def __init__(self, port: int) -> None:
         self.births: dict[str, dict[str, Any]] = {}
-        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-t", "spBv1.0/#", "-F", "%t %x"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._listener = Listener(port, self._hear, "-t", "spBv1.0/#", "-F", "%t %x")
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self._listener.close()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            topic, _, body = line.strip().partition(" ")
-            payload = Payload.FromString(bytes.fromhex(body))
-            found = self.births.setdefault(topic, {})
-            found |= {m.name: m.string_value or m.long_value or m.boolean_value for m in payload.metrics}
+    def _hear(self, line: str) -> None:
+        topic, _, body = line.strip().partition(" ")
+        payload = Payload.FromString(bytes.fromhex(body))
+        found = self.births.setdefault(topic, {})
+        found |= {m.name: m.string_value or m.long_value or m.boolean_value for m in payload.metrics}
 
 
 def test_the_host_sees_node_and_camera(

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.rig import Broker
+from benchmarks.rig import Broker, Listener
 from kenpin.broker import free_port
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.announce import Identity
@@ -118,25 +117,20 @@ class Consumer:
     def __init__(self, port: int) -> None:
         self.events: list[dict[str, Any]] = []
         self.screens: list[str] = []
-        command = ["mosquitto_sub", "-p", str(port), "-q", "1", "-t", "consumer/#", "-F", "%j"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._listener = Listener(port, self._hear, "-q", "1", "-t", "consumer/#", "-F", "%j")
 
     def numbers(self) -> list[int]:
         return sorted(event["seq"] for event in list(self.events))
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self._listener.close()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            message = json.loads(line)
-            if message["topic"] == "consumer/event":
-                self.events.append(json.loads(message["payload"]))
-            else:
-                self.screens.append(message["payload"] or "")
+    def _hear(self, line: str) -> None:
+        message = json.loads(line)
+        if message["topic"] == "consumer/event":
+            self.events.append(json.loads(message["payload"]))
+        else:
+            self.screens.append(message["payload"] or "")
 
 
 @pytest.fixture(autouse=True)
