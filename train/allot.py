@@ -107,7 +107,7 @@ def score_quickly(model: Pretrained, known: Tensor, good: Tensor, pictures: Tens
     head = AnomalyHead(shape, model.discriminators).to(known.device)
     images = known.float() / 255
     taps = model.encoder(normalise(images))
-    head.fill(head.light_grids(images), taps[1], taps[2])
+    head.fill(head.grids(images), taps[1], taps[2])
     images = good.float() / 255
     head.standardise(head.raw_maps(images, model.encoder(normalise(images))).unbind(1))
     return score_learned(maps_of(model, head, pictures))
@@ -115,12 +115,12 @@ def score_quickly(model: Pretrained, known: Tensor, good: Tensor, pictures: Tens
 
 @torch.no_grad()
 def maps_of(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
-    """Standardised maps (N, 6, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
+    """Standardised maps (N, 7, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
     images = (batch.float() / 255 for batch in torch.split(pictures, BATCH))
     return torch.cat([head.maps(image, model.encoder(normalise(image))) for image in images])
 
 
 def score_learned(maps: Tensor) -> Floats:
-    """Scores (N,) of standardised maps (N, 6, h, w) by what is learned alone."""
+    """Scores (N,) of standardised maps (N, 7, h, w) by what is learned alone."""
     weighted = maps * maps.new_tensor(LEARNED).view(1, -1, 1, 1)
     return robust_maximum(weighted.sum(1)).cpu().numpy()

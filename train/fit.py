@@ -1,22 +1,31 @@
 """Fit the anomaly head: fill the banks, standardise the maps, weigh them.
 
 Only good pictures are used. The banks are filled from the pictures the encoder was trained on; spread and
-weights come from held-back good pictures and defects drawn on them. Nothing of the coarse level is trained, so
-it learns from all pictures, and its spread from all of them, too, by cross-fitting.
+weights come from held-back good pictures and defects drawn on them. The maps that nothing is trained for learn
+from all pictures, and their spread from all of them, too, by cross-fitting.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kenpin.train.encoder import normalise
-from kenpin.train.head import MAPS, UNIT_QUANTILE, AnomalyHead, HeadShape, by_level, robust_maximum
+from kenpin.train.head import (
+    MAPS,
+    UNIT_QUANTILE,
+    UNTRAINED_MAPS,
+    AnomalyHead,
+    Grids,
+    HeadShape,
+    by_level,
+    robust_maximum,
+)
 from kenpin.train.metrics import auroc
 from kenpin.train.model import Pretrained
 from kenpin.train.validation import draw_validation_defects
@@ -25,11 +34,12 @@ BATCH = 32
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
 LIGHT_WEIGHT = 1.0
+GRAIN_WEIGHT = 1.0
 # The maps of mid count half: they find what those of fine find, and outline it coarsely.
 MID = 0.5
 # What the maps weigh before drawn defects are asked, in the order of MAPS: the four of the encoder repeat each
 # other.
-USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, MID * 0.5, MID * 0.25, 0.5, 0.25)
+USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, MID * 0.5, MID * 0.25, 0.5, 0.25, GRAIN_WEIGHT)
 # Parts into which known pictures are cut for cross-fitting; the held-back ones are as many as one of them.
 FOLDS = 4
 # The choice by drawn defects is believed by half, because real ones are others.
@@ -53,15 +63,15 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
     head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
     known, held = _known(head, trained, pictures), _grids(head, held_back)
-    coarse = _cross_fitted(head, known[0], held, AnomalyHead.fill_coarse)
+    untrained = _cross_fitted(head, known[0], held, AnomalyHead.fill_untrained)
     head.fill(*known)
-    head.standardise(_with_coarse(coarse, _raw_maps(head, trained, held_back)))
+    head.standardise(_with_untrained(untrained, _raw_maps(head, trained, held_back)))
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.copy_(choose_weights(good, bad).to(pictures.device))
     levels, fused = _units(head, good)
     head.level_scale.copy_(levels.reciprocal())
     head.fused_scale.copy_(fused.reciprocal())
-    head.fill_coarse(*(torch.cat(both) for both in zip(known[0], held, strict=True)))
+    head.fill_untrained(_joined([known[0], held]))
     return head
 
 
@@ -87,21 +97,21 @@ def update_head(
     trained.eval()
     head = copy.deepcopy(head).eval()
     known, held = _known(head, trained, pictures), _grids(head, held_back)
-    coarse = _cross_fitted(head, known[0], held, AnomalyHead.merge_coarse)
+    untrained = _cross_fitted(head, known[0], held, AnomalyHead.merge_untrained)
     head.merge(*known)
-    head.restandardise(_with_coarse(coarse, _raw_maps(head, trained, held_back)))
-    share = len(held_back) / float(head.count[-1])
+    head.restandardise(_with_untrained(untrained, _raw_maps(head, trained, held_back)))
+    share = len(held_back) / float(head.count[MAPS.index("bank8")])
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     head.weight.lerp_(choose_weights(good, bad).to(pictures.device), share)
     levels, fused = _units(head, good)
     head.level_scale.copy_(torch.lerp(head.level_scale.reciprocal(), levels, share).reciprocal())
     head.fused_scale.copy_(torch.lerp(head.fused_scale.reciprocal(), fused, share).reciprocal())
-    head.merge_coarse(*held)
+    head.merge_untrained(held)
     return head
 
 
 def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
-    """Weights of the six maps: half of the way from the usual ones to those that separate drawn defects best.
+    """Weights of the maps: half of the way from the usual ones to those that separate drawn defects best.
 
     Combinations are tried; those near the best are averaged. Three rules hold whatever the drawn defects
     say, because those resemble the defects of training more than real ones do: every level keeps its bank or
@@ -109,18 +119,18 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     brightness meter would catch may escape.
 
     Args:
-        good: Standardised maps of good pictures (N, 6, h, w).
-        bad: Standardised maps of pictures with drawn defects (M, 6, h, w).
+        good: Standardised maps of good pictures (N, 7, h, w).
+        bad: Standardised maps of pictures with drawn defects (M, 7, h, w).
 
     Returns:
-        (6,)
+        (7,)
     """
     maps = torch.cat([good, bad])
     is_bad = np.arange(len(maps)) >= len(good)
     tried: list[tuple[float, tuple[float, ...]]] = []
     some, any_half = (0.5, 1.0), (0.0, 0.5)
     for pattern, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
-        weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8)
+        weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8, GRAIN_WEIGHT)
         fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
@@ -129,53 +139,50 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def _cross_fitted(
-    head: AnomalyHead,
-    grids: tuple[Tensor, Tensor],
-    held: tuple[Tensor, Tensor],
-    learn: Callable[[AnomalyHead, Tensor, Tensor], None],
-) -> Tensor:
-    """The maps of the coarse level of pictures (N, 2, h, w), by a level that has learned the others only.
+    head: AnomalyHead, grids: Grids, held: Grids, learn: Callable[[AnomalyHead, Grids], None]
+) -> list[Tensor]:
+    """The maps (N, 1, h, w) that nothing is trained for, of pictures that the maps do not know, but the others.
 
     Neighbours are left out together, as several pictures of one part have to be neighbours.
 
     Args:
-        head: Whose level learns; it stays as it is.
-        grids: Light grids of the pictures.
-        held: The same of held-back pictures, which help each time.
-        learn: `AnomalyHead.fill_coarse`, or `merge_coarse` to keep what the head knows.
+        head: Whose maps learn; it stays as it is.
+        grids: Of the pictures.
+        held: Of held-back pictures, which help each time.
+        learn: `AnomalyHead.fill_untrained`, or `merge_untrained` to keep what the head knows.
     """
-    folds = list(zip(*(g.tensor_split(min(FOLDS, len(g))) for g in grids), strict=True))
-    maps = []
+    folds = [Grids(*fold) for fold in zip(*(g.tensor_split(min(FOLDS, len(g))) for g in grids), strict=True)]
+    found = []
     for k, fold in enumerate(folds):
-        others = zip(*folds[:k], *folds[k + 1 :], held, strict=True)
         without_fold = copy.deepcopy(head)
-        learn(without_fold, *(torch.cat(pictures) for pictures in others))
-        maps.append(without_fold.coarse_maps(*fold))
-    return torch.cat(maps)
+        learn(without_fold, _joined([*folds[:k], *folds[k + 1 :], held]))
+        found.append(without_fold.untrained_maps(fold))
+    return [torch.cat(maps) for maps in zip(*found, strict=True)]
 
 
-def _with_coarse(coarse: Tensor, held_back: Tensor) -> list[Tensor]:
-    """Each raw map of held-back pictures (M, 6, h, w), at the coarse level also of others (N, 2, h, w)."""
+def _with_untrained(untrained: list[Tensor], held_back: Tensor) -> list[Tensor]:
+    """Each raw map of held-back pictures (M, 7, h, w), of those that nothing is trained for also of others."""
     raw = list(held_back.unbind(1))
-    for k, maps in enumerate(coarse.unbind(1)):
-        raw[k] = torch.cat([maps, raw[k]])
+    for name, maps in zip(UNTRAINED_MAPS, untrained, strict=True):
+        raw[MAPS.index(name)] = torch.cat([maps[:, 0], raw[MAPS.index(name)]])
     return raw
 
 
-def _known(
-    head: AnomalyHead, trained: Pretrained, pictures: Tensor
-) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """What the head is filled from: light grids, and features at strides 8 and 16."""
+def _joined(grids: Sequence[Grids]) -> Grids:
+    return Grids(*(torch.cat(pictures) for pictures in zip(*grids, strict=True)))
+
+
+def _known(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> tuple[Grids, Tensor, Tensor]:
+    """What the head is filled from: grids, and features at strides 8 and 16."""
     batches = torch.split(pictures, BATCH)
     # Without the tap at stride 4, which is the largest and not remembered.
     taps = [_taps(trained, batch)[1:] for batch in batches]
     return _grids(head, pictures), torch.cat([t[0] for t in taps]), torch.cat([t[1] for t in taps])
 
 
-def _grids(head: AnomalyHead, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The two light grids of pictures, BGR uint8 (N, 3, S, S)."""
-    grids = [head.light_grids(batch.float() / 255) for batch in torch.split(pictures, BATCH)]
-    return torch.cat([grid for grid, _ in grids]), torch.cat([relative for _, relative in grids])
+def _grids(head: AnomalyHead, pictures: Tensor) -> Grids:
+    """The grids of pictures, BGR uint8 (N, 3, S, S)."""
+    return _joined([head.grids(batch.float() / 255) for batch in torch.split(pictures, BATCH)])
 
 
 def _raw_maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
@@ -198,7 +205,7 @@ def _validation_maps(head: AnomalyHead, trained: Pretrained, held_back: Tensor, 
 
 
 def _maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
-    """Standardised maps (N, 6, h, w)."""
+    """Standardised maps (N, 7, h, w)."""
     batches = [head.maps(b.float() / 255, _taps(trained, b)) for b in torch.split(pictures, BATCH)]
     maps = torch.cat(batches)
     assert maps.shape[1] == len(MAPS)

@@ -2,13 +2,14 @@
 
 Plain convolutions, matrix products and minima with static shapes, so that it exports as it is.
 
-Six maps, two per level:
+Seven maps:
 
     coarse  light: local mean, contrast and colour unlike what is usual at this place
             pattern: what a linear model of the whole part (principal components) cannot explain
     mid     bank16: unlike any place of good parts (stride 16; PatchCore, Roth et al., CVPR 2022)
             defect16: the discriminator trained on synthetic defects
     fine    bank8, defect8: the same at stride 8
+            grain: fine lines and edges as strong as nowhere on good parts at this place
 
 Each map is standardised on good pictures that it does not know, and at each place for itself (PaDiM, Defard et
 al. 2020, has that idea for features): edges and prints vary more than plain surface. A score of 1 is what the
@@ -17,9 +18,11 @@ worst place of one good part in ten reaches.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +31,20 @@ from torch.nn import functional
 from kenpin.train.bank import MemoryBank
 from kenpin.train.coarse import LEAST_VARIANCE, LightStatistics, Pattern
 from kenpin.train.encoder import whole_mean
+from kenpin.train.grain import DARK, Grain
 from kenpin.train.moments import Moments
 
-LEVEL_NAMES = ("coarse", "mid", "fine")
-MAPS = ("light", "pattern", "bank16", "defect16", "bank8", "defect8")
+MAPS_OF_LEVEL = {
+    "coarse": ("light", "pattern"),
+    "mid": ("bank16", "defect16"),
+    "fine": ("bank8", "defect8", "grain"),
+}
+LEVEL_NAMES = tuple(MAPS_OF_LEVEL)
+MAPS = tuple(itertools.chain(*MAPS_OF_LEVEL.values()))
+# What nothing is trained for.
+UNTRAINED_MAPS = ("light", "pattern", "grain")
 LIGHT_CELLS = 16
 PATTERN_CELLS = 32
-# Added before the logarithm (0..1 scale), so that the noise of black pixels stays small.
-DARK = 0.02
 # A colour that differs by less than 2 % is noise: the colour of a grey product does not vary, and every lamp
 # that ages would be seen.
 LEAST_COLOUR = 0.02
@@ -46,6 +55,20 @@ PLACE_PICTURES = 30
 TOP_SHARE = 0.001
 # Quantile of the per-picture maximum over held-back good pictures that becomes 1.
 UNIT_QUANTILE = 0.9
+
+
+class Grids(NamedTuple):
+    """What the maps look at that nothing is trained for.
+
+    Attributes:
+        light: Local light and colour, (N, 4, 16, 16).
+        relative: Local light relative to the picture's own, (N, 2, cells, cells).
+        energies: Local energies of fine structure, (N, 8, S/4, S/4).
+    """
+
+    light: Tensor
+    relative: Tensor
+    energies: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,6 +114,7 @@ class AnomalyHead(nn.Module):
         self.map_side = shape.side // 4
         self.light = LightStatistics(LIGHT_CELLS, 2 * (LEAST_VARIANCE,) + 2 * (LEAST_COLOUR**2,))
         self.pattern = Pattern(shape.pattern_cells)
+        self.grain = Grain(self.map_side)
         self.bank8 = MemoryBank(shape.channels[1], shape.bank)
         self.bank16 = MemoryBank(shape.channels[2], shape.bank)
         self.discriminators = discriminators
@@ -128,42 +152,47 @@ class AnomalyHead(nn.Module):
         return robust_maximum(fused), level_scores, fused
 
     def maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The six standardised maps (N, 6, S/4, S/4)."""
+        """The standardised maps (N, 7, S/4, S/4)."""
         return (self.raw_maps(pictures, taps) - self.offset) * self.scale
 
-    def fill(self, grids: tuple[Tensor, Tensor], stride8: Tensor, stride16: Tensor) -> None:
+    def fill(self, grids: Grids, stride8: Tensor, stride16: Tensor) -> None:
         """Learn what is usual from good pictures.
 
         Args:
-            grids: What `light_grids` gives of them.
+            grids: Of them.
             stride8: Their features (N, C, h, w).
             stride16: The same at stride 16.
         """
-        self.fill_coarse(*grids)
+        self.fill_untrained(grids)
         self.bank8.fit(smooth(stride8))
         self.bank16.fit(smooth(stride16))
 
-    def fill_coarse(self, grid: Tensor, relative: Tensor) -> None:
-        """Learn the coarse level anew, from what `light_grids` gives of good pictures."""
-        self.light.fit(grid)
-        self.pattern.fit(relative)
+    def fill_untrained(self, grids: Grids) -> None:
+        """Learn anew what is usual on the maps that nothing is trained for, from good pictures."""
+        self.light.fit(grids.light)
+        self.pattern.fit(grids.relative)
+        self.grain.fit(grids.energies)
 
-    def merge(self, grids: tuple[Tensor, Tensor], stride8: Tensor, stride16: Tensor) -> None:
+    def merge(self, grids: Grids, stride8: Tensor, stride16: Tensor) -> None:
         """Learn from further good pictures what else is usual; the arguments are those of `fill`."""
-        self.merge_coarse(*grids)
+        self.merge_untrained(grids)
         self.bank8.merge(smooth(stride8))
         self.bank16.merge(smooth(stride16))
 
-    def merge_coarse(self, grid: Tensor, relative: Tensor) -> None:
-        """Learn at the coarse level from what `light_grids` gives of further good pictures."""
-        self.light.merge(grid)
-        self.pattern.merge(relative)
+    def merge_untrained(self, grids: Grids) -> None:
+        """Learn what else is usual on these maps, from further good pictures."""
+        self.light.merge(grids.light)
+        self.pattern.merge(grids.relative)
+        self.grain.merge(grids.energies)
 
-    def light_grids(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two coarse maps look at: light and colour, and light relative to the picture's own."""
+    def grids(self, pictures: Tensor) -> Grids:
+        """What the maps that nothing is trained for look at, of pictures BGR 0..1, (N, 3, S, S)."""
         own = whole_mean(pictures)
-        seen = torch.cat([light(pictures, LIGHT_CELLS), colour(pictures, LIGHT_CELLS)], 1)
-        return seen, light(0.5 * pictures / (own + DARK), self.pattern_cells)
+        return Grids(
+            torch.cat([light(pictures, LIGHT_CELLS), colour(pictures, LIGHT_CELLS)], 1),
+            light(0.5 * pictures / (own + DARK), self.pattern_cells),
+            self.grain.energies(pictures),
+        )
 
     def standardise(self, raw: Sequence[Tensor]) -> None:
         """Set offset and scale, such that each map has zero mean and unit spread at each place.
@@ -201,7 +230,7 @@ class AnomalyHead(nn.Module):
         self.scale.copy_((trust * variance + (1 - trust) * common + 1e-12).rsqrt())
 
     def _unit_of(self, raw: Sequence[Tensor]) -> Tensor:
-        """What the worst place of one good part in ten reaches on each map, (6,)."""
+        """What the worst place of one good part in ten reaches on each map, (7,)."""
         worst = [robust_maximum((raw[k] - self.offset[k]) * self.scale[k]) for k in range(len(MAPS))]
         return torch.stack([scores.quantile(UNIT_QUANTILE) for scores in worst]).clamp(min=0.1)
 
@@ -210,19 +239,20 @@ class AnomalyHead(nn.Module):
         self.scale.div_(unit.view(-1, 1, 1))
 
     def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The six maps (N, 6, S/4, S/4), each in its own unit."""
+        """The maps (N, 7, S/4, S/4), each in its own unit."""
         learned = [
             self.bank16(smooth(taps[2])),
             self.discriminators[1](taps[2])[:, 0],
             self.bank8(smooth(taps[1])),
             self.discriminators[0](taps[1])[:, 0],
         ]
-        coarse = self.coarse_maps(*self.light_grids(pictures))
-        return torch.cat([coarse, *(self._resize(m) for m in learned)], 1)
+        seen_light, pattern, grain = self.untrained_maps(self.grids(pictures))
+        return torch.cat([seen_light, pattern, *(self._resize(m) for m in learned), grain], 1)
 
-    def coarse_maps(self, grid: Tensor, relative: Tensor) -> Tensor:
-        """The two raw maps of the coarse level (N, 2, S/4, S/4), from what `light_grids` gives."""
-        return torch.cat([self._resize(self.light(grid)), self._resize(self.pattern(relative))], 1)
+    def untrained_maps(self, grids: Grids) -> tuple[Tensor, ...]:
+        """The raw maps (N, 1, S/4, S/4) that nothing is trained for, in the order of `UNTRAINED_MAPS`."""
+        raw = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
+        return tuple(self._resize(one) for one in raw)
 
     def _resize(self, raw: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)
@@ -237,8 +267,9 @@ def _moments(raw: Sequence[Tensor]) -> Moments:
 
 
 def by_level(maps: Tensor) -> Tensor:
-    """Sum of each level's two maps: (N, 6, h, w) -> (N, 3, h, w)."""
-    return maps.reshape(-1, len(LEVEL_NAMES), 2, *maps.shape[2:]).sum(2)
+    """Sum of each level's maps: (N, 7, h, w) -> (N, 3, h, w)."""
+    levels = torch.split(maps, [len(of_level) for of_level in MAPS_OF_LEVEL.values()], 1)
+    return torch.stack([level.sum(1) for level in levels], 1)
 
 
 def smooth(x: Tensor) -> Tensor:

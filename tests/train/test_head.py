@@ -20,7 +20,8 @@ from kenpin.train.fit import (
     choose_weights,
     fit_head,
 )
-from kenpin.train.head import DARK, MAPS, AnomalyHead, HeadShape, colour, light, robust_maximum
+from kenpin.train.grain import DARK
+from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, colour, light, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
 
@@ -200,34 +201,39 @@ def test_defects_are_drawn_on_each_part_that_is_held_back_however_many_there_are
     assert told == [4, 2, 1]
 
 
-def test_the_coarse_level_is_standardised_on_pictures_that_it_does_not_know() -> None:
+def test_maps_that_nothing_is_trained_for_are_standardised_on_pictures_that_they_do_not_know() -> None:
     torch.manual_seed(0)
     head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList())
-    grids, held = (head.light_grids(torch.rand(count, 3, 64, 64)) for count in (12, 3))
-    found = _cross_fitted(head, grids, held, AnomalyHead.fill_coarse)
-    assert found.shape == (12, 2, 16, 16)
+    grids, held = (head.grids(torch.rand(count, 3, 64, 64)) for count in (12, 3))
+
+    def assert_found(found: list[Tensor], own: slice, pictures: Grids) -> None:
+        expected = head.untrained_maps(Grids(*(g[own] for g in pictures)))
+        assert len(found) == 3
+        assert all(torch.allclose(f[own], e, atol=1e-4) for f, e in zip(found, expected, strict=True))
+
+    found = _cross_fitted(head, grids, held, AnomalyHead.fill_untrained)
+    assert [maps.shape for maps in found] == 3 * [(12, 1, 16, 16)]
     for first in (0, 3, 6, 9):  # four folds of neighbours
-        own = slice(first, first + 3)
         others = [torch.cat([g[:first], g[first + 3 :], h]) for g, h in zip(grids, held, strict=True)]
-        head.fill_coarse(*others)
-        assert torch.allclose(found[own], head.coarse_maps(*(g[own] for g in grids)), atol=1e-5)
-    more = head.light_grids(torch.rand(12, 3, 64, 64))
-    found = _cross_fitted(head, more, held, AnomalyHead.merge_coarse)
-    head.merge_coarse(*(torch.cat([g[3:], h]) for g, h in zip(more, held, strict=True)))
-    assert torch.allclose(found[:3], head.coarse_maps(*(g[:3] for g in more)), atol=1e-5)
+        head.fill_untrained(Grids(*others))
+        assert_found(found, slice(first, first + 3), grids)
+    more = head.grids(torch.rand(12, 3, 64, 64))
+    found = _cross_fitted(head, more, held, AnomalyHead.merge_untrained)
+    head.merge_untrained(Grids(*(torch.cat([g[3:], h]) for g, h in zip(more, held, strict=True))))
+    assert_found(found, slice(3), more)
 
 
 @torch.no_grad()
-def test_the_coarse_level_knows_every_picture_in_the_end() -> None:
+def test_maps_that_nothing_is_trained_for_know_every_picture_in_the_end() -> None:
     torch.manual_seed(0)
     pictures = torch.randint(0, 255, (20, 3, 64, 64), dtype=torch.uint8)
     trained, held_back = Pretrained(8), pictures[15:]
     head = fit_head(trained, pictures[:15], held_back, seed=0)
-    assert (head.light.count, head.pattern.statistics.count) == (20, 20)
-    assert head.count.flatten().tolist() == [20, 20, 5, 5, 5, 5]
+    assert (head.light.count, head.pattern.statistics.count, head.grain.count) == (20, 20, 20)
+    assert head.count.flatten().tolist() == [20, 20, 5, 5, 5, 5, 20]
     assert not trained.training  # its features are those of a station
     # Weights and units are of parts that were not known then.
-    head.fill_coarse(*_grids(head, pictures[:15]))
+    head.fill_untrained(_grids(head, pictures[:15]))
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, 0)
     assert torch.equal(head.weight, choose_weights(good, bad))
     images = held_back.float() / 255

@@ -1,0 +1,89 @@
+"""The grain: energies of fine structure, and their distance from what is usual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import mahalanobis
+
+from kenpin.train.grain import ANGLES, CHANNELS, Grain
+
+
+def stripes(angle: float, *, period: float = 6.0, strength: float = 0.2) -> torch.Tensor:
+    """A grey picture (1, 3, 64, 64) whose light waves across the angle."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    across = x * np.cos(angle) + y * np.sin(angle)
+    return (0.5 + strength * torch.sin(2 * np.pi / period * across)).expand(1, 3, 64, 64)
+
+
+def test_filters_are_blind_to_light_and_of_one_size() -> None:
+    filters = Grain(16).filters
+    assert filters.shape == (CHANNELS, 1, 7, 7)
+    assert filters.sum((1, 2, 3)).abs().max() < 1e-6
+    assert torch.allclose(filters.abs().sum((1, 2, 3)), torch.ones(CHANNELS))
+
+
+@pytest.mark.parametrize("k", range(ANGLES))
+def test_each_direction_has_a_channel_for_edges_and_one_for_lines(k: int) -> None:
+    energies = Grain(16).energies(stripes(np.pi * k / ANGLES))[0].mean((1, 2))
+    assert int(energies[0::2].argmax()) == k
+    assert int(energies[1::2].argmax()) == k
+
+
+def test_a_lamp_that_ages_leaves_the_grain_as_it_is_and_a_blur_does_not() -> None:
+    grain, lit = Grain(16), stripes(0.3)
+    usual = grain.energies(lit)
+    assert torch.allclose(grain.energies(0.7 * lit), usual, atol=0.05)
+    assert grain.energies(stripes(0.3, strength=0.1)).sub(usual).mean() < -0.4
+
+
+def test_the_edge_of_the_picture_is_no_edge_of_the_part() -> None:
+    energies = Grain(16).energies(torch.full((1, 3, 64, 64), 0.9))
+    assert energies.std() < 1e-5
+    energies = Grain(16).energies(torch.rand(1, 3, 64, 64))
+    assert torch.equal(energies[..., 0, :], energies[..., 1, :])
+    assert torch.equal(energies[..., -1], energies[..., -2])
+
+
+def test_the_distance_is_that_of_mahalanobis_from_what_is_usual_at_the_place() -> None:
+    torch.manual_seed(0)
+    grain, mixed = Grain(6), torch.randn(CHANNELS, CHANNELS)
+    known = torch.einsum("cd,ndhw->nchw", mixed, torch.randn(50, CHANNELS, 6, 6)) + torch.randn(CHANNELS, 6, 6)
+    grain.fit(known)
+    deviations = (known - grain.usual).double().transpose(0, 1).flatten(1).numpy()
+    covariance = deviations @ deviations.T / deviations.shape[1]
+    covariance += np.diag(0.1 * np.diag(covariance) + 1e-4)
+    asked = torch.randn(1, CHANNELS, 6, 6)
+    found = grain(asked)[0]
+    for y, x in (0, 0), (2, 3), (5, 5):
+        place = known.mean(0)[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean((1, 2))
+        expected = mahalanobis(asked[0, :, y, x].numpy(), place.numpy(), np.linalg.inv(covariance))
+        assert float(found[y, x]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_is_merged_is_as_if_all_had_been_learned_at_once() -> None:
+    torch.manual_seed(0)
+    old, new = torch.randn(30, CHANNELS, 8, 8), 2 * torch.randn(10, CHANNELS, 8, 8) + 1
+    merged, every = Grain(8), Grain(8)
+    merged.fit(old)
+    merged.merge(new)
+    every.fit(torch.cat([old, new]))
+    for name, found in merged.state_dict().items():
+        assert torch.allclose(found, every.state_dict()[name], atol=1e-4), name
+
+
+def test_a_fine_scratch_stands_out_and_parts_without_any_grain_are_no_trouble() -> None:
+    torch.manual_seed(0)
+    grain = Grain(16)
+    pictures = (0.5 + 0.02 * torch.randn(40, 1, 64, 64)).expand(40, 3, 64, 64).clone()
+    grain.fit(grain.energies(pictures[:30]))
+    good = grain(grain.energies(pictures[30:]))
+    scratched = pictures[30:].clone()
+    scratched[:, :, 20:40, 30] -= 0.1
+    found = grain(grain.energies(scratched))
+    assert found[:, 6:9, 7].mean(1).min() > 1.5 * good.amax((1, 2)).max()
+    assert torch.equal(found[:, :, 12:], good[:, :, 12:])
+    flat = torch.full((5, 3, 64, 64), 0.5)
+    grain.fit(grain.energies(flat))
+    assert grain(grain.energies(flat)).abs().max() < 1e-3

@@ -1,0 +1,111 @@
+"""The grain: how strong fine lines and edges are, in each direction, compared with what is usual at a place.
+
+Nothing of it is trained. The filters are first and second derivatives of a Gaussian at four angles; textures
+are told by their local energy (Bovik, Clark & Geisler, IEEE TPAMI 1990). The distance is Mahalanobis', with a
+mean at each place (PaDiM, Defard et al. 2020) and one covariance for all, which takes fewer pictures.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CELL = 4  # pixels along a side
+ANGLES = 4
+CHANNELS = 2 * ANGLES
+_SIGMA = 1.0  # pixels: the finest structure that a picture shows
+_RADIUS = 3
+# Added to light (0..1 scale) before its logarithm, so that the noise of black pixels stays small.
+DARK = 0.02
+# Energy of a flat place, which is all noise; and what a variance of the logarithms is at least.
+_LEAST_ENERGY = 0.003
+_LEAST_VARIANCE = 1e-4
+# Share of the variances that is added to them, because energies of neighbouring angles are nearly one.
+_RIDGE = 0.1
+
+
+class Grain(nn.Module):
+    """Distance of local energies of fine structure from what is usual at each place of good parts.
+
+    Args:
+        cells: h = w of the grids.
+    """
+
+    filters: Tensor
+    count: Tensor
+    mean: Tensor
+    covariance: Tensor
+    usual: Tensor
+    whitening: Tensor
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.register_buffer("filters", _derivatives(), persistent=False)
+        # These three do not score; `merge` needs them.
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(CHANNELS, cells, cells))
+        self.register_buffer("covariance", torch.zeros(CHANNELS, CHANNELS))
+        self.register_buffer("usual", torch.zeros(CHANNELS, cells, cells))
+        self.register_buffer("whitening", torch.eye(CHANNELS))
+
+    def energies(self, pictures: Tensor) -> Tensor:
+        """Logarithms of local energies of pictures (N, 3, S, S), BGR 0..1: (N, 8, S/4, S/4).
+
+        They are energies of the logarithm of light, so a brighter lamp changes none. The outermost cells, where
+        filters would look beyond the picture, show what their neighbours show.
+        """
+        grey = (pictures.mean(1, keepdim=True) + DARK).log()
+        answers = functional.conv2d(grey, self.filters, padding=_RADIUS)
+        energies = (functional.avg_pool2d(answers**2, CELL).sqrt() + _LEAST_ENERGY).log()
+        energies = torch.cat([energies[:, :, 1:2], energies[:, :, 1:-1], energies[:, :, -2:-1]], 2)
+        return torch.cat([energies[..., 1:2], energies[..., 1:-1], energies[..., -2:-1]], 3)
+
+    def fit(self, energies: Tensor) -> None:
+        """Learn from energies (N, 8, h, w)."""
+        mean = energies.mean(0)
+        self._set(energies.new_tensor(float(len(energies))), mean, _covariance(energies - mean))
+
+    def merge(self, energies: Tensor) -> None:
+        """Learn from further energies as if they had been among the first (Chan, Golub & LeVeque 1979)."""
+        count, mean = self.count + len(energies), energies.mean(0)
+        share, shift = len(energies) / count, mean - self.mean
+        within = torch.lerp(self.covariance, _covariance(energies - mean), share)
+        between = share * (1 - share) * _covariance(shift[None])
+        self._set(count, self.mean + share * shift, within + between)
+
+    def _set(self, count: Tensor, mean: Tensor, covariance: Tensor) -> None:
+        """Neighbouring places lend each other their pictures."""
+        self.count.copy_(count)
+        self.mean.copy_(mean)
+        self.covariance.copy_(covariance)
+        self.usual.copy_(functional.avg_pool2d(mean, 3, 1, 1, count_include_pad=False))
+        spread = covariance + _covariance((mean - self.usual)[None])
+        spread = spread + torch.diag(_RIDGE * spread.diag() + _LEAST_VARIANCE)
+        self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(spread)))
+
+    def forward(self, energies: Tensor) -> Tensor:
+        """Distances (N, h, w)."""
+        return (functional.conv2d(energies - self.usual, self.whitening[:, :, None, None]) ** 2).sum(1).sqrt()
+
+
+def _covariance(deviations: Tensor) -> Tensor:
+    """Of deviations (N, C, h, w) over all places: (C, C)."""
+    rows = deviations.transpose(0, 1).flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+def _derivatives() -> Tensor:
+    """First and second derivatives of a Gaussian at four angles, each with absolute sum 1: (8, 1, 7, 7)."""
+    at = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64) / _SIGMA
+    bell = torch.exp(-(at[:, None] ** 2 + at**2) / 2)
+    bell = bell / bell.sum()
+    filters = []
+    for angle in (math.pi * k / ANGLES for k in range(ANGLES)):
+        along = at * math.cos(angle) + at[:, None] * math.sin(angle)
+        second = (along**2 - 1) * bell
+        filters += [along * bell, second - second.mean()]  # both are blind to light
+    stacked = torch.stack(filters)[:, None]
+    return (stacked / stacked.abs().sum((2, 3), keepdim=True)).float()
