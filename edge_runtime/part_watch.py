@@ -36,7 +36,7 @@ class PartWatch:
         self._timeout_ms = timeout_ms
         self._lock = threading.Lock()
         self._verdicts = deque[Verdict](maxlen=_WINDOW)
-        self._run = 0
+        self._run = self._longest_run = 0  # the latter since the last call of `values`
         self._quality = deque[float](maxlen=_WAITING)
         self._slowness = deque[float](maxlen=_WAITING)
         self._scores = deque[float](maxlen=_DRIFT_PARTS)
@@ -54,6 +54,7 @@ class PartWatch:
                 self._slowness.append(part.latency_ms / self._timeout_ms)
             if verdict in DECIDED:
                 self._run = self._run + 1 if verdict is Verdict.NG else 0
+                self._longest_run = max(self._longest_run, self._run)
                 self._verdicts.append(verdict)
             if verdict in DECIDED and scored is not None and part.record is not None:
                 self._note_score(scored.score, part.record)
@@ -66,7 +67,8 @@ class PartWatch:
             quality, slowness = list(self._quality), list(self._slowness)
             self._quality.clear()
             self._slowness.clear()
-            scores, good, parts, run = list(self._scores), self._good, self._good_parts, self._run
+            scores, good, parts = list(self._scores), self._good, self._good_parts
+            run, self._longest_run = max(self._run, self._longest_run), 0
         return {
             "ng_rate": [rate],
             "ng_consecutive": [float(run)],

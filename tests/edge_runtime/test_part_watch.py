@@ -70,6 +70,13 @@ def test_a_run_of_ng_ends_with_a_part_that_is_not(workshop: Any, watch: PartWatc
     assert watch.values()["ng_consecutive"] == [0.0]
 
 
+def test_a_run_of_ng_that_ended_between_two_looks_is_told_once(workshop: Any, watch: PartWatch) -> None:
+    """A line of ten parts a second has a run of five and a good part behind it within one look."""
+    for verdict in (*[Verdict.NG] * 5, Verdict.OK, Verdict.NG):
+        watch.saw(part(workshop, verdict))
+    assert [watch.values()["ng_consecutive"] for _ in range(2)] == [[5.0], [1.0]]
+
+
 @pytest.mark.parametrize("cause", ["store", "deadline", "output"])
 def test_good_parts_that_are_not_released_do_not_leave_bad_ones_alone(
     workshop: Any, watch: PartWatch, cause: str
@@ -78,7 +85,7 @@ def test_good_parts_that_are_not_released_do_not_leave_bad_ones_alone(
         watch.saw(part(workshop, Verdict.NG))
         watch.saw(part(workshop).withheld("the disk is full", cause))
     values = watch.values()
-    assert (values["ng_rate"], values["ng_consecutive"]) == ([0.5], [0.0])
+    assert (values["ng_rate"], values["ng_consecutive"]) == ([0.5], [1.0])
 
 
 def test_pictures_and_times_are_told_once_per_part(workshop: Any, watch: PartWatch) -> None:
