@@ -20,7 +20,7 @@ from benchmarks.mqtt_ordeal import SETTLE_S, Consumer, Found, Ordeal, until, wai
 from benchmarks.mqtt_station import KEY, STATION, bad_part, publishing
 from benchmarks.rig import Broker
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.subscribe import Asking
 
@@ -92,7 +92,7 @@ def forgetting(count: int) -> Found:
 def _recovered(store: Store, broker: Broker, state: Path, happen: Callable[[], object]) -> Found:
     """Until the consumer has what was forgotten."""
     started_s = time.monotonic()
-    with closing(connect_to_read(store.path)) as connection:
+    with reading(store.path) as connection:
         owed = {seq for (seq,) in connection.execute("SELECT seq FROM outbox WHERE seq > 1")}
     with Consumer(broker.port, state, asking=Asking(KEY, patience_s=3.0)) as asker:
         happen()

@@ -7,14 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.mqtt_station import KEY, TOPIC
 from benchmarks.rig import Broker, Subscriber
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.subscribe import Asking, Subscription
 
 SETTLE_S = 180.0
@@ -133,7 +132,7 @@ class Ordeal:
         self.broker.kill()
 
     def _acked_ms(self) -> dict[int, int | None]:
-        with closing(connect_to_read(self.database)) as connection:
+        with reading(self.database) as connection:
             rows = connection.execute("SELECT seq, acked_ms FROM outbox WHERE topic LIKE 'event/%'")
             return dict(rows.fetchall())
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.mqtt_station import TOPIC
 from benchmarks.rig import Broker, Listener
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.report import rss_mb
 from kenpin.errors import StoreError
 
@@ -76,7 +76,7 @@ class Station:
     def count(self, condition: str = "true") -> int:
         """How many events are like that."""
         try:
-            with closing(connect_to_read(self._database)) as connection:
+            with reading(self._database) as connection:
                 (count,) = connection.execute(f"SELECT count(*) FROM outbox WHERE {condition}").fetchone()  # noqa: S608
         except StoreError:
             return 0  # it has only begun

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from playwright.sync_api import Response, sync_playwright
 from scipy.stats import bootstrap
 
 from benchmarks.rig import Rig
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.report import rss_mb
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import PANEL, Server
@@ -155,7 +154,7 @@ def first_page(url: str) -> dict[str, Any]:
 
 def _arm(folder: StationFolder, seconds: float) -> list[float]:
     """Exposure to verdict of the parts that come now, ms."""
-    with closing(connect_to_read(folder.database)) as connection:
+    with reading(folder.database) as connection:
         (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()
         time.sleep(seconds)
         rows = connection.execute("SELECT latency_ms FROM part WHERE seq > ? AND score IS NOT NULL", (last,))

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.history import History
 from kenpin.broker import free_port
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.trigger_input import send_trigger
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import SourceError
@@ -348,7 +348,7 @@ class Rig:
         return told.pid == self.pid(role)  # not the last words of one that was killed
 
     def _is_settled(self) -> bool:
-        with contextlib.closing(connect_to_read(self.folder.database)) as store:
+        with reading(self.folder.database) as store:
             newest = "SELECT trigger_id FROM part ORDER BY seq DESC LIMIT 1"
             waiting = "SELECT count(*) FROM outbox WHERE acked_ms IS NULL"
             is_last = store.execute(newest).fetchone() == (self.line.triggers[-1],)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.history import History
 from benchmarks.rig import Rig
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.report import rss_mb
 from tests.edge_runtime.conftest import Workshop, grey_png
 
@@ -142,12 +142,12 @@ def _watch(rig: Rig, *, frames: int, by_s: float) -> Iterator[Sample]:
 
 def parts_done(rig: Rig) -> int:
     """How many parts the station has answered."""
-    with contextlib.closing(connect_to_read(rig.folder.database)) as store:
+    with reading(rig.folder.database) as store:
         return int(store.execute("SELECT coalesce(max(seq), 0) FROM part").fetchone()[0])
 
 
 def _periods_ms(rig: Rig) -> NDArray[np.float64]:
-    with contextlib.closing(connect_to_read(rig.folder.database)) as store:
+    with reading(rig.folder.database) as store:
         rows = store.execute("SELECT decided_mono_ns FROM part ORDER BY seq")
         decided_ns = np.fromiter((ns for (ns,) in rows), np.int64)
     return np.diff(decided_ns) / 1e6

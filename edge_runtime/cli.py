@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kenpin import options
 from kenpin.config import StationConfig
 from kenpin.config_file import load_config
 from kenpin.console import human_console
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import DECIDED, Verdict
 from kenpin.edge_runtime.event_line import event_line
 from kenpin.edge_runtime.folder_lock import sole_in_role
@@ -209,7 +209,7 @@ def _print_table(report: Report) -> None:
 
 
 def _stored(state: Path, since: int) -> Iterator[Entry]:
-    with closing(connect_to_read(StationFolder(state).database)) as connection:
+    with reading(StationFolder(state).database) as connection:
         outbox = Outbox(connection)
         while page := outbox.replay(since=since, limit=_PAGE):
             yield from page

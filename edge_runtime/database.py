@@ -45,26 +45,20 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
         return connection
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a station's database beside the running station, to read only.
 
     Raises:
-        StoreError: There is none, or it cannot be opened.
+        StoreError: There is none, it cannot be opened, or SQLite fails meanwhile.
     """
     if not path.is_file():
         raise StoreError(
             "there is no station database", where=path, cure="give the --state folder of a station"
         )
-    with explained(path):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    with explained(path), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
         connection.execute("PRAGMA busy_timeout = 5000")
-        return connection
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """The same for as long as it takes; what SQLite raises meanwhile is a StoreError, too."""
-    with explained(path), contextlib.closing(connect_to_read(path)) as connection:
         yield connection
 
 

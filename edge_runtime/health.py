@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -22,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServe
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.clock import clock_is_synchronised
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.series import SERIES, families
@@ -148,7 +147,7 @@ class Health:
 
     def _store(self) -> Iterator[tuple[str, float]]:
         try:
-            with closing(connect_to_read(self._folder.database)) as connection:
+            with reading(self._folder.database) as connection:
                 depth = Outbox(connection).depth()
         except StoreError:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ import click
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.child import ChildSpec
 from kenpin.edge_runtime.counters import Snapshot
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.folder_lock import sole_supervisor
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.report import Report
@@ -74,7 +73,7 @@ def _specs(
 
 
 def _report(folder: StationFolder, start_ms: int, station: Vitals) -> Report:
-    with closing(connect_to_read(folder.database)) as connection:
+    with reading(folder.database) as connection:
         outbox = Outbox(connection)
         return Report(
             Snapshot.from_vitals(station),

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from kenpin.counted import counted
 from kenpin.edge_runtime.audit_mirror import BEGAN, MIRRORED
-from kenpin.edge_runtime.database import connect_to_read, moved_aside, transaction
+from kenpin.edge_runtime.database import moved_aside, reading, transaction
 from kenpin.edge_runtime.outbox import Entry
 from kenpin.errors import StoreError
 
@@ -59,7 +59,7 @@ def _waiting_in(aside: Path) -> Iterator[tuple[Any, ...]]:
     """From both ends up to where it is bad, past the indexes, which may be."""
     seen = set()
     for order in ("ASC", "DESC"):
-        with suppress(StoreError, sqlite3.Error), closing(connect_to_read(aside)) as damaged:
+        with suppress(StoreError), reading(aside) as damaged:
             sql = f"SELECT {_COLUMNS}, acked_ms FROM outbox NOT INDEXED ORDER BY seq {order}"  # noqa: S608
             for *row, acked_ms in damaged.execute(sql):
                 if row[0] in seen:
@@ -70,7 +70,7 @@ def _waiting_in(aside: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _audit_told_in(aside: Path) -> list[tuple[str, int]]:
-    with suppress(StoreError, sqlite3.Error), closing(connect_to_read(aside)) as damaged:
+    with suppress(StoreError), reading(aside) as damaged:
         sql = "SELECT name, value FROM counter WHERE name IN (?, ?)"
         return [
             (name, n) for name, n in damaged.execute(sql, (BEGAN, MIRRORED)).fetchall() if isinstance(n, int)

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from kenpin.config import StationConfig
 from kenpin.edge_runtime.announce import State
 from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.sparkplug import Sparkplug
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
@@ -94,10 +93,10 @@ class SparkplugFeed:
 
     def _cameras(self) -> dict[str, Mapping[str, Any]]:
         try:
-            with closing(connect_to_read(self._folder.database)) as connection:
+            with reading(self._folder.database) as connection:
                 sql = "SELECT body FROM state WHERE topic LIKE ? AND body <> ''"
                 lasts = [json.loads(body) for (body,) in connection.execute(sql, (_CAMERA,))]
-        except StoreError:
+        except (StoreError, ValueError):
             return self._known
         return {str(last["camera"]): last for last in lasts}
 

@@ -10,13 +10,12 @@ import platform
 import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kenpin.config import StationConfig
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Finding
 from kenpin.edge_runtime.source import without_login
 from kenpin.edge_runtime.vitals import read_vitals
@@ -92,7 +91,7 @@ def _versions() -> dict[str, str]:
 
 
 def _rows(folder: StationFolder, table: str) -> Iterator[str]:
-    with closing(connect_to_read(folder.database)) as connection:
+    with reading(folder.database) as connection:
         connection.row_factory = sqlite3.Row
         newest = f"SELECT * FROM {table} ORDER BY seq DESC LIMIT {_ROWS}"  # noqa: S608 our own names
         yield from (json.dumps(dict(row)) for row in connection.execute(newest))
@@ -106,7 +105,7 @@ def _told(make: Callable[[], str]) -> str:
     """A part, or why it is not there: a station that needs help lacks something."""
     try:
         return make()
-    except (OSError, StoreError, sqlite3.Error) as error:
+    except (OSError, StoreError) as error:
         return f"not there: {error}"
 
 

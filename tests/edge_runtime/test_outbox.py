@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ import pytest
 from kenpin.edge_runtime import announce, database, outbox, room
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.clock import FIRST_MS
-from kenpin.edge_runtime.database import connect_to_read, open_database, transaction
+from kenpin.edge_runtime.database import open_database, reading, transaction
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.outbox import KEEP_ACKED_MS, Outbox
 from kenpin.edge_runtime.part import Part
@@ -383,12 +382,12 @@ def test_versions_that_are_integers_stay(tmp_path: Path) -> None:
 
 def test_reading_beside_the_station_cannot_write(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add(1)
-    with closing(connect_to_read(shelf.path)) as reader:
+    with reading(shelf.path) as reader:
         assert len(Outbox(reader).replay(since=0, limit=9)) == 1
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             reader.execute("DELETE FROM outbox")
-    with pytest.raises(StoreError, match="no station database"):
-        connect_to_read(tmp_path / "none.db")
+    with pytest.raises(StoreError, match="no station database"), reading(tmp_path / "none.db"):
+        pass
 
 
 def test_every_part_that_may_have_an_event_has_its_place(tmp_path: Path) -> None:

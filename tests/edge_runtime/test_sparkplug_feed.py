@@ -109,6 +109,23 @@ def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(wo
     assert cameras_down({}) == set()
 
 
+@pytest.mark.parametrize("damage", ["DROP TABLE state", "UPDATE state SET body = '{'"])
+def test_a_database_that_cannot_be_read_does_not_end_the_publisher(workshop: Any, damage: str) -> None:
+    workshop.folder.create()
+    workshop.folder.run.mkdir(exist_ok=True)
+    body = '{"camera": "cam", "part_id": "7", "verdict": "NG", "score": 2.5, "threshold": 2.0, "ts_ms": 5}'
+    with closing(open_database(workshop.folder.database)) as connection:
+        connection.execute("INSERT INTO state VALUES ('camera/cam/last', ?, 1)", (body,))
+    node = Heard()
+    feed = SparkplugFeed(node, workshop.folder)  # type: ignore[arg-type]
+    feed.come_round(("RUNNING", ""))
+    with closing(connect(workshop.folder.database)) as connection:
+        connection.execute(damage)
+    feed._due_s = 0.0
+    feed.come_round(("FAULT", "the store does not work"))
+    assert node.sent[-1] == "spBv1.0/plant/NDATA/st1"  # and the camera stays what it was
+
+
 def test_what_is_refused_stands_in_the_audit_and_is_told(workshop: Any) -> None:
     workshop.ready()
     config = workshop.config("folder:parts", url="mqtt://127.0.0.1:1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 
 from kenpin.calibration.web.users import Users
-from kenpin.edge_runtime.database import connect_to_read
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.site import NoNews, Site
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
@@ -129,7 +128,7 @@ class ShownLine:
 
     def parts(self) -> int:
         """Number of parts so far."""
-        with closing(connect_to_read(self.folder.database)) as connection:
+        with reading(self.folder.database) as connection:
             return int(connection.execute("SELECT count(*) FROM part").fetchone()[0])
 
     def state(self) -> str:
@@ -138,7 +137,7 @@ class ShownLine:
 
     def verdicts(self) -> list[str]:
         """What the station said, newest first."""
-        with closing(connect_to_read(self.folder.database)) as connection:
+        with reading(self.folder.database) as connection:
             return [row[0] for row in connection.execute("SELECT verdict FROM part ORDER BY seq DESC")]
 
     def wait(self, condition: Any, what: str) -> None:
@@ -161,7 +160,7 @@ class ShownLine:
         self._camera.parts.put(Frame(lit, part_id, "bench", time.monotonic_ns(), now_ms(), self._count))
 
     def _is_kept(self) -> bool:
-        with closing(connect_to_read(self.folder.database)) as connection:
+        with reading(self.folder.database) as connection:
             (ref,) = connection.execute("SELECT image_ref FROM part ORDER BY seq DESC LIMIT 1").fetchone()
         return not ref or (self.folder.images / ref).exists()
 

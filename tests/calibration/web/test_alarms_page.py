@@ -15,7 +15,7 @@ from kenpin.calibration.web.line_alarms import LISTED, shown_alarms
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.database import connect, connect_to_read, open_database
+from kenpin.edge_runtime.database import connect, open_database, reading
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from tests.calibration.web.page_station import MakeVisit, Visit, raise_alarms, show_live
@@ -43,12 +43,12 @@ class Raised:
         return str(self.told(f"alarm/{key}")["state"])
 
     def told(self, topic: str) -> dict[str, Any]:
-        with closing(connect_to_read(self.folder.database)) as connection:
+        with reading(self.folder.database) as connection:
             ((body,),) = connection.execute("SELECT body FROM state WHERE topic = ?", (topic,)).fetchall()
         return dict(json.loads(body))
 
     def transitions(self) -> list[dict[str, Any]]:
-        with closing(connect_to_read(self.folder.database)) as connection:
+        with reading(self.folder.database) as connection:
             sql = "SELECT body FROM outbox WHERE topic = 'event/alarm' ORDER BY seq"
             return [json.loads(body) for (body,) in connection.execute(sql)]
 

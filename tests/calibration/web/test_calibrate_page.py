@@ -25,7 +25,7 @@ from kenpin.calibration.web.calibrate_run import Label, Runs, Start
 from kenpin.calibration.web.page_database import prepare_page_database
 from kenpin.calibration.words import warnings_about
 from kenpin.config import WebSection
-from kenpin.edge_runtime.database import connect_to_read, open_database
+from kenpin.edge_runtime.database import open_database, reading
 from kenpin.errors import StoreError
 from kenpin.masters import read_masters
 from kenpin.record import CalibrationRecord, load_records
@@ -100,7 +100,7 @@ def records(folder: StationFolder) -> list[CalibrationRecord]:
 
 def hashes(line: ShownLine) -> list[str]:
     """Of the pictures of all parts."""
-    with closing(connect_to_read(line.folder.database)) as connection:
+    with reading(line.folder.database) as connection:
         return [row[0] for row in connection.execute("SELECT image_sha256 FROM part ORDER BY seq")]
 
 
@@ -188,7 +188,7 @@ def test_a_master_whose_picture_has_given_way_is_named_before_signing(browser: V
     second = show_masters(browser, line)[1]
     browser.submit("/calibrate/step", step="sign")
     assert 'id="unpictured"' not in browser.get("/calibrate").text
-    with closing(connect_to_read(line.folder.database)) as connection:
+    with reading(line.folder.database) as connection:
         ((ref,),) = connection.execute("SELECT image_ref FROM part WHERE seq = ?", (second,))
     (line.folder.images / ref).unlink()
     assert "will not know these masters: M-02." in browser.get("/calibrate").text
@@ -218,7 +218,7 @@ def test_a_damaged_picture_is_none_for_the_page_and_for_the_signature(browser: V
     show_masters(browser, line)
     browser.submit("/calibrate/step", step="sign")
     line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "the note of all pictures")
-    with closing(connect_to_read(line.folder.database)) as connection:
+    with reading(line.folder.database) as connection:
         sql = "SELECT image_ref FROM part WHERE seq > ? ORDER BY seq LIMIT 6"
         kept = [row[0] for row in connection.execute(sql, (first,))]
     for ref in kept:
@@ -277,7 +277,7 @@ def test_pictures_that_gave_way_are_not_counted_where_limits_are_learned(
     show_masters(browser, line)
     browser.submit("/calibrate/step", step="sign")
     line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "all pictures")
-    with closing(connect_to_read(line.folder.database)) as connection:
+    with reading(line.folder.database) as connection:
         rows = connection.execute("SELECT image_ref FROM part ORDER BY seq DESC LIMIT 6 OFFSET 5")
         for (ref,) in rows.fetchall():
             (line.folder.images / ref).unlink()
