@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kenpin.cutout import Cutout
@@ -63,10 +63,13 @@ class _Judged:
     cutout: Cutout | None = None
     quality: Quality | None = None
 
-    @property
-    def badness(self) -> tuple[int, float]:
-        scored = self.decision.scored
-        return _WORSE.index(self.decision.verdict), scored.score if scored else 0.0
+
+def _worst(judged: Sequence[_Judged]) -> _Judged:
+    def badness(view: _Judged) -> tuple[int, float]:
+        scored = view.decision.scored
+        return _WORSE.index(view.decision.verdict), scored.score if scored else 0.0
+
+    return max(judged, key=badness)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Judge:
     def inspect(self, shot: Shot) -> Inspection:
         """Decide on one part. Whatever goes wrong, the answer is a verdict, and it is not OK."""
         judged = [self._judge(item) for item in shot.views]
-        worst = max(judged, key=lambda view: view.badness)
+        worst = _worst(judged)
         quality = judged[0].quality
         part = self._part(shot, worst, quality)
         image = worst.item.image if isinstance(worst.item, Frame) else None
@@ -120,6 +123,10 @@ class Judge:
             ng_rate = self._desk.counters.ng_rate_with(part.decision.verdict)
             event = announce.anomaly(self._desk.identity, part, ng_rate=ng_rate)
         return Inspection(part, event, image, worst.cutout, quality)
+
+    def decide(self, shot: Shot) -> Decision:
+        """The decision alone, for who only watches: no event is made of it, and no picture named for it."""
+        return _worst([self._judge(item) for item in shot.views]).decision
 
     def too_late(self, part: Part) -> str:
         """Why it is too late for an OK now, in words; empty in time. A late OK would release the next part."""

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
 
+from kenpin.edge_runtime.decide import Decision, Model
 from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
+from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.readiness import HOLDS
 from kenpin.frame import Frame
 
@@ -67,16 +69,17 @@ class Shadow:
                 shot, inspection = self._queue.get(timeout=_ROUND_S)
             except Empty:
                 continue
-            self._compare(inspection, self.judge.inspect(shot))
+            self._compare(inspection.part, self.judge.decide(shot))
 
-    def _compare(self, active: Inspection, shadow: Inspection) -> None:
+    def _compare(self, active: Part, shadow: Decision) -> None:
         self.parts += 1
-        if active.part.decision.verdict is shadow.part.decision.verdict:
+        if active.decision.verdict is shadow.verdict:
             return
         self.disagreements += 1
         try:
-            part = {"part_id": active.part.part_id, "ts_ms": active.part.ts_ms}
-            self._list({**part, **_columns("active", active), **_columns("shadow", shadow)})
+            part = {"part_id": active.part_id, "ts_ms": active.ts_ms}
+            columns = _columns("active", active.model, active.decision)
+            self._list({**part, **columns, **_columns("shadow", self.judge.ready.model, shadow)})
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
@@ -90,10 +93,9 @@ class Shadow:
             out.write(json.dumps(line) + "\n")
 
 
-def _columns(who: str, inspection: Inspection) -> dict[str, object]:
-    part, decision = inspection.part, inspection.part.decision
+def _columns(who: str, model: Model | None, decision: Decision) -> dict[str, object]:
     return {
-        f"{who}_bundle": part.model.bundle_sha256[:16] if part.model else "",
+        f"{who}_bundle": model.bundle_sha256[:16] if model else "",
         f"{who}_verdict": decision.verdict.value,
         f"{who}_reason": decision.reason,
         f"{who}_score": decision.scored.score if decision.scored and decision.scored.is_finite else 0.0,

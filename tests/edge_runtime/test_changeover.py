@@ -27,7 +27,7 @@ from kenpin.edge_runtime.changeover import begin
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.part import Part
-from kenpin.edge_runtime.readiness import HOLDS
+from kenpin.edge_runtime.readiness import HOLDS, Readiness
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.edge_runtime.site import Site, in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
@@ -374,11 +374,11 @@ def test_a_part_that_is_held_whatever_it_scores_is_no_disagreement(tmp_path: Pat
         decision = Decision(verdict, cause=cause)
         return SimpleNamespace(part=SimpleNamespace(part_id=part_id, ts_ms=1, model=None, decision=decision))
 
-    def inspect(_shot: Shot) -> Any:
+    def decide(_shot: Shot) -> Decision:
         seen.append("judged")
-        return settled("", Verdict.NG)
+        return Decision(Verdict.NG)
 
-    judge: Any = SimpleNamespace(inspect=inspect)
+    judge: Any = SimpleNamespace(decide=decide, ready=Readiness())
     shadow = Shadow(judge, tmp_path / "shadow.jsonl")
     shot = Shot("p", None, (Frame(np.zeros((4, 4, 3), np.uint8), "p", "belt"),))
     for cause in HOLDS:

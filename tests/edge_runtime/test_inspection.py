@@ -69,6 +69,20 @@ def test_the_worst_view_decides(
         assert (part.region.width, part.region.height) == (30, 20)
 
 
+def test_who_only_watches_names_no_picture(workshop: Any) -> None:
+    """A picture that somebody wants of the next part is the station's to keep, not that of a shadow."""
+
+    def name(_verdict: Verdict) -> str:
+        raise AssertionError
+
+    ready = check_readiness(workshop.ready().folder, [workshop.signer.public])
+    shadow = Judge(Desk(ready, Look(ready, cameras=CAMERAS), Identity("st1"), Counters(), TIMEOUT_MS, name))
+    shot = Shot("p", 7, (view("top", 10), view("side", 150)))
+    assert shadow.decide(shot).verdict is Verdict.REVIEW
+    with pytest.raises(AssertionError):
+        shadow.inspect(shot)
+
+
 def test_light_and_focus_are_those_of_the_first_camera_whichever_decides(workshop: Any) -> None:
     station = judge(workshop.ready())
     top = Frame(np.random.default_rng(1).integers(0, 100, (20, 30, 3), np.uint8), "p", "top", frame_id=1)
