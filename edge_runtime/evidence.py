@@ -64,12 +64,8 @@ class Evidence:
     def name_for(self, verdict: Verdict) -> str:
         """Where the picture of a part with this verdict will be, below the folder; empty if none is kept."""
         keep = self._section.keep
-        if self._asked is not None and self._asked.exists():
-            self._asked.unlink(missing_ok=True)
-            return self.name_any(verdict)
-        if keep == "none" or (keep == "stopped" and verdict is Verdict.OK):
-            return ""
-        return self.name_any(verdict)
+        is_kept = keep == "all" or (keep == "stopped" and verdict is not Verdict.OK)
+        return self.name_any(verdict) if self._take_request() or is_kept else ""
 
     def name_any(self, _verdict: Verdict) -> str:
         """The same for a part whose picture is kept whatever becomes of it, as in a calibration."""
@@ -98,6 +94,16 @@ class Evidence:
         self._queue.put(None)
         self._thread.join()
 
+    def _take_request(self) -> bool:
+        """Whether somebody wants this picture. Where that cannot be told, the part is judged all the same."""
+        if self._asked is None:
+            return False
+        try:
+            self._asked.unlink()
+        except OSError:
+            return False
+        return True
+
     def _work(self) -> None:
         self._try(self._take_stock)
         while (offered := self._queue.get()) is not None:
@@ -109,7 +115,7 @@ class Evidence:
         """Whether a step worked; a disk that refuses is left alone for a while."""
         try:
             return step()
-        except (OSError, cv2.error) as error:
+        except Exception as error:  # without this thread nobody would empty the queue, and no end would come
             if not self._resume_s:
                 _log.warning("Pictures cannot be kept: %s. The line goes on without them.", error)
             self._resume_s = time.monotonic() + _PAUSE_S

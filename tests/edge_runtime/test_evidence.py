@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,24 @@ def test_what_is_kept(tmp_path: Path, kept: Any, verdict: Verdict, expected: boo
     evidence = Evidence(tmp_path / "images", section(keep=kept))
     assert bool(evidence.name_for(verdict)) is expected
     evidence.close()
+
+
+def test_a_request_that_cannot_be_taken_keeps_no_part_from_being_judged(tmp_path: Path) -> None:
+    (tmp_path / "snapshot").mkdir()
+    with closing(Evidence(tmp_path / "images", section(keep="none"), asked=tmp_path / "snapshot")) as evidence:
+        assert not evidence.name_for(Verdict.OK)
+
+
+def test_a_picture_for_which_there_is_no_memory_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Any
+) -> None:
+    def encode(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cv2, "imencode", encode)
+    with closing(Evidence(tmp_path / "images", section())) as evidence:
+        evidence.offer(evidence.name_for(Verdict.NG), IMAGE)
+        wait_for(lambda: evidence.dropped == 1, "the picture to be dropped")
 
 
 def test_a_picture_is_kept_without_loss_and_told_by_its_checksum(tmp_path: Path, wait_for: Any) -> None:
