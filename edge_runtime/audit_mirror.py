@@ -11,6 +11,7 @@ from typing import Literal
 from kenpin.audit import audit_file, checkpoint
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import explained, transaction
+from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.events import Audit
 from kenpin.ledger import Line, lines_of
@@ -52,7 +53,7 @@ class AuditMirror:
         self._connection = connection
         self._identity = identity
         self._outbox = Outbox(connection)
-        self._seen_ns = 0
+        self._seen: tuple[int, ...] = ()
         self._began_ms = 0
         self._known: Line | None = None  # told, as are all before it
 
@@ -66,14 +67,14 @@ class AuditMirror:
         if not path.exists():
             return
         checkpoint(self._folder, by="station")
-        written_ns = path.stat().st_mtime_ns
-        if written_ns == self._seen_ns:
+        seen = file_stamp(path)
+        if seen == self._seen:
             return
         lines = self.untold()
         if lines:
             with transaction(self._connection):
                 self.tell(lines)
-        self._seen_ns = written_ns
+        self._seen = seen
 
     def untold(self) -> list[Line]:
         """The rows that nobody has told yet; to be read before a transaction, as a long audit takes its time.

@@ -27,6 +27,7 @@ from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
 _HOST_EVERY_S = 10.0
+_UNTOLD = 1000  # values of one alarm
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Watchman:
         self._retention = Retention(self._connection, keep_days=post.keep_days)
         self._outbox = Outbox(self._connection)
         self._room = Room.on_disk_of(post.folder.database)
+        self._untold: dict[str, list[float | None]] = {}  # what parts said, until the alarms are kept
         self._host: Mapping[str, float] = {}
         self._host_due_s = 0.0
         self._seq = 0
@@ -136,12 +138,14 @@ class Watchman:
                 _log.warning("%s: %s", failure, error, exc_info=None if is_known else error)
 
     def _watch_alarms(self) -> None:
-        values = self._post.parts.values()
-        values |= {key: [value] for key, value in self._post.conditions().items()}
-        values |= {key: [value] for key, value in self._host_values().items()}
-        pressure = self._room.pressure(self._outbox.depth().waiting_bytes)
-        self._board.come_round({**values, "outbox_pressure": [pressure]})
-        (psi,) = values["score_drift"]
+        for key, seen in self._post.parts.values().items():
+            self._untold[key] = [*self._untold.get(key, ()), *seen][-_UNTOLD:]
+        told, psi = dict(self._untold), self._untold["score_drift"][-1]
+        told |= {key: [value] for key, value in self._post.conditions().items()}
+        told |= {key: [value] for key, value in self._host_values().items()}
+        told["outbox_pressure"] = [self._room.pressure(self._outbox.depth().waiting_bytes)]
+        self._board.come_round(told)
+        self._untold.clear()
         self._post.counters.note(score_psi=psi or 0.0, temperature_c=self._host.get("gpu_thermal", 0.0))
 
     def _wake_publisher(self) -> None:

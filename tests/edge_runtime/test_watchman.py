@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import time
@@ -209,6 +210,24 @@ def test_a_duty_that_fails_is_said_once_and_stops_no_other(
     assert caplog.text.count("cannot be kept") == 1
 
 
+@pytest.mark.parametrize("table", ["alarm", "state"])
+def test_what_parts_said_while_the_alarms_could_not_be_kept_is_not_lost(
+    folder: StationFolder, post: SimpleNamespace, wait_for: Any, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    wait_for(lambda: _states(folder), "the first round")
+    black = Part("p", "c", "s", 0, time.monotonic_ns(), Decision(Verdict.NO_DECISION, "black", cause="black"))
+    refused = f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+    with closing(sqlite3.connect(folder.database)) as other:
+        other.execute(refused)
+        other.commit()
+        for _ in range(3):
+            post.watchman._post.parts.saw(black)
+        wait_for(lambda: "alarms cannot be kept" in caplog.text, "the warning")
+        other.execute("DROP TRIGGER full")
+        other.commit()
+    wait_for(lambda: raised(folder) == ["image_quality"], "the alarm")
+
+
 @pytest.mark.parametrize("is_set", [True, False])
 def test_the_machine_says_clock_and_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_set: bool
@@ -243,6 +262,16 @@ def test_each_row_of_the_audit_is_told_once(folder: StationFolder) -> None:
     ]
     newest = head(audit_file(folder))
     assert (told[-1]["head_sha256"], told[0]["reason"]) == (newest.sha256, "light changed")
+
+
+def test_a_row_that_came_within_one_tick_of_the_disks_clock_is_told(folder: StationFolder) -> None:
+    with closing(connect(folder.database)) as connection:
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        for new in ("first", "second"):
+            append(folder, Entry("users", "Sato", new=new))
+            os.utime(audit_file(folder), (1, 1))
+            mirror.come_round()
+    assert [told["new"] for told in events(folder, "event/audit")] == ["first", "second"]
 
 
 @pytest.mark.parametrize("character", ["a", "検", "\U0001f600", '"', "\\"])
