@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServer
 
-from kenpin.config import StationConfig
+from kenpin.config import StationConfig, host_port
 from kenpin.edge_runtime.clock import clock_is_synchronised
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.outbox import Outbox
@@ -190,15 +190,15 @@ def serve_health(config: StationConfig, stopping: Callable[[], bool]) -> None:
             cure="give an address, or install the service again",
         )
     health = Health(config)
-    host, _, port = config.health.listen.rpartition(":")
+    host, port = host_port(config.health.listen)
     folder = StationFolder(config.station.state_dir)
     folder.run.mkdir(parents=True, exist_ok=True)
     watch = Watch({"serve": _SERVE_S})
     pulse = Pulse(folder.run, watch, lambda: _vitals(watch))
     try:
         server = make_server(
-            host.strip("[]"),
-            int(port),
+            host,
+            port,
             _application(health),
             server_class=_Server6 if ":" in host else _Server,
             handler_class=_Handler,

@@ -18,6 +18,7 @@ from concurrent.futures import wait
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from kenpin.config import host_port
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.output import Result
@@ -114,7 +115,7 @@ class ModbusOutput:
     """The server.
 
     Args:
-        listen: `HOST:PORT`.
+        listen: `HOST:PORT`, as `check_outputs` has looked at it.
         part_s: So long a part may be in hand; one that takes longer is not released anyway.
 
     Attributes:
@@ -212,10 +213,9 @@ class ModbusOutput:
             return [SimData(0, values=[0] * count, datatype=DataType.REGISTERS)]
 
         blocks = (bits(len(Coil)), bits(len(Bit)), words(len(Holding)), words(len(Register)))
-        host, _, port = self._listen.rpartition(":")
         self._server = ModbusTcpServer(
             SimDevice(_DEVICE, simdata=blocks),
-            address=(host.strip("[]"), int(port)),
+            address=host_port(self._listen),
             trace_pdu=self._trace,
             trace_connect=self._limit,
         )

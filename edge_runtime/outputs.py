@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.config import OutputSection, StationConfig, is_host_port
+from kenpin.config import OutputSection, StationConfig, host_port
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.gpio_lines import parse_output_lines
 from kenpin.edge_runtime.log_output import LogOutput
@@ -90,7 +90,7 @@ def check_outputs(section: OutputSection) -> None:
     Raises:
         ConfigError: One cannot.
     """
-    if section.modbus and not is_host_port(section.modbus):
+    if section.modbus and not host_port(section.modbus)[1]:
         raise ConfigError(
             f"{section.modbus!r} is not HOST:PORT",
             where="[output] modbus",

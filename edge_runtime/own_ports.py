@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from kenpin.config import StationConfig
+from kenpin.config import StationConfig, host_port
 from kenpin.errors import ConfigError
 
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 compared, not listened on
@@ -41,6 +41,5 @@ def _clash(first: str, second: str) -> bool:
 
 def _parts(listen: str) -> tuple[set[str], int]:
     """The addresses that are meant, and the port."""
-    host, _, port = listen.rpartition(":")
-    name = host.strip("[]")
-    return _LOCALHOST if name == "localhost" else {name}, int(port)
+    host, port = host_port(listen)
+    return _LOCALHOST if host == "localhost" else {host}, port

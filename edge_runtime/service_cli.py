@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from kenpin.config import StationConfig, is_loopback
+from kenpin.config import StationConfig, host_port, is_loopback
 from kenpin.config_file import load_config
 from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.systemd_units import MARK, TARGET, Installation, make_units
@@ -99,7 +99,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
     _check_whole(config, config_path)
     _check_seen(config, config_path, program)
     _check_names(program, config_path.resolve(), state, config.output.log or "")
-    host = config.output.modbus.rpartition(":")[0]
+    plc, _ = host_port(config.output.modbus)
     return Installation(
         kenpin=Path(program),
         config=config_path.resolve(),
@@ -110,7 +110,7 @@ def _installation(config: StationConfig, config_path: Path, user: str) -> Instal
         devices=device_nodes(),
         network_cameras=any(url.startswith(("rtsp:", "aravis:", "pylon:")) for url in config.source.urls),
         csi_cameras=any(url.startswith("csi:") for url in config.source.urls),
-        lan_output=config.source.trigger.startswith("mqtt:") or host not in ("", "127.0.0.1", "localhost"),
+        lan_output=config.source.trigger.startswith("mqtt:") or (plc != "" and not is_loopback(plc)),
         page=_page(config),
     )
 

@@ -31,10 +31,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def is_host_port(listen: str) -> bool:
-    """Whether it is `HOST:PORT`, with a port that can be asked for."""
+def host_port(listen: str) -> tuple[str, int]:
+    """Take `HOST:PORT` apart, the host without brackets; nothing and 0 where no such port can be asked for."""
     host, _, port = listen.rpartition(":")
-    return host != "" and port.isdecimal() and 0 < int(port) < 65536
+    is_one = host != "" and port.isdecimal() and 0 < int(port) < 65536
+    return (host.strip("[]"), int(port)) if is_one else ("", 0)
 
 
 class _Section(BaseModel):
@@ -284,8 +285,7 @@ class HealthSection(_Section):
     @field_validator("listen")
     @classmethod
     def _loopback(cls, listen: str) -> str:
-        is_local = is_host_port(listen) and is_loopback(listen.rpartition(":")[0].strip("[]"))
-        if listen and not is_local:
+        if listen and not is_loopback(host_port(listen)[0]):
             raise ValueError("use a loopback address and a port, such as 127.0.0.1:9464")
         return listen
 
@@ -313,7 +313,7 @@ class WebSection(_Section):
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:
-        if not is_host_port(listen):
+        if not host_port(listen)[1]:
             raise ValueError("use an address and a port, such as 127.0.0.1:8080")
         return listen
 
@@ -336,12 +336,12 @@ class WebSection(_Section):
     @property
     def host(self) -> str:
         """The address without the port."""
-        return self.listen.rpartition(":")[0].strip("[]")
+        return host_port(self.listen)[0]
 
     @property
     def port(self) -> int:
         """The port."""
-        return int(self.listen.rpartition(":")[2])
+        return host_port(self.listen)[1]
 
 
 class StationConfig(_Section):

@@ -231,10 +231,13 @@ def test_an_environment_in_a_home_folder_is_told(
     assert "warning: /home/jetson/kenpin/bin/kenpin lies in a home folder" in done.output
 
 
-def test_who_listens_on_the_network_waits_for_its_address(workshop: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "listens"), [("192.0.2.7", True), ("127.0.0.1", False), ("[::1]", False)])
+def test_who_listens_on_the_network_waits_for_its_address(
+    workshop: Any, tmp_path: Path, host: str, *, listens: bool
+) -> None:
     config = workshop.toml("usb:0")
-    config.write_text(config.read_text() + '[output]\nmodbus = "192.0.2.7:1502"\n')
+    config.write_text(config.read_text() + f'[output]\nmodbus = "{host}:1502"\n')
     assert kenpin("install", "--config", config, "--dir", tmp_path).returncode == 0
     waiting = [p.name for p in tmp_path.glob("*.service") if "After=network-online.target" in p.read_text()]
-    assert waiting == ["kenpin-station.service"]
-    assert "Wants=network-online.target" in (tmp_path / "kenpin-station.service").read_text()
+    assert waiting == ["kenpin-station.service"] * listens
+    assert ("Wants=network-online.target" in (tmp_path / "kenpin-station.service").read_text()) == listens
