@@ -24,26 +24,21 @@ class FrameKernel:
         device: Where it runs.
         camera_size: Height and width of the frames in pixels.
         input_size: Height and width of the model's input in pixels.
-        crop: Column, row, width and height of the part of the frame that is used; `None` is all of it.
 
     Raises:
-        EngineError: A size that cannot be, a crop that is not within the frame, or a kernel that does not load.
+        EngineError: A size that cannot be, or a kernel that does not load.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        *,
-        camera_size: tuple[int, int],
-        input_size: tuple[int, int],
-        crop: tuple[int, int, int, int] | None = None,
-    ) -> None:
-        column, row, width, height = crop or (0, 0, camera_size[1], camera_size[0])
-        _check(camera_size, input_size, (column, row, width, height))
+    def __init__(self, device: Device, *, camera_size: tuple[int, int], input_size: tuple[int, int]) -> None:
+        if not all(0 < side <= _MOST_PIXELS for side in (*camera_size, *input_size)):
+            raise EngineError(
+                f"cannot bring frames of {camera_size} to {input_size} pixels",
+                where=f"height and width must be 1 to {_MOST_PIXELS}",
+                cure="check the camera's size",
+            )
+        height, width = camera_size
         self._kernel = device.kernel(_SOURCE, "to_input")
-        pitch = camera_size[1] * _CHANNELS
-        self._skipped = row * pitch + column * _CHANNELS
-        self._source = (np.int64(pitch), np.int32(width), np.int32(height))
+        self._source = (np.int64(width * _CHANNELS), np.int32(width), np.int32(height))
         self._target = (np.int32(input_size[1]), np.int32(input_size[0]))
         self._grid = (-(-input_size[1] // _BLOCK[0]), -(-input_size[0] // _BLOCK[1]), 1)
 
@@ -62,22 +57,5 @@ class FrameKernel:
             raise EngineError(
                 "the frame or its target is not on the device", cure="it was freed, or is not mapped"
             )
-        source, target = np.uint64(source_pointer + self._skipped), np.uint64(target_pointer)
+        source, target = np.uint64(source_pointer), np.uint64(target_pointer)
         self._kernel(stream, self._grid, _BLOCK, source, *self._source, target, *self._target)
-
-
-def _check(camera: tuple[int, int], target: tuple[int, int], crop: tuple[int, int, int, int]) -> None:
-    if not all(0 < side <= _MOST_PIXELS for side in (*camera, *target)):
-        raise EngineError(
-            f"cannot bring frames of {camera} to {target} pixels",
-            where=f"height and width must be 1 to {_MOST_PIXELS}",
-            cure="check the camera's size",
-        )
-    column, row, width, height = crop
-    inside = 0 <= column < column + width <= camera[1] and 0 <= row < row + height <= camera[0]
-    if not inside:
-        raise EngineError(
-            f"the crop {crop} is not within a frame of {camera[1]} x {camera[0]} pixels",
-            where="column, row, width, height",
-            cure="set it within the frame",
-        )

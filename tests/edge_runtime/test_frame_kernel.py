@@ -43,22 +43,6 @@ def test_gives_the_models_input(device: Device, *, mapped: bool) -> None:
     assert np.array_equal(back.array, to_input(frame, height=56, width=64))
 
 
-@pytest.mark.parametrize("crop", [(0, 0, 160, 90), (13, 7, 100, 60), (159, 89, 1, 1), (0, 30, 160, 60)])
-def test_a_crop_is_what_the_same_part_of_the_frame_gives(
-    device: Device, crop: tuple[int, int, int, int]
-) -> None:
-    frame = drawn(90, 160, seed=1)
-    kernel = FrameKernel(device, camera_size=(90, 160), input_size=(32, 40), crop=crop)
-    stream, there = device.stream(), device.pinned((90, 160, 3), np.uint8)
-    back = device.pinned((32, 40, 3), np.uint8)
-    there.array[:] = frame
-    kernel.enqueue(there.pointer, back.pointer, stream)
-    stream.synchronize()
-    column, row, width, height = crop
-    expected = to_input(frame[row : row + height, column : column + width], height=32, width=40)
-    assert np.array_equal(back.array, expected)
-
-
 def test_a_frame_takes_no_memory(device: Device, fake_cuda: ctypes.CDLL) -> None:
     kernel = FrameKernel(device, camera_size=(90, 160), input_size=(56, 64))
     stream, source, target = device.stream(), device.buffer(90 * 160 * 3), device.buffer(56 * 64 * 3)
@@ -88,14 +72,6 @@ def test_runs_in_a_recorded_graph(device: Device) -> None:
         graph.launch(stream)
         stream.synchronize()
         assert np.array_equal(back.array, to_input(frame, height=56, width=64))
-
-
-@pytest.mark.parametrize(
-    "crop", [(-1, 0, 10, 10), (0, -1, 10, 10), (0, 0, 161, 10), (0, 81, 10, 10), (0, 0, 0, 10), (0, 0, 10, -1)]
-)
-def test_a_crop_outside_the_frame_is_refused(device: Device, crop: tuple[int, int, int, int]) -> None:
-    with pytest.raises(EngineError, match="not within a frame of 160 x 90"):
-        FrameKernel(device, camera_size=(90, 160), input_size=(32, 32), crop=crop)
 
 
 @pytest.mark.parametrize(("camera", "size"), [((0, 4), (4, 4)), ((4, 4), (4, 0)), ((4, 20000), (4, 4))])
