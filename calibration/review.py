@@ -194,8 +194,14 @@ def find_picture(folder: StationFolder, seq: int, image_ref: str) -> Path | None
     """
     if image_ref and (folder.images / image_ref).is_file():
         return folder.images / image_ref
-    answers = (a for part in reviewed_parts(folder) for a in part.answers if a.part_seq == seq)
-    return next((path for path in (picture_path(folder, a) for a in answers) if path.is_file()), None)
+    reviewed = next((part for part in reviewed_parts(folder) if part.newest.part_seq == seq), None)
+    return kept_picture(folder, reviewed) if reviewed is not None else None
+
+
+def kept_picture(folder: StationFolder, reviewed: Reviewed) -> Path | None:
+    """The picture beside the answers on a part; `None` without one."""
+    paths = (picture_path(folder, answer) for answer in reviewed.answers)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _keep_picture(folder: StationFolder, part: BenchPart) -> str:

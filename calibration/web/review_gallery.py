@@ -9,9 +9,8 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.masters_book import add_master, make_master
-from kenpin.calibration.review import Reviewed, find_picture, picture_path, reviewed_parts
+from kenpin.calibration.review import Reviewed, kept_picture, picture_path, reviewed_parts
 from kenpin.calibration.review_bench import near_misses, waiting_parts
-from kenpin.calibration.review_room import gone_pictures
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
@@ -37,7 +36,6 @@ def near(request: Request) -> Response:
     record = record_in_force(folder)
     found = near_misses(folder, record.bundle_sha256, record.t1, limit=SHOWN) if record else ()
     show = {
-        "gone": len(gone_pictures(folder)),
         "tabs": _tabs("near", request, reviewed),
         "record": record,
         "parts": found,
@@ -55,14 +53,13 @@ def second(request: Request) -> Response:
     wanted = sorted(
         (r for r in reviewed if r.awaits(visitor.name)), key=lambda r: r.is_answered_by(visitor.name)
     )
-    part, agreed = wanted[0].newest if wanted else None, next(iter(_agreed(folder, reviewed)), None)
-    shown = part or (agreed.newest if agreed else None)
+    agreed = next(iter(_agreed(folder, reviewed)), None)
+    shown = wanted[0] if wanted else agreed
     show = {
-        "gone": len(gone_pictures(folder)),
         "tabs": _tabs("second", request, reviewed),
-        "part": part,
+        "part": wanted[0].newest if wanted else None,
         "agreed": agreed,
-        "has_picture": shown is not None and find_picture(folder, shown.part_seq, "") is not None,
+        "has_picture": shown is not None and kept_picture(folder, shown) is not None,
         "may": visitor.role >= Role.TECHNICIAN,
     }
     return page(request, "review_second.html", show)
@@ -103,8 +100,7 @@ def register(
 
 def _tabs(on: str, request: Request, reviewed: Sequence[Reviewed]) -> Tabs:
     answered = {part.newest.part_seq for part in reviewed}
-    waiting = waiting_parts(site_of(request).folder, answered, limit=LIMIT)
-    return tabs_of(on, waiting, reviewed, visitor_of(request).name)
+    return tabs_of(request, on, waiting_parts(site_of(request).folder, answered, limit=LIMIT), reviewed)
 
 
 def _agreed(folder: StationFolder, reviewed: Sequence[Reviewed]) -> Sequence[Reviewed]:

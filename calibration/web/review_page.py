@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.review import find_picture, keep_answer, reviewed_parts
 from kenpin.calibration.review_bench import part_of, waiting_parts
-from kenpin.calibration.review_room import gone_pictures, make_room
+from kenpin.calibration.review_room import make_room
 from kenpin.calibration.web import review_gallery, review_picture
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.page import page
@@ -48,8 +48,7 @@ def bench(
     if part is not None and shown is None:
         raise Refused(404, "review_no_picture")
     show = {
-        "gone": len(gone_pictures(folder)),
-        "tabs": tabs_of("waiting", waiting, list(reviewed.values()), visitor_of(request).name),
+        "tabs": tabs_of(request, "waiting", waiting, list(reviewed.values())),
         "part": shown,
         "has_picture": shown is not None and find_picture(folder, shown.seq, shown.image_ref) is not None,
         "answers": reviewed[shown.seq].answers if shown and shown.seq in reviewed else (),
