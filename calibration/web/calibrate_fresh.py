@@ -20,7 +20,6 @@ from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.calibration.web.fresh_parts import FreshPart, judged_by, seen_once
-from kenpin.errors import KenpinError
 from kenpin.masters import shown_in_checks
 from kenpin.record import Bound, CalibrationRecord, station_records
 from kenpin.station_folder import StationFolder
@@ -107,7 +106,8 @@ def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
     Raises:
         KenpinError: It cannot be counted or written.
     """
-    if not folder.records.exists() or read_calibrating(folder) is not None:
+    # The lock is a file that is written, and the parts are many: neither is for what is confirmed already.
+    if all(r.state != "TRIAL" for r in _records(folder)[-1:]) or read_calibrating(folder) is not None:
         return None
     with calibration_lock(folder):
         count = count_fresh(folder)
@@ -127,10 +127,10 @@ def watch_fresh(folder: StationFolder, stopping: threading.Event) -> None:
     while not stopping.wait(EVERY_S):
         try:
             confirm_when_due(folder)
-        except KenpinError as error:
-            if str(error) != told:
+        except Exception as error:  # without this thread a calibration would stay on trial for ever
+            if repr(error) != told:
                 _log.warning("Fresh parts cannot be counted: %s", error)
-            told = str(error)
+            told = repr(error)
 
 
 @asynccontextmanager

@@ -324,6 +324,38 @@ def test_the_page_begins_to_watch_as_it_is_served(station: StationFolder) -> Non
     assert watchers() == 0
 
 
+def test_what_is_confirmed_is_counted_no_more(
+    station: StationFolder, record: CalibrationRecord, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every five seconds for years: 20,000 parts to read, and a lock to write."""
+    judge(record, ["OK"] * 249)
+    confirm(station)
+    monkeypatch.setattr(calibrate_fresh, "judged_by", None)
+    lock = station.root / "calibration.lock"
+    lock.write_text("as it was")
+    assert confirm_when_due(station) is None
+    assert lock.read_text() == "as it was"
+
+
+def test_the_watch_outlives_what_nobody_foresaw(
+    station: StationFolder, record: CalibrationRecord, judge: Judge, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge(record, ["OK"] * 249)
+    manifest = station.active / "manifest.json"
+    content = manifest.read_bytes()
+    looks = []
+
+    class Mended(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            looks.append(timeout)
+            manifest.write_bytes(b"{" if len(looks) < 3 else content)
+            return len(looks) == 4
+
+    watch_fresh(station, Mended())
+    assert counted(station).record.state == "CONFIRMED"
+    assert caplog.text.count("cannot be counted") == 1
+
+
 def test_what_cannot_be_read_is_said_once(
     station: StationFolder, record: CalibrationRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
