@@ -88,6 +88,7 @@ class Line:
         self._due: deque[_Due] = deque(maxlen=OVERRUN)
         self._came = threading.Condition()
         self._ended = False
+        self._trouble = ""  # with which the listening broke off
         self._thread = threading.Thread(target=self._listen, name="triggers", daemon=True)
 
     def open(self) -> None:
@@ -146,7 +147,7 @@ class Line:
     @property
     def deaf(self) -> str:
         """Why no trigger can be heard, in words; empty while they can."""
-        trouble = self._triggers.trouble if self._triggers is not None else ""
+        trouble = self._trouble or (self._triggers.trouble if self._triggers is not None else "")
         return f"no trigger can be heard: {trouble}" if trouble else ""
 
     def close(self) -> None:
@@ -244,17 +245,27 @@ class Line:
         """Pass triggers on to the cameras at once, whatever the station is doing."""
         assert self._triggers is not None
         while not self._ended:
-            trigger = self._triggers.wait(time.monotonic() + _TRIGGER_WAIT_S)
-            if trigger is None:
+            try:
+                trigger = self._triggers.wait(time.monotonic() + _TRIGGER_WAIT_S)
+            except Exception as error:  # such as a GPIO chip that was unplugged: it must not end the listening
+                if not self._trouble:
+                    _log.exception("Listening for triggers failed.")
+                self._trouble = str(error) or type(error).__name__
+                time.sleep(_TRIGGER_WAIT_S)
                 continue
-            with self._came:
-                overrun = sum(not due.overrun for due in self._due) >= QUEUE
-            self.overruns += overrun
-            if not overrun:
-                self._pass_on(trigger)
-            with self._came:
-                self._due.append(_Due(trigger, overrun))
-                self._came.notify()
+            self._trouble = ""
+            if trigger is not None:
+                self._take(trigger)
+
+    def _take(self, trigger: Trigger) -> None:
+        with self._came:
+            overrun = sum(not due.overrun for due in self._due) >= QUEUE
+        self.overruns += overrun
+        if not overrun:
+            self._pass_on(trigger)
+        with self._came:
+            self._due.append(_Due(trigger, overrun))
+            self._came.notify()
 
     def _pass_on(self, trigger: Trigger) -> None:
         for camera in self._cameras:

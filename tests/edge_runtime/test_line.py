@@ -308,6 +308,26 @@ def test_a_camera_is_heard_while_no_part_comes_and_what_is_left_of_an_old_part_i
     line.close()
 
 
+def test_an_input_that_breaks_is_said_and_heard_again_when_it_is_back(wait_for: Any) -> None:
+    camera, triggers = Camera(), Triggers()
+    hear, broken = triggers.wait, [True]
+
+    def wait(deadline_s: float) -> Trigger | None:
+        if broken[0]:
+            raise OSError(19, "No such device")
+        return hear(deadline_s)
+
+    triggers.wait = wait  # type: ignore[method-assign]
+    line = Line([camera], triggers, CounterGap(), wait_s=5.0)
+    line.open()
+    wait_for(lambda: "no trigger can be heard: [Errno 19]" in line.deaf, "the trouble", 5.0)
+    broken[0] = False
+    triggers.queue.put(Trigger(1))
+    assert [verdicts(s) for s in take(line, 1, within_s=5.0)] == [["frame"]]
+    assert line.deaf == ""
+    line.close()
+
+
 def test_a_number_asked_twice_is_one_part() -> None:
     camera, triggers = Camera(), Triggers()
     line = Line([camera], triggers, CounterGap(), wait_s=0.1)
