@@ -24,7 +24,7 @@ from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.database import explained
-from kenpin.errors import DataError
+from kenpin.errors import DataError, StoreError
 from kenpin.frame import read_picture
 from kenpin.masters import active_product, read_masters
 from kenpin.record import record_in_force
@@ -76,8 +76,12 @@ def begin(request: Request) -> Response:
         raise Refused(409, "shift_busy")
     name = visitor_of(request).name
     _runs(request).begin(ShiftRun(name, newest_seq(folder.database), plan_of(masters)))
-    with explained(folder.calibrating):
-        begin_calibrating(folder, name)
+    try:
+        with explained(folder.calibrating):
+            begin_calibrating(folder, name)
+    except StoreError:  # the station goes on releasing
+        _runs(request).end()
+        raise
     return RedirectResponse(MENU.path, status_code=303)
 
 
@@ -89,11 +93,12 @@ def end(request: Request) -> Response:
         Refused: 409 if not all was shown, or the masters were changed meanwhile.
     """
     folder, run = site_of(request).folder, _going_on(request, 409)
-    plan = steps(read_masters(folder))
+    masters = read_masters(folder)
+    plan = steps(masters)
     seen = shown_parts(folder.database, run, limit=len(plan))
     if len(seen) < len(plan):
         raise Refused(409, "shift_not_done")
-    if plan_of(read_masters(folder)) != run.plan:
+    if plan_of(masters) != run.plan:
         raise Refused(409, "shift_void")
     parts = iter(seen)
     check_masters(folder, lambda _step: next(parts), by=run.by)

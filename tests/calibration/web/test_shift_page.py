@@ -12,7 +12,9 @@ from kenpin import audit
 from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
 from kenpin.calibration.masters_check import Suspect, suspects_csv
+from kenpin.calibration.web import shift_page
 from kenpin.calibration.web.calibrate_run import Runs
+from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.words import load_words
 from kenpin.events import now_ms
 from kenpin.masters import read_masters
@@ -171,6 +173,21 @@ def test_there_must_be_something_to_check_and_nobody_else_at_it(
     note = read_calibrating(folder)
     assert note is not None
     assert note.by == "abe"
+
+
+def test_no_check_is_shown_where_the_station_was_not_told_of_it(
+    checking: Visit, folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_folder: StationFolder, _by: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shift_page, "begin_calibrating", full)
+        assert checking.submit("/shift/begin").status_code == 503
+    assert shift_under_way(folder) is None
+    checking.submit("/shift/begin")
+    assert shift_under_way(folder) is not None
+    assert read_calibrating(folder) is not None
 
 
 def test_a_check_outlives_the_page(checking: Visit, visit: MakeVisit, folder: StationFolder) -> None:
