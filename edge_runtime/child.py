@@ -73,11 +73,15 @@ class Child:
         now_s = time.monotonic()
         if self._process is not None or now_s < self._start_at_s:
             return False
-        self.restarts += self.exit_code is not None
         environment = {**os.environ, "NOTIFY_SOCKET": self._notify}
         environment["WATCHDOG_USEC"] = str(round(self.spec.watchdog_s * 1e6))
         environment["KENPIN_PARENT"] = str(os.getpid())
-        self._process = subprocess.Popen(list(self.spec.command), stdin=subprocess.DEVNULL, env=environment)
+        try:
+            self._process = subprocess.Popen(self.spec.command, stdin=subprocess.DEVNULL, env=environment)
+        except OSError as error:  # such as no memory
+            self._plan(f"it could not be started: {error.strerror}")
+            return False
+        self.restarts += self.exit_code is not None
         self._heard_s = now_s
         self._is_ready = False
         self._killed_for = ""
@@ -104,7 +108,7 @@ class Child:
             return False
         self.exit_code = self._process.returncode
         self._process = None
-        self._plan()
+        self._plan(self._killed_for or _words(self.exit_code))
         return True
 
     def end(self) -> None:
@@ -133,10 +137,10 @@ class Child:
         self.exit_code = self._process.returncode
         self._process = None
 
-    def _plan(self) -> None:
+    def _plan(self, why: str) -> None:
         """When to start it again."""
         now_s = time.monotonic()
-        self.trouble = f"{self.spec.role}: {self._killed_for or _words(self.exit_code)}"
+        self.trouble = f"{self.spec.role}: {why}"
         long_life = now_s - self._failures[-1] > WINDOW_S if self._failures else True
         self._in_row = 0 if long_life else self._in_row + 1
         self._failures.append(now_s)
@@ -149,8 +153,8 @@ class Child:
         self._start_at_s = now_s + (0.0 if self.exit_code == GPU_LOST else pause_s)
 
 
-def _words(exit_code: int | None) -> str:
-    assert exit_code is not None
+def _words(exit_code: int) -> str:
     if exit_code < 0:
-        return f"it was ended by {signal.Signals(-exit_code).name}"
+        known = -exit_code in set(signal.Signals)
+        return f"it was ended by {signal.Signals(-exit_code).name if known else f'signal {-exit_code}'}"
     return f"it ended with exit code {exit_code}"

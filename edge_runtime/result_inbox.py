@@ -13,7 +13,7 @@ from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.run_socket import bind_in, send_in
 
 _SOCKET = "publisher.sock"
-_MAX_BYTES = 2048
+_MAX_BYTES = 16384
 _MOST = 64  # results that are taken in one round
 
 

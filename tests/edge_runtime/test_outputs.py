@@ -152,6 +152,9 @@ def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
     output.result(OK)
     wake_publisher(tmp_path)
     assert inbox.receive(1.0) == [OK]
+    longest = Result("\U0001f529" * 1024, 2**63 - 1, Verdict.OK)  # a path of 4096 bytes
+    output.result(longest)
+    assert inbox.receive(1.0) == [longest]
     started_s = time.monotonic()
     assert inbox.receive(0.1) == []
     assert time.monotonic() - started_s >= 0.1

@@ -224,6 +224,24 @@ def test_a_child_that_lived_long_is_started_again_as_quickly_as_at_first(
     assert pause_s(child_module.WINDOW_S + 1) < 0.15
 
 
+def test_a_child_that_cannot_be_started_now_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, wait_for: Any
+) -> None:
+    def no_memory(*_: object, **_kwargs: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    child = Child(ChildSpec("station", (sys.executable, "-c", "import os; os.kill(os.getpid(), 40)")), "")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", no_memory)
+        assert not child.start_if_due()
+        assert child.trouble == "station: it could not be started: Cannot allocate memory"
+        assert not child.start_if_due()
+    assert child.restarts == 0
+    wait_for(child.start_if_due, "the next attempt", 5.0)
+    wait_for(child.reap, "its end", 30.0)
+    assert child.trouble == "station: it was ended by signal 40"  # one of those without a name
+
+
 def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path, wait_for: Any) -> None:
     (tmp_path / "station").mkdir()
     code = f"""
