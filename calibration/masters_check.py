@@ -10,12 +10,12 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from kenpin.book import open_book
 from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import reading
+from kenpin.edge_runtime.decide import Verdict, judge
 from kenpin.errors import CalibrationError
 from kenpin.events import rfc3339
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
@@ -210,15 +210,13 @@ def showing_of(step: Step, seen: Seen, record: CalibrationRecord) -> Showing:
     return Showing(
         master=step.master.id if step.master else "",
         expected=expected,
-        verdict=_judged(seen, record),
+        verdict=_judged(seen, record).value,  # type: ignore[arg-type] # never MISSED
         seq=seen.seq,
         score=seen.score,
     )
 
 
-def _judged(seen: Seen, record: CalibrationRecord) -> Literal["OK", "REVIEW", "NG", "NO_DECISION"]:
+def _judged(seen: Seen, record: CalibrationRecord) -> Verdict:
     if seen.score is None or seen.bundle_sha256 != record.bundle_sha256:
-        return "NO_DECISION"
-    if seen.score < record.t1:
-        return "OK"
-    return "NG" if seen.score >= record.t2 else "REVIEW"
+        return Verdict.NO_DECISION
+    return judge(seen.score, record.t1, record.t2)

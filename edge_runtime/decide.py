@@ -77,8 +77,6 @@ class Decision:
 def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None) -> Decision:
     """Judge the scores of one part by the calibration record.
 
-    A score below T1 is OK, from T2 on NG, between them REVIEW.
-
     Args:
         scored: What the engine gave.
         model: The verified model that gave it; `None` = not verified.
@@ -93,7 +91,7 @@ def decide(scored: Scored, model: Model | None, record: CalibrationRecord | None
     if not scored.is_finite:
         return Decision(Verdict.NO_DECISION, "the score is not a finite number", scored, "score")
     assert record is not None
-    return Decision(_judge(scored.score, record.t1, record.t2), scored=scored)
+    return Decision(judge(scored.score, record.t1, record.t2), scored=scored)
 
 
 def why_not(model: Model | None, record: CalibrationRecord | None) -> str:
@@ -111,7 +109,8 @@ def why_not(model: Model | None, record: CalibrationRecord | None) -> str:
     return ""
 
 
-def _judge(score: float, t1: float, t2: float) -> Verdict:
+def judge(score: float, t1: float, t2: float) -> Verdict:
+    """The one rule: a score below T1 is OK, from T2 on NG, between them REVIEW."""
     if score < t1:
         return Verdict.OK
     return Verdict.NG if score >= t2 else Verdict.REVIEW

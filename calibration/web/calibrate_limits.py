@@ -18,6 +18,7 @@ from kenpin.calibration.threshold import (
 )
 from kenpin.calibration.web.calibrate_parts import Shown
 from kenpin.calibration.web.calibrate_run import Run
+from kenpin.edge_runtime.decide import judge
 from kenpin.record import Bound
 
 NEAR = 8
@@ -143,13 +144,8 @@ def nearest(shown: Shown, t1: float, t2: float) -> list[Near]:
     """The highest good parts and the lowest masters, lowest score first: where a wrong label matters."""
     masters = list(shown.masters)[: NEAR // 2]
     good = sorted(shown.good, key=lambda part: part.score)[-(NEAR - len(masters)) :]
-
-    def verdict(score: float) -> str:
-        return "OK" if score < t1 else "REVIEW" if score < t2 else "NG"
-
-    return [Near(p.seq, p.score, "", verdict(p.score)) for p in good] + [
-        Near(m.part.seq, m.part.score, m.label.name, verdict(m.part.score)) for m in masters
-    ]
+    shown_as = [(part, "") for part in good] + [(master.part, master.label.name) for master in masters]
+    return [Near(p.seq, p.score, name, judge(p.score, t1, t2).value) for p, name in shown_as]
 
 
 def _digest(shown: Shown) -> str:
