@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from kenpin.errors import SourceError
 
 _PROBE_S = 0.2
 _REOPEN_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class CameraControl:
@@ -56,10 +59,15 @@ class CameraControl:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            if self._is_down():
-                self._come_back()
-            else:
-                self._speak(fires=self._fire.wait(_PROBE_S))
+            try:
+                if self._is_down():
+                    self._come_back()
+                else:
+                    self._speak(fires=self._fire.wait(_PROBE_S))
+            except Exception as error:  # whatever a library raises: the camera is opened again until it is back
+                _log.exception("The camera %s failed.", self._device.name)
+                self._trouble = str(error) or type(error).__name__
+                self._asked_s = None
 
     def _speak(self, *, fires: bool) -> None:
         self._fire.clear()

@@ -611,6 +611,28 @@ def test_a_camera_that_refuses_to_answer_is_lost(camera: ScriptedCamera, opened:
     assert isinstance(take(source, 1)[0], Frame)
 
 
+def test_an_error_that_nobody_foresaw_does_not_keep_a_camera_away(
+    camera: ScriptedCamera, opened: Any, wait_for: Any
+) -> None:
+    source = opened("line1")
+    probe, reopen, fails = camera.probe, camera.open, [1, 1]
+
+    def fail(at: int, otherwise: Callable[[], Any]) -> Any:
+        if fails[at]:
+            fails[at] -= 1
+            raise TypeError("no such node")
+        return otherwise()
+
+    camera.open = lambda wish: fail(1, lambda: reopen(wish))  # type: ignore[method-assign]
+    camera.probe = lambda: fail(0, probe)  # type: ignore[method-assign]
+    (fault,) = take(source, 1)
+    assert isinstance(fault, Fault)
+    assert fault.reason == "no such node"
+    wait_for(lambda: not source.down_reason, "the camera back", 10.0)
+    camera.blocks.put(block(1))
+    assert isinstance(take(source, 1)[0], Frame)
+
+
 def test_what_is_closed_fires_no_more(camera: ScriptedCamera, opened: Any) -> None:
     source = opened("software")
     source.close()
