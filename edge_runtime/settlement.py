@@ -55,6 +55,7 @@ class Settlement:
         self._evidence = evidence
         self._too_late = too_late
         self._owed: deque[Inspection] = deque()
+        self._untold = ""
 
     def settle(self, inspection: Inspection) -> Inspection:
         """Commit a part and tell the line; returns what became of it."""
@@ -150,9 +151,15 @@ class Settlement:
         try:
             self._line.result(Result(part.part_id, part.trigger_id, part.decision.verdict))
         except Exception as error:
-            _log.exception("The line could not be told what became of part %s.", part.part_id)
+            self._note_untold(part, error)
             return f"the output failed: {error}"
         return ""
+
+    def _note_untold(self, part: Part, error: Exception) -> None:
+        """Where it broke, once; a PLC that is away is told by the part's own line, and by the output."""
+        if not isinstance(error, OSError) and repr(error) != self._untold:
+            self._untold = repr(error)
+            _log.error("The line could not be told what became of part %s.", part.part_id, exc_info=error)
 
 
 def _without_picture(inspection: Inspection) -> Inspection:

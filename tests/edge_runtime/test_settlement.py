@@ -47,10 +47,11 @@ class Line:
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
         self.failure = ""
+        self.error: type[Exception] = OSError
 
     def result(self, result: Result) -> None:
         if self.failure and result.verdict is Verdict.OK:
-            raise OSError(self.failure)
+            raise self.error(self.failure)
         self.told.append((result.part_id, result.verdict.value))
 
 
@@ -227,3 +228,13 @@ def test_an_ok_that_comes_late_or_cannot_be_told_is_withdrawn(
     bench.disk.store.flush()
     assert bench.rows() == [("a", "NO_DECISION", cause, 0)]
     assert bench.line.told == [("a", "NO_DECISION")]
+
+
+@pytest.mark.parametrize(("error", "told"), [(ConnectionError, 0), (ZeroDivisionError, 1)])
+def test_where_it_broke_is_told_once_and_not_of_a_plc_that_is_away(
+    bench: Bench, caplog: pytest.LogCaptureFixture, error: type[Exception], told: int
+) -> None:
+    bench.line.failure, bench.line.error = "no PLC is connected", error
+    for part_id in "abc":
+        assert bench.settle(part_id, Verdict.OK) is Verdict.NO_DECISION
+    assert len([row for row in caplog.records if row.exc_info]) == told
