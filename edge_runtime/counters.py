@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kenpin.edge_runtime.decide import DECIDED, Decision, Verdict
+from kenpin.edge_runtime.decide import DECIDED, WITHHELD, Decision, Verdict
 from kenpin.edge_runtime.vitals import Vitals
 
 _TIMES = 10_000  # parts that the percentiles look back on
@@ -62,7 +62,7 @@ class Snapshot:
         return cls(
             parts,
             json.loads(vitals.texts.get("reasons", "{}")),
-            {},
+            {cause: int(numbers.get(_series("causes_total", cause=cause), 0)) for cause in sorted(WITHHELD)},
             int(numbers.get("events_total", 0)),
             milliseconds("decision_seconds", "0.5"),
             milliseconds("decision_seconds", "0.99"),
@@ -93,8 +93,9 @@ class Snapshot:
 
     @property
     def ng_rate(self) -> float:
-        """Share of NG among the decided parts, 0 to 1."""
-        return self.parts[Verdict.NG] / max(1, sum(self.parts[v] for v in DECIDED))
+        """Share of NG among the parts that were judged, released or not, 0 to 1."""
+        held_back = sum(self.causes.get(cause, 0) for cause in WITHHELD)
+        return self.parts[Verdict.NG] / max(1, held_back + sum(self.parts[v] for v in DECIDED))
 
 
 class Counters:
@@ -123,8 +124,8 @@ class Counters:
             if decision.cause:
                 self._causes[decision.cause] += 1
             self._events += has_event
-            if verdict in DECIDED:
-                self._recent.append(verdict)
+            if decision.judged in DECIDED:
+                self._recent.append(decision.judged)
 
     def add_times(self, *, latency_ms: float, infer_ms: float) -> None:
         """Count the times of a part that was scored."""

@@ -25,6 +25,7 @@ class Verdict(str, Enum):
 
 
 DECIDED = (Verdict.OK, Verdict.REVIEW, Verdict.NG)  # the others say that there is no decision
+WITHHELD = frozenset(("store", "deadline", "output"))  # causes for which an OK was not released all the same
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Decision:
     reason: str = ""
     scored: Scored | None = None
     cause: str = ""
+
+    @property
+    def judged(self) -> Verdict:
+        """What the part was found to be, released or not: without such OK the bad parts would stand alone."""
+        return Verdict.OK if self.cause in WITHHELD else self.verdict
 
     @property
     def level(self) -> Literal["", "coarse", "mid", "fine"]:

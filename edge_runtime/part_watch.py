@@ -21,8 +21,6 @@ _LEAST_PARTS = 50  # with fewer, one NG more or less would be an alarm
 _DRIFT_PARTS = 500
 _WAITING = 1000  # parts between two rounds of the alarms
 _FINDINGS = frozenset(finding.value for finding in Finding)
-# Causes of `Settlement`: judged OK and not released all the same. That is no reason to see bad parts alone.
-_WITHHELD = frozenset(("store", "deadline", "output"))
 
 
 class PartWatch:
@@ -45,9 +43,7 @@ class PartWatch:
 
     def saw(self, part: Part) -> None:
         """A part is settled."""
-        verdict, scored = part.decision.verdict, part.decision.scored
-        if part.decision.cause in _WITHHELD:
-            verdict = Verdict.OK
+        verdict, scored = part.decision.judged, part.decision.scored
         with self._lock:
             self._quality.append(float(part.decision.cause in _FINDINGS))
             if scored is not None:

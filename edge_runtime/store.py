@@ -224,9 +224,11 @@ class Store:
     def _tell(self, parts: Iterable[tuple[int, Part]]) -> None:
         if self._news is None:
             return
-        for seq, part in (*self._withheld, *parts):
+        for seq, part in self._withheld:
             self._news.tell(self._outbox, seq, part)
-        self._news.tell_last(self._outbox)
+        self._news.tell_last(self._outbox)  # not of the new ones: an OK among them can still be held back
+        for seq, part in parts:
+            self._news.tell(self._outbox, seq, part)
 
     def _write(self, part: Part, event: Anomaly | None) -> int:
         seq = self._insert(part)

@@ -474,8 +474,8 @@ class Kpi(Payload):
         review_total: Parts judged REVIEW.
         ng_total: Parts judged NG.
         missed_total: Parts of which there was no picture.
-        no_decision_total: Parts that could not be judged.
-        ng_rate: Share of NG among OK, REVIEW and NG.
+        no_decision_total: Parts that could not be judged, or whose OK could not be released.
+        ng_rate: Share of NG among the parts that were judged: OK (released or not), REVIEW and NG.
         fps: Parts per second since the last kpi.
         infer_ms_p50: Median of the time the engine took, of the last parts.
         infer_ms_p99: Its 99th percentile.

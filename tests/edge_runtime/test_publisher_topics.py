@@ -606,6 +606,19 @@ def test_one_ok_in_a_hundred_is_a_sample(tmp_path: Path) -> None:
     store.close()
 
 
+def test_an_ok_that_is_not_released_never_stands_as_the_last_part(tmp_path: Path) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "off", last_every_s=0.0))
+    for number in range(3):
+        (seq,) = store.commit([(part(0.5, Verdict.OK, part_id=f"p{number}"), None)])
+        for last in store._outbox.retained(after=0):
+            assert json.loads(last.body)["verdict"] == "NO_DECISION"
+        store.note_withheld(seq, "no PLC is connected", "output")
+    store.flush()
+    (last,) = store._outbox.retained(after=0)
+    assert (json.loads(last.body)["part_id"], json.loads(last.body)["verdict"]) == ("p2", "NO_DECISION")
+    store.close()
+
+
 def test_an_ok_that_was_withheld_after_its_record_is_told_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "all", last_every_s=0.0))
     (seq,) = store.commit([(part(0.5, Verdict.OK), None)])
