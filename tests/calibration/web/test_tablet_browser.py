@@ -130,3 +130,11 @@ def test_a_stopped_station_is_seen_to_be_stopped(page: Page, server: Server, fol
             assert state[2] < verdict[2] <= size["height"], (language, size)
             assert acknowledge[2] <= size["height"], (language, size)
             assert page.evaluate(TOO_WIDE) == [], (language, size)
+
+
+def test_the_scores_of_the_last_parts_are_not_cut_off(
+    page: Page, server: Server, folder: StationFolder
+) -> None:
+    """A score without its end is another score."""
+    inspect(folder, [Made(123.4, cause="masters_due")] * 3)
+    check(page, f"{server.url}/line")
