@@ -14,6 +14,7 @@ from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.camera_settings import unknown_settings
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.likeness import unlike
 from kenpin.calibration.shown import Shown, score_shown
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import light_against_sign_off
@@ -66,6 +67,13 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
         scored, used = score_shown(shown, bundle, folder)
         record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
     tell(record, folder, as_json=as_json)
+    if other := unlike([s.score for s in scored.good], bundle.manifest.score_stats):
+        click.echo(
+            f"warning: half of these good parts score above {other.middle:.4g}, where 99 % of those that the "
+            f"training held back are below {other.known:.4g}: they are not like what the model knows; see that "
+            "bundle, folder, camera and light are those of this product, else bad parts pass too",
+            err=True,
+        )
     if unknown := unknown_settings(folder):
         click.echo(f"warning: {unknown}", err=True)
     light = light_against_sign_off(folder)

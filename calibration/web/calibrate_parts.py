@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 
+from kenpin.calibration.likeness import Unlike
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.calibration.words import WIDE_LIGHT
@@ -91,6 +92,7 @@ class Shown:
         lots: Of how many lots the good parts are, as the technician says; 0 = not known.
         light: Of the newest part that is no master; `None` = not known.
         unnamed: Scores of the parts after the good ones that nobody has named, lowest first.
+        unlike: What tells that the good parts are not like those of the training; `None` = nothing does.
     """
 
     good: Sequence[ShownPart] = ()
@@ -104,6 +106,7 @@ class Shown:
     lots: int = 0
     light: Light | None = None
     unnamed: Sequence[float] = ()
+    unlike: Unlike | None = None
 
     @property
     def good_parts(self) -> int:

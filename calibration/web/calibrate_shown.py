@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
+from typing import Any
 
 from kenpin.bundle import MANIFEST
+from kenpin.calibration.likeness import unlike
 from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_run import Run
 from kenpin.errors import DataError, KenpinError
@@ -32,6 +34,9 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
         learned=[part for part in shown.good if part.image_sha256 in known],
         # These were left out for another reason than their scores.
         left_good=[part for part in shown.left_good if part.image_sha256 not in known],
+        unlike=unlike(
+            [p.score for p in shown.good], _manifest(folder, run.start.bundle_sha256).get("score_stats", {})
+        ),
     )
 
 
@@ -65,8 +70,12 @@ def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:
 
     A picture is known again by its content. A part that was trained on and is shown anew has another picture.
     """
+    return frozenset(_manifest(folder, bundle_sha256).get("learned_from", ()))
+
+
+def _manifest(folder: StationFolder, bundle_sha256: str) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder.bundles / bundle_sha256 / MANIFEST).read_bytes())
+        found: dict[str, Any] = json.loads((folder.bundles / bundle_sha256 / MANIFEST).read_bytes())
     except OSError:
-        return frozenset()  # removed meanwhile: then nothing is signed for it either
-    return frozenset(manifest.get("learned_from", ()))
+        return {}  # removed meanwhile: then nothing is signed for it either
+    return found

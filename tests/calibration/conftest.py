@@ -60,7 +60,7 @@ def trusted(tmp_path: Path, signer: SecretKey) -> Path:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
-    def make(version: str, learned_from: tuple[str, ...] = (), product: str = "grey") -> Path:
+    def make(version: str, learned_from: tuple[str, ...] = (), product: str = "grey", known: int = 1) -> Path:
         model = brightness_model()
         black = cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
         manifest = specimens.manifest(
@@ -69,7 +69,7 @@ def make_bundle(tmp_path: Path, signer: SecretKey) -> Callable[..., Path]:
             input_shape=(1, SIDE, SIDE, 3),
             golden=[specimens.golden(0.0, (0.0, 0.0, 0.0))],
             golden_tolerance=1e-3,
-            score_stats={"mean": 0.0, "std": 1.0, "p99": 0.0, "count": 1},
+            score_stats={"mean": 0.0, "std": 1.0, "p99": 0.0, "count": known},
             learned_from=learned_from,
         )
         path = tmp_path / f"{product}-{version}.kenpin"

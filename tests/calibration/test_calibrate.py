@@ -362,6 +362,15 @@ def test_pictures_that_were_learned_from_prove_nothing(
     assert not station.records.exists()
 
 
+@pytest.mark.parametrize(("known", "warns"), [(26, True), (1, False)])
+def test_good_parts_of_another_product_are_warned_of(
+    fit: Fit, pictures: tuple[Path, Path], make_bundle: Callable[..., Path], known: int, warns: bool
+) -> None:
+    """Everything that the model knows would pass such a T1."""
+    result = fit("--bundle", make_bundle("2", known=known), "--good", pictures[0])
+    assert ("they are not like what the model knows" in result.stderr) == warns
+
+
 def test_records_are_chained_and_shown(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]) -> None:
     fit("--good", pictures[0])
     fit("--good", pictures[0], "--masters", pictures[1])

@@ -321,6 +321,19 @@ def test_thresholds_move_by_arrows_and_back_to_the_suggestion(browser: Visit, li
     assert places(browser) == (t1, t2)
 
 
+def test_parts_of_another_product_are_asked_after(
+    browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(browser, line)
+    asked = "is this the product of this model?"
+    assert asked not in browser.get("/calibrate/shown").text
+    stats = {"mean": 0.5, "std": 0.1, "p99": 1.0, "count": 26.0}
+    monkeypatch.setattr(calibrate_shown, "_manifest", lambda *_: {"score_stats": stats})
+    assert asked in browser.get("/calibrate/shown").text
+    browser.submit("/calibrate/step", step="sign")
+    assert asked in browser.get("/calibrate").text
+
+
 def test_pictures_that_the_model_was_trained_on_prove_nothing(
     browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
