@@ -129,7 +129,8 @@ def _check_camera(url: SourceUrl, kind: str) -> None:
         fits, cure = waits_for.startswith("line"), "add trigger=line1, or the line that its cable is at"
     elif kind:
         fits = waits_for in ("software", "1")
-        cure = "add trigger=software; without such an option it cannot be triggered: leave out [source] trigger"
+        option = "trigger=1" if url.scheme == "synthetic" else "trigger=software"
+        cure = f"add {option}; without such an option it cannot be triggered: leave out [source] trigger"
     else:
         fits = waits_for in ("off", "0")
         cure = 'set [source] trigger, to "camera-line" for a cable, or leave out its option trigger'

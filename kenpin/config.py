@@ -16,6 +16,7 @@ Results: TypeAlias = Literal["off", "ng_and_sample", "all"]
 MOST_CAMERAS = 8  # of a station
 REVIEW_MB = 2000  # for the pictures that people have labelled
 WORKSPACE_MB = 1024  # for a layer's scratch while an engine is built
+_TRIGGER = r"^(|camera-line|software|modbus|mqtt:[^+#]+|gpio:.+/.+)$"
 _TOPIC_LEVEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -95,10 +96,21 @@ class SourceSection(_Section):
 
     url: str
     views: tuple[str, ...] = Field(default=(), max_length=MOST_CAMERAS - 1)
-    trigger: str = Field(default="", pattern=r"^(|camera-line|software|modbus|mqtt:[^+#]+|gpio:.+/.+)$")
+    trigger: str = Field(default="", pattern=_TRIGGER)
     wait_ms: int = Field(default=500, ge=1, le=60_000)
     counter_max: int = Field(default=0, ge=0)
     counter_first: int = Field(default=0, ge=0, le=1)
+
+    @field_validator("trigger", mode="before")
+    @classmethod
+    def _known(cls, trigger: object) -> object:
+        """The pattern is for the schema; a person gets words."""
+        if isinstance(trigger, str) and not re.fullmatch(_TRIGGER, trigger):
+            raise ValueError(
+                'use "camera-line", "software", "modbus", "mqtt:TOPIC" without + and #, or "gpio:CHIP/LINE"; '
+                "leave it out where the source itself leads"
+            )
+        return trigger
 
     @field_validator("views")
     @classmethod

@@ -317,6 +317,14 @@ def test_check_refuses_triggers_and_outputs_that_end_the_station(tmp_path: Path,
     assert cure in error.cure
 
 
+@pytest.mark.parametrize("trigger", ["modb", "mqtt:a/#/b", "gpio:18"])
+def test_who_may_trigger_is_told_in_words(tmp_path: Path, trigger: str) -> None:
+    error = checked(tmp_path, f'[source]\nurl = "usb:0"\ntrigger = "{trigger}"\n').exception
+    assert isinstance(error, ConfigError), error
+    assert 'use "camera-line", "software", "modbus"' in error.what
+    assert "pattern" not in error.what
+
+
 @pytest.mark.parametrize(
     ("more", "keys"),
     [
