@@ -92,6 +92,7 @@ class Shown:
         lots: Of how many lots the good parts are, as the technician says; 0 = not known.
         light: Of the newest part that is no master; `None` = not known.
         unnamed: Scores of the parts after the good ones that nobody has named, lowest first.
+        model: What judged them, product and version; empty = not known.
         unlike: What tells that the good parts are not like those of the training; `None` = nothing does.
     """
 
@@ -106,6 +107,7 @@ class Shown:
     lots: int = 0
     light: Light | None = None
     unnamed: Sequence[float] = ()
+    model: str = ""
     unlike: Unlike | None = None
 
     @property

@@ -29,14 +29,14 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
     """
     shown = read_shown(folder.database, run)
     known = learned_from(folder, run.start.bundle_sha256)
+    manifest = _manifest(folder, run.start.bundle_sha256)
     return replace(
         shown,
         learned=[part for part in shown.good if part.image_sha256 in known],
         # These were left out for another reason than their scores.
         left_good=[part for part in shown.left_good if part.image_sha256 not in known],
-        unlike=unlike(
-            [p.score for p in shown.good], _manifest(folder, run.start.bundle_sha256).get("score_stats", {})
-        ),
+        model="-".join(manifest[key] for key in ("product", "version") if key in manifest),
+        unlike=unlike([part.score for part in shown.good], manifest.get("score_stats", {})),
     )
 
 

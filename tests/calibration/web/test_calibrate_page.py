@@ -321,12 +321,16 @@ def test_thresholds_move_by_arrows_and_back_to_the_suggestion(browser: Visit, li
     assert places(browser) == (t1, t2)
 
 
-def test_parts_of_another_product_are_asked_after(
+def test_the_product_is_signed_and_parts_of_another_one_are_asked_after(
     browser: Visit, line: ShownLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(browser, line)
     asked = "is this the product of this model?"
+    model = "<b>lamp-1.0</b>, "
     assert asked not in browser.get("/calibrate/shown").text
+    browser.submit("/calibrate/step", step="sign")
+    assert model in browser.get("/calibrate").text
+    browser.submit("/calibrate/step", step="good")
     stats = {"mean": 0.5, "std": 0.1, "p99": 1.0, "count": 26.0}
     monkeypatch.setattr(calibrate_shown, "_manifest", lambda *_: {"score_stats": stats})
     assert asked in browser.get("/calibrate/shown").text
