@@ -82,6 +82,7 @@ def test_it_says_everything_and_all_of_it_fits_the_schemas(
     assert set(last.values()) == {"NORM"}
     assert values(Status, "state") >= {"STOPPED"}
     assert said["alarm_summary"][-1]["active_count"] == 0
+    assert said["camera_last"][-1]["part_id"] == said["result"][-1]["part_id"]
 
 
 @pytest.mark.parametrize("alarm", CATALOGUE, ids=lambda alarm: alarm.key)
