@@ -30,6 +30,7 @@ class PartRow:
         score: `None` where nothing was scored.
         t1: Threshold it was judged by; `None` where there was none.
         t2: Threshold it was judged by.
+        released: Whether it is known that it was released; of the newest part that may come with the next one.
     """
 
     seq: int
@@ -41,6 +42,7 @@ class PartRow:
     score: float | None
     t1: float | None
     t2: float | None
+    released: bool
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def last_parts(database: Path) -> Sequence[PartRow]:
         StoreError: The database is missing or cannot be read.
     """
     sql = (
-        "SELECT seq, part_id, ts_ms, verdict, reason, cause, score, t1, t2 FROM part ORDER BY seq DESC LIMIT ?"
+        "SELECT seq, part_id, ts_ms, verdict, reason, cause, score, t1, t2, released <> 0 FROM part "
+        "ORDER BY seq DESC LIMIT ?"
     )
     with reading(database) as connection:
         return [PartRow(*row) for row in connection.execute(sql, (_LAST,))]

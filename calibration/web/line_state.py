@@ -113,6 +113,12 @@ class LineState:
             return None
         return None if self.held is not None and self.parts[0].verdict == "OK" else self.parts[0]
 
+    @property
+    def listed(self) -> Sequence[PartRow]:
+        """The last parts; while parts are held back without an OK of which the release is not known."""
+        is_open = self.held is not None and bool(self.parts) and self.parts[0].verdict == "OK"
+        return self.parts[1:] if is_open and not self.parts[0].released else self.parts
+
 
 class LineReader:
     """Reads how the line is; what is missing or damaged is shown as missing.

@@ -171,6 +171,20 @@ def test_why_nothing_is_released_stands_there_in_words(
     assert ('class="verdict OK"' in text) == (not said)
 
 
+@pytest.mark.parametrize(("ready", "released", "listed"), [(0, 0, False), (0, 1, True), (1, 0, True)])
+def test_an_ok_that_may_not_have_been_released_is_not_listed_while_nothing_is(
+    browser: Visit, folder: StationFolder, ready: int, released: int, listed: bool
+) -> None:
+    """With a PLC away the record says OK until the next one is written, and then that it was not released."""
+    add_parts(folder, ["NG", "OK"])
+    with closing(open_database(folder.database)) as connection:
+        connection.execute("UPDATE part SET released = ? WHERE verdict = 'OK'", (released,))
+    show_live(folder, state="DEGRADED", numbers={"ready": ready}, reason="no PLC is connected by Modbus")
+    text = browser.get("/line/panel").text
+    assert '<td class="id">A-00000</td>' in text
+    assert ('<td class="id">A-00001</td>' in text) == listed
+
+
 def test_a_due_shift_check_and_missing_thresholds_are_said_in_the_language(
     visit: MakeVisit, folder: StationFolder
 ) -> None:
