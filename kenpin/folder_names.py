@@ -20,6 +20,8 @@ _LOTS = frozenset(
     {"batch", "box", "cam", "camera", "day", "lot", "part", "shift", "sn", "tray"}
     | {"charge", "kamera", "los", "schicht", "tag", "teil", "ロット", "部品", "年", "月", "日"}
 )
+# What masks beside their pictures end with.
+_MASK_END = re.compile("[_-](mask|gt|label|seg)$", re.IGNORECASE)
 _SHOWN = 6
 
 
@@ -49,6 +51,28 @@ def check_good_only(folder: Path, pictures: Sequence[Path]) -> None:
         cure=(f"give --good {inner}" if inner else "give the one folder of good parts")
         + "; subfolders of good parts are named by a number, like lot-12, 2026-11-03 or part7",
     )
+
+
+def check_no_twins(pictures: Sequence[Path]) -> None:
+    """Refuse a mask beside its picture, and a picture that is there in two formats.
+
+    Each would count as a part of its own: among good parts a mask lifts the thresholds, among bad ones and
+    masters it is found for sure and makes up the figures.
+
+    Raises:
+        DataError: One is there.
+    """
+    by_stem: dict[Path, Path] = {}
+    for path in pictures:
+        by_stem.setdefault(path.with_suffix(""), path)
+    for path in pictures:
+        twin = by_stem.get(path.with_name(_MASK_END.sub("", path.stem)))
+        if twin not in (None, path):
+            raise DataError(
+                f"a mask beside its picture {twin.name}, or the same part twice: each would count as a part",
+                where=path,
+                cure=f"take masks out, for --data to {GROUND_TRUTH}/DEFECT; keep one file of each picture",
+            )
 
 
 def check_kind(folder: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kenpin.errors import DataError
-from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind
+from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind, check_no_twins
 from kenpin.part_groups import MANIFEST, read_groups
 from kenpin.picture_files import (
     contents_of,
@@ -87,8 +87,8 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     if (folder / GOOD).is_dir():
         bad_dirs = [d for d in subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
         bad = _label_kinds(bad_dirs, folder, groups)
-        return _hold_back(_label(list_pictures(folder / GOOD), GOOD, folder, groups), bad, seed)
-    pictures = list_pictures(folder)
+        return _hold_back(_label(_parts_below(folder / GOOD), GOOD, folder, groups), bad, seed)
+    pictures = _parts_below(folder)
     nested = sorted({p.relative_to(folder).parts[0] for p in pictures if p.parent != folder})
     if nested:
         raise DataError(
@@ -125,7 +125,7 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     good_pictures = read_folder(good, label=GOOD)
     bad_pictures: list[Picture] = []
     if bad is not None:
-        found, root, here = list_pictures(bad.resolve()), _manifest_root(bad), bad.resolve()
+        found, root, here = _parts_below(bad.resolve()), _manifest_root(bad), bad.resolve()
         # Where both folders are called alike, 1.png of one is still not the same part as 1.png of the other.
         own = {name: f"bad {root.name}/{name}" for name in (name_below(p, root) for p in found)}
         groups = own | read_groups(root)
@@ -146,7 +146,7 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
         DataError: The folder is missing or empty, or bad parts may lie among those that shall be good.
     """
     here, root = folder.resolve(), _manifest_root(folder)
-    found = list_pictures(here)
+    found = _parts_below(here)
     if label == GOOD:
         check_good_only(here, found)
     return _label(found, label, root, read_groups(root))
@@ -218,6 +218,13 @@ def _refuse_nested(good: Path, bad: Path) -> None:
             )
 
 
+def _parts_below(folder: Path) -> list[Path]:
+    """All pictures below a folder, each of a part."""
+    found = list_pictures(folder)
+    check_no_twins(found)
+    return found
+
+
 def _manifest_root(folder: Path) -> Path:
     """The folder, or one of the two above it (`DATA/test/good`), that has a `manifest.csv`; else the folder."""
     here = folder.resolve()
@@ -235,7 +242,7 @@ def _groups_below(folder: Path) -> dict[str, str]:
 
 
 def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
-    train = _label(list_pictures(folder / "train" / GOOD), GOOD, folder, groups)
+    train = _label(_parts_below(folder / "train" / GOOD), GOOD, folder, groups)
     test_dir = folder / "test"
     if not test_dir.is_dir():
         return _hold_back(train, [], seed)
@@ -305,7 +312,7 @@ def _check_masked(pictures: list[Picture], truth: Path) -> None:
 
 def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:
     """Label the pictures of one folder by its name, with their masks where it names a defect."""
-    pictures = _label(list_pictures(folder), folder.name, root, groups)
+    pictures = _label(_parts_below(folder), folder.name, root, groups)
     truth = root / GROUND_TRUTH / folder.name
     if folder.name == GOOD or not truth.is_dir():
         return pictures

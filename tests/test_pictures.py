@@ -199,6 +199,43 @@ def test_masks_below_the_folder_of_bad_parts_do_not_count_as_bad_parts(tmp_path:
         read_good_bad(tmp_path / "ok", tmp_path / "ng")
 
 
+def _read_masters(folder: Path) -> list[Picture]:
+    return read_folder(folder / "masters", label="master")
+
+
+def _read_good(folder: Path) -> PictureSet:
+    return read_good_bad(folder / "good", None)
+
+
+def _read_bad(folder: Path) -> PictureSet:
+    return read_good_bad(folder / "good", folder / "bad")
+
+
+@pytest.mark.parametrize("twin", ["1_mask.png", "1_GT.png", "1-label.bmp", "1.jpg"])
+@pytest.mark.parametrize(
+    ("folder", "read"),
+    [
+        ("good", _read_good),
+        ("bad/scratch", _read_bad),
+        ("masters/lot1", _read_masters),
+        ("train/good", read_data),
+        ("test/scratch", read_data),
+    ],
+)
+def test_a_mask_beside_its_picture_is_no_part(
+    tmp_path: Path, folder: str, read: Callable[[Path], object], twin: str
+) -> None:
+    _fill(tmp_path, *_names("good", 9), *_names("train/good", 9), f"{folder}/1.png", f"{folder}/{twin}")
+    with pytest.raises(DataError, match="beside its picture") as caught:
+        read(tmp_path)
+    assert Path(caught.value.where).parent == tmp_path / folder
+
+
+def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(tmp_path: Path) -> None:
+    _fill(tmp_path, "good/1.png", "good/2_mask.png", "good/3_label.png", "good/lot4/1.png", "good/lot5/1.jpg")
+    assert len(read_folder(tmp_path / "good", label="good")) == 5
+
+
 @pytest.mark.parametrize("mask", ["hole/000_gt.png", "000_mask.png", "Hole/000_mask.png"])
 def test_masks_that_belong_to_no_picture_are_told(tmp_path: Path, mask: str) -> None:
     _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), f"ground_truth/{mask}")
