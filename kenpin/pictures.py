@@ -191,6 +191,9 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
 
     Returns:
         The pictures in the given order, and how many of them are copies of another one.
+
+    Raises:
+        DataError: The same picture is of a good part under one name and of a bad one under another.
     """
     contents = contents_of([p.path for p in pictures])
     joined: dict[str, str] = {}
@@ -200,9 +203,16 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
             name = joined[name]
         return name
 
-    first: dict[str, str] = {}
+    first: dict[str, Picture] = {}
     for picture, content in zip(pictures, contents, strict=True):
-        names = {group_of(picture.group), group_of(first.setdefault(content, picture.group))}
+        other = first.setdefault(content, picture)
+        if (picture.label == GOOD) != (other.label == GOOD):
+            raise DataError(
+                f"the same picture is there as {other.label} and as {picture.label}",
+                where=f"{other.path} and {picture.path}",
+                cure="look at it and remove the wrong one of the two",
+            )
+        names = {group_of(picture.group), group_of(other.group)}
         if len(names) == 2:
             joined[max(names)] = min(names)
     return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -490,12 +491,18 @@ def test_copies_under_other_names_are_on_one_side(tmp_path: Path, seed: int) -> 
     assert _is_whole(parts)
 
 
-def test_a_good_picture_that_is_also_there_as_a_bad_one_is_not_learned_from(tmp_path: Path) -> None:
-    _fill(tmp_path / "a", *_names("good", 10))
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/x.png").write_text("good/004.png")
-    parts = read_good_bad(tmp_path / "a/good", tmp_path / "b")
-    assert "004.png" not in {p.path.name for p in parts.train}
+@pytest.mark.parametrize("good", ["good", "train/good"])
+def test_a_picture_that_is_there_as_good_and_as_bad_is_refused(tmp_path: Path, good: str) -> None:
+    """Learned from it would teach a defect; and where the good one is right the figures are wrong."""
+    _fill(tmp_path, *_names(good, 10), *_names("test/hole", 2))
+    bad = tmp_path / ("hole/x.png" if good == "good" else "test/hole/x.png")
+    bad.parent.mkdir(exist_ok=True)
+    bad.write_text(f"{good}/004.png")
+    if good == "good":
+        shutil.rmtree(tmp_path / "test")
+    error = _refused(tmp_path)
+    assert error.what == "the same picture is there as good and as hole"
+    assert all(str(path) in error.where for path in (tmp_path / good / "004.png", bad))
 
 
 def test_copies_join_the_groups_of_a_manifest_over_any_number_of_steps(tmp_path: Path) -> None:
