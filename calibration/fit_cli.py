@@ -57,7 +57,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
 ) -> None:
     """Choose T1 and T2 from good parts and masters, and sign what they prove.
 
-    The good parts must not be those the model was trained on.
+    The parts must not be those the model was trained on.
     """
     shown = Shown(good, masters, scores, precision)
     shown.check()

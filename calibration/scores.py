@@ -77,19 +77,19 @@ def best_of_parts(scores: Sequence[PictureScore]) -> dict[str, float]:
     return best
 
 
-def check_fresh(good: Sequence[Picture], manifest: Manifest) -> None:
-    """Refuse good pictures that the model was trained on: it knows them, so their scores prove nothing.
+def check_fresh(shown: Sequence[Picture], manifest: Manifest) -> None:
+    """Refuse pictures that the model was trained on, bad ones too: it knows them, their scores prove nothing.
 
     Raises:
         DataError: It names the first one.
     """
     learned = set(manifest.learned_from)
-    known = [p.path for p in good if sha256_of(p.path) in learned]
+    known = [p.path for p in shown if sha256_of(p.path) in learned]
     if known:
         raise DataError(
-            f"the model was trained on {len(known)} of these {len(good)} pictures; their scores prove nothing",
+            f"the model was trained on {len(known)} of these {len(shown)} pictures; their scores prove nothing",
             where=known[0],
-            cure="show good parts that are not in the training folder",
+            cure="show parts that it did not learn from; with --teach it learned from bad ones, too",
         )
 
 

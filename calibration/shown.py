@@ -14,10 +14,10 @@ from kenpin.calibration.origin import origin_of
 from kenpin.calibration.scores import MASTER, ScoreSet, check_fresh, read_scores, score_pictures
 from kenpin.console import human_console
 from kenpin.edge_runtime.engine_choice import choose_engine
-from kenpin.errors import ConfigError, DataError
+from kenpin.errors import ConfigError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image
-from kenpin.pictures import Picture, read_folder
+from kenpin.pictures import join_copies, read_folder
 from kenpin.precision import Precision
 from kenpin.quality import Quality, measure
 from kenpin.quality_limits import learn_limits
@@ -71,8 +71,8 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
     assert shown.good is not None
     good = read_folder(shown.good, label=GOOD)
     masters = read_folder(shown.masters, label=MASTER) if shown.masters else []
-    _check_apart(good, masters)
-    check_fresh(good, bundle.manifest)
+    join_copies([*good, *masters])  # for what it refuses: one picture as good and as a master
+    check_fresh([*good, *masters], bundle.manifest)
     choice = choose_engine(folder, bundle, shown.precision)
     engine = choice.loaded()
     if choice.note:
@@ -89,13 +89,3 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
         limits = learn_limits(seen, place=engine.sight is None or engine.sight.view.align is None)
         scored_masters = score_pictures(engine, masters, shown.masters or shown.good, scored=look)
     return ScoreSet(scored_good, scored_masters, limits, origin_of(good)), engine.precision
-
-
-def _check_apart(good: list[Picture], masters: list[Picture]) -> None:
-    both = {p.path.resolve() for p in good} & {p.path.resolve() for p in masters}
-    if both:
-        raise DataError(
-            "a picture is given as good and as a master",
-            where=min(both),
-            cure="keep good parts and masters in separate folders",
-        )
