@@ -18,6 +18,7 @@ from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from tests.edge_runtime.fake_camera import ADDRESS, FakeCamera
+from tests.edge_runtime.taken import take
 
 pytest.importorskip("gi", reason="needs PyGObject and Aravis")
 
@@ -45,17 +46,6 @@ def opened(camera: FakeCamera) -> Iterator[Callable[..., GenicamSource]]:
     yield open_source
     for source in sources:
         source.close()
-
-
-def take(source: GenicamSource, count: int = 1) -> list[Frame | Fault]:
-    items: list[Frame | Fault] = []
-    by_s = time.monotonic() + 180
-    while len(items) < count and time.monotonic() < by_s:
-        item = source.next(time.monotonic() + 1)
-        if not isinstance(item, Lull):
-            items.append(item)
-    assert len(items) == count
-    return items
 
 
 def test_a_free_camera_delivers_new_pictures_with_its_ids(opened: Any) -> None:

@@ -26,11 +26,11 @@ from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
 from tests.edge_runtime.conftest import grey_png
+from tests.edge_runtime.taken import LIMIT_S, take
 
 # How often a capture process is killed; a release run takes 200.
 CYCLES = int(os.environ.get("KENPIN_CYCLES", "12"))
 ROUND_S = 0.02
-LIMIT_S = 180.0  # however slow the machine is
 
 CHILD = """
 import sys
@@ -74,18 +74,6 @@ def opened(tmp_path: Path) -> Iterator[Callable[[str], CapturedSource]]:
     yield open_source
     for source in made:
         source.close()
-
-
-def take(source: CapturedSource, count: int) -> list[Frame | Fault]:
-    items: list[Frame | Fault] = []
-    by_s = time.monotonic() + LIMIT_S
-    while len(items) < count and time.monotonic() < by_s:
-        item = source.next(time.monotonic() + 0.1)
-        if item is Lull.END:
-            break
-        if not isinstance(item, Lull):
-            items.append(item)
-    return items
 
 
 def test_frames_arrive_as_they_were_drawn(tmp_path: Path, start: Any, opened: Any) -> None:

@@ -23,10 +23,11 @@ from kenpin.edge_runtime.genicam_camera import Block
 from kenpin.edge_runtime.genicam_settings import Opened, Wish, set_up
 from kenpin.edge_runtime.genicam_source import _AWAY_S, GenicamSource
 from kenpin.edge_runtime.pixel_format import PIXEL_FORMATS, Layout, code_of, to_bgr
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull, SourceUrl, Trigger
+from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from tests.edge_runtime.conftest import Clock
+from tests.edge_runtime.taken import take
 
 MONO8 = 0x01080001
 LAYOUT = Layout(MONO8, 4, 6)
@@ -102,18 +103,6 @@ def opened(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.fixture
 def impatient(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{GenicamSource.__module__}.LOST_S", 0.4)
-
-
-def take(source: FrameSource, count: int) -> list[Frame | Fault]:
-    items: list[Frame | Fault] = []
-    give_up_s = time.monotonic() + 180
-    while len(items) < count:
-        item = source.next(time.monotonic() + 1)
-        assert item is not Lull.END
-        assert time.monotonic() < give_up_s
-        if not isinstance(item, Lull):
-            items.append(item)
-    return items
 
 
 def wish(query: str) -> Wish:

@@ -15,6 +15,7 @@ from kenpin.edge_runtime.pylon_source import PylonCamera, pylon_source
 from kenpin.edge_runtime.source import Fault, Lull, SourceUrl, Trigger
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
+from tests.edge_runtime.taken import take
 
 pytest.importorskip("pypylon", reason="needs pypylon")
 
@@ -49,17 +50,6 @@ def emulated(source: GenicamSource) -> Any:
     camera = source._device
     assert isinstance(camera, PylonCamera)
     return camera._nodes
-
-
-def take(source: GenicamSource, count: int = 1) -> list[Frame | Fault]:
-    items: list[Frame | Fault] = []
-    by_s = time.monotonic() + 180
-    while len(items) < count and time.monotonic() < by_s:
-        item = source.next(time.monotonic() + 1)
-        if not isinstance(item, Lull):
-            items.append(item)
-    assert len(items) == count
-    return items
 
 
 def test_a_free_camera_delivers_new_pictures(opened: Any) -> None:

@@ -12,23 +12,13 @@ from kenpin.edge_runtime import synthetic_source
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull
+from kenpin.edge_runtime.source import Fault, FrameSource
 from kenpin.edge_runtime.sources import make_source, make_sources
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
 from kenpin.synthetic import draw_part
 from tests.edge_runtime.conftest import Clock, grey_png
-
-
-def take(source: FrameSource, count: int) -> list[Frame | Fault]:
-    items: list[Frame | Fault] = []
-    while len(items) < count:
-        item = source.next(time.monotonic() + 1)
-        if item is Lull.END:
-            break
-        if not isinstance(item, Lull):
-            items.append(item)
-    return items
+from tests.edge_runtime.taken import take
 
 
 def drain(source: FrameSource) -> list[Frame | Fault]:
