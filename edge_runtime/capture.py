@@ -92,12 +92,15 @@ class Capture:
         """Read the camera until told to stop.
 
         Raises:
-            SourceError: The file or folder cannot be read; a camera that is away is waited for.
+            SourceError: The file or folder cannot be read, or the link to the station failed; a camera that is
+                away is waited for.
         """
         self._server.start()
         try:
             self._open()
             while not stopping():
+                if not self._server.is_alive():  # whatever ended it
+                    raise SourceError("the station cannot be heard any more", where=self._source.camera)
                 self._come_round()
                 if self._is_open:
                     self._read(stopping)

@@ -28,7 +28,7 @@ from kenpin.edge_runtime.sources import make_source
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 from tests.edge_runtime.conftest import grey_png
-from tests.edge_runtime.test_capture import take
+from tests.edge_runtime.taken import take
 
 Ends: TypeAlias = tuple[Capture, CapturedSource]
 MANY = 3000  # far more than what fits into the socket
@@ -115,6 +115,22 @@ def test_each_unreadable_picture_of_a_folder_is_told(tmp_path: Path, joined: Any
         told = take(station, MANY + 1)
         assert [item.part_id for item in told] == [f"{n:05d}.png" for n in range(MANY)]
         assert made.counts.unsent == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_capture_that_hears_the_station_no_more_ends_so_that_another_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_end: object, link: socket.socket) -> None:
+        link.close()
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Capture, "_take_in", broken)
+    source, by_s = Told(), time.monotonic() + 20
+    capture = Capture(source, tmp_path, 0, latest=False)
+    station = connect_in(tmp_path, capture_wire.socket_name(0), socket.SOCK_SEQPACKET)
+    with station, pytest.raises(SourceError, match="the station cannot be heard"):
+        capture.run(lambda: time.monotonic() > by_s)
 
 
 def test_faults_that_the_station_has_no_time_for_wait_and_come_before_the_next_picture(joined: Any) -> None:
