@@ -25,6 +25,7 @@ from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
 from kenpin.sight import Sight, read_sight
 from kenpin.train.card import figure_of
+from kenpin.train.compare import FIGURES
 from kenpin.train.data import MEASURE, Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.encoder import Encoder
@@ -411,13 +412,15 @@ def _show(figures: dict[str, Any], model: str) -> None:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
+    heads = {key: (head, form) for key, head, form in FIGURES}
     for name, value in figures.items():
         if name == "auroc_of" or name.endswith("_interval"):
             continue
+        head, form = heads.get(name, (name.replace("_", " "), ".1f"))
         if isinstance(value, dict | float):
-            table.add_row(name, *figure_of(figures, name, ".3f"))
+            table.add_row(head, *figure_of(figures, name, form))
         else:
-            table.add_row(name, str(value))
+            table.add_row(head, str(value))
     console.print(table)
     if "image_auroc" not in figures:
         told = "nothing tells good from bad parts here: the other figures need test pictures of both"

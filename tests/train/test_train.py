@@ -107,8 +107,13 @@ def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, o
     done = kenpin("evaluate", run[0], "--data", parts, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["image_auroc"] == run[1]["image_auroc"]
-    rows = [line.split() for line in done.stderr.splitlines() if "pixel_auroc" in line]
-    assert [(row[1], row[-3]) for row in rows] == [("pixel_auroc", "to")]
+    # With units: that a rate counts of 1,000 parts stands in its row.
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in done.stderr.splitlines() if "│" in line
+    ]
+    found = {row[0]: row for row in rows}
+    assert " to " in found["pixel AUROC"][2]
+    assert found["false calls per 1,000 at 95 % caught"][1].isdigit()
 
 
 @pytest.mark.parametrize("missing", ["good", "bad"])
