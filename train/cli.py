@@ -71,6 +71,20 @@ class _Source:
             )
         return root
 
+    def check_apart(self, run: Path) -> None:
+        """Refuse a run folder among the pictures: they could not be read again, to resume or to measure."""
+        if self.data and (self.data / "train" / GOOD).is_dir():
+            folders = [self.data / "train" / GOOD, self.data / "test"]
+        else:
+            folders = [folder for folder in (self.data, self.good, self.bad) if folder]
+        for folder in folders:
+            if folder.resolve() in (run.resolve(), *run.resolve().parents):
+                raise ConfigError(
+                    "the run folder lies among the pictures",
+                    where=run,
+                    cure=f"give a --run outside of {folder}: what lies in there is taken for pictures of parts",
+                )
+
     def read(self, *, seed: int) -> PictureSet:
         root = self.root
         return read_data(root, seed=seed) if self.data else read_good_bad(root, self.bad, seed=seed)
@@ -122,6 +136,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     started = time.monotonic()
     load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
+    source.check_apart(run)
     origin, seed = _origin(given), given["seed"]
     folder = RunFolder(run)
     begun = folder if resume and folder.exists else None

@@ -156,6 +156,24 @@ def test_a_mask_that_does_not_fit_is_refused_before_anything_is_trained(parts: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [("--data", ""), ("--good", "good"), ("--good", "good", "--bad", "bad")])
+def test_a_run_among_the_pictures_is_refused_as_it_could_not_be_resumed(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Its folder would be a kind of defect, without any picture or with reference.png."""
+    for folder in ("good", "bad"):
+        (tmp_path / folder).mkdir()
+    given = [o if o.startswith("--") else str(tmp_path / o) for o in options]
+    with pytest.raises(ConfigError, match="the run folder lies among the pictures"):
+        cli.main(["train", *given, "--run", f"{given[-1]}/run"], standalone_mode=False)
+
+
+def test_a_run_beside_train_and_test_is_not_among_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "train/good").mkdir(parents=True)
+    with pytest.raises(DataError, match="the folder holds no picture"):
+        cli.main(["train", "--data", str(tmp_path), "--run", str(tmp_path / "run")], standalone_mode=False)
+
+
 def test_pictures_that_cannot_be_read_are_all_named_before_anything_is_trained(
     parts: Path, tmp_path: Path
 ) -> None:
