@@ -324,7 +324,7 @@ def test_a_defect_that_the_view_hides_does_not_teach(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(png(mask))
     hidden = Picture(tmp_path / "a.png", "dent", "1", tmp_path / "mask.png", sight_with(ignore=(LABEL,)))
     check_pictures([hidden])
-    assert check_masks([hidden]) == [hidden]
+    assert check_masks([hidden]).empty == [hidden]
     with pytest.raises(DataError, match="outside of the view"):
         check_teachers([hidden])
     check_teachers([replace(hidden, sight=None)])  # without a view an empty mask is as good as none

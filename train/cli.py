@@ -31,7 +31,7 @@ from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.encoder import Encoder
 from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
-from kenpin.train.intake import Looked, check_masks, check_pictures, check_teachers, set_apart
+from kenpin.train.intake import Looked, Masked, check_masks, check_pictures, check_teachers, set_apart
 from kenpin.train.learn import Means, learn, progress_bar, update
 from kenpin.train.loose import Loose, follow_loose
 from kenpin.train.report_cli import measure_and_report, score_with_bar
@@ -147,10 +147,10 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     _tell_copies(found, new)
     roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"], known=known)
     _tell_known(roles, known)
-    empty = check_masks((*roles.test, *roles.teach))
-    _tell_empty(empty)
+    masked = check_masks((*roles.test, *roles.teach))
+    _tell_masked(masked)
     _tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
-    check_teachers(picture for picture in roles.teach if picture in empty)
+    check_teachers(picture for picture in roles.teach if picture in masked.empty)
     config = _config(source.root, roles, given, origin, sight)
     fabric = open_fabric(given["device"], precision=given["precision"])
     if fabric.is_global_zero:
@@ -391,14 +391,14 @@ def _tell_known(roles: Roles, known: Collection[str]) -> None:
         console.print(told + "new good parts will score higher than they", soft_wrap=True)
 
 
-def _tell_empty(pictures: Sequence[Picture]) -> None:
-    if pictures:
-        first = pictures[0].mask
-        told = (
-            f"{counted(len(pictures), 'mask')} without a mark in what is looked at, like {first}: "
-            "as if there were none"
-        )
-        console.print(told, soft_wrap=True)
+def _tell_masked(masked: Masked) -> None:
+    for pictures, what in (
+        (masked.empty, "without a mark in what is looked at, like {}: as if there were none"),
+        (masked.most, "marking most of what is looked at, like {}: is it bright where the defect is?"),
+    ):
+        if pictures:
+            told = f"{counted(len(pictures), 'mask')} {what.format(pictures[0].mask)}"
+            console.print(told, soft_wrap=True)
 
 
 def _tell_unmasked(bad: Sequence[Picture]) -> None:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kenpin.errors import DataError, OutOfView
 from kenpin.folder_names import GOOD
 from kenpin.frame import read_picture
@@ -78,21 +80,38 @@ def set_apart(found: PictureSet, misfits: Mapping[Path, OutOfView]) -> PictureSe
     return replace(found, train=train, test=test, misfits=tuple(p for p in every if p.path in misfits))
 
 
-def check_masks(pictures: Iterable[Picture]) -> list[Picture]:
-    """Refuse masks that do not fit; returns the pictures whose mask marks nothing.
+@dataclass(frozen=True)
+class Masked:
+    """What a look at all masks found.
+
+    Attributes:
+        empty: Pictures whose mask marks nothing of what is looked at.
+        most: Pictures whose mask marks more than half of it, as one does with dark and bright exchanged.
+    """
+
+    empty: Sequence[Picture]
+    most: Sequence[Picture]
+
+
+def check_masks(pictures: Iterable[Picture]) -> Masked:
+    """Look at masks; refuse those that do not fit.
 
     Raises:
         DataError: A mask or its picture cannot be read, or they differ in size.
     """
     masked = [(picture, picture.mask) for picture in pictures if picture.mask is not None]
-    return [picture for picture, mask in masked if not read_mask(mask, of=picture).any()]
+    shares = [
+        (picture, np.count_nonzero(marks := read_mask(mask, of=picture)) / marks.size)
+        for picture, mask in masked
+    ]
+    return Masked([p for p, share in shares if not share], [p for p, share in shares if share > 0.5])
 
 
 def check_teachers(empty: Iterable[Picture]) -> None:
     """Refuse bad parts that shall teach and have their defect where nobody looks.
 
     Args:
-        empty: Those whose mask marks nothing, as `check_masks` told.
+        empty: Those whose mask marks nothing, as `check_masks` found.
 
     Raises:
         DataError: One has.

@@ -122,7 +122,20 @@ def test_masks_that_number_the_defects_in_16_bit_are_read_and_empty_ones_are_tol
     assert cv2.imwrite(str(clear), opaque)
     pictures = [Picture(image, "pit", str(mask), mask) for mask in (numbered, empty, clear)]
     assert load_masks(pictures, side=16)[0].sum() == 128
-    assert [picture.mask for picture in check_masks(pictures)] == [empty, clear]
+    assert [picture.mask for picture in check_masks(pictures).empty] == [empty, clear]
+
+
+def test_masks_that_mark_most_of_their_picture_are_told(tmp_path: Path) -> None:
+    """With dark and bright exchanged, all but the defect would count as defect."""
+    image = write(tmp_path / "part.png", (64, 64, 3), 9)
+    marks = np.zeros((64, 64), np.uint8)
+    marks[10:20, 10:20] = 255
+    right, exchanged = tmp_path / "right.png", tmp_path / "exchanged.png"
+    assert cv2.imwrite(str(right), marks)
+    assert cv2.imwrite(str(exchanged), 255 - marks)
+    found = check_masks(Picture(image, "pit", str(mask), mask) for mask in (right, exchanged))
+    assert [picture.mask for picture in found.most] == [exchanged]
+    assert not found.empty
 
 
 @pytest.mark.parametrize(("count", "more"), [(5, ""), (7, " and 2 more")])

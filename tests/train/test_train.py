@@ -137,13 +137,18 @@ def test_masks_are_known_to_the_run(run: tuple[Path, dict[str, object]]) -> None
     assert all(mask.is_file() and mask.stem == f"{stem}_mask" for stem, mask in masked.items())
 
 
-def test_bad_pictures_without_a_mask_are_told_where_others_have_one(parts: Path, tmp_path: Path) -> None:
+def test_bad_pictures_without_a_mask_and_masks_of_most_of_a_picture_are_told(
+    parts: Path, tmp_path: Path
+) -> None:
     data = shutil.copytree(parts, tmp_path / "cap")
     kind = sorted((data / "ground_truth").iterdir())[-1]
     count = len(list(kind.iterdir()))
     shutil.rmtree(kind)
+    exchanged = next((data / "ground_truth").rglob("*.png"))
+    write(exchanged, 255 - cv2.imread(str(exchanged)))
     done = kenpin("train", "--data", data, "--run", tmp_path / "run", "--size", 64, "--steps", 1, "--batch", 4)
     assert done.returncode == 0, done.stderr
+    assert f"1 mask marking most of what is looked at, like {exchanged}: is it bright" in done.stderr
     assert f"{count} of 8 bad pictures have no mask, like {data / 'test' / kind.name}" in done.stderr
 
 
