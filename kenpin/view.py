@@ -197,6 +197,9 @@ def _parse(content: bytes, file: Path) -> View:
         # A misspelt key is often the reason why another one is missing, so it comes first.
         first = min(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            cure = "correct its name or its place: the keys stand in docs/view.md"
+            raise ConfigError(f"unknown key {key}", where=file, cure=cure) from None
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{key}: {message}" if key else message, where=file, cure=_DRAW_AGAIN) from None
     except ValueError as error:

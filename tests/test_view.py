@@ -110,7 +110,7 @@ def test_a_view_that_only_crops_needs_no_picture(tmp_path: Path) -> None:
     [
         ("frame_size = [320", "not TOML"),
         ("roi = [0, 0, 9, 9]", "frame_size: Field required"),
-        (TOML.replace("ignore", "ignroe"), "ignroe: Extra inputs"),
+        (TOML.replace("ignore", "ignroe"), "unknown key ignroe"),
         (TOML.replace(str(list(ROI)), "[200, 40, 200, 160]"), "does not lie in the frame of 320 x 240"),
         (TOML.replace(str(list(ROI)), "[60, 40, 0, 160]"), "does not lie in the frame"),
         (TOML.replace(str(list(ROI)), "[20, 40, 200, 160]"), "no room for a part that is off by 24"),

@@ -251,7 +251,7 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     if others:
         raise ConfigError(
             f"--{'from' if given['similar'] else 'update'} is given together with {', '.join(others)}",
-            cure="give either --from or --update; with --update nothing is trained",
+            cure=f"leave out {', '.join(others)}, or do without the model that is there",
         )
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
 
