@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,10 +132,9 @@ def _run(command: Sequence[str], name: str) -> str:
         except KeyboardInterrupt:
             console.print(f"ending the step: {name}")
             process.send_signal(signal.SIGINT)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
-            finally:
-                process.kill()
+            process.kill()
             raise
     code = process.returncode
     if code:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kenpin import demo_steps
 from kenpin.config_file import load_config
 from kenpin.demo import _make_line, demo
 from kenpin.demo_data import Folders, draw_pictures, split_four, split_pictures
@@ -92,6 +94,22 @@ def test_interrupted_in_training_leaves_nothing_behind(tmp_path: Path, number: s
     assert process.returncode == 130, messages
     assert "ending the step: train" in messages
     assert children_below(tmp_path) == []
+
+
+def test_a_step_that_does_not_end_when_it_is_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_steps, "_END_S", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a background shell it is ignored
+    interrupt = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    started_s = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            demo_steps._run([sys.executable, "-c", deaf], "deaf")
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - started_s < 60
 
 
 def test_a_failing_step_is_named_and_its_exit_code_kept(tmp_path: Path) -> None:
