@@ -33,6 +33,7 @@ from kenpin.train.validation import draw_validation_defects
 BATCH = 32
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
+# Whatever the drawn defects say.
 LIGHT_WEIGHT = 1.0
 GRAIN_WEIGHT = 1.0
 # The maps of mid count half: they find what those of fine find, and outline it coarsely.
@@ -141,7 +142,7 @@ def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
 def _cross_fitted(
     head: AnomalyHead, grids: Grids, held: Grids, learn: Callable[[AnomalyHead, Grids], None]
 ) -> list[Tensor]:
-    """The maps (N, 1, h, w) that nothing is trained for, of pictures that the maps do not know, but the others.
+    """The maps (N, 1, h, w) that nothing is trained for, of each picture by what the others teach.
 
     Neighbours are left out together, as several pictures of one part have to be neighbours.
 
