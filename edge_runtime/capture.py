@@ -100,7 +100,11 @@ class Capture:
             self._open()
             while not stopping():
                 if not self._server.is_alive():  # whatever ended it
-                    raise SourceError("the station cannot be heard any more", where=self._source.camera)
+                    raise SourceError(
+                        "the station cannot be heard any more",
+                        where=self._source.camera,
+                        cure="this process is started again by itself",
+                    )
                 self._come_round()
                 if self._is_open:
                     self._read(stopping)

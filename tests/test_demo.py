@@ -196,10 +196,10 @@ def test_too_few_parts() -> None:
 def own_pictures(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     rows = []
-    for label, count in ((GOOD, 40), ("dent", 8)):
+    for label, count, light in ((GOOD, 40, 0), ("dent", 8, 100)):
         (data / label).mkdir(parents=True)
         for k in range(count):
-            cv2.imwrite(str(data / label / f"{k}.png"), np.full((8, 8, 3), k, np.uint8))
+            cv2.imwrite(str(data / label / f"{k}.png"), np.full((8, 8, 3), light + k, np.uint8))
             rows.append((f"{label}/{k}.png", f"{label}{k // 2}"))
     with (data / "manifest.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("file", "group"), *rows])
