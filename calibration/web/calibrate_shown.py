@@ -28,8 +28,8 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
         StoreError: The database is missing or cannot be read.
     """
     shown = read_shown(folder.database, run)
-    known = learned_from(folder, run.start.bundle_sha256)
     manifest = _manifest(folder, run.start.bundle_sha256)
+    known = _learned_from(manifest)
     return replace(
         shown,
         learned=[part for part in shown.good if part.image_sha256 in known],
@@ -70,7 +70,11 @@ def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:
 
     A picture is known again by its content. A part that was trained on and is shown anew has another picture.
     """
-    return frozenset(_manifest(folder, bundle_sha256).get("learned_from", ()))
+    return _learned_from(_manifest(folder, bundle_sha256))
+
+
+def _learned_from(manifest: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(manifest.get("learned_from", ()))
 
 
 def _manifest(folder: StationFolder, bundle_sha256: str) -> dict[str, Any]:

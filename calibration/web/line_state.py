@@ -109,15 +109,19 @@ class LineState:
     @property
     def newest(self) -> PartRow | None:
         """The last part; `None` where nothing is to be said of it: an old OK must not look like a new one."""
-        if not self.parts or self.state in ("STOPPED", "STARTING"):
+        if not self.parts or self.state in ("STOPPED", "STARTING") or self._is_ok_in_doubt:
             return None
-        return None if self.held is not None and self.parts[0].verdict == "OK" else self.parts[0]
+        return self.parts[0]
 
     @property
     def listed(self) -> Sequence[PartRow]:
         """The last parts; while parts are held back without an OK of which the release is not known."""
-        is_open = self.held is not None and bool(self.parts) and self.parts[0].verdict == "OK"
-        return self.parts[1:] if is_open and not self.parts[0].released else self.parts
+        return self.parts[1:] if self._is_ok_in_doubt and not self.parts[0].released else self.parts
+
+    @property
+    def _is_ok_in_doubt(self) -> bool:
+        """Whether the last part is OK, though parts are held back."""
+        return self.held is not None and bool(self.parts) and self.parts[0].verdict == "OK"
 
 
 class LineReader:

@@ -218,7 +218,7 @@ def test_what_the_model_was_trained_on_is_left_out_for_that(
 ) -> None:
     out = [replace(part(1, 20.0), image_sha256="ab" * 32), part(2, 20.0)]
     monkeypatch.setattr(calibrate_shown, "read_shown", lambda *_: Shown(left_good=out))
-    monkeypatch.setattr(calibrate_shown, "learned_from", lambda *_: frozenset({"ab" * 32}))
+    monkeypatch.setattr(calibrate_shown, "_manifest", lambda *_: {"learned_from": ["ab" * 32]})
     run = Run(Start("s", "f" * 64, "int8", 0), None, "good", None, None)
     assert calibrate_shown.shown_for(folder, run).left_good == out[1:]
 

@@ -345,7 +345,7 @@ def test_pictures_that_the_model_was_trained_on_prove_nothing(
     line.wait(lambda: hashes(line)[-2], "the pictures' hashes")  # written down with the next part
     known = frozenset(hashes(line)[-3:-1])
     show_masters(browser, line)
-    monkeypatch.setattr(calibrate_shown, "learned_from", lambda *_: known)
+    monkeypatch.setattr(calibrate_shown, "_manifest", lambda *_: {"learned_from": known})
     said = "The model was trained on 2 of these pictures, so their scores prove nothing"
     text = browser.get("/calibrate").text
     assert said in text
