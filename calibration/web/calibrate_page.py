@@ -196,12 +196,14 @@ def _at_step(request: Request, now: Moment) -> dict[str, object]:
 
 def _position(now: Moment, t1: float, t2: float) -> dict[str, object]:
     found = assess(now.shown, t1, t2)
+    field = LimitField.beside(step_of(now.shown))
     cycle_s = now.shown.cycle_s
     in_review = found.stopped - found.as_ng
     return {
         "found": found,
         "plot": draw_plot(now.shown, t1, t2),
-        "field": LimitField.beside(step_of(now.shown)),
+        "digits": field.digits,
+        "texts": field.texts((t1, t2)),
         "unnamed_passing": sum(score < t1 for score in now.shown.unnamed),
         "near": nearest(now.shown, t1, t2),
         "shown": now.shown,

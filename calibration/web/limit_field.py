@@ -34,22 +34,28 @@ class LimitField:
         """
         return cls(min(max(ceil(1 - log10(step)), 0), _MOST_DIGITS))
 
-    def text(self, limit: float) -> str:
-        """What the field shows: a number not above the limit."""
+    def texts(self, limits: tuple[float, float]) -> tuple[str, str]:
+        """What both fields show: numbers not above T1 and T2, and in their order.
+
+        Args:
+            limits: T1 and T2, where T1 is not above T2.
+        """
+        t1, t2 = (self._text(limit, self.digits) for limit in limits)
+        if float(t1) > float(t2):  # T1 is typed finer than T2 is cut, which stands just above it
+            t1, t2 = (self._text(limit, self.digits + _FINER) for limit in limits)
+        return t1, t2
+
+    def _text(self, limit: float, digits: int) -> str:
         exact = Decimal(repr(limit))
         behind = -int(exact.as_tuple().exponent)
         if behind <= self.digits + _FINER:
             return f"{exact:f}"
-        return f"{exact.quantize(Decimal(1).scaleb(-self.digits), ROUND_FLOOR, _EXACT):f}"
+        return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR, _EXACT):f}"
 
-    def read(self, sent: float, limit: float) -> float:
-        """The limit that is meant: what was shown means the limit itself.
-
-        Args:
-            sent: What the form says.
-            limit: Where the limit stands.
-        """
-        return limit if sent == float(self.text(limit)) else sent
+    def _read(self, sent: float, limit: float) -> float:
+        """The limit that is meant: what was shown, in either way, means the limit itself."""
+        shown = (float(self._text(limit, digits)) for digits in (self.digits, self.digits + _FINER))
+        return limit if sent in shown else sent
 
     def read_both(self, sent: tuple[float, float], limits: tuple[float, float]) -> tuple[float, float]:
         """T1 and T2 that are meant. Where both show the same number, they are the same.
@@ -58,5 +64,5 @@ class LimitField:
             sent: What the form says of T1 and T2.
             limits: Where they stand.
         """
-        t1, t2 = (self.read(said, limit) for said, limit in zip(sent, limits, strict=True))
+        t1, t2 = (self._read(said, limit) for said, limit in zip(sent, limits, strict=True))
         return (t1, max(t1, t2)) if sent[0] <= sent[1] else (t1, t2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kenpin.calibration.web.limit_field import LimitField
@@ -13,21 +13,26 @@ from kenpin.calibration.web.limit_field import LimitField
 LIMITS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
-@given(LIMITS, st.floats(min_value=1e-12, max_value=1e12))
-def test_what_was_shown_is_the_limit_and_never_above_it(limit: float, step: float) -> None:
-    field = LimitField.beside(step)
-    shown = float(field.text(limit))
-    assert shown <= limit
-    assert limit - shown <= max(step / 10, 1e-15) * 1.0000001
-    assert field.read(shown, limit) == limit
-
-
-@given(LIMITS, LIMITS, st.floats(min_value=1e-9, max_value=1e9))
-def test_both_stay_in_order_and_as_they_were(one: float, other: float, step: float) -> None:
+@given(LIMITS, LIMITS, st.floats(min_value=1e-12, max_value=1e12))
+@example(-1.5, -1.125, 10.0)  # cut to whole numbers, T2 would be shown as -2
+@example(132.5829, 132.58293151855469, 0.43)
+def test_what_is_shown_is_in_order_never_above_and_means_the_limits(
+    one: float, other: float, step: float
+) -> None:
     field, limits = LimitField.beside(step), (min(one, other), max(one, other))
-    sent = (float(field.text(limits[0])), float(field.text(limits[1])))
-    assert sent[0] <= sent[1]
-    assert field.read_both(sent, limits) == limits
+    shown = [float(text) for text in field.texts(limits)]
+    assert shown[0] <= shown[1]
+    for said, limit in zip(shown, limits, strict=True):
+        assert said <= limit
+        assert limit - said <= max(step / 10, 1e-15) * 1.0000001
+    assert field.read_both((shown[0], shown[1]), limits) == limits
+
+
+def test_a_limit_shown_finer_beside_a_moved_one_is_still_itself() -> None:
+    field, t2 = LimitField.beside(0.43), 132.58293151855469
+    assert field.texts((131.0, t2))[1] == "132.58"
+    assert field.texts((132.5829, t2)) == ("132.5829", "132.5829")
+    assert field.read_both((132.5829, 132.5829), (131.0, t2)) == (132.5829, t2)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +48,7 @@ def test_both_stay_in_order_and_as_they_were(one: float, other: float, step: flo
     ],
 )
 def test_as_many_digits_are_shown_as_matter(step: float, limit: float, text: str) -> None:
-    assert LimitField.beside(step).text(limit) == text
+    assert LimitField.beside(step).texts((limit, limit)) == (text, text)
 
 
 def test_another_number_is_another_limit() -> None:
