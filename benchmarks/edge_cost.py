@@ -130,6 +130,7 @@ def measure(
     """Seconds of single frames, all models in turns."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     sessions = {
         name: onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         for name, model in models.items()

@@ -58,8 +58,9 @@ class MemoryBank(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Distances (N, h, w), at least `SAME_PLACE` of the spread."""
         places = self._standardise(features).flatten(2).transpose(1, 2)
-        squared = (places**2).sum(2, keepdim=True) - 2 * places @ self.bank + self.squares
-        nearest = squared.amin(2).clamp(min=SAME_PLACE**2 * features.shape[1]).sqrt()
+        # What all distances of a place share is added to the least of them only.
+        squared = (places**2).sum(2) + (self.squares - 2 * places @ self.bank).amin(2)
+        nearest = squared.clamp(min=SAME_PLACE**2 * features.shape[1]).sqrt()
         return nearest.reshape(-1, features.shape[2], features.shape[3])
 
     def _places(self, features: Tensor) -> Tensor:

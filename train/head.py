@@ -187,11 +187,11 @@ class AnomalyHead(nn.Module):
 
     def grids(self, pictures: Tensor) -> Grids:
         """What the maps that nothing is trained for look at, of pictures BGR 0..1, (N, 3, S, S)."""
-        own = whole_mean(pictures)
+        own, grey = whole_mean(pictures), pictures.mean(1, keepdim=True)
         return Grids(
-            torch.cat([light(pictures, LIGHT_CELLS), colour(pictures, LIGHT_CELLS)], 1),
-            light(0.5 * pictures / (own + DARK), self.pattern_cells),
-            self.grain.energies(pictures),
+            torch.cat([light(grey, LIGHT_CELLS), colour(pictures, LIGHT_CELLS)], 1),
+            light(0.5 * grey / (own + DARK), self.pattern_cells),
+            self.grain.energies(grey),
         )
 
     def standardise(self, raw: Sequence[Tensor]) -> None:
@@ -277,16 +277,16 @@ def smooth(x: Tensor) -> Tensor:
     return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
-def light(pictures: Tensor, cells: int) -> Tensor:
-    """Logarithm of local mean and contrast of pictures (N, 3, S, S) on a grid: (N, 2, cells, cells).
+def light(grey: Tensor, cells: int) -> Tensor:
+    """Logarithm of local mean and contrast of grey pictures (N, 1, S, S) on a grid: (N, 2, cells, cells).
 
     Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
     """
-    cell = pictures.shape[-1] // cells
-    grey = pictures.mean(1).reshape(-1, cells, cell, cells, cell)
-    mean = grey.mean((2, 4), keepdim=True)
+    cell = grey.shape[-1] // cells
+    tiled = grey.reshape(-1, cells, cell, cells, cell)
+    mean = tiled.mean((2, 4), keepdim=True)
     # Not the mean of squares less the square of the mean: that loses all digits where contrast is low.
-    contrast = ((grey - mean) ** 2).mean((2, 4)).sqrt()
+    contrast = ((tiled - mean) ** 2).mean((2, 4)).sqrt()
     return (torch.stack([mean[:, :, 0, :, 0], contrast], 1) + DARK).log()
 
 

@@ -5,23 +5,35 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate
 from scipy.spatial.distance import mahalanobis
 
-from kenpin.train.grain import ANGLES, CHANNELS, Grain
+from kenpin.train.grain import ANGLES, CHANNELS, DARK, Grain
 
 
 def stripes(angle: float, *, period: float = 6.0, strength: float = 0.2) -> torch.Tensor:
-    """A grey picture (1, 3, 64, 64) whose light waves across the angle."""
+    """A grey picture (1, 1, 64, 64) whose light waves across the angle."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     across = x * np.cos(angle) + y * np.sin(angle)
-    return (0.5 + strength * torch.sin(2 * np.pi / period * across)).expand(1, 3, 64, 64)
+    return (0.5 + strength * torch.sin(2 * np.pi / period * across))[None, None]
 
 
 def test_filters_are_blind_to_light_and_of_one_size() -> None:
     filters = Grain(16).filters
-    assert filters.shape == (CHANNELS, 1, 7, 7)
+    assert filters.shape == (2 * CHANNELS, 1, 7, 8)
     assert filters.sum((1, 2, 3)).abs().max() < 1e-6
-    assert torch.allclose(filters.abs().sum((1, 2, 3)), torch.ones(CHANNELS))
+    assert torch.allclose(filters.abs().sum((1, 2, 3)), torch.ones(2 * CHANNELS))
+
+
+def test_the_energy_of_a_cell_is_the_mean_of_what_every_pixel_answers() -> None:
+    torch.manual_seed(0)
+    grain, grey = Grain(16), torch.rand(1, 1, 64, 64)
+    found = grain.energies(grey)[0, :, 1:-1, 1:-1]
+    light = np.log(grey[0, 0].numpy() + DARK)
+    for channel in range(CHANNELS):
+        answers = correlate(light, grain.filters[channel, 0, :, :7].numpy(), mode="constant")
+        cells = (answers**2).reshape(16, 4, 16, 4).mean((1, 3))[1:-1, 1:-1]
+        assert np.allclose(found[channel].numpy(), np.log(np.sqrt(cells) + 0.003), atol=1e-4)
 
 
 @pytest.mark.parametrize("k", range(ANGLES))
@@ -39,9 +51,9 @@ def test_a_lamp_that_ages_leaves_the_grain_as_it_is_and_a_blur_does_not() -> Non
 
 
 def test_the_edge_of_the_picture_is_no_edge_of_the_part() -> None:
-    energies = Grain(16).energies(torch.full((1, 3, 64, 64), 0.9))
+    energies = Grain(16).energies(torch.full((1, 1, 64, 64), 0.9))
     assert energies.std() < 1e-5
-    energies = Grain(16).energies(torch.rand(1, 3, 64, 64))
+    energies = Grain(16).energies(torch.rand(1, 1, 64, 64))
     assert torch.equal(energies[..., 0, :], energies[..., 1, :])
     assert torch.equal(energies[..., -1], energies[..., -2])
 
@@ -76,7 +88,7 @@ def test_what_is_merged_is_as_if_all_had_been_learned_at_once() -> None:
 def test_a_fine_scratch_stands_out_and_parts_without_any_grain_are_no_trouble() -> None:
     torch.manual_seed(0)
     grain = Grain(16)
-    pictures = (0.5 + 0.02 * torch.randn(40, 1, 64, 64)).expand(40, 3, 64, 64).clone()
+    pictures = 0.5 + 0.02 * torch.randn(40, 1, 64, 64)
     grain.fit(grain.energies(pictures[:30]))
     good = grain(grain.energies(pictures[30:]))
     scratched = pictures[30:].clone()
@@ -84,6 +96,6 @@ def test_a_fine_scratch_stands_out_and_parts_without_any_grain_are_no_trouble() 
     found = grain(grain.energies(scratched))
     assert found[:, 6:9, 7].mean(1).min() > 1.5 * good.amax((1, 2)).max()
     assert torch.equal(found[:, :, 12:], good[:, :, 12:])
-    flat = torch.full((5, 3, 64, 64), 0.5)
+    flat = torch.full((5, 1, 64, 64), 0.5)
     grain.fit(grain.energies(flat))
     assert grain(grain.energies(flat)).abs().max() < 1e-3

@@ -147,13 +147,13 @@ def test_maps_that_never_vary_get_a_finite_unit() -> None:
 
 
 def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:
-    pictures = torch.full((1, 3, 64, 64), 0.4)
-    pictures[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
-    mean, contrast = light(pictures, 16)[0]
+    grey = torch.full((1, 1, 64, 64), 0.4)
+    grey[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
+    mean, contrast = light(grey, 16)[0]
     assert torch.allclose(mean, torch.tensor(0.4 + DARK).log().expand(16, 16), atol=1e-5)
     assert contrast[0, 0].exp() - DARK == pytest.approx(0.2, abs=1e-4)
     assert contrast[1:].max().exp() - DARK == pytest.approx(0, abs=1e-3)
-    assert torch.allclose(light(pictures / 2, 16)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
+    assert torch.allclose(light(grey / 2, 16)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
 
 
 def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:
