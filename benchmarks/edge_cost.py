@@ -1,11 +1,18 @@
 """What the model costs at the edge: operations, size, and images per second beside a PatchCore of usual shape.
 
-    python benchmarks/edge_cost.py [--size 256] [--rounds 30]
+    python -m benchmarks.edge_cost [--size 256] [--rounds 30] [--peer FILE.onnx]
 
 Times do not depend on what the weights have learned, so the encoder is random and only the head is fitted, to
 drawn parts. PatchCore is rebuilt here as anomalib exports it (ResNet18 layers 2 and 3, 384 channels at stride
 8, bank of 2,048; Roth et al., CVPR 2022), because anomalib itself needs packages that kenpin does without.
-All three run in ONNX Runtime on all cores, in turns, so that a busy machine hits them alike.
+Where it is installed, `--peer` takes what it exports:
+
+    model = PatchcoreModel(["layer2", "layer3"], backbone="resnet18", pre_trained=False).eval()
+    model.memory_bank = torch.randn(2048, 384)
+    torch.onnx.export(model, (torch.rand(1, 3, 256, 256),), "FILE.onnx", dynamo=False)
+
+All run in ONNX Runtime as a station opens a model, on two cores, in turns, so that a busy machine hits them
+alike.
 """
 
 from __future__ import annotations
@@ -13,8 +20,10 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto, shape_inference
@@ -22,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.commit import git_commit
+from kenpin.edge_runtime.engine_ort import session_options
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.placement import find_placement
 from kenpin.export.quantize import quantize
@@ -69,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--peer", type=Path, help="a model of one float picture (1, 3, S, S)")
     options = parser.parse_args()
     images = np.stack(
         [
@@ -88,6 +99,8 @@ def main() -> None:
         "kenpin, INT8": quantize(fp, placement, ranges),
         "PatchCore, float": to_onnx(PatchCore(options.size).eval(), side=options.size),
     }
+    if options.peer:
+        models[options.peer.stem] = onnx.load(options.peer)
     times = measure(models, images[:1], options.rounds)
     print(
         f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {options.size} px\n"
@@ -128,18 +141,20 @@ def measure(
     models: dict[str, ModelProto], frame: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rounds: int
 ) -> dict[str, list[float]]:
     """Seconds of single frames, all models in turns."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     sessions = {
-        name: onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        name: onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options("int8" if "INT8" in name else "fp32")
+        )
         for name, model in models.items()
     }
+    pixels = frame.transpose(0, 3, 1, 2).astype(np.float32) / 255
     times: dict[str, list[float]] = {name: [] for name in models}
     for number in range(rounds + 3):
         for name, session in sessions.items():
+            wanted = session.get_inputs()[0]
+            seen = frame if wanted.type == "tensor(uint8)" else pixels
             started = time.perf_counter()
-            session.run(None, {"frames": frame})
+            session.run(None, {wanted.name: seen})
             if number >= 3:
                 times[name].append(time.perf_counter() - started)
     return times

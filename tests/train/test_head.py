@@ -21,7 +21,7 @@ from kenpin.train.fit import (
     fit_head,
 )
 from kenpin.train.grain import DARK
-from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, colour, light, robust_maximum
+from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, cells_of, colour, light, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.model import Pretrained
 
@@ -147,13 +147,24 @@ def test_maps_that_never_vary_get_a_finite_unit() -> None:
 
 
 def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:
-    grey = torch.full((1, 1, 64, 64), 0.4)
+    grey = torch.full((1, 64, 64), 0.4)
     grey[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
-    mean, contrast = light(grey, 16)[0]
+    mean, contrast = light(*cells_of(grey, 16))[0]
     assert torch.allclose(mean, torch.tensor(0.4 + DARK).log().expand(16, 16), atol=1e-5)
     assert contrast[0, 0].exp() - DARK == pytest.approx(0.2, abs=1e-4)
     assert contrast[1:].max().exp() - DARK == pytest.approx(0, abs=1e-3)
-    assert torch.allclose(light(grey / 2, 16)[0, 0] - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
+    half = light(*cells_of(grey / 2, 16))[0, 0]
+    assert torch.allclose(half - mean, torch.tensor(0.22 / 0.42).log(), atol=1e-4)
+
+
+def test_both_grids_of_light_are_those_of_the_pixels() -> None:
+    torch.manual_seed(0)
+    pictures = torch.rand(2, 3, 64, 64)
+    found = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList()).grids(pictures)
+    grey = pictures.mean(1)
+    assert torch.allclose(found.light[:, :2], light(*cells_of(grey, 16)), atol=1e-5)
+    own = grey.mean((1, 2))[:, None, None]
+    assert torch.allclose(found.relative, light(*cells_of(0.5 * grey / (own + DARK), 32)), atol=1e-5)
 
 
 def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:
