@@ -103,9 +103,10 @@ soak: $(DEV_READY)
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.soak --frames $(or $(FRAMES),1000000) --minutes 600
 
-# What the network may send as a command: a night of it. The tests take 10,000.
+# All tests of properties with examples drawn anew, and a night of what the network may send as a command: the
+# usual tests take the same ones each time, 10,000 of the commands.
 fuzz: $(DEV_READY)
-	KENPIN_FUZZ=$(or $(EXAMPLES),1000000) $(BIN)/python -m pytest tests/edge_runtime/test_command_fuzz.py
+	KENPIN_FUZZ=$(or $(EXAMPLES),1000000) $(BIN)/python -m pytest -m hypothesis tests
 
 badday: $(DEV_READY)
 	$(BIN)/python -m benchmarks.badday $(ARGS)
