@@ -35,7 +35,7 @@ class Grain(nn.Module):
     """
 
     filters: Tensor
-    means: Tensor
+    pooling: Tensor
     count: Tensor
     mean: Tensor
     covariance: Tensor
@@ -45,7 +45,7 @@ class Grain(nn.Module):
     def __init__(self, cells: int) -> None:
         super().__init__()
         self.register_buffer("filters", _in_pairs(_derivatives()), persistent=False)
-        self.register_buffer("means", _cell_means(), persistent=False)
+        self.register_buffer("pooling", _pooling(), persistent=False)
         # These three do not score; `merge` needs them.
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(CHANNELS, cells, cells))
@@ -61,8 +61,8 @@ class Grain(nn.Module):
         """
         answers = functional.conv2d((grey + DARK).log(), self.filters, stride=(1, 2), padding=_RADIUS)
         # A product and a convolution: a power and a mean would leave the memory layout of the convolutions.
-        mean = functional.conv2d(answers * answers, self.means, stride=(CELL, CELL // 2))
-        energies = (mean.sqrt() + _LEAST_ENERGY).log()
+        power = functional.conv2d(answers * answers, self.pooling, stride=(CELL, CELL // 2))
+        energies = (power.sqrt() + _LEAST_ENERGY).log()
         energies = torch.cat([energies[:, :, 1:2], energies[:, :, 1:-1], energies[:, :, -2:-1]], 2)
         return torch.cat([energies[..., 1:2], energies[..., 1:-1], energies[..., -2:-1]], 3)
 
@@ -122,7 +122,7 @@ def _in_pairs(filters: Tensor) -> Tensor:
     return torch.cat([functional.pad(filters, (0, 1)), functional.pad(filters, (1, 0))])
 
 
-def _cell_means() -> Tensor:
+def _pooling() -> Tensor:
     """A convolution that takes the mean over a cell of pairs: (8, 16, 4, 2)."""
     each = torch.eye(CHANNELS).repeat(1, 2) / CELL**2
     return each[:, :, None, None].repeat(1, 1, CELL, CELL // 2)
