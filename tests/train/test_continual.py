@@ -126,8 +126,8 @@ def test_an_update_learns_the_new_and_does_not_forget_the_old() -> None:
         return float(scores.median())
 
     fresh_old, fresh_new = caps(10, seed=3, gain=0.5), caps(10, seed=4, gain=1.1)
-    assert usual(of_old, fresh_new) > 3
-    assert usual(of_new, fresh_old) > 3
+    assert usual(of_old, fresh_new) > 2.5
+    assert usual(of_new, fresh_old) > 2.5
     assert usual(of_both, fresh_new) < 2
     assert usual(of_both, fresh_old) < 2
     assert of_old.light.count == 24
@@ -156,11 +156,18 @@ def test_an_update_asks_parts_held_back_only_and_counts_old_and_new_ones_alike(
     for name in ("_raw_maps", "_maps", "_validation_maps"):
         watch(name, 2)
     watch("_cross_fitted", 3)
-    monkeypatch.setattr(fit, "choose_weights", lambda *_: torch.zeros(len(MAPS)))
+    learned = []
+
+    def choose(_good: torch.Tensor, _bad: torch.Tensor, pictures: int) -> torch.Tensor:
+        learned.append(pictures)
+        return torch.zeros(len(MAPS))
+
+    monkeypatch.setattr(fit, "choose_weights", choose)
     monkeypatch.setattr(fit, "_units", lambda *_: (torch.full((3,), 4.0), torch.tensor(4.0)))
     head = update_head(old, trained, pictures[18:26], held_back, seed=0)
     learn, *shown, _drawn = asked
     assert learn is AnomalyHead.merge_untrained
+    assert learned == [old.grain.count + 8 + len(held_back)]
     assert len(shown) == 3
     assert all(pictures is held_back for pictures in shown)
     assert torch.allclose(head.weight, 0.75 * old.weight)

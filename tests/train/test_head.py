@@ -178,7 +178,7 @@ def test_weights_prefer_the_map_that_separates() -> None:
     good, bad = torch.rand(30, len(MAPS), 8, 8), torch.rand(30, len(MAPS), 8, 8)
     good[:, MAPS.index("light")] = bad[:, MAPS.index("light")] = 0
     bad[:, MAPS.index("bank8"), 2, 2] += 1
-    weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
+    weights = dict(zip(MAPS, choose_weights(good, bad, 640).tolist(), strict=True))
     # The one that separates would get 1, but the choice is believed by half only; usually a bank has 0.5.
     assert weights["bank8"] == 0.75
     assert weights["bank16"] < 0.65
@@ -186,11 +186,17 @@ def test_weights_prefer_the_map_that_separates() -> None:
     assert max(weights["defect16"], weights["defect8"]) <= 0.5
 
 
+@pytest.mark.parametrize(("pictures", "weight"), [(8, 2.0), (32, 2.0), (80, 1.5), (128, 1.0), (640, 1.0)])
+def test_the_grain_weighs_more_where_pictures_are_few(pictures: int, weight: float) -> None:
+    good, bad = torch.rand(3, len(MAPS), 8, 8), torch.rand(3, len(MAPS), 8, 8)
+    assert choose_weights(good, bad, pictures)[MAPS.index("grain")] == pytest.approx(weight)
+
+
 def test_no_discriminator_weighs_more_than_half_however_well_it_separates() -> None:
     torch.manual_seed(0)
     good, bad = torch.rand(30, len(MAPS), 8, 8), torch.rand(30, len(MAPS), 8, 8)
     bad[:, MAPS.index("defect8"), 2, 2] += 3
-    weights = dict(zip(MAPS, choose_weights(good, bad).tolist(), strict=True))
+    weights = dict(zip(MAPS, choose_weights(good, bad, 640).tolist(), strict=True))
     assert weights["defect8"] == 0.375  # between the usual 0.25 and the half
 
 
@@ -246,7 +252,7 @@ def test_maps_that_nothing_is_trained_for_know_every_picture_in_the_end() -> Non
     # Weights and units are of parts that were not known then.
     head.fill_untrained(_grids(head, pictures[:15]))
     good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, 0)
-    assert torch.equal(head.weight, choose_weights(good, bad))
+    assert torch.equal(head.weight, choose_weights(good, bad, 20))
     images = held_back.float() / 255
     score, levels, _ = head(images, trained.encoder(normalise(images)))
     assert torch.allclose(torch.cat([score[:, None], levels], 1).quantile(0.9, 0), torch.ones(4))
