@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ Image = NDArray[np.uint8]
 _STEPS = 16
 
 _JPEG = b"\xff\xd8"
+# Marks of a JPEG (ITU-T T.81, B.1.1.3), but for those that stand in the data of a scan.
+_MARK = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_SCAN, _END = b"\xda", b"\xd9"
+# Another scan, and tables and a number of lines for it.
+_BETWEEN_SCANS = b"\xda\xc4\xcc\xdb\xdc\xdd"
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -51,8 +57,8 @@ def read_picture(path: Path) -> Image:
     Grey pictures get three equal channels, alpha is dropped, 16 bit becomes 8 bit (the high byte).
 
     Raises:
-        DataError: The file is missing, empty, cut short, too large or not a picture, or uses 12 or fewer of its
-            16 bits.
+        DataError: The file is missing, empty, cut short, damaged inside (as far as that shows), too large or no
+            picture, or uses 12 or fewer of its 16 bits.
     """
     return decode_picture(_bytes_of(path), where=path)
 
@@ -86,8 +92,8 @@ def decode_picture(data: bytes, *, where: object) -> Image:
         where: What to name in an error, usually the path.
 
     Raises:
-        DataError: The bytes are empty, cut short, too large or not a picture, or it uses 12 or fewer of its
-            16 bits.
+        DataError: The bytes are empty, cut short, damaged inside (as far as that shows), too large or not a
+            picture, or it uses 12 or fewer of its 16 bits.
     """
     image = np.ascontiguousarray(_decode(data, where, cv2.IMREAD_COLOR), dtype=np.uint8)
     # So few steps of grey are enough to train and to calibrate on, and show next to nothing.
@@ -113,8 +119,8 @@ def _decode(data: bytes, where: object, flags: int) -> NDArray[Any]:
     replace = "replace the file with a complete PNG or JPEG, or remove it"
     if not data:
         raise DataError("the picture file is empty", where=where, cure=replace)
-    if _is_cut_short(data):
-        raise DataError("the picture file is cut short", where=where, cure=replace)
+    if fault := _fault(data):
+        raise DataError(f"the picture file is {fault}", where=where, cure=replace)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -130,11 +136,24 @@ def _decode(data: bytes, where: object, flags: int) -> NDArray[Any]:
     return image
 
 
-def _is_cut_short(data: bytes) -> bool:
-    """OpenCV fills what a cut JPEG or PNG lacks with grey and says nothing, so look for the end marks."""
+def _fault(data: bytes) -> str:
+    """OpenCV fills what a JPEG or PNG lacks with grey and says nothing, so look for the marks."""
     if data.startswith(_JPEG):
-        # An embedded thumbnail ends before the main scan starts: the last end must follow the last start.
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data[max(data.rfind(b"IDAT"), 0) :]
-    return False
+        return _fault_of_jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" not in data[max(data.rfind(b"IDAT"), 0) :]:
+        return "cut short"
+    return ""
+
+
+def _fault_of_jpeg(data: bytes) -> str:
+    """Whether the end is missing, or a scan ends in a mark that cannot follow one: foreign bytes make such."""
+    at, in_scans = len(_JPEG), False
+    while mark := _MARK.search(data, at):
+        if mark[1] == _END:
+            return ""
+        if in_scans and mark[1] not in _BETWEEN_SCANS:
+            return "damaged inside"
+        in_scans = in_scans or mark[1] == _SCAN
+        # All other marks have a length, which a thumbnail in one of them is part of.
+        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
+    return "cut short"

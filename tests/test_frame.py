@@ -144,6 +144,41 @@ def test_bytes_behind_the_end_do_no_harm() -> None:
         assert decode_picture(_encode(suffix, _texture()) + bytes(500), where="x").shape == (48, 64, 3)
 
 
+def _damaged(whole: bytes, foreign: bytes) -> bytes:
+    middle = len(whole) * 2 // 3
+    return whole[:middle] + foreign + whole[middle + len(foreign) :]
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_with_foreign_bytes_inside_is_refused(tmp_path: Path, progressive: int) -> None:
+    """As another file's beginning; the decoder takes their mark for the end and fills the rest with grey."""
+    noisy = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    path = tmp_path / "p.jpg"
+    for foreign in (whole[:700], np.random.default_rng(0).bytes(4096)):
+        path.write_bytes(_damaged(whole, foreign))
+        with pytest.raises(DataError, match="damaged inside") as caught:
+            read_picture(path)
+        assert _says_all(caught.value, where="p.jpg")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        [cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+        [cv2.IMWRITE_JPEG_RST_INTERVAL, 3],
+        [cv2.IMWRITE_JPEG_QUALITY, 100],
+    ],
+)
+def test_every_kind_of_whole_jpeg_is_read(how: list[int]) -> None:
+    """With what other programs put behind its end, as a film of the same moment."""
+    noisy = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noisy, how)[1].tobytes()
+    for behind in (b"", b"\xff\xda\xff\xe1", whole):
+        assert decode_picture(whole + behind, where="x").shape == (240, 320, 3)
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"]))
 def test_bytes_that_are_no_picture_give_one_kind_of_error(noise: bytes, start: bytes) -> None:
     with pytest.raises(DataError):
