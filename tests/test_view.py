@@ -287,7 +287,7 @@ def test_pictures_that_do_not_fit_are_refused_before_a_training(tmp_path: Path) 
     a, b, c = (Picture(tmp_path / f"{name}.png", GOOD, name, None, sight) for name in frames)
     looked = check_pictures([a, b])
     assert list(looked.misfits) == [b.path]
-    assert looked.sizes == {f"{ROI.width} x {ROI.height}": [a]}
+    assert looked.sizes == {(ROI.width, ROI.height): [a]}
     with pytest.raises(
         DataError, match="1 do not fit the view, the first because the frame is 9 x 9"
     ) as refused:

@@ -262,29 +262,30 @@ def _look_through(
     """All pictures through one view, each looked at; a run, or a model of the same parts, keeps its own."""
     if given["view"] and given["whole"]:
         raise ConfigError("--view and --whole are given both", cure="give one of them")
+    side = _size(given, origin)
     if origin and origin.same_parts:
-        return _checked(found, origin.sight)
+        return _checked(found, origin.sight, side=side)
     if given["view"]:
         sight = read_sight(given["view"])
         if sight.view.align is None and (loose := follow_loose([picture.path for picture in found.train])):
             told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: leave --view "
             console.print(told + "out, or let it follow a part with [align]: docs/view.md", soft_wrap=True)
-        return _checked(found, sight)
+        return _checked(found, sight, side=side)
     if given["whole"]:
-        return _checked(found, None)
+        return _checked(found, None, side=side)
     if begun:
-        return _checked(found, begun.sight)
-    return _follow_loose(found) or _checked(found, None)
+        return _checked(found, begun.sight, side=side)
+    return _follow_loose(found, side=side) or _checked(found, None, side=side)
 
 
-def _follow_loose(found: PictureSet) -> PictureSet | None:
+def _follow_loose(found: PictureSet, *, side: int) -> PictureSet | None:
     """Pictures of parts that do not lie still through a view that follows them all; `None` for others."""
     loose = follow_loose([picture.path for picture in found.train])
     if loose is None:
         return None
     console.print(_how_they_lie(loose), soft_wrap=True)
     try:
-        seen = _checked(found, loose.sight)
+        seen = _checked(found, loose.sight, side=side)
     except DataError as error:
         told = f"but no view follows all of them: {error.what} ({error.where}); whole pictures are looked at, "
         console.print(f"{told}which is worse for such parts: docs/view.md", soft_wrap=True)
@@ -301,19 +302,25 @@ def _how_they_lie(loose: Loose) -> str:
     return f"parts do not lie still, {off}, {turned}"
 
 
-def _checked(found: PictureSet, sight: Sight | None) -> PictureSet:
-    """Pictures through a view; those in which it finds no part are set apart."""
+def _checked(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
+    """Pictures through a view; those in which it finds no part are set apart, those far too small are told."""
     seen = found.through(sight)
     looked = _look_with_bar((*seen.train, *seen.test))
     kept = set_apart(seen, looked.misfits)
     _tell_misfits(looked.misfits)
+    _tell_enlarged(looked, side)
     return kept
+
+
+def _size(given: dict[str, Any], origin: Origin | None) -> int:
+    """Side of the model's input, pixels."""
+    return int(given["size"] or (origin.size if origin else SIZE))
 
 
 def _config(
     root: Path, roles: Roles, given: dict[str, Any], origin: Origin | None, sight: Sight | None
 ) -> RunConfig:
-    size = given["size"] or (origin.size if origin else SIZE)
+    size = _size(given, origin)
     steps, epochs, init = (given[name] for name in ("steps", "epochs", "init"))
     if size % 16 or not 64 <= size <= 1024:
         raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
@@ -356,9 +363,10 @@ def _look_with_bar(pictures: Sequence[Picture]) -> Looked:
         bar = progress.add_task("read the pictures", total=len(pictures))
         looked = check_pictures(pictures, advance=lambda: progress.advance(bar))
     if len(looked.sizes) > 1:
-        (most, usual), (size, others) = list(looked.sizes.items())[:2]
-        told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {most}, {len(others)} {size}, "
-        told += f"like {others[0].path}; all are stretched to the same square, and a camera has one size"
+        ((wide, high), usual), ((width, height), others) = list(looked.sizes.items())[:2]
+        told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {wide} x {high}, {len(others)} "
+        told += f"{width} x {height}, like {others[0].path}; all are stretched to the same square, "
+        told += "and a camera has one size"
         console.print(told, soft_wrap=True)
     return looked
 
@@ -370,6 +378,15 @@ def _tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
             f"{counted(len(misfits), 'picture')} only counted, as a station would make no decision there, like "
         )
         console.print(f"{told}{path}: {why.what}", soft_wrap=True)
+
+
+def _tell_enlarged(looked: Looked, side: int) -> None:
+    """Say which pictures have fewer than a quarter of the pixels that the model is shown."""
+    small = [p for (width, height), few in looked.sizes.items() if 4 * width * height < side**2 for p in few]
+    if small:
+        told = f"{counted(len(small), 'picture')} far smaller than the {side} x {side} pixels of --size, like "
+        told += f"{small[0].path}: blown up, they show no more; train with a smaller --size, or on pictures, "
+        console.print(f"{told}or a roi, with more pixels of the part", soft_wrap=True)
 
 
 def _tell_copies(found: PictureSet, new: PictureSet) -> None:

@@ -27,11 +27,11 @@ class Looked:
     """What a look at all pictures found.
 
     Attributes:
-        sizes: The pictures of each size of what is looked at, as in `640 x 480`; the size of the most first.
+        sizes: The pictures of each width and height of what is looked at; those of the most first.
         misfits: Why the view cannot use a picture, as its part is absent or misplaced.
     """
 
-    sizes: Mapping[str, Sequence[Picture]]
+    sizes: Mapping[tuple[int, int], Sequence[Picture]]
     misfits: Mapping[Path, OutOfView]
 
 
@@ -49,7 +49,7 @@ def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object]
     """
     refused: list[DataError] = []
     misfits: dict[Path, OutOfView] = {}
-    sizes: dict[str, list[Picture]] = {}
+    sizes: dict[tuple[int, int], list[Picture]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         for picture, found in zip(pictures, pool.map(_look, pictures), strict=True):
             advance()
@@ -125,13 +125,13 @@ def check_teachers(empty: Iterable[Picture]) -> None:
             )
 
 
-def _look(picture: Picture) -> str | DataError:
-    """The size of what is looked at, or why it cannot be."""
+def _look(picture: Picture) -> tuple[int, int] | DataError:
+    """Width and height of what is looked at, or why it cannot be."""
     try:
         height, width = take(read_picture(picture.path), picture.sight, where=picture.path).image.shape[:2]
     except DataError as error:
         return error
-    return f"{width} x {height}"
+    return width, height
 
 
 def _refuse(errors: Sequence[DataError], what: str) -> None:

@@ -214,6 +214,22 @@ def test_pictures_of_several_sizes_are_told(
     )
 
 
+@pytest.mark.parametrize(("roi", "is_small"), [(31, True), (32, False)])
+def test_a_view_that_shows_far_fewer_pixels_than_the_model_is_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], roi: int, *, is_small: bool
+) -> None:
+    first = sorted(parts.glob("train/good/*"))[0]
+    image = cv2.imread(str(first))
+    assert image is not None
+    height, width = image.shape[:2]
+    (tmp_path / "view.toml").write_text(f"frame_size = [{width}, {height}]\nroi = [40, 40, {roi}, 32]\n")
+    arguments = ["--data", parts, "--run", tmp_path / "run", "--size", 64, "--steps", 1, "--batch", 4]
+    cli.main(["train", *map(str, arguments), "--view", str(tmp_path / "view.toml")], standalone_mode=False)
+    told = " ".join(capsys.readouterr().err.split())
+    says = f"40 pictures far smaller than the 64 x 64 pixels of --size, like {first}: blown up, they"
+    assert (says in told) == is_small
+
+
 def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], parts: Path) -> None:
     done = kenpin("train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 30)
     assert done.returncode == 2
