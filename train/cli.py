@@ -268,8 +268,9 @@ def _look_through(
     if given["view"]:
         sight = read_sight(given["view"])
         if sight.view.align is None and (loose := follow_loose([picture.path for picture in found.train])):
-            told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: leave --view "
-            console.print(told + "out, or let it follow a part with [align]: docs/view.md", soft_wrap=True)
+            told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: "
+            told += "leave --view out, or " if loose.sight else ""
+            console.print(told + "let it follow a part with [align]: docs/view.md", soft_wrap=True)
         return _checked(found, sight, side=side)
     if given["whole"]:
         return _checked(found, None, side=side)
@@ -284,11 +285,16 @@ def _follow_loose(found: PictureSet, *, side: int) -> PictureSet | None:
     if loose is None:
         return None
     console.print(_how_they_lie(loose), soft_wrap=True)
+    worse = "whole pictures are looked at, which is worse for such parts: docs/view.md"
+    if loose.sight is None:
+        told = "but no view shows all of them: a part lacks room in its picture, or something lies beside it; "
+        console.print(told + worse, soft_wrap=True)
+        return None
     try:
         seen = _checked(found, loose.sight, side=side)
     except DataError as error:
-        told = f"but no view follows all of them: {error.what} ({error.where}); whole pictures are looked at, "
-        console.print(f"{told}which is worse for such parts: docs/view.md", soft_wrap=True)
+        told = f"but no view follows all of them: {error.what} ({error.where}); "
+        console.print(told + worse, soft_wrap=True)
         return None
     width, height = loose.sight.view.roi[2:]
     told = f"a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"

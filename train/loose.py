@@ -9,7 +9,7 @@ import hashlib
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -53,12 +53,12 @@ class Loose:
     """How parts lie, and the view that follows them.
 
     Attributes:
-        sight: The view.
+        sight: The view; `None` where none shows all of each part.
         turned: Share of the parts that lie turned.
         shift_px: How far a tenth of the parts lies from the others' usual place, in pixels of the frame.
     """
 
-    sight: Sight
+    sight: Sight | None
     turned: float
     shift_px: float
 
@@ -140,7 +140,7 @@ class _Followed:
 
 
 def follow_loose(paths: Sequence[Path]) -> Loose | None:
-    """Draw a view for parts that lie turned or shifted, each alone on a plain background; `None` for others.
+    """Draw a view for parts that lie turned or shifted on a plain background; `None` for others.
 
     Args:
         paths: Pictures of good parts.
@@ -160,15 +160,17 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     alone = {number: frames[number] for number in outlines}  # where a part lies otherwise is not known
     tried = [_follow(number, outlines[number], alone) for number in central]
     followed = [one for one in tried if one is not None and one.match >= _LEAST_MATCH]
+    loose = None
     for one in sorted(followed, key=lambda one: -one.match):
         outline, scale = outlines[one.number], 1 / scales[0]
         if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
             return None
+        loose = Loose(None, one.turned_share, one.shift * scale)
         for way in _ways(outlines, scale, one, read_picture(looked_at[one.number])):
             sight = _draw(one, scale, *way)
             if sight is not None and all(_shows_all(sight, looked_at[k], outlines[k].mask) for k in outlines):
-                return Loose(sight, one.turned_share, one.shift * scale)
-    return None
+                return replace(loose, sight=sight)
+    return loose
 
 
 def _shrunk(path: Path) -> tuple[float, Image]:

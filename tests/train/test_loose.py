@@ -56,6 +56,7 @@ def test_loose_parts_are_shown_upright(tmp_path: Path, scale: int) -> None:
     paths = pictures(tmp_path, lambda number: any_turn(number, scale))
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     assert loose.turned > 0.8
     view = loose.sight.view
     assert view.frame_size == (SIZE[0] * scale, SIZE[1] * scale)
@@ -84,6 +85,7 @@ def test_the_reference_picture_is_one_that_the_others_are_like(tmp_path: Path) -
     assert cv2.imwrite(str(paths[4]), spoilt)
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     reference = decode_picture(loose.sight.reference, where="")
     drawn_on = [number for number, path in enumerate(paths) if (read_picture(path) == reference).all()]
     assert len(drawn_on) == 1
@@ -110,6 +112,7 @@ def test_a_long_part_is_shown_along_its_length(tmp_path: Path) -> None:
     paths = pictures(tmp_path, lambda number: bar(17 + number * 67, number))
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     width, height = sorted(loose.sight.view.roi[2:], reverse=True)
     assert 84 <= width <= 92
     assert height == pytest.approx(width / 3, abs=1)  # no less, however narrow the part is
@@ -130,6 +133,7 @@ def test_a_long_part_with_dirt_beside_it_is_shown_in_a_square(tmp_path: Path) ->
 
     loose = follow_loose(pictures(tmp_path, dirty))
     assert loose is not None
+    assert loose.sight is not None
     assert loose.sight.view.roi.width == loose.sight.view.roi.height
 
 
@@ -145,6 +149,7 @@ def test_a_wider_part_than_that_of_the_reference_picture_is_shown_whole(tmp_path
     paths = pictures(tmp_path, nut)
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     for number, path in enumerate(paths):
         shown = loose.sight.take(read_picture(path)).image[..., 0] > 110
         lying = sorted(np.ptp(found) + 1 for found in np.nonzero(shown))
@@ -180,6 +185,7 @@ def test_neither_uneven_light_nor_dust_hides_how_parts_lie(
     paths = pictures(tmp_path, draw)
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     turns = [loose.sight.take(read_picture(path)).cutout.turn_deg for path in paths]
     for number, turn_deg in enumerate(turns):
         assert abs(math.remainder(turn_deg - turns[0] - 67 * number, 360)) < 3
@@ -197,6 +203,7 @@ def test_a_tenth_of_the_pictures_may_show_no_part(tmp_path: Path, empty: int) ->
 def test_parts_that_lie_a_little_askew_may_be_turned_no_farther_than_twice_that(tmp_path: Path) -> None:
     loose = follow_loose(pictures(tmp_path, lambda number: bracket(3 * (number % 9) - 12, seed=number)))
     assert loose is not None
+    assert loose.sight is not None
     assert loose.sight.view.align is not None
     assert 24 <= loose.sight.view.align.max_turn_deg <= 50
     assert loose.sight.view.roi.width > 1.05 * loose.sight.view.roi.height  # no square: it is longer than wide
@@ -211,6 +218,7 @@ def test_parts_that_lie_shifted_are_followed_without_turning(
     paths = pictures(tmp_path, draw)
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     assert loose.turned == 0
     assert 3 <= loose.shift_px <= 8
     assert loose.sight.view.align is not None
@@ -229,6 +237,7 @@ def test_a_part_that_nearly_fills_its_frame_is_shown_whole(tmp_path: Path, neare
     paths = pictures(tmp_path, lambda n: any_turn(n)[32 + nearer : 128 - nearer, 47 + nearer : 153 - nearer])
     loose = follow_loose(paths)
     assert loose is not None
+    assert loose.sight is not None
     view = loose.sight.view
     assert view.align is not None
     assert view.align.template.height < view.roi.height
@@ -341,7 +350,8 @@ def other_parts(number: int) -> Image:
     ],
 )
 def test_no_view_is_drawn_for_other_pictures(tmp_path: Path, draw: Callable[[int], Image]) -> None:
-    assert follow_loose(pictures(tmp_path, draw)) is None
+    loose = follow_loose(pictures(tmp_path, draw))
+    assert loose is None or loose.sight is None
 
 
 def trained(data: Path, run: Path, *more: str) -> Result:
@@ -373,6 +383,20 @@ def test_training_turns_loose_parts_upright_and_says_so(data: Path, tmp_path: Pa
     assert "lie still" not in again.output  # a run keeps its view
     measured = CliRunner().invoke(evaluate, [str(folder.root), "--data", str(data)])
     assert measured.exit_code == 0, measured.output
+
+
+def test_loose_parts_that_no_view_shows_whole_are_told(tmp_path: Path) -> None:
+    """As each has another one beside it."""
+    pictures(tmp_path / "data", two)
+    done = trained(tmp_path / "data", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "parts do not lie still, a tenth of them " in done.output
+    assert "but no view shows all of them" in done.output
+    assert RunFolder(tmp_path / "run").sight is None
+    height, width = two(0).shape[:2]
+    (tmp_path / "view.toml").write_text(f"frame_size = [{width}, {height}]\nroi = [50, 30, 100, 100]\n")
+    given = trained(tmp_path / "data", tmp_path / "other", "--view", str(tmp_path / "view.toml"))
+    assert "does not follow them: let it follow a part with [align]" in given.output
 
 
 def test_whole_pictures_are_looked_at_where_that_is_asked(data: Path, tmp_path: Path) -> None:
