@@ -22,7 +22,7 @@ from kenpin.export.scheme import Scheme
 from kenpin.export.tables import document, gate_table, layer_table, parity_table
 from kenpin.precision import Precision
 from kenpin.signing import SecretKey, default_key
-from kenpin.train.run import RunFolder
+from kenpin.train.run import RunFolder, load_inspector
 
 console = human_console()
 
@@ -67,6 +67,7 @@ def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: An
             f"--floor {label.floor} is newer than the bundle itself, {label.version}",
             cure="give a floor that is not above --version",
         )
+    load_inspector(run)  # before a key is made: an unfinished or damaged run leaves nothing behind
     _check_out(out)
     secret = signing_key(key)
     with _Steps() as steps:

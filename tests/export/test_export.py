@@ -353,13 +353,16 @@ def test_out_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_finished_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert isinstance(invoke(tmp_path / "none", tmp_path / "a.kenpin").exception, ConfigError)
+    """Neither the folder of the bundle nor a signing key is made for it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    out = tmp_path / "new" / "a.kenpin"
+    assert isinstance(invoke(tmp_path / "none", out).exception, ConfigError)
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     (copy / "encoder.safetensors").write_bytes(b"damaged")
-    assert isinstance(invoke(copy, tmp_path / "a.kenpin").exception, TrainError)
+    assert isinstance(invoke(copy, out).exception, TrainError)
     (copy / "head.safetensors").unlink()
-    assert isinstance(invoke(copy, tmp_path / "a.kenpin").exception, ConfigError)
+    assert isinstance(invoke(copy, out).exception, ConfigError)
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 def test_pictures_that_changed_or_are_gone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
