@@ -102,7 +102,7 @@ class _Source:
     help="Share of the bad parts to learn from; the others only measure.",
 )
 @click.option("--run", "run", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
-@click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True)
+@click.option("--budget", type=click.Choice(list(BUDGETS)), show_default="quick")
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @click.option(
@@ -246,7 +246,8 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     path = given["similar"] or given["update"]
     if path is None:
         return None
-    against = ["init"] if given["similar"] else ["init", "steps", "epochs", "teach", "view", "whole"]
+    untrained = ["budget", "steps", "epochs", "uniform", "teach", "view", "whole"]
+    against = ["init"] if given["similar"] else ["init", *untrained]
     others = [f"--{name}" for name in (*against, "update" if given["similar"] else "similar") if given[name]]
     if others:
         raise ConfigError(
@@ -339,7 +340,7 @@ def _config(
         raise ConfigError("--epochs and --steps are given both", cure="give one of them")
     batch = min(given["batch"], len(roles.fit))
     share = STAGE if origin else 1
-    budget = round(share * BUDGETS[given["budget"]])
+    budget = round(share * BUDGETS[given["budget"] or "quick"])
     count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else budget)
     return RunConfig(
         product=_product(root.resolve()),

@@ -240,6 +240,7 @@ def test_a_run_from_a_bundle_trains_a_share_and_tells_where_it_comes_from(
     [
         (("--from", "{run}", "--update", "{run}"), "--update"),
         (("--update", "{run}", "--steps", "3"), "--steps"),
+        (("--update", "{run}", "--budget", "quick", "--uniform"), "--budget, --uniform"),
         (("--update", "{run}", "--size", "80"), "not the 64"),
         (("--from", "{none}"), "does not exist"),
     ],
