@@ -109,16 +109,13 @@ def score_pictures(
         EngineError: The model failed.
     """
     scores = []
-    part_of: dict[str, str] = {}
     for picture in pictures:
         name = picture.path.relative_to(root.resolve()).as_posix()
         image = read_picture(picture.path)
         taken = take(image, engine.sight, where=picture.path)
         sha256 = sha256_of(picture.path)
-        # A copy of a picture is no further part.
-        part = part_of.setdefault(sha256, picture.group)
         scored_now = engine.score(taken.image)
-        scores.append(PictureScore(name, scored_now.score, part, sha256, scored_now.level_scores))
+        scores.append(PictureScore(name, scored_now.score, picture.group, sha256, scored_now.level_scores))
         scored(image)
     return tuple(scores)
 

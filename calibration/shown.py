@@ -71,8 +71,9 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
     assert shown.good is not None
     good = read_folder(shown.good, label=GOOD)
     masters = read_folder(shown.masters, label=MASTER) if shown.masters else []
-    join_copies([*good, *masters])  # for what it refuses: one picture as good and as a master
-    check_fresh([*good, *masters], bundle.manifest)
+    every, _ = join_copies([*good, *masters])
+    check_fresh(every, bundle.manifest)
+    good, masters = every[: len(good)], every[len(good) :]
     choice = choose_engine(folder, bundle, shown.precision)
     engine = choice.loaded()
     if choice.note:

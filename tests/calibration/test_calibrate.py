@@ -219,6 +219,19 @@ def test_a_copy_of_a_picture_is_no_further_part(
     assert (record.false_calls.of, len(record.good), len(record.shown_sha256)) == (50, 51, 50)
 
 
+def test_a_copy_joins_all_pictures_of_its_part(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    good = pictures[0]
+    (good / "copy.png").write_bytes((good / "05.png").read_bytes())
+    rows = [["05.png", "a"], ["06.png", "a"], ["copy.png", "b"], ["07.png", "b"]]
+    write_scores(good / "manifest.csv", rows, columns="file,group")
+    fit("--good", good)
+    (record,) = records_of(station)
+    assert record.false_calls is not None
+    assert record.false_calls.of == 48
+
+
 def test_a_rank_fixed_beforehand(fit: Fit, station: StationFolder, tmp_path: Path) -> None:
     """The three highest of sixty parts need not be cleared; a part counts by its worst picture."""
     rows = [[f"g{k}{view}", k - view, "good", f"part{k}"] for k in range(60) for view in (0, 1)]
