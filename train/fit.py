@@ -130,7 +130,8 @@ def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:
     Returns:
         (7,)
     """
-    maps, grain = torch.cat([good, bad]), float(np.interp(pictures, GRAIN_PICTURES, GRAIN_WEIGHTS))
+    grain = float(np.interp(pictures, GRAIN_PICTURES, GRAIN_WEIGHTS))
+    maps = torch.cat([good, bad])
     is_bad = np.arange(len(maps)) >= len(good)
     tried: list[tuple[float, tuple[float, ...]]] = []
     some, any_half = (0.5, 1.0), (0.0, 0.5)
