@@ -96,12 +96,14 @@ class Changeover:
     Attributes:
         judge: Who decides on the next part.
         shadow: Who judges too, but decides nothing; `None` without.
+        trouble: Why it is not known what is wanted, with the cure; empty where it is.
     """
 
     def __init__(
         self, proof: Proof, activation: Activation, ready: Readiness, make_judge: Callable[[Readiness], Judge]
     ) -> None:
         self.shadow: Shadow | None = None
+        self.trouble = ""
         self._proof = proof
         self._activation = activation
         self._make_judge = make_judge
@@ -199,6 +201,9 @@ class Changeover:
             self.judge = self._judge()
         self._seen = seen
         now = read_activation(folder)
+        if now.trouble not in ("", self.trouble):
+            _log.warning("It is not known which bundle is to follow: %s", now.trouble)
+        self.trouble = now.trouble
         # What runs is this process's matter; the file may be behind, after a disk that took nothing.
         self._activation = self._activation.wanting(now.candidate, now.task)
         if self._ready.calibrated is None:

@@ -170,6 +170,9 @@ def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
     activation = read_activation(folder)
     if activation.state == "trial":
         words += ", on trial"
+    if activation.trouble:
+        what, _, cure = activation.trouble.rpartition("; ")
+        return warned("bundle", f"{words}; {what}", cure)
     if activation.left and activation.reason:
         given_up = f"{words}; {activation.left[:16]} was given up: {activation.reason}"
         return warned("bundle", given_up, "have that bundle mended; kenpin bundle list shows all")

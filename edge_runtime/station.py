@@ -294,9 +294,10 @@ class Station:
             self._told_trouble = trouble
             if trouble:
                 _log.warning("%s", trouble)
-        if trouble or self._ready.note:
-            return "DEGRADED", trouble or self._with_build(self._ready.note)
-        return "RUNNING", ""
+        reason = trouble or self._changeover.trouble
+        if not reason and self._ready.note:
+            reason = self._with_build(self._ready.note)
+        return ("DEGRADED", reason) if reason else ("RUNNING", "")
 
     def _trouble(self) -> str:
         """What keeps good parts from being released now, though the station could judge them."""

@@ -33,7 +33,7 @@ class Activation(BaseModel):
         candidate: The bundle that is to follow.
         task: What is to be done with the candidate: only to be watched, or to be taken.
         left: The bundle that was refused or given up, until another one is wanted or runs.
-        reason: Why it was, in words.
+        reason: Why it was, in words; or what became of the file.
         newest: Newest version of each product that ran here.
         floors: Oldest version of each product that may run here from now on, as bundles that ran here say.
     """
@@ -98,19 +98,37 @@ class Activation(BaseModel):
         """The candidate is not taken."""
         return self._with(candidate="", task="", left=self.candidate, reason=reason)
 
+    @property
+    def trouble(self) -> str:
+        """What became of the file, with the cure; empty where it was read."""
+        return "" if self.left else self.reason
+
     def _with(self, **changes: object) -> Activation:
         return self.model_copy(update=changes)
 
 
 def read_activation(folder: StationFolder) -> Activation:
-    """What is in force. Without the file, or where it is damaged, the link says which bundle that is."""
-    linked = folder.active_sha256
+    """What is in force. Without the file, or where it cannot be read, the link says which bundle that is."""
+    try:
+        return _read(folder)
+    except OSError as error:
+        return _linked(folder, f"cannot be read ({error.strerror})")
+
+
+def _read(folder: StationFolder) -> Activation:
     try:
         return Activation.model_validate_json(folder.activation.read_bytes())
     except FileNotFoundError:
-        return Activation(current=linked)
+        return Activation(current=folder.active_sha256)
     except ValidationError:
-        return Activation(current=linked, reason=f"{folder.activation.name} was damaged")
+        return _linked(folder, "was damaged")
+
+
+def _linked(folder: StationFolder, why: str) -> Activation:
+    current = folder.active_sha256
+    bundle = folder.bundles / current if current else "FILE"
+    cure = f"remove it, then: kenpin bundle install {bundle} --state {folder.root}"
+    return Activation(current=current, reason=f"{folder.activation} {why}; {cure}")
 
 
 def change_activation(folder: StationFolder, step: Callable[[Activation], Activation]) -> Activation:
@@ -124,11 +142,11 @@ def change_activation(folder: StationFolder, step: Callable[[Activation], Activa
         What is in force now, on disk, with the link behind it.
 
     Raises:
-        OSError: It cannot be written; the old one is in force.
+        OSError: It cannot be read or written; the old one is in force.
     """
     with folder.activation.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = read_activation(folder)
+        before = _read(folder)
         after = step(before)
         if after != before:
             replace_synced(folder.activation, canonical_json(after.model_dump(mode="json", by_alias=True)))

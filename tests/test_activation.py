@@ -208,6 +208,21 @@ def test_a_damaged_file_is_answered_by_the_link(folder: StationFolder, tmp_path:
         assert "damaged" in found.reason
 
 
+def test_a_file_that_cannot_be_read_is_answered_by_the_link_and_not_replaced(
+    folder: StationFolder, tmp_path: Path
+) -> None:
+    bundle = make(tmp_path, "1")
+    first(folder, bundle)
+    folder.activation.unlink()
+    folder.activation.mkdir()
+    found = read_activation(folder)
+    assert (found.current, found.task) == (bundle.sha256, "")
+    assert str(folder.activation) in found.trouble
+    with pytest.raises(OSError, match="Is a directory"):
+        change_activation(folder, lambda a: a.wanting("0" * 64, "activate"))
+    assert folder.activation.is_dir()
+
+
 def test_an_older_bundle_from_outside_is_refused(folder: StationFolder, tmp_path: Path) -> None:
     now = first(folder, make(tmp_path, "1.10"))
     with pytest.raises(BundleError, match=r"1\.9 is older than 1\.10"):

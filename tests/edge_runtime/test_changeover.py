@@ -671,6 +671,43 @@ def test_a_disk_that_takes_nothing_does_not_stop_the_way_back(
     assert read_activation(workshop.folder) == on_trial
 
 
+@pytest.mark.parametrize("kind", ["no JSON", "another type", "a folder"])
+def test_an_activation_that_cannot_be_read_lets_the_station_go_on_and_is_told(
+    workshop: Any, belt: Belt, options: list[object], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    bundle = workshop.install()
+    workshop.calibrate(bundle)
+    file = workshop.folder.activation
+    told: set[tuple[str, str]] = set()
+
+    def damage() -> None:
+        file.unlink(missing_ok=True)
+        if kind == "a folder":
+            file.mkdir()
+        else:
+            file.write_text("{" if kind == "no JSON" else '{"current": 1}')
+
+    def tell(part: Part) -> None:
+        if part.part_id == "2":
+            damage()
+        vitals = read_vitals(workshop.folder.run).get("station")
+        told.update([(vitals.state, vitals.reason)] if vitals is not None else [])
+        belt.is_over = any(state == "DEGRADED" for state, _ in told)
+
+    assert {row["verdict"] for row in run(workshop, belt, tell)} == {"OK"}
+    belt.is_over = False
+    rows = run(workshop, belt, until(belt, lambda: True))  # the next start
+    assert {(row["verdict"], row["bundle_sha256"]) for row in rows} == {("OK", bundle.sha256)}
+    (reason,) = (reason for state, reason in told if state == "DEGRADED")
+    assert reason.startswith(f"{file} ")
+    assert reason in caplog.text
+
+    _, _, cure = reason.partition("remove it, then: kenpin bundle ")
+    file.rmdir() if file.is_dir() else file.unlink()
+    assert invoke(*cure.split(), *options[2:]).exit_code == 0
+    assert read_activation(workshop.folder).trouble == ""
+
+
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(bundle_command, [str(a) for a in arguments])
 

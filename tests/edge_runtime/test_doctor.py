@@ -107,6 +107,15 @@ def test_a_bundle_that_was_given_up_is_told(workshop: Any) -> None:
     assert "ffffffffffffffff was given up: it is too slow" in found.words
 
 
+def test_an_activation_that_was_damaged_is_told(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.activation.write_text("{")
+    found = findings(workshop)["bundle"]
+    assert found.verdict == "WARN"
+    assert f"{workshop.folder.activation} was damaged" in found.words
+    assert found.cure.startswith("remove it, then: kenpin bundle install ")
+
+
 def test_masters_that_are_due_are_told(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     workshop.ready()
     monkeypatch.setattr("kenpin.edge_runtime.doctor_station.masters_due", lambda *_: "the last check failed")
