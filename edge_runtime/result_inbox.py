@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import select
 import socket
 from pathlib import Path
@@ -14,7 +15,10 @@ from kenpin.edge_runtime.run_socket import bind_in, send_in
 
 _SOCKET = "publisher.sock"
 _MAX_BYTES = 16384
+_WAKE = b"{}"
 _MOST = 64  # results that are taken in one round
+
+_log = logging.getLogger(__name__)
 
 
 class ResultInbox:
@@ -23,17 +27,21 @@ class ResultInbox:
     Args:
         run: The station's `StationFolder.run`.
 
+    Attributes:
+        malformed: Datagrams that were no results.
+
     Raises:
         OSError: The socket cannot be made.
     """
 
     def __init__(self, run: Path) -> None:
+        self.malformed = 0
         self._path = run / _SOCKET
         self._socket = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def receive(self, timeout_s: float) -> list[Result]:
-        """Wait until the station sends something; the results in it.
+        """Wait until the station sends something; the results in it. What is none is counted and ignored.
 
         Args:
             timeout_s: Longest time to wait, in seconds.
@@ -42,10 +50,24 @@ class ResultInbox:
         found = []
         with contextlib.suppress(BlockingIOError):
             for _ in range(_MOST):
-                content = json.loads(self._socket.recv(_MAX_BYTES))
-                if content:
-                    found.append(Result(content["part_id"], content["trigger_id"], Verdict(content["verdict"])))
+                data = self._socket.recv(_MAX_BYTES)
+                if data == _WAKE:
+                    continue
+                result = _read(data)
+                if result is not None:
+                    found.append(result)
+                else:
+                    self._ignore(data)
         return found
+
+    def _ignore(self, data: bytes) -> None:
+        self.malformed += 1
+        if self.malformed == 1:
+            _log.warning(
+                "A program sent to %s what is no result: %r. It and others like it are ignored.",
+                self._path,
+                data[:80],
+            )
 
     def close(self) -> None:
         """Remove the socket."""
@@ -53,10 +75,22 @@ class ResultInbox:
         self._path.unlink(missing_ok=True)
 
 
+def _read(data: bytes) -> Result | None:
+    """Read what `send_result` sent; `None` if it is nothing of the kind."""
+    try:
+        content = json.loads(data)
+        part_id, trigger_id = content["part_id"], content["trigger_id"]
+        verdict = Verdict(content["verdict"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_one = isinstance(part_id, str) and (trigger_id is None or type(trigger_id) is int)
+    return Result(part_id, trigger_id, verdict) if is_one else None
+
+
 def wake_publisher(run: Path) -> None:
     """Say that an event waits in the outbox; where nobody listens, it waits there."""
     with contextlib.suppress(OSError):
-        send_in(run, _SOCKET, b"{}")
+        send_in(run, _SOCKET, _WAKE)
 
 
 def send_result(run: Path, result: Result) -> None:

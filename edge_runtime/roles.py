@@ -117,7 +117,7 @@ def publish(config: StationConfig) -> None:
         sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
         credentials = Credentials(config.mqtt, client_id=config.station.id)
         watch = Watch({"publish": _PUBLISH_S})
-        pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch))
+        pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch, inbox.malformed))
         if (state := station_state(folder)) is not None:
             publisher.set_state(*state)  # or a station that runs would be told as STARTING
         publisher.start()
@@ -233,7 +233,7 @@ def _snapshot(folder: StationFolder) -> Snapshot:
     return Snapshot.from_vitals(station or Vitals(role="station", pid=0))
 
 
-def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> Vitals:
+def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch, malformed: int = 0) -> Vitals:
     """What the publisher's process tells the others."""
     traffic, denied = publisher.traffic, publisher.is_denied
     return Vitals(
@@ -249,6 +249,7 @@ def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch) -> 
             "broker_connected": publisher.is_connected,
             "broker_unstable": publisher.is_unstable,
             'dropped_total{stage="command",reason="flood"}': publisher.dropped,
+            'dropped_total{stage="result",reason="malformed"}': malformed,
             **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },

@@ -6,6 +6,7 @@ The long runs are `benchmarks.faults`, `benchmarks.overload`, `benchmarks.camera
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from benchmarks.faults import Dose, live_through
 from benchmarks.rig import Rig
 from benchmarks.soak import Sample, Soak, soak
 from kenpin.edge_runtime.database import open_database
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.run_socket import send_in
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from tests.edge_runtime.conftest import Workshop
 
 
@@ -47,6 +49,33 @@ def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
             assert publisher.poll() is None
             shim.set(broken=0)
             wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher")
+        finally:
+            publisher.kill()
+            rig.close()
+
+
+def test_a_publisher_lives_on_after_a_datagram_that_is_no_result(
+    workshop: Workshop, tmp_path: Path, wait_for: Any
+) -> None:
+    workshop.ready()
+    open_database(workshop.folder.database).close()
+    rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=1)
+    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(rig.config)]
+    run = workshop.folder.run
+    run.mkdir(exist_ok=True)
+
+    def ignored() -> float:
+        told = read_vitals(run).get("publisher")
+        return told.numbers['dropped_total{stage="result",reason="malformed"}'] if told is not None else -1
+
+    write_vitals(run, Vitals(role="station", pid=os.getpid()))  # or the publisher would wait for one at first
+    with subprocess.Popen(command) as publisher:
+        try:
+            wait_for(lambda: ignored() == 0, "the publisher")
+            send_in(run, "publisher.sock", b"{")
+            send_in(run, "publisher.sock", b"[]")
+            wait_for(lambda: ignored() == 2, "the count")
+            assert publisher.poll() is None
         finally:
             publisher.kill()
             rig.close()

@@ -18,6 +18,7 @@ from kenpin.edge_runtime.mqtt_output import MqttOutput
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.outputs import Outputs, make_outputs
 from kenpin.edge_runtime.result_inbox import ResultInbox, wake_publisher
+from kenpin.edge_runtime.run_socket import send_in
 from kenpin.errors import ConfigError
 
 OK, NG = Result("a", 1, Verdict.OK), Result("b", 2, Verdict.NG)
@@ -160,6 +161,27 @@ def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
     assert time.monotonic() - started_s >= 0.1
     inbox.close()
     wake_publisher(tmp_path)  # nobody there: no error
+
+
+def test_what_is_no_result_is_counted_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inbox = ResultInbox(tmp_path)
+    good = {"part_id": "A", "trigger_id": 7, "verdict": "OK"}
+    malformed = [
+        b"",
+        b"\xff",
+        b"[" * 16000,
+        *(json.dumps(content).encode() for content in (None, 7, [], [good], {"part_id": "A"})),
+        *(json.dumps({**good, **other}).encode() for other in ({"verdict": "FINE"}, {"verdict": []})),
+        *(json.dumps({**good, **other}).encode() for other in ({"part_id": 1}, {"trigger_id": "7"})),
+        json.dumps({**good, "part_id": "A" * 17000}).encode(),  # more than is read
+    ]
+    for body in malformed:
+        send_in(tmp_path, "publisher.sock", body)
+        MqttOutput(tmp_path).result(OK)
+        assert inbox.receive(1.0) == [OK]
+    assert inbox.malformed == len(malformed)
+    assert caplog.text.count("what is no result") == 1
+    inbox.close()
 
 
 class Request:
