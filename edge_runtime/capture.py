@@ -47,7 +47,7 @@ class CaptureCounts:
 
     frames: int = 0
     faults: int = 0
-    skipped: int = 0  # of a camera that runs freely: a newer one was taken
+    skipped: int = 0  # of a camera that runs freely: a newer one is taken
     ring_full: int = 0
     unsent: int = 0  # faults that the station did not take
 
@@ -244,6 +244,7 @@ class Capture:
         with contextlib.suppress(OSError):
             socket.send_fds(self._link, [packet], [self._ring.handle])
         self._free = list(range(size.slots))
+        self.counts.skipped += self._newest is not None
         self._newest = None
 
     def _send(self, packet: bytes) -> bool:
@@ -336,8 +337,8 @@ class Capture:
                 return  # of a ring before
             self._free.append(slot)
             frame, self._newest = self._newest, None
-            if frame is not None:
-                self._write(frame)
+            if frame is not None and not self._write(frame):
+                self.counts.skipped += 1
             self._lock.notify()
 
     def _drop(self) -> None:

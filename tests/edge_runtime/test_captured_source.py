@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,8 +78,8 @@ def fault(number: int | None = None) -> Fault:
 
 
 @contextmanager
-def running(source: Any, run: Path) -> Iterator[Capture]:
-    made = Capture(source, run, 0, latest=False)
+def running(source: Any, run: Path, *, latest: bool = False) -> Iterator[Capture]:
+    made = Capture(source, run, 0, latest=latest)
     stop = threading.Event()
     thread = threading.Thread(target=made.run, args=(stop.is_set,))
     thread.start()
@@ -262,6 +263,31 @@ def test_a_picture_that_is_given_back_twice_is_one_free_place(tmp_path: Path, wa
             source.items.put(frame())
             wait_for(lambda: made.counts.frames == 2 and len(made._free) == SLOTS - 1, "another picture")
             assert len(set(made._free)) == len(made._free)
+
+
+@pytest.mark.parametrize("end", ["a station that does not read", "the next station", "a larger picture"])
+def test_each_newest_picture_that_is_dropped_is_counted(tmp_path: Path, wait_for: Any, end: str) -> None:
+    source, name = Told(), capture_wire.socket_name(0)
+    with (
+        running(source, tmp_path, latest=True) as made,
+        connect_in(tmp_path, name, socket.SOCK_SEQPACKET) as link,
+        contextlib.ExitStack() as later,
+    ):
+        wait_for(lambda: made._is_open and made._link is not None, "both ends")
+        for _ in range(2):
+            source.items.put(frame())
+        wait_for(lambda: made._newest is not None, "one that waits")
+        assert made.counts.skipped == 0
+        if end == "a station that does not read":
+            while made._send(capture_wire.pack("end")):
+                pass
+            link.send(capture_wire.pack("release", slot=0))
+        elif end == "the next station":
+            later.enter_context(connect_in(tmp_path, name, socket.SOCK_SEQPACKET))
+        else:
+            source.items.put(replace(frame(), image=np.zeros((80, 80, 3), np.uint8)))
+        wait_for(lambda: made.counts.skipped == 1, "the count")
+        assert made._newest is None
 
 
 def test_a_picture_of_a_folder_waits_for_the_next_station(tmp_path: Path, joined: Any, wait_for: Any) -> None:
