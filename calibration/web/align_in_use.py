@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from kenpin.bundle import MANIFEST
+from kenpin.calibration.web.bundle_manifest import bundle_manifest
 from kenpin.station_folder import StationFolder
 
 
@@ -14,7 +13,8 @@ def align_in_use(folder: StationFolder) -> Mapping[str, Any]:
     """`align` of the view of the bundle in use, whose manifest the station has verified; empty without.
 
     Raises:
-        OSError: There is no bundle.
+        FileNotFoundError: There is no bundle.
+        BundleError: Its manifest is damaged.
     """
-    view = json.loads((folder.active / MANIFEST).read_bytes()).get("view") or {}
+    view = bundle_manifest(folder.active).get("view") or {}
     return view.get("align") or {}

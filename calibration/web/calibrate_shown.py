@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
 from typing import Any
 
-from kenpin.bundle import MANIFEST
 from kenpin.calibration.likeness import unlike
+from kenpin.calibration.web.bundle_manifest import bundle_manifest
 from kenpin.calibration.web.calibrate_parts import Shown, ShownPart, read_shown
 from kenpin.calibration.web.calibrate_run import Run
 from kenpin.errors import DataError, KenpinError
@@ -26,6 +25,7 @@ def shown_for(folder: StationFolder, run: Run) -> Shown:
 
     Raises:
         StoreError: The database is missing or cannot be read.
+        BundleError: The manifest of the bundle is damaged.
     """
     shown = read_shown(folder.database, run)
     manifest = _manifest(folder, run.start.bundle_sha256)
@@ -69,6 +69,9 @@ def learned_from(folder: StationFolder, bundle_sha256: str) -> frozenset[str]:
     """SHA-256 of every picture that a bundle was trained on; the station has verified what says so.
 
     A picture is known again by its content. A part that was trained on and is shown anew has another picture.
+
+    Raises:
+        BundleError: Its manifest is damaged.
     """
     return _learned_from(_manifest(folder, bundle_sha256))
 
@@ -79,7 +82,6 @@ def _learned_from(manifest: Mapping[str, Any]) -> frozenset[str]:
 
 def _manifest(folder: StationFolder, bundle_sha256: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder.bundles / bundle_sha256 / MANIFEST).read_bytes())
-    except OSError:
+        return bundle_manifest(folder.bundles / bundle_sha256)
+    except FileNotFoundError:
         return {}  # removed meanwhile: then nothing is signed for it either
-    return found

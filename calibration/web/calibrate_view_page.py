@@ -172,7 +172,7 @@ def _least_match(folder: StationFolder) -> Mapping[str, float]:
         return {"min_match": drawn.align.min_match}
     try:
         align = align_in_use(folder)
-    except OSError:  # no bundle yet
+    except FileNotFoundError:  # no bundle yet
         return {}
     return {"min_match": align["min_match"]} if align else {}
 

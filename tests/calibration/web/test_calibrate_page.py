@@ -611,6 +611,33 @@ def test_a_view_saved_anew_keeps_the_match_that_is_in_use(browser: Visit, line: 
         line.folder.activate(active)
 
 
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])
+def test_a_manifest_that_was_damaged_is_told_with_the_cure(
+    browser: Visit, line: ShownLine, content: bytes
+) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    line.wait(lambda: "data-drawing" in browser.get("/calibrate/view").text, "a picture to draw on")
+    (seq,) = re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate/view").text)
+    (line.folder.root / "view/view.json").unlink(missing_ok=True)  # or its own match would do
+    manifest = line.folder.active / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(content)
+    try:
+        answers = [
+            browser.get("/calibrate"),
+            browser.submit("/calibrate/sign", pin=PIN, why="x"),
+            browser.submit("/calibrate/view", seq=seq, roi="40,40,170,170", part="70,70,110,110"),
+        ]
+    finally:
+        manifest.write_bytes(whole)
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "the manifest of the bundle is damaged" in answer.text
+        assert "kenpin bundle install FILE" in answer.text
+    assert not line.folder.records.exists()
+
+
 @pytest.mark.parametrize(
     "drawn",
     [
