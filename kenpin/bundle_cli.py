@@ -158,7 +158,7 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
         )
     if name is None:
         _note(folder, "watched", "none")
-        _change(folder, lambda was: was.wanting("", ""))
+        _change(folder, lambda was: was.wanting("", "") if was.task == "shadow" else was)
         click.echo("no bundle is watched", err=True)
         return
     found = _kept(folder, name, trust)

@@ -785,3 +785,12 @@ def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: lis
     assert invoke("shadow", "--off", *options).exit_code == 0
     assert read_activation(workshop.folder).task == ""
     assert "give the bundle to watch" in str(refused("shadow", *options))
+
+
+def test_no_bundle_to_watch_is_not_no_bundle_to_activate(workshop: Any, options: list[object]) -> None:
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, breaks_at=1e6)
+    assert invoke("activate", new.sha256[:8], *options).exit_code == 0
+    assert invoke("shadow", "--off", *options).exit_code == 0
+    now = read_activation(workshop.folder)
+    assert (now.candidate, now.task) == (new.sha256, "activate")
