@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kenpin.config import Results
 from kenpin.edge_runtime import announce
@@ -34,6 +36,16 @@ class PartNews:
         self._recent = deque[Verdict](maxlen=_RATE_PARTS)
         self._last: dict[str, Part] = {}  # by camera, not told yet
         self._due_s: dict[str, float] = {}
+
+    @contextmanager
+    def written_or_forgotten(self) -> Iterator[None]:
+        """Around a transaction: where it fails nothing was told, and its parts will come once more."""
+        before = self._ok, self._recent.copy(), self._last.copy(), self._due_s.copy()
+        try:
+            yield
+        except BaseException:
+            self._ok, self._recent, self._last, self._due_s = before
+            raise
 
     def tell(self, outbox: Outbox, seq: int, part: Part) -> None:
         """Tell of a part.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from kenpin.edge_runtime.database import (
@@ -105,7 +105,8 @@ class Store:
         Raises:
             StoreError: Nothing was written.
         """
-        with self._watched(), transaction(self._connection):
+        news = self._news.written_or_forgotten() if self._news is not None else nullcontext()
+        with self._watched(), news, transaction(self._connection):
             self._write_notes()
             seqs = [self._write(part, event) for part, event in entries]
             self._tell(zip(seqs, (part for part, _ in entries), strict=True))

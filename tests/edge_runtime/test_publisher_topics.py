@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from kenpin.edge_runtime.region import Region
 from kenpin.edge_runtime.room import Gap
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.traffic import Traffic
+from kenpin.errors import StoreError
 from kenpin.events import MAX_BYTES, PAYLOADS, Alarm, AlarmEvent, AlarmSummary, Meta, Payload, Reply, now_ms
 from tests import specimens
 from tests.edge_runtime.conftest import Clock
@@ -596,6 +598,25 @@ def test_results_are_told_as_configured(tmp_path: Path, mode: Any, expected: lis
         ]
         rows = store._connection.execute("SELECT part_seq FROM outbox ORDER BY seq").fetchall()
         assert [s for (s,) in rows] == seqs
+    store.close()
+
+
+def test_a_commit_that_failed_has_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "station.db", news=PartNews(IDENTITY, "ng_and_sample", last_every_s=0.0))
+    ok, ng = (part(0.5, Verdict.OK, part_id="a"), None), (part(3.0, Verdict.NG, part_id="b"), None)
+    store.commit([ok])
+    with monkeypatch.context() as disk:
+        disk.setattr(store, "_renew_lease", Mock(side_effect=StoreError("the disk is full")))
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                store.commit([ng, *[ok] * 50])
+    assert store._outbox.retained(after=0) == []
+    store.flush()
+    (last,) = store._outbox.retained(after=0)
+    assert json.loads(last.body)["part_id"] == "a"
+    store.commit([ng, *[ok] * 98])  # with the first one 99
+    told = [e.payload() for e in store._outbox.replay(since=0, limit=99)]
+    assert [(t["verdict"], t["ng_rate_window"]) for t in told] == [("OK", 0.0), ("NG", 0.5)]
     store.close()
 
 
