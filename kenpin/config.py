@@ -168,6 +168,8 @@ class MqttSection(_Section):
             raise ValueError(
                 "plain mqtt:// to another machine; use mqtts://, or insecure = true to accept the risk"
             )
+        if self.password_file is not None and not self.username:
+            raise ValueError("password_file says nothing without a username; give both or none")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file belong together; give both or none")
         has_login = self.username or self.cert_file is not None

@@ -44,14 +44,15 @@ def load_config(path: Path) -> StationConfig:
 
 
 def _check_broker(config: StationConfig, text: str, path: Path) -> None:
-    """What is told by MQTT alone would be told to nobody without a broker, and nothing else says so."""
-    told = {
+    """What is told or heard by MQTT alone has nobody without a broker, and nothing else says so."""
+    by_mqtt = {
         "output.mqtt": config.output.mqtt,
         "sparkplug.enabled": config.sparkplug.enabled,
         "homeassistant.enabled": config.homeassistant.enabled,
         "source.trigger": config.source.trigger.startswith("mqtt:"),
+        "commands.keys": config.commands.keys is not None,
     }
-    for name, is_wanted in told.items():
+    for name, is_wanted in by_mqtt.items():
         if is_wanted and not config.mqtt.url:
             where = f"{path}, line {_line_of(name.split('.'), text)}"
             raise ConfigError(f"{name}: this needs a broker", where=where, cure="add url to [mqtt]")

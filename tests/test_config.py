@@ -98,8 +98,14 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ("mqtts://broker.plant:8883 -> mqtts://broker.plant:port", 11, "mqtt: url must look like", "correct"),
         ("mqtts://broker.plant:8883 -> mqtts://broker.plant:99999", 11, "mqtt: url must look like", "correct"),
         ("mqtts:// -> mqtts://me:secret@", 11, "no password in the url", "correct"),
-        ("username -> #", 11, "no login to another machine", "correct"),
-        ('username -> cert_file = "st1.pem"\n#', 11, "cert_file and key_file belong together", "correct"),
+        ("username -> #", 11, "password_file says nothing without a username", "correct"),
+        (
+            'username = "cap-3"\npassword_file = "/etc/kenpin/password" -> #',
+            11,
+            "no login to another machine",
+            "correct",
+        ),
+        ('password_file -> cert_file = "st1.pem"\n#', 11, "cert_file and key_file belong together", "correct"),
         ("[decide] -> [commands]\nthreshold_step = inf\n[decide]", 18, "should be a finite number", "correct"),
         ("line/cap-3 -> line/cap-3\\n", 4, "station.topic: use one to eight levels", "correct"),
     ],
@@ -122,9 +128,10 @@ def test_mistakes_are_answered_with_the_line(
         ('[source]\nurl = "usb:0"\n[sparkplug]\nenabled = true', 4, "sparkplug.enabled"),
         ('[source]\nurl = "usb:0"\n[homeassistant]\nenabled = true', 4, "homeassistant.enabled"),
         ('[source]\nurl = "usb:0"\ntrigger = "mqtt:plant/trigger"', 3, "source.trigger"),
+        ('[source]\nurl = "usb:0"\n[commands]\nkeys = "keys"', 4, "commands.keys"),
     ],
 )
-def test_what_is_told_by_mqtt_alone_needs_a_broker(tmp_path: Path, lines: str, line: int, name: str) -> None:
+def test_what_goes_by_mqtt_alone_needs_a_broker(tmp_path: Path, lines: str, line: int, name: str) -> None:
     error = refusal(tmp_path, lines)
     assert error.what == f"{name}: this needs a broker"
     assert error.where.endswith(f"line {line}")

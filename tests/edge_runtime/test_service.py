@@ -183,7 +183,10 @@ def test_the_page_may_step_back_for_the_station(units: Path) -> None:
     ("more", "said"),
     [
         ('[output]\nlog = "out.log"\n', "log of [output] is not an absolute path: out.log"),
-        ('[commands]\nkeys = "keys"\n', "keys of [commands] is not an absolute path: keys"),
+        (
+            '[mqtt]\nurl = "mqtt://127.0.0.1"\n[commands]\nkeys = "keys"\n',
+            "keys of [commands] is not an absolute path: keys",
+        ),
         ("", "a file of [source] is not an absolute path: cam.password"),
     ],
 )
