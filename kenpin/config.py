@@ -66,6 +66,14 @@ class StationSection(_Section):
     state_dir: Path = DEFAULT_STATE
     trusted_keys: tuple[Path, ...] = ()
 
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _named(cls, state_dir: object) -> object:
+        """An empty path is the folder that kenpin is started from, which nobody means by it."""
+        if state_dir == "":
+            raise ValueError(f"it is empty; write the folder's whole path, or leave it out for {DEFAULT_STATE}")
+        return state_dir
+
     @field_validator("topic")
     @classmethod
     def _levels(cls, topic: str) -> str:

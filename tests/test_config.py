@@ -85,6 +85,7 @@ def test_only_a_source_is_needed(tmp_path: Path) -> None:
         ('["/etc/kenpin/a.pub"] -> [7]', 6, "station.trusted_keys", "correct"),
         ('["/etc/kenpin/a.pub"] -> "/etc/kenpin/a.pub"', 6, "this is a list", 'trusted_keys = ["…"]'),
         ("/etc/kenpin/a.pub -> ~/a.pub", 6, "~/a.pub begins with ~", "correct"),
+        ('"/tmp/kenpin" -> ""', 5, "it is empty; write the folder's whole path", "correct"),
         ('"/tmp/kenpin" -> "~/station"', 5, "~/station begins with ~", "correct"),
         (
             "url = \"folder -> views = ['usb:1', 'usb:1?fps=9']\nurl = \"folder",
