@@ -39,14 +39,13 @@ def _quality(record: CalibrationRecord) -> str:
     limits = record.quality
     if limits is None:
         return "no limits for light, focus and position: a frame is only checked for being a frame"
-    low, high = limits.light
     colour = "".join(
         f", {name} over green {a:.2f} to {b:.2f}"
         for name, (a, b) in zip(("blue", "red"), limits.colour or (), strict=False)
     )
     place = f", shift up to {limits.shift:.1%} of the frame" if limits.reference else ", parts have no place"
     learned = f"from {limits.pictures} pictures"
-    light = f"light {low:.0f} to {high:.0f}{colour}"
+    light = f"light {limits.light_told}{colour}"
     return f"frames are judged at {light}, focus from {limits.focus:.2g}{place} ({learned})"
 
 
@@ -100,10 +99,10 @@ def _size(record: CalibrationRecord) -> list[str]:
 
 def _light(record: CalibrationRecord) -> list[str]:
     """Limits are as wide as the good pictures differ; those of two lamps, or of a collection, see nothing."""
-    low, high = record.quality.light if record.quality else (1.0, 1.0)
-    if high < WIDE_LIGHT * low:
+    limits = record.quality
+    if limits is None or limits.light[1] < WIDE_LIGHT * limits.light[0]:
         return []
-    allowed = f"the light of the good pictures differs so much that {low:.0f} to {high:.0f} is allowed"
+    allowed = f"the light of the good pictures differs so much that {limits.light_told} is allowed"
     return [f"{allowed}: half or double the light is not noticed; calibrate with pictures of one light"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kenpin.edge_runtime.database import reading
 from kenpin.errors import CalibrationError, KenpinError
-from kenpin.quality_limits import light_limits
+from kenpin.quality_limits import WHITE, light_limits
 from kenpin.record import record_in_force
 from kenpin.station_folder import StationFolder
 
@@ -40,7 +40,7 @@ class Light:
     @property
     def rounded(self) -> dict[str, int]:
         """The three numbers as people read them."""
-        return {"now": round(self.now), "low": round(self.low), "high": round(self.high)}
+        return {"now": round(self.now), "low": round(self.low), "high": round(min(self.high, WHITE))}
 
 
 def light_against_sign_off(folder: StationFolder) -> Light | None:

@@ -21,6 +21,7 @@ _LIGHT, _COLOUR, _FOCUS, _SHIFT, _CLIPPED = 0.10, 0.05, 0.35, 0.02, 0.005
 _MATCH = 0.15
 _NO_PLACE = 0.6  # a reference that good parts themselves match worse than this is a texture, which has no place
 _BLACK = 0.2  # of the lowest light
+WHITE = 255  # no frame has more light, so higher limits are told as this
 _WIDEST = 1e6
 
 
@@ -74,6 +75,12 @@ class QualityLimits(BaseModel):
             del fields["colour"]
         return fields
 
+    @property
+    def light_told(self) -> str:
+        """The lowest and highest light as people read them."""
+        low, high = self.light
+        return f"{low:.0f} to {min(high, WHITE):.0f}"
+
     def reference_picture(self) -> Small | None:
         """The small picture of a usual good part; `None` where parts have no place."""
         if not self.reference:
@@ -102,7 +109,7 @@ class QualityLimits(BaseModel):
 
     def _check_light(self, seen: Quality) -> tuple[Finding, str] | None:
         low, high = self.light
-        allowed = f"light {seen.light:.0f}, allowed {low:.0f} to {high:.0f}"
+        allowed = f"light {seen.light:.0f}, allowed {self.light_told}"
         if seen.light < _BLACK * low:
             return Finding.BLACK, f"black picture: {allowed}"
         if seen.clipped > self.clipped:

@@ -27,9 +27,11 @@ from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.masters import Check, Showing
 from kenpin.placed import Placement, record_placed
-from kenpin.record import CalibrationRecord
+from kenpin.record import Bound, CalibrationRecord
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
+from tests.calibration.inspected import Made, calibrate, inspect
+from tests.calibration.web.page_station import MakeVisit
 
 GOOD = [10.0 + 0.1 * k for k in range(50)]
 Judge = Callable[..., None]
@@ -222,6 +224,15 @@ def test_fresh_parts_are_found_without_reading_all_others(station: StationFolder
     with closing(open_database(station.database)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {fresh_parts._JUDGED}", (1, "ab" * 32, 1.0, 2.0, 9))
         assert [row[3] for row in plan] == ["SEARCH part USING INDEX part_judged (threshold_rev=?)"]
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "1,234 <small>/ 1,"), ("de", "1.234 <small>/ 1.")])
+def test_the_count_is_written_as_the_language_writes_numbers(
+    people: StationFolder, visit: MakeVisit, language: str, told: str
+) -> None:
+    inspect(people, [Made(None)])
+    calibrate(people, rank=10, false_calls=Bound(seen=9, of=1234, bound=0.02, confidence=0.95))
+    assert told in visit(language=language).get("/calibrate?step=confirm").text
 
 
 def test_a_false_call_needs_more_parts(station: StationFolder, record: CalibrationRecord, judge: Judge) -> None:
