@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kenpin.cutout import turned_about
-from kenpin.errors import ConfigError
+from kenpin.errors import WrongView
 from kenpin.frame import Image
 from kenpin.view import Align, Box
 
@@ -166,19 +166,23 @@ class Alignment:
     def _refuse_poor(self, area: Grey, where: object) -> None:
         another = "choose a place with a corner or a mark that nothing near it looks like"
         if self._contrast < _LEAST_CONTRAST:
-            raise ConfigError("align.template shows a place without contrast", where=where, cure=another)
+            what = "align.template shows a place without contrast"
+            raise WrongView(what, finding="part_plain", where=where, cure=another)
         elsewhere = _fit(area, self._templates[0], 0).correlation
         y, x = self._top // self._step, self._left // self._step
         elsewhere[max(0, y - _PEAK) : y + _PEAK + 1, max(0, x - _PEAK) : x + _PEAK + 1] = 0
         _, match, _, (at_x, at_y) = cv2.minMaxLoc(elsewhere)
         if match > _ALIKE:
-            apart = f"{(at_x - x) * self._step} pixels to the right and {(at_y - y) * self._step} down"
-            raise ConfigError(f"align.template looks the same {apart}", where=where, cure=another)
+            right, down = (at_x - x) * self._step, (at_y - y) * self._step
+            what = f"align.template looks the same {right} pixels to the right and {down} down"
+            told = {"right": right, "down": down}
+            raise WrongView(what, finding="part_alike", values=told, where=where, cure=another)
         if len(self._templates) < _WHOLE_TURN:
             return
         if min(_fit(area, self._templates[turn], turn).match for turn in self._halves) > _ALIKE:
-            raise ConfigError(
+            raise WrongView(
                 "align.template looks the same however it is turned",
+                finding="part_round",
                 where=where,
                 cure="leave max_turn_deg out, or choose a place with a mark off its middle",
             )

@@ -2,6 +2,7 @@
 
 KenpinError
 ├── ConfigError        wrong usage, wrong configuration file            exit 2
+│   └── WrongView      a view that somebody drew and that is none       exit 2
 ├── DataError          pictures, folders and score lists that are given exit 2
 │   └── OutOfView      a frame without the part where the view wants it exit 2
 ├── BundleError        a bundle that is damaged, unsigned or unknown    exit 1
@@ -17,6 +18,8 @@ KenpinError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 def printable(text: str) -> str:
@@ -67,6 +70,31 @@ class ConfigError(KenpinError):
     """Wrong usage or a wrong configuration file."""
 
     exit_code = 2
+
+
+class WrongView(ConfigError):  # noqa: N818 - said as it is told
+    """A view that somebody drew and that cannot be used.
+
+    Args:
+        what: What is wrong, one sentence without a full stop.
+        finding: The same as one word, for pages in other languages.
+        values: What the sentence names, by its name.
+        where: File it concerns.
+        cure: What to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        finding: str,
+        values: Mapping[str, object] | None = None,
+        where: object = "",
+        cure: str = "",
+    ) -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.finding = finding
+        self.values = values or {}
 
 
 class DataError(KenpinError):

@@ -12,7 +12,7 @@ import numpy as np
 from kenpin.alignment import Alignment
 from kenpin.bundle import Bundle
 from kenpin.cutout import Cutout
-from kenpin.errors import ConfigError, OutOfView
+from kenpin.errors import ConfigError, OutOfView, WrongView
 from kenpin.frame import Image, decode_picture
 from kenpin.preprocess import check_frame
 from kenpin.quality_limits import Finding
@@ -147,10 +147,12 @@ class Sight:
             cv2.fillPoly(drawn, [np.array(polygon, np.int32)], 1)
         self._ignored = drawn[roi.slices].copy()
         if self._ignored.all():
-            raise ConfigError("the view ignores all of its roi", where=where, cure="draw smaller polygons")
+            what, cure = "the view ignores all of its roi", "draw smaller polygons"
+            raise WrongView(what, finding="mask_all", where=where, cure=cure)
         if align is not None and drawn[align.template.slices].any():
-            raise ConfigError(
+            raise WrongView(
                 "align.template lies partly in what is ignored",
+                finding="part_masked",
                 where=where,
                 cure="choose a place that must look the same on every part",
             )

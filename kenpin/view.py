@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError as Unfit
 
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, WrongView
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,16 +118,24 @@ class View(_Strict):
 
     @model_validator(mode="after")
     def _inside(self) -> View:
-        width, height = self.frame_size
-        frame = f"the frame of {width} x {height} pixels"
+        frame = "{} x {}".format(*self.frame_size)
         if min(self.roi.width, self.roi.height) < 1 or not self.roi.has_room(0, within=self.frame_size):
-            raise ValueError(f"roi {list(self.roi)} does not lie in {frame}")
+            told = {"roi": str(list(self.roi)), "frame": frame}
+            raise Unfit("roi_outside", "roi {roi} does not lie in the frame of {frame} pixels", told)
         for polygon in self.ignore:
             if len(polygon) < 3:
-                raise ValueError(f"ignore: {list(polygon)} has fewer than three corners")
-            outside = [(x, y) for x, y in polygon if not (0 <= x < width and 0 <= y < height)]
+                told = {"polygon": str(list(polygon))}
+                raise Unfit("mask_corners", "ignore: {polygon} has fewer than three corners", told)
+            outside = [
+                corner for corner in polygon if not Box(*corner, 1, 1).has_room(0, within=self.frame_size)
+            ]
             if outside:
-                raise ValueError(f"ignore: the corner {outside[0]} does not lie in {frame}")
+                told = {"corner": str(outside[0]), "frame": frame}
+                raise Unfit(
+                    "mask_outside",
+                    "ignore: the corner {corner} does not lie in the frame of {frame} pixels",
+                    told,
+                )
         return self
 
     @model_validator(mode="after")
@@ -135,12 +144,15 @@ class View(_Strict):
             return self
         template, shift = self.align.template, self.align.max_shift_px
         if min(template.width, template.height) < _LEAST_TEMPLATE:
-            raise ValueError(f"align.template: each side needs {_LEAST_TEMPLATE} pixels at the least")
+            least = {"least": _LEAST_TEMPLATE}
+            raise Unfit("part_small", "align.template: each side needs {least} pixels at the least", least)
         if not self.roi.has_room(shift, within=self.frame_size):
-            raise ValueError(f"roi {list(self.roi)} leaves no room for a part that is off by {shift} pixels")
+            room = {"roi": str(list(self.roi)), "shift": str(shift)}
+            raise Unfit("roi_room", "roi {roi} leaves no room for a part that is off by {shift} pixels", room)
         if not template.has_room(self.align.room_px, within=self.frame_size):
-            room = f"{self.align.room_px} pixels of frame on every side"
-            raise ValueError(f"align.template {list(template)} needs {room} to be searched in")
+            room = {"template": str(list(template)), "room": str(self.align.room_px)}
+            needs = "align.template {template} needs {room} pixels of frame on every side to be searched in"
+            raise Unfit("part_room", needs, room)
         return self
 
 
@@ -200,8 +212,9 @@ def _parse(content: bytes, file: Path) -> View:
         if first["type"] == "extra_forbidden":
             cure = "correct its name or its place: the keys stand in docs/view.md"
             raise ConfigError(f"unknown key {key}", where=file, cure=cure) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{key}: {message}" if key else message, where=file, cure=_DRAW_AGAIN) from None
+        what = f"{key}: {first['msg']}" if key else first["msg"]
+        values = first.get("ctx", {})
+        raise WrongView(what, finding=first["type"], values=values, where=file, cure=_DRAW_AGAIN) from None
     except ValueError as error:
         kind = "TOML" if file.suffix == ".toml" else "JSON"
         raise ConfigError(f"the view is not {kind}: {error}", where=file, cure="correct the line") from None

@@ -22,7 +22,7 @@ from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.canonical_json import canonical_json
 from kenpin.edge_runtime.database import reading
-from kenpin.errors import ConfigError, DataError, StoreError
+from kenpin.errors import ConfigError, DataError, StoreError, WrongView
 from kenpin.frame import decode_picture, read_picture
 from kenpin.sight import read_sight
 from kenpin.station_folder import StationFolder
@@ -101,6 +101,10 @@ def save(request: Request, form: Annotated[Drawn, Form()]) -> Response:
         _save(folder, {VIEW: canonical_json(whole), REFERENCE: reference}, by=visitor_of(request).name)
     except (ValueError, OverflowError):
         raise Refused(422, "view_not_numbers") from None
+    except WrongView as error:
+        key = f"unfit_{error.finding}"
+        is_known = key in site_of(request).languages["en"]
+        raise Refused(422, key if is_known else "view_not_numbers", **error.values) from None
     except (ConfigError, DataError) as error:
         raise Refused(422, "view_wrong", error=error.what) from None
     return RedirectResponse(_PATH, status_code=303)

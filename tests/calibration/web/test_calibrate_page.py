@@ -36,6 +36,7 @@ from tests.calibration.inspected import BUNDLE, Made, inspect
 from tests.calibration.web.page_station import PIN, MakeVisit, Visit, show_live
 from tests.calibration.web.shown_line import ShownLine
 
+WORDS = Path(calibrate_sign.__file__).parent
 STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -665,6 +666,41 @@ def test_a_view_that_cannot_be_used_is_not_saved(
     assert browser.submit("/calibrate/view", seq=seq, **drawn).status_code == 422
     assert (view.read_bytes() if view.exists() else b"") == before
     assert browser.submit("/calibrate/view", seq="999999", roi="0,0,9,9").status_code == 404
+
+
+@pytest.mark.parametrize("language", ["en", "ja", "de"])
+def test_what_is_wrong_with_a_view_is_said_in_the_language_of_the_page(
+    visit: MakeVisit, folder: StationFolder, language: str
+) -> None:
+    (seq,) = inspect(folder, [Made(0.1)])
+    picture = np.full((256, 256, 3), 90, np.uint8)
+    cv2.circle(picture, (80, 80), 16, (255, 255, 255), -1)
+    for left in (176, 192):
+        cv2.rectangle(picture, (left, 56), (left + 7, 63), (255, 255, 255), -1)
+    cv2.imwrite(str(folder.images / f"day/{seq}.png"), picture)
+    visitor = visit(language=language)
+    visitor.log_in("sato")
+    texts, roi = json.loads((WORDS / f"{language}.json").read_text(encoding="utf-8")), "40,40,170,170"
+    for key, drawn in (
+        ("unfit_roi_outside", {"roi": "0,0,900,900"}),
+        ("unfit_roi_room", {"roi": roi, "part": "70,70,110,110", "shift": "50"}),
+        ("unfit_mask_corners", {"roi": roi, "ignore": "1,1 2,2"}),
+        ("unfit_mask_outside", {"roi": roi, "ignore": "1,1 2,2 300,2"}),
+        ("unfit_mask_all", {"roi": "9,9,9,9", "ignore": "0,0 99,0 99,99 0,99"}),
+        ("unfit_part_small", {"roi": roi, "part": "70,70,9,90"}),
+        ("unfit_part_room", {"roi": roi, "part": "0,0,110,110"}),
+        ("unfit_part_masked", {"roi": roi, "part": "70,70,110,110", "ignore": "80,80 90,80 90,90"}),
+        ("unfit_part_plain", {"roi": roi, "part": "150,150,32,32"}),
+        ("unfit_part_alike", {"roi": roi, "part": "172,52,16,16"}),
+        ("unfit_part_round", {"roi": roi, "part": "56,56,48,48", "turn": "180"}),
+        ("unfit_greater_than_equal", {"roi": roi, "part": "70,70,110,110", "shift": "0"}),
+        ("unfit_less_than_equal", {"roi": roi, "part": "70,70,110,110", "turn": "360"}),
+        ("view_not_numbers", {"roi": roi, "ignore": "1,1,1 2,2,2 3,3,3"}),
+    ):
+        told = visitor.submit("/calibrate/view", seq=str(seq), **drawn)
+        pieces = re.split(r"\{\w+\}", texts[key])
+        assert told.status_code == 422, key
+        assert re.search(".*".join(map(re.escape, pieces)), told.text), key
 
 
 def test_a_view_is_drawn_on_a_picture_of_a_part_that_was_not_stopped(

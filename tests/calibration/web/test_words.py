@@ -83,7 +83,18 @@ def test_every_alarm_verdict_state_and_finding_has_words() -> None:
 
 def test_no_word_stands_there_for_nothing() -> None:
     text = "".join(path.read_text() for path in [*FOLDER.glob("templates/*.html"), *FOLDER.glob("*.py")])
-    made = ("alarm_", "verdict_", "cause_", "state_", "calibration_", "nav_", "role_", "what_", "due_")
+    made = (
+        "alarm_",
+        "verdict_",
+        "cause_",
+        "state_",
+        "calibration_",
+        "nav_",
+        "role_",
+        "what_",
+        "due_",
+        "unfit_",
+    )
     assert not [key for key in texts("en") if not key.startswith(made) and key not in text]
 
 
