@@ -305,8 +305,8 @@ def _follow_loose(found: PictureSet, *, side: int) -> PictureSet | None:
 
 
 def _how_they_lie(loose: Loose) -> str:
-    off, turned = f"a tenth of them {loose.shift_px:.0f} pixels or more off", f"{loose.turned:.0%} turned"
-    return f"parts do not lie still, {off}, {turned}"
+    off = f"a tenth of them {counted(round(loose.shift_px), 'pixel')} or more off"
+    return f"parts do not lie still, {off}, {loose.turned:.0%} turned"
 
 
 def _checked(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
