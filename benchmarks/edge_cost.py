@@ -143,7 +143,9 @@ def measure(
     """Seconds of single frames, all models in turns."""
     sessions = {
         name: onnxruntime.InferenceSession(
-            model.SerializeToString(), session_options("int8" if "INT8" in name else "fp32")
+            model.SerializeToString(),
+            session_options("int8" if "INT8" in name else "fp32"),
+            providers=["CPUExecutionProvider"],
         )
         for name, model in models.items()
     }

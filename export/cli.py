@@ -67,12 +67,12 @@ def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: An
             f"--floor {label.floor} is newer than the bundle itself, {label.version}",
             cure="give a floor that is not above --version",
         )
-    load_inspector(run)  # before a key is made: an unfinished or damaged run leaves nothing behind
+    inspector = load_inspector(run)  # before a key is made: an unfinished or damaged run leaves nothing behind
     _check_out(out)
     secret = signing_key(key)
     with _Steps() as steps:
         order = Order(label, secret, Scheme(given["precision"], given["weights"]))
-        exported = export_run(folder, out, order, step=steps.start)
+        exported = export_run(folder, inspector, out, order, step=steps.start)
     seconds = round(time.monotonic() - started, 1)
     _show(exported, order.scheme.precision)
     console.print(

@@ -20,7 +20,8 @@ from kenpin.export.parity import Forms, Parity, compare
 from kenpin.export.samples import Samples, choose_rows, read_samples
 from kenpin.export.scheme import Scheme
 from kenpin.signing import SecretKey
-from kenpin.train.run import RunFolder, load_inspector
+from kenpin.train.inspector import Inspector
+from kenpin.train.run import RunFolder
 from kenpin.train.validation import draw_validation_defects
 
 # Copies with a drawn defect for the gate: about this many, and of each held-back picture at most four.
@@ -64,11 +65,12 @@ class Exported:
     golden_tolerance: float
 
 
-def export_run(run: RunFolder, out: Path, order: Order, *, step: Step) -> Exported:
+def export_run(run: RunFolder, inspector: Inspector, out: Path, order: Order, *, step: Step) -> Exported:
     """Export, quantise, judge, and write the signed bundle.
 
     Args:
         run: A finished run.
+        inspector: Its model.
         out: The `.kenpin` file to write.
         order: What to make of it.
         step: Shows progress.
@@ -77,7 +79,7 @@ def export_run(run: RunFolder, out: Path, order: Order, *, step: Step) -> Export
         ConfigError, DataError, TrainError: The run or its pictures cannot be used.
         ExportError: The model cannot become a bundle, or INT8 does not keep its verdicts.
     """
-    inspector, side = load_inspector(run.root), run.config.size
+    side = run.config.size
     chosen = choose_rows(run.data)
     small = order.scheme.precision != "fp32"
     if small:

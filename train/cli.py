@@ -42,6 +42,7 @@ from kenpin.view import REFERENCE
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
+BUDGET = "quick"
 BATCH = 24
 WIDTH = 32
 SIZE = 160
@@ -102,7 +103,7 @@ class _Source:
     help="Share of the bad parts to learn from; the others only measure.",
 )
 @click.option("--run", "run", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
-@click.option("--budget", type=click.Choice(list(BUDGETS)), show_default="quick")
+@click.option("--budget", type=click.Choice(list(BUDGETS)), show_default=BUDGET)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @click.option(
@@ -340,7 +341,7 @@ def _config(
         raise ConfigError("--epochs and --steps are given both", cure="give one of them")
     batch = min(given["batch"], len(roles.fit))
     share = STAGE if origin else 1
-    budget = round(share * BUDGETS[given["budget"] or "quick"])
+    budget = round(share * BUDGETS[given["budget"] or BUDGET])
     count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else budget)
     return RunConfig(
         product=_product(root.resolve()),

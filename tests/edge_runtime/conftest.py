@@ -9,6 +9,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ collect_ignore += [] if find_spec("pysparkplug") else _ON_SPARKPLUG
 SIZE = 16
 TIMEOUT_MS = 60_000  # a machine that does something else at the same time is seldom what is tested
 GOLDEN_SCORE = 40.0
+
+
+def publisher_command(config: Path) -> list[str]:
+    """How a station's publisher is started alone."""
+    return [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(config)]
 
 
 def brightness_model(*, scale: float = 1.0, divide_by: float = 1.0, breaks_at: float = 1e9) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from benchmarks.soak import Sample, Soak, soak
 from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.run_socket import send_in
 from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
-from tests.edge_runtime.conftest import Workshop
+from tests.edge_runtime.conftest import Workshop, publisher_command
 
 
 @pytest.mark.slow
@@ -34,15 +33,12 @@ def test_a_disk_and_a_clock_that_fail_release_no_wrong_part_and_need_no_restart(
 
 
 def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
-    workshop: Workshop, tmp_path: Path, wait_for: Any
+    workshop: Workshop, rig: Rig, tmp_path: Path, wait_for: Any
 ) -> None:
-    workshop.ready()
     open_database(workshop.folder.database).close()
-    rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=1)
     shim = FaultShim(tmp_path / "shim", workshop.folder.root)
     shim.set(broken=errno.ENOSPC)
-    log = tmp_path / "publisher.log"
-    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(rig.config)]
+    log, command = tmp_path / "publisher.log", publisher_command(rig.config)
     with log.open("w") as out, subprocess.Popen(command, stderr=out, env=shim.environment) as publisher:
         try:
             wait_for(lambda: "waits for the database" in log.read_text(), "the wait")
@@ -51,16 +47,12 @@ def test_a_publisher_that_starts_on_a_full_disk_waits_for_it(
             wait_for(lambda: "publisher" in read_vitals(workshop.folder.run), "the publisher")
         finally:
             publisher.kill()
-            rig.close()
 
 
 def test_a_publisher_lives_on_after_a_datagram_that_is_no_result(
-    workshop: Workshop, tmp_path: Path, wait_for: Any
+    workshop: Workshop, rig: Rig, wait_for: Any
 ) -> None:
-    workshop.ready()
     open_database(workshop.folder.database).close()
-    rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=1)
-    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(rig.config)]
     run = workshop.folder.run
     run.mkdir(exist_ok=True)
 
@@ -69,7 +61,7 @@ def test_a_publisher_lives_on_after_a_datagram_that_is_no_result(
         return told.numbers['dropped_total{stage="result",reason="malformed"}'] if told is not None else -1
 
     write_vitals(run, Vitals(role="station", pid=os.getpid()))  # or the publisher would wait for one at first
-    with subprocess.Popen(command) as publisher:
+    with subprocess.Popen(publisher_command(rig.config)) as publisher:
         try:
             wait_for(lambda: ignored() == 0, "the publisher")
             send_in(run, "publisher.sock", b"{")
@@ -78,7 +70,6 @@ def test_a_publisher_lives_on_after_a_datagram_that_is_no_result(
             assert publisher.poll() is None
         finally:
             publisher.kill()
-            rig.close()
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from kenpin.edge_runtime.link_signal import Acked, Down, Signal, Up
 from kenpin.edge_runtime.mqtt_cli import mqtt
 from kenpin.edge_runtime.pki import Authority, Lifetime
 from kenpin.errors import ConfigError
+from tests.edge_runtime.conftest import publisher_command
 from tests.edge_runtime.publishing_line import PublishingLine
 
 LINE = "acme/plant1/press/line2"
@@ -531,7 +531,7 @@ def test_a_station_whose_certificate_is_replaced_while_it_runs_is_let_in(
     )
     line = PublishingLine(state / "station.db")
     line.commit(1)
-    command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(file)]
+    command = publisher_command(file)
     with log.open("wb") as out, subprocess.Popen(command, stderr=out) as process:
         try:
             wait_for(lambda: "No connection" in log.read_text(), "the refusal")

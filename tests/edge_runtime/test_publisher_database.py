@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from kenpin.errors import StoreError
-from tests.edge_runtime.conftest import Workshop
+from tests.edge_runtime.conftest import Workshop, publisher_command
 from tests.edge_runtime.publishing_line import FakeEvent
 
 _PAGE = 4096
@@ -33,9 +32,8 @@ def start(workshop: Workshop, mosquitto: Any, tmp_path: Path) -> Iterator[Callab
     made: list[subprocess.Popen[bytes]] = []
 
     def popen() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "kenpin", "run", "--role", "publisher", "--config", str(config)]
         with (tmp_path / "log").open("ab") as log:
-            made.append(subprocess.Popen(command, stderr=log))
+            made.append(subprocess.Popen(publisher_command(config), stderr=log))
         return made[-1]
 
     yield popen
