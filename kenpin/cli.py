@@ -19,7 +19,7 @@ from kenpin.lazy_group import LazyGroup
 _VERBS = {
     "demo": ("kenpin.demo:demo", "demo", "The whole line on this machine: no camera, GPU, broker or network."),
     "train": ("kenpin.train.cli:train", "train", "Learn what good parts look like."),
-    "evaluate": ("kenpin.train.cli:evaluate", "train", "Measure a run or a bundle on test pictures."),
+    "evaluate": ("kenpin.train.evaluate_cli:evaluate", "train", "Measure a run or a bundle on test pictures."),
     "report": ("kenpin.train.report_cli:report", "train", "Rewrite a run's report, or compare runs."),
     "bench": ("kenpin.bench_cli:bench", "train", "Measure the training against flat ones, and more."),
     "export": ("kenpin.export.cli:export", "export,train", "Turn a run into a signed bundle."),

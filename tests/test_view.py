@@ -26,8 +26,9 @@ from kenpin.pictures import Picture, PictureSet
 from kenpin.preprocess import to_input
 from kenpin.sight import Sight, read_sight, sight_of, take
 from kenpin.signing import SecretKey
-from kenpin.train.cli import evaluate, train
+from kenpin.train.cli import train
 from kenpin.train.data import load_masks, read_image
+from kenpin.train.evaluate_cli import evaluate
 from kenpin.train.intake import check_masks, check_pictures, check_teachers, set_apart
 from kenpin.train.report_cli import pictures_of
 from kenpin.train.run import RunConfig, RunFolder

@@ -1,44 +1,45 @@
-"""`kenpin train` and `kenpin evaluate`."""
+"""`kenpin train`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from rich.table import Table
+from click.core import ParameterSource
 
 from kenpin import options
 from kenpin.commit import git_commit
-from kenpin.console import human_console
-from kenpin.counted import counted
-from kenpin.errors import ConfigError, DataError, OutOfView, TrainError
+from kenpin.errors import ConfigError, TrainError
 from kenpin.folder_names import GOOD
 from kenpin.picture_files import one_spelling, sha256_of
-from kenpin.pictures import Picture, PictureSet, read_data, read_good_bad, read_measured
+from kenpin.pictures import PictureSet, read_data, read_good_bad
 from kenpin.sight import Sight, read_sight
-from kenpin.train.card import figure_of
-from kenpin.train.compare import FIGURES
-from kenpin.train.data import MEASURE, Roles, assign_roles
+from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.encoder import Encoder
-from kenpin.train.evaluate import measure
 from kenpin.train.init import load_initial_weights, width_of
-from kenpin.train.intake import Looked, Masked, check_masks, check_pictures, check_teachers, set_apart
-from kenpin.train.learn import Means, learn, progress_bar, update
-from kenpin.train.loose import Loose, follow_loose
-from kenpin.train.report_cli import measure_and_report, score_with_bar
+from kenpin.train.intake import check_masks, check_teachers
+from kenpin.train.intake_cli import (
+    console,
+    tell_copies,
+    tell_known,
+    tell_masked,
+    tell_unfollowed,
+    tell_unmasked,
+    through,
+    through_own_view,
+)
+from kenpin.train.learn import Means, learn, update
+from kenpin.train.report_cli import measure_and_report, show_figures
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.tracking import KINDS, load_package, open_tracker
 from kenpin.train.transfer import STAGE, Origin, load_origin
-from kenpin.view import REFERENCE
 
 # Steps of pretraining. Quick is for a first look, long for a product that pays for a night.
 BUDGETS = {"quick": 450, "standard": 1500, "long": 6000}
@@ -50,8 +51,12 @@ SIZE = 160
 _NO_PRODUCT = (GOOD, "train", "test")
 # Every draw depends on the seed times a large number, which has to fit into 64 bits.
 MOST_SEED = 2**32 - 1
-# Of several processes that train together, as torchrun starts them, one speaks.
-console = human_console(quiet=os.environ.get("RANK", "0") != "0")
+# What has no effect together with a model that is there.
+_NOT_WITH_FROM = ("init", "uniform", "update")
+_NOT_WITH_UPDATE = (
+    *("init", "budget", "steps", "epochs", "batch", "uniform", "teach", "view", "whole"),
+    *("precision", "cache_mb", "compiled", "log"),
+)
 
 
 @dataclass(frozen=True)
@@ -143,15 +148,7 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     begun = folder if resume and folder.exists else None
     found = _look_through(source.read(seed=seed), given, origin, begun=begun)
     sight = found.train[0].sight
-    known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
-    new = origin.unseen(found, known) if origin else found
-    _tell_copies(found, new)
-    roles = assign_roles(new, where=source.root, seed=seed, teach=given["teach"], known=known)
-    _tell_known(roles, known)
-    masked = check_masks((*roles.test, *roles.teach))
-    _tell_masked(masked)
-    _tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
-    check_teachers(picture for picture in roles.teach if picture in masked.empty)
+    roles = _assign(found, source.root, given, origin)
     config = _config(source.root, roles, given, origin, sight)
     fabric = open_fabric(given["device"], precision=given["precision"])
     if fabric.is_global_zero:
@@ -162,84 +159,15 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     if not (resume and folder.finished):
         tracker = open_tracker(given["log"] if fabric.is_global_zero else "none", run)
         means = Means(fabric, given["cache_mb"] * 2**20, given["compiled"], tracker, console)
-        try:
-            if origin and origin.same_parts:
-                update(folder, roles, means, origin)
-            else:
-                learn(folder, roles, means, init=given["init"], origin=origin)
-        except KeyboardInterrupt:
-            console.print("stopped; the same command with --resume goes on from the last checkpoint")
-            raise
-        except torch.OutOfMemoryError:
-            raise TrainError(
-                "the device is out of memory",
-                where=fabric.device,
-                cure="go on with --resume --device cpu, or train with a smaller --size",
-            ) from None
-        finally:
-            tracker.close()
+        _learn(folder, roles, means, origin, init=given["init"])
     if not fabric.is_global_zero:
         return
     figures = measure_and_report(folder)
     figures["seconds"] = round(time.monotonic() - started, 1)
-    _show(figures, folder.config.product)
+    show_figures(figures, folder.config.product)
     console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)
     if as_json:
         click.echo(json.dumps({"run": str(run), **figures}))
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_BUNDLE")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with good and bad parts.")
-@options.trust
-@options.as_json
-def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool) -> None:
-    """Measure a run, or the model of a bundle before its export, on the test pictures of a folder.
-
-    Where a folder has no test part of its own, all of its pictures measure that the model did not learn from.
-    """
-    known = load_origin(model, same_parts=True, trust=trust)
-    tested = _not_learned_from(model, known, data)
-    pictures = [replace(picture, sight=known.sight) for picture in tested]
-    misfits = _look_with_bar(pictures).misfits
-    decided = [picture for picture in pictures if picture.path not in misfits]
-    _tell_misfits(misfits)
-    if not decided:
-        raise DataError(
-            "the view of the model finds its part in none of the pictures",
-            where=data,
-            cure="measure on pictures of the station's camera, of the part that the model was trained on",
-        )
-    undecided = [picture.label for picture in pictures if picture.path in misfits]
-    figures = measure(score_with_bar(known.inspector, decided, side=known.size), no_decision=undecided)
-    _show(figures, known.name)
-    if as_json:
-        click.echo(json.dumps({"model": str(model), **figures}))
-
-
-def _not_learned_from(model: Path, origin: Origin, data: Path) -> list[Picture]:
-    """Pictures of a folder to measure on, without those that a model learned from or that show the same parts.
-
-    Raises:
-        DataError: None is left.
-    """
-    folder, found = RunFolder(model), read_measured(data)
-    groups = origin.known_parts(found)
-    # In another folder the same name is another part.
-    if folder.exists and data.resolve() == Path(folder.config.data):
-        groups |= {row["group"] for row in folder.data["pictures"] if row["role"] not in MEASURE}
-    kept = [p for p in found if p.group not in groups]
-    if len(kept) < len(found):
-        console.print(
-            f"{len(found) - len(kept)} of {len(found)} pictures left out: the model learned from these parts"
-        )
-    if not kept:
-        raise DataError(
-            "the model learned from every part of this folder",
-            where=data,
-            cure="measure on other parts; a model knows those it learned from",
-        )
-    return kept
 
 
 def _origin(given: dict[str, Any]) -> Origin | None:
@@ -247,15 +175,19 @@ def _origin(given: dict[str, Any]) -> Origin | None:
     path = given["similar"] or given["update"]
     if path is None:
         return None
-    untrained = ["budget", "steps", "epochs", "uniform", "teach", "view", "whole"]
-    against = ["init"] if given["similar"] else ["init", *untrained]
-    others = [f"--{name}" for name in (*against, "update" if given["similar"] else "similar") if given[name]]
-    if others:
+    context = click.get_current_context()
+    own = {p.name: p.opts[0] for p in context.command.params if _is_given(context, p.name)}
+    given_as, against = ("--from", _NOT_WITH_FROM) if given["similar"] else ("--update", _NOT_WITH_UPDATE)
+    if others := ", ".join(own[name] for name in against if name in own):
         raise ConfigError(
-            f"--{'from' if given['similar'] else 'update'} is given together with {', '.join(others)}",
-            cure=f"leave out {', '.join(others)}, or do without the model that is there",
+            f"{given_as} is given together with {others}",
+            cure=f"leave out {others}, or do without the model that is there",
         )
     return load_origin(path, same_parts=given["update"] is not None, trust=given["trust"])
+
+
+def _is_given(context: click.Context, name: str | None) -> bool:
+    return name is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _look_through(
@@ -266,58 +198,48 @@ def _look_through(
         raise ConfigError("--view and --whole are given both", cure="give one of them")
     side = _size(given, origin)
     if origin and origin.same_parts:
-        return _checked(found, origin.sight, side=side)
+        return through(found, origin.sight, side=side)
     if given["view"]:
         sight = read_sight(given["view"])
-        if sight.view.align is None and (loose := follow_loose([picture.path for picture in found.train])):
-            told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: "
-            told += "leave --view out, or " if loose.sight else ""
-            console.print(told + "let it follow a part with [align]: docs/view.md", soft_wrap=True)
-        return _checked(found, sight, side=side)
+        tell_unfollowed(found, sight)
+        return through(found, sight, side=side)
     if given["whole"]:
-        return _checked(found, None, side=side)
-    if begun:
-        return _checked(found, begun.sight, side=side)
-    return _follow_loose(found, side=side) or _checked(found, None, side=side)
+        return through(found, None, side=side)
+    return through(found, begun.sight, side=side) if begun else through_own_view(found, side=side)
 
 
-def _follow_loose(found: PictureSet, *, side: int) -> PictureSet | None:
-    """Pictures of parts that do not lie still through a view that follows them all; `None` for others."""
-    loose = follow_loose([picture.path for picture in found.train])
-    if loose is None:
-        return None
-    console.print(_how_they_lie(loose), soft_wrap=True)
-    worse = "whole pictures are looked at, which is worse for such parts: docs/view.md"
-    if loose.sight is None:
-        told = "but no view shows all of them: a part lacks room in its picture, or something lies beside it; "
-        console.print(told + worse, soft_wrap=True)
-        return None
+def _assign(found: PictureSet, where: Path, given: dict[str, Any], origin: Origin | None) -> Roles:
+    """Who does what, of what the origin has not learned from; what is left out and what masks lack is told."""
+    known = origin.known_parts((*found.train, *found.test)) if origin else frozenset()
+    new = origin.unseen(found, known) if origin else found
+    tell_copies(found, new)
+    roles = assign_roles(new, where=where, seed=given["seed"], teach=given["teach"], known=known)
+    tell_known(roles, known)
+    masked = check_masks((*roles.test, *roles.teach))
+    tell_masked(masked)
+    tell_unmasked([picture for picture in roles.test if picture.label != GOOD])
+    check_teachers(picture for picture in roles.teach if picture in masked.empty)
+    return roles
+
+
+def _learn(folder: RunFolder, roles: Roles, means: Means, origin: Origin | None, *, init: Path | None) -> None:
+    """Train, or remember new pictures of what the origin knows; a stop and a full device are told."""
     try:
-        seen = _checked(found, loose.sight, side=side)
-    except DataError as error:
-        told = f"but no view follows all of them: {error.what} ({error.where}); "
-        console.print(told + worse, soft_wrap=True)
-        return None
-    width, height = loose.sight.view.roi[2:]
-    told = f"a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
-    told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
-    console.print(told, soft_wrap=True)
-    return seen
-
-
-def _how_they_lie(loose: Loose) -> str:
-    off = f"a tenth of them {counted(round(loose.shift_px), 'pixel')} or more off"
-    return f"parts do not lie still, {off}, {loose.turned:.0%} turned"
-
-
-def _checked(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
-    """Pictures through a view; those in which it finds no part are set apart, those far too small are told."""
-    seen = found.through(sight)
-    looked = _look_with_bar((*seen.train, *seen.test))
-    kept = set_apart(seen, looked.misfits)
-    _tell_misfits(looked.misfits)
-    _tell_enlarged(looked, side)
-    return kept
+        if origin and origin.same_parts:
+            update(folder, roles, means, origin)
+        else:
+            learn(folder, roles, means, init=init, origin=origin)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command with --resume goes on from the last checkpoint")
+        raise
+    except torch.OutOfMemoryError:
+        raise TrainError(
+            "the device is out of memory",
+            where=means.fabric.device,
+            cure="go on with --resume --device cpu, or train with a smaller --size",
+        ) from None
+    finally:
+        means.tracker.close()
 
 
 def _size(given: dict[str, Any], origin: Origin | None) -> int:
@@ -366,74 +288,6 @@ def _width(init: Path) -> int:
     return width
 
 
-def _look_with_bar(pictures: Sequence[Picture]) -> Looked:
-    with progress_bar(console) as progress:
-        bar = progress.add_task("read the pictures", total=len(pictures))
-        looked = check_pictures(pictures, advance=lambda: progress.advance(bar))
-    if len(looked.sizes) > 1:
-        ((wide, high), usual), ((width, height), others) = list(looked.sizes.items())[:2]
-        told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {wide} x {high}, {len(others)} "
-        told += f"{width} x {height}, like {others[0].path}; all are stretched to the same square, "
-        told += "and a camera has one size"
-        console.print(told, soft_wrap=True)
-    return looked
-
-
-def _tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
-    if misfits:
-        path, why = next(iter(misfits.items()))
-        told = (
-            f"{counted(len(misfits), 'picture')} only counted, as a station would make no decision there, like "
-        )
-        console.print(f"{told}{path}: {why.what}", soft_wrap=True)
-
-
-def _tell_enlarged(looked: Looked, side: int) -> None:
-    """Say which pictures have fewer than a quarter of the pixels that the model is shown."""
-    small = [p for (width, height), few in looked.sizes.items() if 4 * width * height < side**2 for p in few]
-    if small:
-        told = f"{counted(len(small), 'picture')} far smaller than the {side} x {side} pixels of --size, like "
-        told += f"{small[0].path}: blown up, they show no more; train with a smaller --size, or on pictures, "
-        console.print(f"{told}or a roi, with more pixels of the part", soft_wrap=True)
-
-
-def _tell_copies(found: PictureSet, new: PictureSet) -> None:
-    """Say what was left out or kept together because it is there twice."""
-    known, tested = len(found.train) - len(new.train), len(found.test) - len(new.test)
-    for count, what in (
-        (found.copies, "with the content of another one: kept together with it, as one part"),
-        (found.left_out, "of the test left out: the same pictures or parts are learned from"),
-        (known, "of good parts left out, as the model knows them already"),
-        (tested, "of the test left out, as the model learned from them before"),
-    ):
-        if count:
-            console.print(f"{counted(count, 'picture')} {what}", soft_wrap=True)
-
-
-def _tell_known(roles: Roles, known: Collection[str]) -> None:
-    if count := sum(picture.group in known for picture in roles.held_back):
-        told = f"{counted(count, 'picture')} of parts that the model knows held back, for want of others: "
-        console.print(told + "new good parts will score higher than they", soft_wrap=True)
-
-
-def _tell_masked(masked: Masked) -> None:
-    for pictures, what in (
-        (masked.empty, "without a mark in what is looked at, like {}: as if there were none"),
-        (masked.most, "marking most of what is looked at, like {}: is it bright where the defect is?"),
-    ):
-        if pictures:
-            told = f"{counted(len(pictures), 'mask')} {what.format(pictures[0].mask)}"
-            console.print(told, soft_wrap=True)
-
-
-def _tell_unmasked(bad: Sequence[Picture]) -> None:
-    """Say which defects the figures of pixels leave out, where others have masks."""
-    without = [picture for picture in bad if picture.mask is None]
-    if without and len(without) < len(bad):
-        told = f"{len(without)} of {len(bad)} bad pictures have no mask, like {without[0].path}: the figures "
-        console.print(told + "of pixels leave them out", soft_wrap=True)
-
-
 def _product(root: Path) -> str:
     """Name of the part: that of its folder, with the characters a bundle's name may have.
 
@@ -445,23 +299,3 @@ def _product(root: Path) -> str:
         return safe[:64] or "part"
     own = hashlib.sha256(one_spelling(name).encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{safe.strip('-')[:55] or 'part'}-{own}"
-
-
-def _show(figures: dict[str, Any], model: str) -> None:
-    table = Table(title=f"{model}: {figures['pictures']} test pictures")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    heads = {key: (head, form) for key, head, form in FIGURES}
-    for name, value in figures.items():
-        if name == "auroc_of" or name.endswith("_interval"):
-            continue
-        head, form = heads.get(name, (name.replace("_", " "), ".1f"))
-        if isinstance(value, dict | float):
-            table.add_row(head, *figure_of(figures, name, form))
-        else:
-            table.add_row(head, str(value))
-    console.print(table)
-    if "image_auroc" not in figures:
-        told = "nothing tells good from bad parts here: the other figures need test pictures of both"
-        console.print(told, soft_wrap=True)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
-from kenpin.train.compare import OTHER_PICTURES, as_document, as_page, as_table, read_entries
+from kenpin.train.card import figure_of
+from kenpin.train.compare import FIGURES, OTHER_PICTURES, as_document, as_page, as_table, read_entries
 from kenpin.train.evaluate import Scores, measure, score_pictures
 from kenpin.train.inspector import Inspector
 from kenpin.train.learn import progress_bar
@@ -141,3 +143,24 @@ def score_with_bar(inspector: Inspector, pictures: Sequence[Picture], *, side: i
     with progress_bar(human_console()) as progress:
         bar = progress.add_task("score", total=len(pictures))
         return score_pictures(inspector, pictures, side=side, advance=lambda n: progress.advance(bar, n))
+
+
+def show_figures(figures: dict[str, Any], model: str) -> None:
+    """Show what was measured of a model as a table, and what could not be."""
+    table = Table(title=f"{model}: {figures['pictures']} test pictures")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    heads = {key: (head, form) for key, head, form in FIGURES}
+    for name, value in figures.items():
+        if name == "auroc_of" or name.endswith("_interval"):
+            continue
+        head, form = heads.get(name, (name.replace("_", " "), ".1f"))
+        if isinstance(value, dict | float):
+            table.add_row(head, *figure_of(figures, name, form))
+        else:
+            table.add_row(head, str(value))
+    human_console().print(table)
+    if "image_auroc" not in figures:
+        told = "nothing tells good from bad parts here: the other figures need test pictures of both"
+        human_console().print(told, soft_wrap=True)

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from kenpin.cutout import turned_about
 from kenpin.errors import DataError
 from kenpin.frame import Image, decode_picture, read_picture
-from kenpin.train.cli import evaluate, train
+from kenpin.train.cli import train
+from kenpin.train.evaluate_cli import evaluate
 from kenpin.train.loose import follow_loose
 from kenpin.train.run import RunFolder, learned_from
 

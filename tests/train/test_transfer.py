@@ -20,8 +20,9 @@ from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture, PictureSet
 from kenpin.signing import SecretKey
 from kenpin.synthetic import draw_part
-from kenpin.train.cli import evaluate, train
+from kenpin.train.cli import train
 from kenpin.train.data import assign_roles
+from kenpin.train.evaluate_cli import evaluate
 from kenpin.train.fit import fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.lines import read_lines, read_stream
@@ -241,6 +242,9 @@ def test_a_run_from_a_bundle_trains_a_share_and_tells_where_it_comes_from(
         (("--from", "{run}", "--update", "{run}"), "--update"),
         (("--update", "{run}", "--steps", "3"), "--steps"),
         (("--update", "{run}", "--budget", "quick", "--uniform"), "--budget, --uniform"),
+        (("--update", "{run}", "--batch", "8", "--cache-mb", "100"), "--batch, --cache-mb"),
+        (("--update", "{run}", "--precision", "bf16", "--compile"), "--precision, --compile"),
+        (("--from", "{run}", "--uniform"), "--uniform"),
         (("--update", "{run}", "--size", "80"), "not the 64"),
         (("--from", "{none}"), "does not exist"),
     ],

@@ -1,0 +1,160 @@
+"""Which view the pictures of a training get, and what a command line tells of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from kenpin.console import human_console
+from kenpin.counted import counted
+from kenpin.errors import DataError, OutOfView
+from kenpin.pictures import Picture, PictureSet
+from kenpin.sight import Sight
+from kenpin.train.data import Roles
+from kenpin.train.intake import Looked, Masked, check_pictures, set_apart
+from kenpin.train.learn import progress_bar
+from kenpin.train.loose import Loose, follow_loose
+from kenpin.view import REFERENCE
+
+# Of several processes that train together, as torchrun starts them, one speaks.
+console = human_console(quiet=os.environ.get("RANK", "0") != "0")
+
+
+def through(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
+    """Pictures through a view; those in which it finds no part are set apart, those far too small are told.
+
+    Args:
+        found: Pictures as they are.
+        sight: The view; `None` for whole pictures.
+        side: Of the model's input, pixels.
+
+    Raises:
+        DataError: Some cannot be read or do not fit the view.
+    """
+    seen = found.through(sight)
+    looked = look_with_bar((*seen.train, *seen.test))
+    kept = set_apart(seen, looked.misfits)
+    tell_misfits(looked.misfits)
+    _tell_enlarged(looked, side)
+    return kept
+
+
+def through_own_view(found: PictureSet, *, side: int) -> PictureSet:
+    """Pictures of parts that do not lie still through a view that is drawn for them; others whole.
+
+    Args:
+        found: Pictures as they are.
+        side: Of the model's input, pixels.
+
+    Raises:
+        DataError: Some cannot be read.
+    """
+    loose = follow_loose([picture.path for picture in found.train])
+    return (_through_drawn(found, loose, side=side) if loose else None) or through(found, None, side=side)
+
+
+def tell_unfollowed(found: PictureSet, sight: Sight) -> None:
+    """Say that parts do not lie still and that the view which was given does not follow them."""
+    if sight.view.align is None and (loose := follow_loose([picture.path for picture in found.train])):
+        told = f"{_how_they_lie(loose)}, and the view that is given does not follow them: "
+        told += "leave --view out, or " if loose.sight else ""
+        console.print(told + "let it follow a part with [align]: docs/view.md", soft_wrap=True)
+
+
+def _through_drawn(found: PictureSet, loose: Loose, *, side: int) -> PictureSet | None:
+    """Loose parts through a view that follows them all; `None` where there is no such view."""
+    console.print(_how_they_lie(loose), soft_wrap=True)
+    worse = "whole pictures are looked at, which is worse for such parts: docs/view.md"
+    if loose.sight is None:
+        told = "but no view shows all of them: a part lacks room in its picture, or something lies beside it; "
+        console.print(told + worse, soft_wrap=True)
+        return None
+    try:
+        seen = through(found, loose.sight, side=side)
+    except DataError as error:
+        told = f"but no view follows all of them: {error.what} ({error.where}); "
+        console.print(told + worse, soft_wrap=True)
+        return None
+    width, height = loose.sight.view.roi[2:]
+    told = f"a view was drawn ({REFERENCE} in the run folder) that shows each as the others lie, and"
+    told += f" {width} x {height} pixels around it, nothing else; --whole looks at all"
+    console.print(told, soft_wrap=True)
+    return seen
+
+
+def _how_they_lie(loose: Loose) -> str:
+    off = f"a tenth of them {counted(round(loose.shift_px), 'pixel')} or more off"
+    return f"parts do not lie still, {off}, {loose.turned:.0%} turned"
+
+
+def look_with_bar(pictures: Sequence[Picture]) -> Looked:
+    """Look at pictures and show how far it is; say where they have several sizes."""
+    with progress_bar(console) as progress:
+        bar = progress.add_task("read the pictures", total=len(pictures))
+        looked = check_pictures(pictures, advance=lambda: progress.advance(bar))
+    if len(looked.sizes) > 1:
+        ((wide, high), usual), ((width, height), others) = list(looked.sizes.items())[:2]
+        told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {wide} x {high}, {len(others)} "
+        told += f"{width} x {height}, like {others[0].path}; all are stretched to the same square, "
+        told += "and a camera has one size"
+        console.print(told, soft_wrap=True)
+    return looked
+
+
+def tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
+    """Say how many pictures the view cannot use."""
+    if misfits:
+        path, why = next(iter(misfits.items()))
+        told = (
+            f"{counted(len(misfits), 'picture')} only counted, as a station would make no decision there, like "
+        )
+        console.print(f"{told}{path}: {why.what}", soft_wrap=True)
+
+
+def _tell_enlarged(looked: Looked, side: int) -> None:
+    """Say which pictures have fewer than a quarter of the pixels that the model is shown."""
+    small = [p for (width, height), few in looked.sizes.items() if 4 * width * height < side**2 for p in few]
+    if small:
+        told = f"{counted(len(small), 'picture')} far smaller than the {side} x {side} pixels of --size, like "
+        told += f"{small[0].path}: blown up, they show no more; train with a smaller --size, or on pictures, "
+        console.print(f"{told}or a roi, with more pixels of the part", soft_wrap=True)
+
+
+def tell_copies(found: PictureSet, new: PictureSet) -> None:
+    """Say what was left out or kept together because it is there twice."""
+    known, tested = len(found.train) - len(new.train), len(found.test) - len(new.test)
+    for count, what in (
+        (found.copies, "with the content of another one: kept together with it, as one part"),
+        (found.left_out, "of the test left out: the same pictures or parts are learned from"),
+        (known, "of good parts left out, as the model knows them already"),
+        (tested, "of the test left out, as the model learned from them before"),
+    ):
+        if count:
+            console.print(f"{counted(count, 'picture')} {what}", soft_wrap=True)
+
+
+def tell_known(roles: Roles, known: Collection[str]) -> None:
+    """Say how many held-back pictures show parts (groups) that the model knows."""
+    if count := sum(picture.group in known for picture in roles.held_back):
+        told = f"{counted(count, 'picture')} of parts that the model knows held back, for want of others: "
+        console.print(told + "new good parts will score higher than they", soft_wrap=True)
+
+
+def tell_masked(masked: Masked) -> None:
+    """Say which masks mark nothing or most of what is looked at."""
+    for pictures, what in (
+        (masked.empty, "without a mark in what is looked at, like {}: as if there were none"),
+        (masked.most, "marking most of what is looked at, like {}: is it bright where the defect is?"),
+    ):
+        if pictures:
+            told = f"{counted(len(pictures), 'mask')} {what.format(pictures[0].mask)}"
+            console.print(told, soft_wrap=True)
+
+
+def tell_unmasked(bad: Sequence[Picture]) -> None:
+    """Say which defects the figures of pixels leave out, where others have masks."""
+    without = [picture for picture in bad if picture.mask is None]
+    if without and len(without) < len(bad):
+        told = f"{len(without)} of {len(bad)} bad pictures have no mask, like {without[0].path}: the figures "
+        console.print(told + "of pixels leave them out", soft_wrap=True)
