@@ -16,6 +16,7 @@ from kenpin.calibrating import refuse_while_calibrating
 from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
 from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, suspects_csv
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
+from kenpin.counted import counted
 from kenpin.errors import DataError
 from kenpin.events import now_ms, rfc3339
 from kenpin.frame import read_picture
@@ -169,7 +170,7 @@ def _tell(folder: StationFolder, result: Result) -> None:
         path.write_text(suspects_csv(result.suspects), encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(
-            f"the list of {len(result.suspects)} parts in doubt cannot be written: {error.strerror}",
+            f"the list of {counted(len(result.suspects), 'part')} in doubt cannot be written: {error.strerror}",
             where=path,
             cure="make room, and ask for the list with: kenpin masters check --json",
         ) from None

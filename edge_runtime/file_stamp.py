@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def file_stamp(path: Path) -> tuple[int, ...]:
-    """What differs once a file was written or replaced; empty where there is none.
+    """What differs once a file was written, replaced or made readable; empty where there is none.
 
     With the size, as it may be written twice within one tick of the file system's clock.
 
@@ -17,4 +17,4 @@ def file_stamp(path: Path) -> tuple[int, ...]:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -121,13 +121,14 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
     """Let the station change to an installed bundle, given by the first characters of its SHA-256.
 
     A station that runs loads and proves it beside the old one and changes between two parts. The bundle is on
-    trial for 200 parts or 15 minutes; if it fails, the station goes back by itself.
+    trial for 200 parts or 15 minutes; if it fails, the station goes back by itself. The name of the active one
+    keeps that, where another one was to follow.
     """
     folder = _station(state)
     found = _kept(folder, name, trust)
     now = read_activation(folder)
     if now.current == found.sha256:
-        click.echo(f"it is the active one already: {_name(found)}", err=True)
+        _keep(folder, found, now)
         return
     refuse_older(now, found.manifest, is_kept=True)
     _need_calibration(folder, found)
@@ -139,6 +140,16 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
         f"  a running station changes to it between two parts; see: kenpin bundle list --state {state}",
         err=True,
     )
+
+
+def _keep(folder: StationFolder, found: Bundle, now: Activation) -> None:
+    """The active bundle is to stay, whichever was to follow it; one that is only watched may be watched on."""
+    if now.task != "activate":
+        click.echo(f"it is the active one already: {_name(found)}", err=True)
+        return
+    _note(folder, "to stay", _name(found))
+    _change(folder, lambda was: was.wanting("", "") if was.task == "activate" else was)
+    click.echo(f"it stays the active one: {_name(found)}\n  {now.candidate[:16]} is not activated", err=True)
 
 
 @bundle.command()
@@ -161,7 +172,13 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
         _change(folder, lambda was: was.wanting("", "") if was.task == "shadow" else was)
         click.echo("no bundle is watched", err=True)
         return
-    found = _kept(folder, name, trust)
+    found, now = _kept(folder, name, trust), read_activation(folder)
+    if now.task == "activate":
+        raise BundleError(
+            "another bundle is about to be activated, and watching this one would give that up",
+            where=now.candidate[:16],
+            cure=f"wait until it runs, or keep: kenpin bundle activate {now.current[:16]} --state {state}",
+        )
     _need_calibration(folder, found)
     _note(folder, "watched", _name(found))
     _change(folder, lambda was: was.wanting(found.sha256, "shadow"))

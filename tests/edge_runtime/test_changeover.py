@@ -25,6 +25,7 @@ from kenpin.edge_runtime import changeover, trial
 from kenpin.edge_runtime.candidate import Proof
 from kenpin.edge_runtime.changeover import begin
 from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.readiness import HOLDS, Readiness
@@ -794,3 +795,38 @@ def test_no_bundle_to_watch_is_not_no_bundle_to_activate(workshop: Any, options:
     assert invoke("shadow", "--off", *options).exit_code == 0
     now = read_activation(workshop.folder)
     assert (now.candidate, now.task) == (new.sha256, "activate")
+
+
+def test_the_active_one_stays_where_that_is_wanted(workshop: Any, options: list[object]) -> None:
+    running = workshop.install()
+    workshop.calibrate(running)
+    new = follow_up(workshop, breaks_at=1e6)
+    assert invoke("activate", new.sha256[:8], *options).exit_code == 0
+    told = invoke("activate", running.sha256[:8], *options).stderr
+    assert "stays the active one" in told
+    assert f"{new.sha256[:16]} is not activated" in told
+    assert read_activation(workshop.folder).candidate == ""
+
+
+def test_a_watched_one_does_not_take_the_place_of_one_to_activate(workshop: Any, options: list[object]) -> None:
+    running = workshop.install()
+    workshop.calibrate(running)
+    new = follow_up(workshop, breaks_at=1e6)
+    assert invoke("activate", new.sha256[:8], *options).exit_code == 0
+    error = refused("shadow", new.sha256[:8], *options)
+    assert running.sha256[:16] in error.cure
+    now = read_activation(workshop.folder)
+    assert (now.candidate, now.task) == (new.sha256, "activate")
+
+
+def test_a_file_that_was_made_readable_is_looked_at_again(
+    tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    (path := tmp_path / "activation.json").write_text("{}")
+    before = file_stamp(path)
+
+    def differs() -> bool:
+        path.chmod(0o640)
+        return file_stamp(path) != before
+
+    wait_for(differs, "the file system's clock to tick", 5)
