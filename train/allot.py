@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kenpin.train.data import evenly
 from kenpin.train.encoder import normalise
 from kenpin.train.head import MAPS, AnomalyHead, HeadShape, robust_maximum
 from kenpin.train.metrics import Floats, auroc
@@ -70,7 +71,7 @@ class Gauge:
     """
 
     def __init__(self, pictures: Tensor, held_back: Tensor, *, seed: int) -> None:
-        self.known, self.good = pictures[:PICTURES], held_back[:PICTURES]
+        self.known, self.good = (some[evenly(len(some), PICTURES)] for some in (pictures, held_back))
         images = [np.ascontiguousarray(p) for p in self.good.permute(0, 2, 3, 1).cpu().numpy()]
         drawn = draw_validation_defects(images, per_picture=-(-2 * PICTURES // len(images)), seed=seed)
         bad = torch.from_numpy(np.stack(drawn[: 2 * PICTURES])).permute(0, 3, 1, 2)

@@ -82,9 +82,8 @@ def learn(
     schedule = Schedule(config.steps, config.batch, config.seed, recipe)
     with progress_bar(means.console) as progress:
         record = _Record(folder, training, means, progress)
-        gauge = Gauge(
-            pictures.batch(torch.arange(min(PICTURES, len(pictures)))), held_back, seed=config.seed + 1
-        )
+        known = pictures.batch(torch.tensor(evenly(len(pictures), PICTURES)))
+        gauge = Gauge(known, held_back, seed=config.seed + 1)
         tell = means.console.print
         Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell, real).run()
         record.finish()

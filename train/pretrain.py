@@ -26,6 +26,7 @@ from torch import Tensor
 
 from kenpin.errors import TrainError
 from kenpin.train.allot import Gauge, allot
+from kenpin.train.data import evenly
 from kenpin.train.importance import Importance
 from kenpin.train.levels import COARSE, Level
 from kenpin.train.model import settle_batch_norms
@@ -88,7 +89,7 @@ class Trainer:
         if self.training.hardness is not None:
             self.importance.loss = self.training.hardness
         self.training.hardness = self.importance.loss
-        self.photometry = Photometry.measure(self._first(SETTLE_PICTURES))
+        self.photometry = Photometry.measure(self._some(SETTLE_PICTURES))
         objective = Objective(synchronise_norms(self.training.model))
         self.objective, self.optimizer = self.fabric.setup(objective, self.training.optimizer)
         if self.training.scaling:
@@ -105,7 +106,7 @@ class Trainer:
                 self._probe()
             else:
                 self._step(self._next_level())
-        settle_batch_norms(self.training.model.encoder, self._first(SETTLE_PICTURES))
+        settle_batch_norms(self.training.model.encoder, self._some(SETTLE_PICTURES))
 
     @property
     def progress(self) -> float:
@@ -252,5 +253,5 @@ class Trainer:
             module.requires_grad_(not frozen)
         return frozen
 
-    def _first(self, count: int) -> Tensor:
-        return self.pictures.batch(torch.arange(min(count, len(self.pictures))))
+    def _some(self, most: int) -> Tensor:
+        return self.pictures.batch(torch.tensor(evenly(len(self.pictures), most)))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
+from torch.nn import functional
 
 from kenpin.errors import TrainError
 from kenpin.synthetic import draw_part
@@ -21,10 +22,11 @@ from kenpin.train.levels import COARSE, LEVELS, Level
 from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.objective import Task
 from kenpin.train.picture_cache import PictureCache
-from kenpin.train.pretrain import Trainer
+from kenpin.train.pretrain import SETTLE_PICTURES, Trainer
 from kenpin.train.recipe import ABLATIONS, HIERARCHICAL, RECIPES, REFERENCES, Recipe
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.train.training import PEAK_LEARNING_RATE, Schedule, StepLog, Training, learning_rate
+from kenpin.train.views import Photometry
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,24 @@ def test_the_probe_starts_every_level_from_the_same_weights_and_keeps_their_mean
     assert not torch.allclose(ends[1], ends[2])
     mean = work.training.model.encoder.conv1.weight
     assert torch.allclose(mean, torch.stack(ends[1:]).mean(0), atol=1e-6)
+
+
+def test_pictures_of_every_lot_are_looked_at(pictures: torch.Tensor, fabric: Fabric) -> None:
+    # By name those of the last lot, blurred and half as bright, are behind as many as are looked at.
+    last = functional.avg_pool2d(pictures.float() / 2, 9, 1, 4).to(torch.uint8)
+    lots = torch.cat([pictures.repeat(7, 1, 1, 1), last])
+    work = trainer(lots, fabric, Schedule(1, 6, 0, replace(SMALL, start=0)))
+    assert work.photometry.gain > 2 * Photometry.measure(pictures).gain
+    work.run()
+    settled = work.training.model.encoder
+    first, every = (copy.deepcopy(settled) for _ in range(2))
+    settle_batch_norms(first, lots[:SETTLE_PICTURES])
+    settle_batch_norms(every, lots)
+    off_first, off_every = ((settled.bn1.running_mean - e.bn1.running_mean).abs().sum() for e in (first, every))
+    assert off_every < off_first / 4
+    darkest = pictures.float().mean((1, 2, 3)).min()
+    gauge = Gauge(lots, lots, seed=0)
+    assert all(seen.float().mean((1, 2, 3)).min() < 0.7 * darkest for seen in (gauge.known, gauge.good))
 
 
 def test_without_a_gauge_or_with_too_small_a_budget_the_usual_mix_stays(
