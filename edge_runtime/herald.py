@@ -84,6 +84,7 @@ class Herald:
         self._due_s = dict.fromkeys(self._every_s, 0.0)
         self._told: tuple[State, str] | None = None
         self._message: int | None = None
+        self._sent_s = 0.0
         self._connected_ms = 0
         counters = desk.counters()
         self._counted = counters.total, counters.elapsed_s
@@ -97,6 +98,10 @@ class Herald:
     def is_waiting(self) -> bool:
         """Whether the last status has no answer yet."""
         return self._message is not None
+
+    def is_overdue(self, limit_s: float) -> bool:
+        """Whether the last status has been without an answer for longer."""
+        return self.is_waiting and time.monotonic() - self._sent_s > limit_s
 
     def last_will(self) -> bytes:
         """What the broker is to say when the station vanishes; called for each connection."""
@@ -128,13 +133,11 @@ class Herald:
         now, is_due = self._now(), self._is_due("status")
         if self._told != now or is_due:
             self._told = now
-            body = self._status(*now, online=True)
-            self._message = link.publish(self.status_topic, body, qos=1, retain=True)
+            self._publish(link, self._status(*now, online=True))
 
     def tell_end(self, link: Link, reason: str) -> None:
         """Publish the last status."""
-        body = self._status("STOPPED", reason, online=False)
-        self._message = link.publish(self.status_topic, body, qos=1, retain=True)
+        self._publish(link, self._status("STOPPED", reason, online=False))
 
     def tell_kpi(
         self, link: Link, depth: Callable[[], Depth], traffic: Traffic, *, at_once: bool = False
@@ -150,6 +153,10 @@ class Herald:
         fps = (now.total - parts) / max(1e-3, now.elapsed_s - elapsed_s)
         payload = announce.kpi(self._desk.identity, now, depth(), traffic, fps=fps)
         link.publish(f"{self._desk.topic}/{Kpi.topic}", payload.to_json(), qos=0, expiry_s=Kpi.expiry_s)
+
+    def _publish(self, link: Link, body: bytes) -> None:
+        self._message = link.publish(self.status_topic, body, qos=1, retain=True)
+        self._sent_s = time.monotonic()
 
     def _now(self) -> tuple[State, str]:
         state, reason = self.state

@@ -313,11 +313,17 @@ class Publisher:
 
     def _watch(self) -> None:
         self._connection.watch(connack_s=self._timing.connack_s)
-        if self._delivery.is_overdue(self._timing.ack_s):
+        # A new connection is not to be broken off for what the one before left without an answer.
+        if self._connection.is_up and self._is_unanswered():
             self._once.say("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
             self._link.break_off()
         if self._connection.is_up:
             self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
+
+    def _is_unanswered(self) -> bool:
+        """Events wait for what is retained, so that must not wait for ever either."""
+        senders = (self._herald, self._retained, self._delivery)
+        return any(sender.is_overdue(self._timing.ack_s) for sender in senders)
 
     def _say_goodbye(self) -> bool:
         if self._connection.is_up:

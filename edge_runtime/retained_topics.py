@@ -41,12 +41,17 @@ class RetainedTopics:
         self._first_to: int | None = None  # the newest value that was there when the connection came
         self._message: int | None = None
         self._topic_sent = ""
+        self._sent_s = 0.0
         self._resume_s: dict[str, float] = {}
 
     @property
     def is_waiting(self) -> bool:
         """Whether one is on its way without an answer."""
         return self._message is not None
+
+    def is_overdue(self, limit_s: float) -> bool:
+        """Whether one has been on its way for longer."""
+        return self.is_waiting and time.monotonic() - self._sent_s > limit_s
 
     @property
     def is_told(self) -> bool:
@@ -104,6 +109,7 @@ class RetainedTopics:
             self._message = self._link.publish(
                 f"{self._topic}/{self._topic_sent}", due[0].body.encode(), qos=1, retain=True
             )
+            self._sent_s = time.monotonic()
 
     def _look(self) -> None:
         """Find what has changed. A refused topic must not keep the changes of the others from being seen."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,46 @@ def _take_publishes(buffer: bytes, publishes: list[int]) -> bytes:
             publishes.append(buffer[0])
         buffer = buffer[used + length :]
     return buffer
+
+
+class ForgetfulBroker(RawBroker):
+    """Speaks MQTT 5, and on the first connection never answers what comes at one topic.
+
+    Args:
+        topic: Below the station's prefix.
+        again_s: Time to let a client in that comes again.
+    """
+
+    def __init__(self, topic: str, *, again_s: float = 0.0) -> None:
+        self._forgotten = f"plant/line/st1/{topic}".encode()
+        self._again_s = again_s
+        super().__init__()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                wire = connection.makefile("rwb", buffering=0)
+                with connection, wire, contextlib.suppress(ConnectionError):
+                    self._answer(wire)
+                self._forgotten = b""
+
+    def _answer(self, wire: Any) -> None:
+        while head := wire.read(1):
+            length, place = 0, 0
+            while True:
+                byte = wire.read(1)[0]
+                length |= (byte & 0x7F) << place
+                place += 7
+                if byte < 0x80:
+                    break
+            packet = wire.read(length)
+            while len(packet) < length:
+                packet += wire.read(length - len(packet))
+            if head[0] == 0x10:
+                time.sleep(0 if self._forgotten else self._again_s)
+                wire.write(bytes([0x20, 3, 0, 0, 0]))
+            elif head[0] & 0xF6 == 0x32:  # a PUBLISH with QoS 1
+                end = 2 + int.from_bytes(packet[:2], "big")
+                if packet[2:end] != self._forgotten:
+                    wire.write(bytes([0x40, 2, *packet[end : end + 2]]))

@@ -12,7 +12,7 @@ from kenpin.edge_runtime import delivery
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.errors import StoreError
-from tests.edge_runtime.publishing_line import FAST, PublishingLine
+from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine
 
 
 def test_events_arrive_in_order_and_are_noted(
@@ -146,6 +146,31 @@ def test_a_broker_that_hangs_is_given_up_after_the_acknowledgement_time(
     mosquitto.send(signal.SIGCONT)
     wait_for(lambda: line.waiting() == 0, "the events on a new connection")
     assert publisher.traffic.connections >= 2
+
+
+@pytest.mark.parametrize("topic", ["status", "meta"])
+def test_a_broker_that_never_answers_what_it_shall_retain_is_given_up_too(
+    line: PublishingLine, topic: str, wait_for: Any, closed: Any
+) -> None:
+    broker = closed(ForgetfulBroker(topic))
+    for name in ("alarm/a", "meta"):
+        sql = "INSERT INTO state SELECT ?, '{}', count(*) + 1 FROM state"
+        line.store.change(lambda connection, _, sql=sql, name=name: connection.execute(sql, (name,)))
+    line.commit(3)
+    publisher = line.publish(broker.port, replace(FAST, ack_s=0.5))
+    wait_for(lambda: publisher.traffic.connections == 2, "the end of its patience")
+    wait_for(lambda: line.waiting() == 0, "the events on a new connection")
+
+
+def test_a_broker_that_takes_its_time_is_not_given_up_for_what_the_last_connection_left_unanswered(
+    line: PublishingLine, wait_for: Any, closed: Any
+) -> None:
+    timing = replace(FAST, ack_s=0.5)
+    broker = closed(ForgetfulBroker("event/anomaly", again_s=5 * timing.watch_s))
+    line.commit(3)
+    publisher = line.publish(broker.port, timing)
+    wait_for(lambda: line.waiting() == 0, "the events on a new connection")
+    assert publisher.traffic.connections == 2
 
 
 def test_a_publisher_without_broker_stops_at_once(line: PublishingLine, free_port: int, wait_for: Any) -> None:
