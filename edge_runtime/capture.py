@@ -269,7 +269,7 @@ class Capture:
         """Say that the camera's loop comes round, and how the camera is."""
         self._beat_s = time.monotonic() + wire.BEAT_S
         settings, down = self._told = self._source.settings, self._trouble
-        self._send(wire.pack("beat", down=down, settings=dict(settings)))
+        self._send(wire.pack("beat", camera=self._source.camera, down=down, settings=dict(settings)))
 
     def _beat_while_down(self) -> None:
         """Keep the true reason with the station while the camera's loop is busy opening it.

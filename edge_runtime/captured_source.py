@@ -123,13 +123,14 @@ class CapturedSource:
             return wire.read_fault(packet)
         self._held = packet["slot"]
         image = self._ring.read(packet["slot"]) if self._ring is not None else None
-        if image is not None:
+        stranger = self._stranger(packet["camera"])
+        if image is not None and not stranger:
             return wire.read_frame(packet, image)
         return Fault(
             packet["part_id"],
-            packet["camera"],
+            self.camera,
             Verdict.NO_DECISION,
-            "the picture was damaged on its way from the camera's process",
+            stranger or "the picture was damaged on its way from the camera's process",
             packet["captured_ns"],
             packet["ts_ms"],
             packet["trigger_id"],
@@ -182,10 +183,16 @@ class CapturedSource:
             self._ring = RingReader(handles[0], RingSize(content["slots"], content["slot_bytes"]))
             self._held = None
         elif content["kind"] == "beat":
-            self.down_reason = content["down"]
+            self.down_reason = self._stranger(content["camera"]) or content["down"]
             self.settings = content["settings"]
         elif content["kind"] == "frame":
-            self.down_reason = ""
+            self.down_reason = self._stranger(content["camera"])
+
+    def _stranger(self, camera: str) -> str:
+        """Why the pictures of a process are not to be judged here: no limit in force was learned on them."""
+        if camera == self.camera:
+            return ""
+        return f"its process reads {camera}: the configuration was changed; stop and start the whole station"
 
     def _connect(self, deadline_s: float) -> socket.socket | None:
         try:

@@ -118,6 +118,24 @@ def test_each_unreadable_picture_of_a_folder_is_told(tmp_path: Path, joined: Any
         assert made.counts.unsent == 0
 
 
+def test_pictures_of_a_camera_that_the_station_does_not_know_are_not_judged(tmp_path: Path) -> None:
+    """As after a change of the configuration, when only the process of the camera was started anew."""
+    (tmp_path / "run").mkdir()
+    source = Told()
+    with running(source, tmp_path / "run"):
+        station = CapturedSource(tmp_path / "run", 0, source)
+        station.camera = "other"
+        station.open()
+        source.items.put(frame())
+        (item,) = take(station, 1)
+        assert isinstance(item, Fault)
+        assert item.verdict is Verdict.NO_DECISION
+        assert "reads cam" in item.reason
+        assert station.next(time.monotonic() + 3 * capture_wire.BEAT_S) is Lull.IDLE
+        assert "reads cam" in station.down_reason
+        station.close()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_capture_that_hears_the_station_no_more_ends_so_that_another_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
