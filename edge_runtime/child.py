@@ -77,7 +77,11 @@ class Child:
         environment["WATCHDOG_USEC"] = str(round(self.spec.watchdog_s * 1e6))
         environment["KENPIN_PARENT"] = str(os.getpid())
         try:
-            self._process = subprocess.Popen(self.spec.command, stdin=subprocess.DEVNULL, env=environment)
+            # In a session of its own: Ctrl-C and whatever else signals a whole group is for the supervisor, who
+            # ends one after the other.
+            self._process = subprocess.Popen(
+                self.spec.command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
         except OSError as error:  # such as no memory
             self._plan(f"it could not be started: {error.strerror}")
             return False

@@ -261,6 +261,32 @@ Supervisor([ChildSpec("station", command)], root).run()
     wait_for(lambda: not alive(pid), "the end of the child")
 
 
+def test_a_signal_to_the_whole_group_ends_all_in_their_order_too(tmp_path: Path, wait_for: Any) -> None:
+    """As of Ctrl-C in a terminal, or of `timeout`: what the station leaves, the publisher must carry away."""
+    slow = """
+def leave_slowly(*_):
+    time.sleep(1)
+    on_term()
+for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, leave_slowly)
+"""
+    quick = "signal.signal(signal.SIGINT, on_term)\n"
+    specs = [
+        spec(tmp_path, "station", slow + "live(999)"),
+        spec(tmp_path, "publisher", quick + "live(999)"),
+    ]
+    code = f"""
+from pathlib import Path
+from kenpin.edge_runtime.child import ChildSpec
+from kenpin.edge_runtime.supervisor import Supervisor
+Supervisor({specs!r}, Path({str(tmp_path)!r})).run()
+"""
+    supervisor = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    wait_for(lambda: all(starts(tmp_path, one.role) for one in specs), "the children")
+    os.killpg(supervisor.pid, signal.SIGINT)
+    supervisor.wait()
+    assert (tmp_path / "ends").read_text().split() == ["station", "publisher"]
+
+
 def test_restarts_leave_no_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "_BACK_OFF_S", (0.0, 0.0))
     monkeypatch.setattr(child_module, "WINDOW_S", 0.0)
