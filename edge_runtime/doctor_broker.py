@@ -6,7 +6,7 @@ import queue
 import socket
 from typing import Any
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
@@ -17,10 +17,11 @@ from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.link import TLS_ALERT
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import ConfigError
-from kenpin.events import now_ms, uuid7
+from kenpin.events import MAX_BYTES, now_ms, uuid7
 from kenpin.station_folder import StationFolder
 
 _ANSWER_S = 5.0
+_HUNG_UP = b""  # in what was heard
 
 
 def broker_checks(config: StationConfig) -> list[Check]:
@@ -55,15 +56,18 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
         else:
             client.subscribe(topic, 1)
 
+    def on_message(_client: Client, _data: Any, message: MQTTMessage) -> None:
+        if not message.retain:  # what an earlier check left at the broker is no answer to this one
+            heard.put(bytes(message.payload))
+
     client.on_connect = on_connect
     client.on_subscribe = lambda _c, _d, _m, codes, _p: answers.put(
         str(codes[0]) if codes[0].is_failure else ""
     )
-    client.on_message = lambda _c, _d, message: heard.put(bytes(message.payload))
+    client.on_message = on_message
     # In TLS 1.3 the broker's word on a certificate comes when the handshake is over, here, and not each time.
     client.on_log = lambda _c, _d, _level, text: answers.put(text) if TLS_ALERT in text else None
-    ends: list[str] = []
-    client.on_disconnect = lambda *_: ends.append("it hangs up without an answer")
+    client.on_disconnect = lambda *_: heard.put(_HUNG_UP)
     try:
         client.connect(broker.host, broker.port, 10)
         client.loop_start()
@@ -71,7 +75,7 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
     except OSError as error:
         return heard, str(error)
     except queue.Empty:
-        return heard, ends[0] if ends else "no answer"
+        return heard, "no answer" if heard.empty() else "it hangs up without an answer"
 
 
 def _login(config: StationConfig) -> Finding:
@@ -109,18 +113,27 @@ def _broker(config: StationConfig) -> Finding:
         if trouble:
             cure = "check its address, TLS or not (mqtts://), the login or certificate, and the permissions"
             return failed("broker", f"{broker}: {trouble}", cure)
-        word = uuid7(now_ms()).encode()
+        word = uuid7(now_ms()).encode().ljust(MAX_BYTES)  # as long as an event may be
         client.publish(topic, word, qos=1)
-        try:
-            if heard.get(timeout=_ANSWER_S) == word:
-                return passed("broker", f"{broker}, {'TLS, ' if broker.tls else ''}publishes and hears {topic}")
-        except queue.Empty:
-            pass
+        answer = _next(heard)
+        if answer == word:
+            return passed("broker", f"{broker}, {'TLS, ' if broker.tls else ''}publishes and hears {topic}")
+        if answer == _HUNG_UP:
+            cure = "let it take QoS 1 and packets of 16 KiB (mosquitto: max_qos, max_packet_size)"
+            return failed("broker", f"{broker} hangs up on a message of {MAX_BYTES} bytes with QoS 1", cure)
         cure = f"let this station's user write and read {config.station.topic}/# on the broker"
         return failed("broker", f"{broker} takes messages on {topic} and delivers none", cure)
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+def _next(heard: queue.SimpleQueue[bytes]) -> bytes | None:
+    """The next message; `None` where none comes."""
+    try:
+        return heard.get(timeout=_ANSWER_S)
+    except queue.Empty:
+        return None
 
 
 def _last_will(config: StationConfig) -> Finding:
@@ -131,18 +144,18 @@ def _last_will(config: StationConfig) -> Finding:
         heard, trouble = _listen(listener, broker, topic)
         if trouble:
             return failed("last will", trouble, "see the line above")
-        dying.will_set(topic, b"will", qos=1)
+        dying.will_set(topic, b"will", qos=1, retain=True)
         _, trouble = _listen(dying, broker, f"{topic}/none")
         connection = dying.socket()
         if trouble or not isinstance(connection, socket.socket):
-            return failed("last will", trouble or "no connection", "see the line above")
+            cure = "let it take QoS 1 and messages that it retains (mosquitto: max_qos, retain_available)"
+            return failed("last will", trouble or "no connection", cure)
         connection.shutdown(socket.SHUT_RDWR)  # as a machine that loses its power
-        try:
-            heard.get(timeout=_ANSWER_S)
-        except queue.Empty:
+        if not _next(heard):
             return failed(
                 "last will", "the broker did not publish it", "allow this user to publish its own status"
             )
+        listener.publish(topic, b"", qos=1, retain=True).wait_for_publish(_ANSWER_S)
         return passed("last will", "delivered when a station vanishes")
     finally:
         for client in (listener, dying):

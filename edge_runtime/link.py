@@ -33,8 +33,9 @@ REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
 _MAX_WAITING = 1000  # signals; whoever floods the station's topics must not fill its memory
 _UNSUPPORTED_VERSION = 0x84
-# Bad user name or password, not authorized, banned, bad authentication method: no new attempt will change it.
-_DENIED = (0x86, 0x87, 0x8A, 0x8C)
+# Bad client id, user name or password, not authorized, banned, bad authentication method, no messages retained,
+# no QoS 1: no new attempt will change it.
+_DENIED = (0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9A, 0x9B)
 _TAKEN_OVER = 0x8E
 _TOO_LARGE = 0x95
 _HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the topic, message id

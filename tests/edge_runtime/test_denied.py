@@ -250,6 +250,16 @@ def test_a_broker_that_ends_the_connection_for_what_is_not_allowed_counts_too(
         line.stop(drain_s=0)
 
 
+@pytest.mark.parametrize("lacks", ["retain_available false", "max_qos 0"])
+def test_a_broker_that_cannot_carry_a_station_refuses_it(
+    line: PublishingLine, make_mosquitto: Callable[..., Any], lacks: str, wait_for: Any
+) -> None:
+    broker = make_mosquitto(lacks)
+    broker.start()
+    publisher = line.publish(broker.port)
+    wait_for(lambda: publisher.is_denied, "the refusal")
+
+
 def test_the_station_asks_the_publisher_in_its_own_process(workshop: Any) -> None:
     workshop.port = 1
     workshop.folder.run.mkdir(parents=True)

@@ -372,6 +372,31 @@ def test_a_broker_that_allows_nothing(workshop: Any, make_mosquitto: Any, tmp_pa
     assert "plant/line/st1" in found.cure or "permissions" in found.cure
 
 
+@pytest.mark.parametrize(
+    ("check", "lacks"),
+    [("last will", "retain_available false"), ("broker", "max_qos 0"), ("broker", "max_packet_size 8000")],
+)
+def test_a_broker_that_cannot_carry_a_station_is_told_with_its_cure(
+    workshop: Any, make_mosquitto: Any, check: str, lacks: str
+) -> None:
+    broker = make_mosquitto(lacks)
+    broker.start()
+    workshop.ready().port = broker.port
+    found = findings(workshop)[check]
+    assert found.verdict == "FAIL"
+    assert lacks.split(maxsplit=1)[0] in found.cure
+
+
+def test_the_last_will_of_the_doctor_does_not_stay_at_the_broker(workshop: Any, mosquitto: Any) -> None:
+    workshop.ready().port = mosquitto.port
+    left = ("mosquitto_pub", "-p", str(mosquitto.port), "-t", "plant/line/st1/doctor", "-m", "will", "-r")
+    subprocess.run(left, check=True)  # as by one that was killed
+    found = findings(workshop)
+    assert (found["broker"].verdict, found["last will"].verdict) == ("PASS", "PASS")
+    listen = ("mosquitto_sub", "-p", str(mosquitto.port), "-t", "#", "-W", "1", "-v")
+    assert subprocess.run(listen, capture_output=True, check=False).stdout == b""
+
+
 class Named:
     def __init__(self, name: str) -> None:
         self.metadata = {"Name": name}
