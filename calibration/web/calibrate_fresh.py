@@ -35,7 +35,8 @@ class FreshCount:
 
     Attributes:
         record: What they were judged by.
-        good: Those that count as good: released and doubted by nobody, or found good by people.
+        good: Those that count as good: released and doubted by nobody, or found good by people. Where they
+            count alone, no more than the next look is planned at.
         waiting: Those that were stopped and on which people have not agreed yet.
         stopped: How many good parts were stopped.
         parts: Number of good parts.
@@ -169,10 +170,15 @@ def _counted(
 ) -> FreshCount:
     with_shown, looks = counts_with_fresh(standing), record.fresh.looks if record.fresh else 0
     used_up = not with_shown and looks >= standing.looks
-    scores = worst_of_parts(_scores(() if used_up else good)).values()
-    parts, stopped = len(scores), sum(score >= record.t1 for score in scores)
-    if record.fresh:
-        parts, stopped = parts + record.fresh.parts, stopped + record.fresh.stopped
+    earlier = (record.fresh.parts, record.fresh.stopped) if record.fresh else (0, 0)
+    needed = 0
+    if not with_shown:
+        # The looks are planned beforehand: when they come, and at how many, must not hang on what parts show.
+        confidence = confidence_of_looks(standing)
+        needed = parts_needed(WANTED_RATE, stopped=min(looks, standing.looks - 1), confidence=confidence)
+        good = () if used_up else _first_parts(good, max(needed - earlier[0], 1))
+    scores = worst_of_parts(_scores(good)).values()
+    parts, stopped = len(scores) + earlier[0], sum(score >= record.t1 for score in scores) + earlier[1]
     calls = standing.false_calls
     bound = record.false_calls if used_up else None
     if with_shown and calls is not None:
@@ -180,10 +186,6 @@ def _counted(
         needed = parts_needed(WANTED_RATE, stopped=stopped, confidence=calls.confidence)
         # Of parts that wait some may be false calls: without them the others prove nothing.
         bound = None if waiting else false_call_bound(stopped, parts, confidence=calls.confidence)
-    else:
-        # The looks are planned beforehand: when they come must not hang on what the parts show.
-        confidence = confidence_of_looks(standing)
-        needed = parts_needed(WANTED_RATE, stopped=min(looks, standing.looks - 1), confidence=confidence)
     return FreshCount(
         record=record,
         good=good,
@@ -195,3 +197,13 @@ def _counted(
         with_shown=with_shown,
         is_used_up=used_up,
     )
+
+
+def _first_parts(good: Sequence[FreshPart], count: int) -> Sequence[FreshPart]:
+    """Up to the one with which there are so many: whoever answers late would choose how many are looked at."""
+    ids: set[str] = set()
+    for number, part in enumerate(good, start=1):
+        ids.add(part.part_id)
+        if len(ids) == count:
+            return good[:number]
+    return good

@@ -312,6 +312,21 @@ def test_by_hand_fresh_parts_alone_are_looked_at_once(
     assert confirm_when_due(station) is None
 
 
+def test_a_look_counts_the_parts_up_to_it_however_late_the_stopped_ones_are_answered(
+    station: StationFolder, record: CalibrationRecord, judge: Judge
+) -> None:
+    """Who answers only when later parts have made up for a false call has looked until the count fits."""
+    placed = place(station, record, looks=1)
+    judge(placed, ["OK"] * 99 + ["NG"] + ["OK"] * 400)  # 473 parts prove the rate with one stopped
+    assert confirm_when_due(station) is None
+    answer(station, 1100, "good")
+    assert (counted(station).parts, counted(station).stopped) == (299, 1)
+    looked = confirm(station)
+    assert looked.fresh is not None
+    assert (looked.state, looked.fresh.parts, looked.fresh.stopped) == ("TRIAL", 299, 1)
+    assert counted(station).is_used_up
+
+
 def test_the_page_watches_by_itself(
     station: StationFolder, record: CalibrationRecord, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
