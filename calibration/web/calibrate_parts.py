@@ -23,7 +23,8 @@ MOST_GOOD = 3000  # who shows more has forgotten to go on
 NEWEST = 8
 _ENOUGH_TO_DOUBT = 8
 _FAR_OUT = 3.0  # quartile distances above the upper quartile (Tukey, Exploratory Data Analysis, 1977)
-_COLUMNS = "seq, part_id, ts_ms, score, image_ref, image_sha256, score_coarse, score_mid, score_fine, light"
+_COLUMNS = """seq, part_id, ts_ms, score, image_ref, image_sha256, score_coarse, score_mid, score_fine, light,
+    captured_mono_ns"""
 _SCORED = "bundle_sha256 = ? AND cause = 'calibrating' AND score IS NOT NULL"
 
 
@@ -42,6 +43,7 @@ class ShownPart:
         mid: Its score at that level; `None` = not known.
         fine: Its score at that level; `None` = not known.
         light: Of its picture, 0 to 255; `None` = not known.
+        captured_mono_ns: Its exposure by the clock that nobody sets; `None` = not known.
     """
 
     seq: int
@@ -54,6 +56,7 @@ class ShownPart:
     mid: float | None = None
     fine: float | None = None
     light: float | None = None
+    captured_mono_ns: int | None = None
 
     def as_score(self, name: str, group: str) -> PictureScore:
         """The part as the calibration takes it."""
@@ -138,8 +141,7 @@ class Shown:
     @property
     def origin(self) -> Origin:
         """Where the good parts came from."""
-        times = [part.ts_ms for part in self.good] or [0]
-        return Origin(lots=self.lots, minutes=(max(times) - min(times)) / 60_000)
+        return Origin(lots=self.lots, minutes=sum(_minutes(*step) for step in pairwise(self.good)))
 
     @property
     def minutes(self) -> int:
@@ -215,6 +217,18 @@ def read_shown(database: Path, run: Run) -> Shown:
         light=light_against_parts(now, [part.light for part in good if part.light is not None]),
         unnamed=sorted(unnamed),
     )
+
+
+def _minutes(before: ShownPart, after: ShownPart) -> float:
+    """Time between two parts: a clock that is set meanwhile must not make days of it.
+
+    The clock that nobody sets begins anew with the machine, and never tells more than has passed.
+    """
+    if before.captured_mono_ns is not None and after.captured_mono_ns is not None:
+        passed = (after.captured_mono_ns - before.captured_mono_ns) / 60e9
+        if passed >= 0:
+            return passed
+    return max(after.ts_ms - before.ts_ms, 0) / 60_000
 
 
 def _far_out(good: Sequence[ShownPart]) -> list[ShownPart]:

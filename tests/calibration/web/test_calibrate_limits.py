@@ -158,6 +158,31 @@ def test_only_parts_that_were_scored_for_a_calibration_count(folder: StationFold
     assert seen.unscored == {"blurred": 1}
 
 
+@pytest.mark.parametrize(
+    ("dated_ms", "captured_s", "minutes"),
+    [
+        ((1_795_810_000_000, 1_795_810_120_000, 1_795_810_240_000), (60, 180, 300), 4),
+        ((4_000, 1_795_810_000_000, 1_795_810_120_000), (60, 180, 300), 4),  # the clock is set meanwhile
+        ((1_795_810_000_000, 1_795_809_000_000, 1_795_809_120_000), (60, 180, 300), 4),  # or set back
+        (
+            (1_795_810_000_000, 1_795_810_180_000, 1_795_810_240_000),
+            (900, 60, 120),
+            4,
+        ),  # the machine started anew
+    ],
+)
+def test_a_clock_that_is_set_does_not_lengthen_the_time_in_which_parts_were_shown(
+    folder: StationFolder, dated_ms: tuple[int, ...], captured_s: tuple[int, ...], minutes: int
+) -> None:
+    add_parts(folder, ["OK"] * 3)
+    with closing(open_database(folder.database)) as connection:
+        for seq, at in enumerate(zip(dated_ms, captured_s, strict=True), start=1):
+            change = "cause = 'calibrating', ts_ms = ?, captured_mono_ns = ? * 1000000000"
+            connection.execute(f"UPDATE part SET {change} WHERE seq = ?", (*at, seq))
+    seen = read_shown(folder.database, Run(Start("sato", "b", "int8", 0), None, "good", None, None))
+    assert (seen.origin.minutes, seen.minutes) == (minutes, minutes)
+
+
 @settings(max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(
     good=st.lists(st.floats(0, 50, width=32), min_size=5, max_size=30),
