@@ -93,6 +93,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
 @click.option(
     "--at-most",
     type=click.FloatRange(0, 1000, min_open=True, max_open=True),
+    callback=options.finite,
     default=WANTED_RATE * 1000,
     show_default=True,
     help="False calls per 1,000 that are to be proved.",

@@ -78,7 +78,7 @@ def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
 
 
 @masters.command()
-@click.argument("hours", type=click.FloatRange(0, 24 * 31))
+@click.argument("hours", type=click.FloatRange(0, 24 * 31), callback=options.finite)
 @options.state
 @options.by
 @click.option("--why", required=True, help="Reason, kept in the audit.")
@@ -118,7 +118,12 @@ def show(state: Path, *, as_json: bool) -> None:
 @masters.command()
 @options.state
 @click.option(
-    "--wait-s", type=click.FloatRange(0, min_open=True), default=60, show_default=True, help="For each part."
+    "--wait-s",
+    type=click.FloatRange(0, min_open=True),
+    callback=options.finite,
+    default=60,
+    show_default=True,
+    help="For each part.",
 )
 @options.by
 @options.as_json

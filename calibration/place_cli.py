@@ -59,10 +59,34 @@ def place(  # noqa: PLR0913 - one argument per option
 
 
 @click.command()
-@click.option("--false-call", type=click.FloatRange(0), required=True, help="Cost of a good part judged NG.")
-@click.option("--escape", type=click.FloatRange(0), required=True, help="Cost of a bad part judged OK.")
-@click.option("--review", type=click.FloatRange(0), required=True, help="Cost of a part that is looked at.")
-@click.option("--defect-rate", type=click.FloatRange(0, 1), required=True, help="Share of bad parts.")
+@click.option(
+    "--false-call",
+    type=click.FloatRange(0),
+    callback=options.finite,
+    required=True,
+    help="Cost of a good part judged NG.",
+)
+@click.option(
+    "--escape",
+    type=click.FloatRange(0),
+    callback=options.finite,
+    required=True,
+    help="Cost of a bad part judged OK.",
+)
+@click.option(
+    "--review",
+    type=click.FloatRange(0),
+    callback=options.finite,
+    required=True,
+    help="Cost of a part that is looked at.",
+)
+@click.option(
+    "--defect-rate",
+    type=click.FloatRange(0, 1),
+    callback=options.finite,
+    required=True,
+    help="Share of bad parts.",
+)
 @options.state
 @options.as_json
 def cost(  # noqa: PLR0913 - one argument per option

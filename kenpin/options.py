@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 from pathlib import Path
 
@@ -50,3 +51,14 @@ def signer(by: str = "") -> str:
     except (KeyError, OSError):
         cure = "name who does it with --by, or run it as a user that has one"
         raise ConfigError("this user has no login name", cure=cure) from None
+
+
+def finite(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    """For `callback`: a range does not keep out what is no number, nor what is endless.
+
+    Raises:
+        BadParameter: The value is not finite.
+    """
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value

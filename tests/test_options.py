@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from kenpin.calibration.fit_cli import confirm
+from kenpin.calibration.masters_cli import check, interval
+from kenpin.calibration.place_cli import cost
 from kenpin.errors import ConfigError
 from kenpin.options import signer
 
@@ -25,3 +31,24 @@ def test_nobody_signs_for_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="no login name") as error:
         signer()
     assert "--by" in error.value.cure
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        (interval, "{} --why x"),
+        (check, "--wait-s {}"),
+        (confirm, "--scores fresh.csv --precision int8 --at-most {}"),
+        (cost, "--false-call {} --escape 1 --review 1 --defect-rate 0.1"),
+        (cost, "--false-call 1 --escape {} --review 1 --defect-rate 0.1"),
+        (cost, "--false-call 1 --escape 1 --review {} --defect-rate 0.1"),
+        (cost, "--false-call 1 --escape 1 --review 1 --defect-rate {}"),
+    ],
+)
+def test_what_is_no_number_is_wrong_usage(
+    tmp_path: Path, command: click.Command, given: str, value: str
+) -> None:
+    said = CliRunner().invoke(command, [*given.format(value).split(), "--state", str(tmp_path)])
+    assert said.exit_code == 2
+    assert "Invalid value for" in said.output
