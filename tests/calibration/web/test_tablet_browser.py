@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from kenpin.book import calibration_lock, open_book
 from kenpin.calibration.review import keep_answer
 from kenpin.calibration.review_bench import waiting_parts
 from kenpin.calibration.web.app import _PAGES
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start, Step
+from kenpin.calibration.web.users import Users
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, Made, inspect, inspected
-from tests.calibration.web.page_station import Server, raise_alarms, show_live
+from tests.calibration.web.page_station import PIN, Server, raise_alarms, show_live
 from tests.calibration.web.test_browser import LANGUAGES, choose, fits, log_in
 from tests.calibration.web.test_review_browser import smallest_target
 
@@ -85,6 +87,20 @@ def check(page: Page, *urls: str) -> None:
 
 def test_no_page_is_wider_than_the_screen(page: Page, server: Server) -> None:
     check(page, *(server.url + path for path in [*(module.MENU.path for module in _PAGES), *FURTHER]))
+
+
+def test_the_longest_name_and_a_reason_without_a_blank_are_not_wider_than_the_screen(
+    context: BrowserContext, server: Server, folder: StationFolder
+) -> None:
+    name = "Maximilian-Alexander_Mustermannx"
+    Users(folder).add(name, "technician", PIN, by="test")
+    with calibration_lock(folder):
+        book = open_book(folder)
+        book.append({**book.records[-1].model_dump(by_alias=True), "by": name, "why": "w" * 300})
+    opened = context.new_page()
+    log_in(opened, server, name)
+    check(opened, f"{server.url}/line", f"{server.url}/calibrate?step=confirm", f"{server.url}/log")
+    expect(opened.get_by_title(f"{name}, ")).to_contain_text("Maximilia…")
 
 
 def test_a_shift_check_is_not_wider_than_the_screen(page: Page, server: Server) -> None:
