@@ -40,6 +40,17 @@ why = click.option("--why", default="", help="Reason, kept in the record.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def check_size(_context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
+    """Refuse a `--size` that no model can have, before any picture is read.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if value is not None and (value % 16 or not 64 <= value <= 1024):
+        raise ConfigError(f"--size {value} cannot be used", cure="give a multiple of 16 from 64 to 1024")
+    return value
+
+
 def signer(by: str = "") -> str:
     """Who signs; default: the login name, under sudo that of who called it.
 

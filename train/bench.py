@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from multiprocessing import get_context
@@ -17,17 +18,18 @@ import numpy as np
 import torch
 
 from kenpin.commit import git_commit
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, TrainError
 from kenpin.picture_files import sha256_of
+from kenpin.synced_file import replace_synced
 from kenpin.synthetic import PRODUCTS
-from kenpin.train.bench_set import BenchSet, read_set
+from kenpin.train.bench_set import BenchSet, check_measurable, read_set
 from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Allotment, Schedule
 from kenpin.train.trial import UNTRAINED, Setting, Trial, run_trial
 
 # Goes up when a result says or means something else than before.
-FORM = 2
+FORM = 3
 _RESAMPLES = 300
 
 
@@ -90,15 +92,56 @@ class Bench:
             jobs: What to run.
             workers: How many at a time.
             done: Called after each.
+
+        Raises:
+            ConfigError: The folder holds results of another setting, or of other pictures.
+            DataError: A set cannot be measured on.
+            TrainError: A trial was killed, or its result cannot be written.
         """
-        self._claim()
-        missing = [job for job in jobs if not (self.results / job.file_name).exists()]
+        missing = self.missing(jobs)
+        self._check_pictures(jobs)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
             running = {pool.submit(self._one, job): job for job in missing}
-            for future in as_completed(running):
-                future.result()
-                done(running[future])
+            try:
+                for future in as_completed(running):
+                    future.result()
+                    done(running[future])
+            except BrokenProcessPool:
+                raise TrainError(
+                    "a trial was killed, mostly for want of memory",
+                    where=self.results,
+                    cure="give the same command with fewer --workers: it goes on with what is missing",
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what failed is told now, not after all others
+                raise
         return [Outcome.read(self.results / job.file_name, job) for job in jobs]
+
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that have no result yet, or one without the curve that is wanted.
+
+        Raises:
+            ConfigError: The folder holds results of another setting.
+        """
+        self._claim()
+        return [job for job in jobs if not (kept := self._kept(job)) or (job.curve and not kept.curve)]
+
+    def _kept(self, job: Job) -> Outcome | None:
+        path = self.results / job.file_name
+        return Outcome.read(path, job) if path.exists() else None
+
+    def _check_pictures(self, jobs: Sequence[Job]) -> None:
+        """Refuse sets that tell nothing, and pictures other than those of the results that are kept."""
+        for name in dict.fromkeys(job.set_name for job in jobs):
+            data = read_set(name, side=self.side)
+            check_measurable(data, where=name)
+            kept = [self._kept(job) for job in jobs if job.set_name == name]
+            if any(found and found.pictures != data.fingerprint for found in kept):
+                raise ConfigError(
+                    f"the folder holds results of other pictures of {name}, or of other labels or groups",
+                    where=self.results,
+                    cure="give another --results, or put the pictures back as they were",
+                )
 
     def _claim(self) -> None:
         """Start the folder of results, or refuse one whose trials were run otherwise."""
@@ -113,8 +156,8 @@ class Bench:
             "init": sha256_of(self.init) if self.init else "",
         }
         if not path.exists():
-            path.write_text(json.dumps(setting))
-        elif json.loads(path.read_text()) != setting:
+            self._write(path.name, setting)
+        elif path.read_text() != json.dumps(setting):
             raise ConfigError(
                 f"the folder holds results of another setting: {path.read_text()}",
                 where=self.results,
@@ -123,18 +166,26 @@ class Bench:
             )
 
     def _one(self, job: Job) -> None:
-        data = read_set(job.set_name, side=self.side)
-        if job.pictures:
-            data = data.with_few(job.pictures, draw=job.seed)
+        whole = read_set(job.set_name, side=self.side)
+        data = whole.with_few(job.pictures, draw=job.seed) if job.pictures else whole
         recipe = RECIPES.get(job.recipe, RECIPES["hierarchical"])
         steps = 0 if job.recipe == UNTRAINED else self.steps
         batch = min(self.batch, len(data.fit))
         # The same compute for few pictures as for many, so fewer a step are more steps.
         schedule = Schedule(steps * self.batch // batch, batch, job.seed, recipe)
         trial = run_trial(data, Setting(schedule, curve=job.curve, device=self.device, init=self.init))
-        partial = self.results / (job.file_name + ".part")
-        partial.write_text(json.dumps(_as_json(trial, data)))
-        partial.replace(self.results / job.file_name)
+        self._write(job.file_name, _as_json(trial, whole))
+
+    def _write(self, name: str, content: object) -> None:
+        path = self.results / name
+        try:
+            replace_synced(path, json.dumps(content).encode())
+        except OSError as error:
+            raise TrainError(
+                f"cannot write: {error.strerror}",
+                where=path,
+                cure="make room, then give the same command again: it goes on with what is missing",
+            ) from None
 
 
 def _one_thread() -> None:
@@ -144,12 +195,17 @@ def _one_thread() -> None:
 def _as_json(trial: Trial, data: BenchSet) -> dict[str, object]:
     found = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(trial).items()}
     origin = {"commit": git_commit(), "date": f"{datetime.now(tz=timezone.utc):%Y-%m-%d}"}
-    return {**found, **origin, "bad": data.bad.tolist(), "groups": list(data.groups)}
+    test = {"bad": data.bad.tolist(), "groups": list(data.groups), "pictures": data.fingerprint}
+    return {**found, **origin, **test}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a job, as read back: the trial with labels and groups of its test pictures, and its origin."""
+    """Result of a job, as read back: the trial with labels and groups of its test pictures, and its origin.
+
+    Attributes:
+        pictures: Fingerprint of its set.
+    """
 
     job: Job
     seconds: float
@@ -164,6 +220,7 @@ class Outcome:
     allotment: Allotment | None = None
     commit: str = ""
     date: str = ""
+    pictures: str = ""
 
     @classmethod
     def read(cls, path: Path, job: Job) -> Outcome:
@@ -183,6 +240,7 @@ class Outcome:
             Allotment(**found["allotment"]) if found["allotment"] else None,
             found["commit"],
             found["date"],
+            found["pictures"],
         )
 
 

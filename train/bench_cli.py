@@ -15,6 +15,7 @@ from kenpin import options
 from kenpin.console import human_console
 from kenpin.synthetic import PRODUCTS
 from kenpin.train.bench import Bench, Job, Outcome, jobs_of
+from kenpin.train.bench_set import good_pictures
 from kenpin.train.bench_tables import (
     HIERARCHY,
     ablation_table,
@@ -32,6 +33,8 @@ MAIN = (HIERARCHY, FLAT, CROPS, "fine only")
 PICTURES = (8, 16, 32, 64, 0)
 # Refused at once: a mistyped folder shall not be told after an hour of trials.
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+# As a whole path: a folder of one's own may be called like a drawn product.
+FOLDER = click.Path(exists=True, file_okay=False, resolve_path=True)
 console = human_console()
 
 
@@ -55,14 +58,21 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="Weights that every recipe starts from, of width 32; random ones without.",
         ),
-        click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
+        click.option(
+            "--size",
+            type=int,
+            callback=options.check_size,
+            default=128,
+            show_default=True,
+            help="Side of the pictures.",
+        ),
         click.option(
             "--steps", type=click.IntRange(1), default=60, show_default=True, help="Compute of a trial."
         ),
         click.option(
             "--product", "products", multiple=True, type=click.Choice(PRODUCTS), help="Drawn product."
         ),
-        click.option("--data", "folders", multiple=True, type=click.Path(exists=True), help="MVTec folder."),
+        click.option("--data", "folders", multiple=True, type=FOLDER, help="MVTec folder."),
     ):
         command = option(command)
     return command
@@ -101,16 +111,22 @@ def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
 @click.option("--draws", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--run", type=RUN, help="Run folder whose report shall show the table.")
 def few(*, draws: int, run: Path | None, **given: Any) -> None:
-    """Train from 8, 16, 32, 64 and all pictures of good parts."""
+    """Train from 8, 16, 32, 64, as far as a set has more, and all pictures of good parts."""
     jobs = [
         Job(name, HIERARCHY, draw, pictures=count)
         for draw in range(draws)
-        for name in _sets(given)
-        for count in PICTURES
+        for name, counts in ((name, _counts(name)) for name in _sets(given))
+        for count in counts
     ]
     table = few_table(_run(jobs, given))
     _keep(table, run, "few_pictures.json")
     show([table], as_json=given["as_json"])
+
+
+def _counts(name: str) -> list[int]:
+    """How many pictures to draw of a set: fewer than it has, or they would be all under another name."""
+    there = good_pictures(name)
+    return [count for count in PICTURES if count < there]
 
 
 def _sets(given: dict[str, Any]) -> list[str]:
@@ -123,8 +139,7 @@ def _run(jobs: list[Job], given: dict[str, Any]) -> list[Outcome]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("trials", total=len(jobs))
-        missing = sum(not (bench.results / job.file_name).exists() for job in jobs)
-        progress.advance(bar, len(jobs) - missing)
+        progress.advance(bar, len(jobs) - len(bench.missing(jobs)))
 
         def done(job: Job) -> None:
             progress.update(bar, advance=1, description=f"{Path(job.set_name).name}, {job.recipe}")

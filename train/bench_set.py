@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kenpin.counted import counted
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, read_data, split_groups
@@ -52,6 +54,15 @@ class BenchSet:
     def fit_by_part(self) -> Tensor:
         """The pictures that train, those of one part side by side, as `kenpin train` gives them to the head."""
         return self.fit[sorted(range(len(self.fit)), key=self.good_groups.__getitem__)]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over pictures, labels, masks and groups: two sets with the same one may be compared."""
+        found = hashlib.sha256(repr((self.good_groups, self.groups)).encode(errors="surrogateescape"))
+        for images in (self.fit, self.held_back, self.test):
+            found.update(images.cpu().numpy().tobytes())
+        found.update(self.bad.tobytes() + (b"" if self.masks is None else self.masks.tobytes()))
+        return found.hexdigest()
 
     def pixel_figures(self, maps: Floats) -> tuple[float, float, float]:
         """Pixel AUROC, and AUPRO up to 30 and 5 %, of maps (T, S/4, S/4); NaN for a set without masks."""
@@ -102,6 +113,30 @@ def read_set(name: str, *, side: int) -> BenchSet:
     return _drawn(name, side) if name in PRODUCTS else _real(Path(name), side)
 
 
+def good_pictures(name: str) -> int:
+    """How many pictures of good parts a set has to learn from.
+
+    Raises:
+        DataError: The folder cannot be used.
+    """
+    return DRAWN_TRAIN if name in PRODUCTS else len(read_data(Path(name)).train)
+
+
+def check_measurable(data: BenchSet, *, where: object) -> None:
+    """Refuse a set on which nothing tells good from bad parts: all its figures would be no numbers.
+
+    Raises:
+        DataError: It has test pictures of one class alone.
+    """
+    if data.bad.all() or not data.bad.any():
+        bad = int(data.bad.sum())
+        raise DataError(
+            f"the set has {len(data.bad) - bad} good and {bad} bad pictures to test",
+            where=where,
+            cure="give a folder that has test pictures of both: good/ beside folders of defects, or test/",
+        )
+
+
 def _real(folder: Path, side: int) -> BenchSet:
     data = read_data(folder)
     return set_of(folder.name, data.train, _some(data.test), side=side)
@@ -111,9 +146,15 @@ def set_of(name: str, train: Sequence[Picture], test: Sequence[Picture], *, side
     """A set from picture files; a fifth of the good parts that train is held back.
 
     Raises:
-        DataError: A picture or a mask cannot be read.
+        DataError: A picture or a mask cannot be read, or all good parts to learn from are one.
     """
     fit, held_back = split_groups(train, HELD_BACK_SHARE, seed=0)
+    if not held_back:
+        raise DataError(
+            f"{counted(len(train), 'picture')} of good parts to learn from, all of one part",
+            where=name,
+            cure="give pictures of several good parts, better 100 or more",
+        )
     masks = load_masks(test, side=side // 4)
     return BenchSet(
         name,

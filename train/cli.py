@@ -112,7 +112,11 @@ class _Source:
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @click.option(
-    "--size", type=int, show_default="160, or the origin's", help="Side of the model's input, pixels."
+    "--size",
+    type=int,
+    callback=options.check_size,
+    show_default="160, or the origin's",
+    help="Side of the model's input, pixels.",
 )
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
@@ -252,8 +256,6 @@ def _config(
 ) -> RunConfig:
     size = _size(given, origin)
     steps, epochs, init = (given[name] for name in ("steps", "epochs", "init"))
-    if size % 16 or not 64 <= size <= 1024:
-        raise ConfigError(f"--size {size} cannot be used", cure="give a multiple of 16 from 64 to 1024")
     if origin and origin.same_parts and size != origin.size:
         raise ConfigError(
             f"--size {size} is not the {origin.size} of what --update goes on from",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.errors import DataError
+from kenpin.errors import ConfigError, DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, read_data
 from kenpin.train.bench_set import BenchSet, set_of
@@ -27,9 +27,17 @@ def read_lines(folder: Path, pattern: str, *, side: int) -> tuple[BenchSet, Benc
         side: Side of the pictures.
 
     Raises:
+        ConfigError: The pattern is no regular expression.
         DataError: The folder cannot be used, or one of the lines has no pictures.
     """
-    data, first = read_data(folder), re.compile(pattern)
+    try:
+        first = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"--first {pattern!r} is no regular expression: {error}",
+            cure="give one that matches the file names of one line from their start, like 'exp[1-3]'",
+        ) from None
+    data = read_data(folder)
     lines = []
     for number, of_line in enumerate((True, False)):
         train, test = (

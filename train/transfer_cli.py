@@ -15,7 +15,7 @@ from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError
 from kenpin.train.bench_cli import show
-from kenpin.train.bench_set import BenchSet, read_set
+from kenpin.train.bench_set import BenchSet, check_measurable, read_set
 from kenpin.train.bench_tables import study, told
 from kenpin.train.lines import read_lines, read_stream
 from kenpin.train.metrics import hierarchical_interval
@@ -33,7 +33,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         options.as_json,
         click.option("--seeds", type=click.IntRange(1), default=3, show_default=True),
-        click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures."),
+        click.option(
+            "--size",
+            type=int,
+            callback=options.check_size,
+            default=128,
+            show_default=True,
+            help="Side of the pictures.",
+        ),
         click.option(
             "--steps", type=click.IntRange(1), default=30, show_default=True, help="Compute of a training."
         ),
@@ -58,6 +65,7 @@ def transfer(*, target: str | None, **given: Any) -> None:
         old, new = read_set(given["data"], side=side), read_set(target, side=side)
     else:
         old, new = read_lines(Path(given["data"]), given["first"], side=side)
+    check_measurable(new, where=new.name)
     found = _run(old, new, given, lambda lines: lines.transfer(COUNTS))
     show([transfer_table(found, new)], as_json=given["as_json"])
 
@@ -77,6 +85,8 @@ def continual(*, until: str | None, since: str | None, **given: Any) -> None:
         old, new = read_lines(Path(given["data"]), given["first"], side=given["size"])
     else:
         old, new = read_stream(Path(given["data"]), str(until), str(since), side=given["size"])
+    for line in (old, new):
+        check_measurable(line, where=line.name)
     found = _run(old, new, given, Lines.continual)
     show([continual_table(found, old, new)], as_json=given["as_json"])
 

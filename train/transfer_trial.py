@@ -85,10 +85,10 @@ class Lines:
     seed: int
 
     def transfer(self, counts: tuple[int, ...]) -> Iterator[Outcome]:
-        """Every arm with each number of good pictures of the new line."""
-        origin = self._origin()
+        """Every arm with each number of good pictures of the new line, or all where it has fewer."""
+        origin, there = self._origin(), len(self.new.fit) + len(self.new.held_back)
         yield self._measure(AS_IS, 0, lambda: origin.inspector)
-        for count in counts:
+        for count in sorted({min(count, there) for count in counts}):
             few = replace(self, new=self.new.with_few(count, draw=self.seed))
             yield from few._with_few(origin, count)
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import resource
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from kenpin.cli import cli
 from kenpin.commit import git_commit
-from kenpin.errors import ConfigError, DataError
+from kenpin.errors import ConfigError, DataError, TrainError
+from kenpin.synthetic import draw_part
 from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
@@ -27,6 +33,7 @@ from kenpin.train.metrics import auroc
 from kenpin.train.model import Pretrained
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
+from kenpin.train.transfer_trial import Lines
 from kenpin.train.trial import UNTRAINED, Setting, run_trial
 
 
@@ -288,7 +295,7 @@ def test_bench_few_prints_one_table_and_keeps_it_for_the_report(
     ]
     cli.main([str(a) for a in arguments], standalone_mode=False)
     (table,) = json.loads(capsys.readouterr().out)["tables"]
-    assert [row[1] for row in table["rows"]] == ["8", "16", "32", "64", "all"]
+    assert [row[1] for row in table["rows"]] == ["8", "16", "all"]
     assert json.loads((tmp_path / "run/few_pictures.json").read_text())["rows"] == table["rows"]
 
 
@@ -315,6 +322,174 @@ def test_a_broken_off_benchmark_goes_on_and_other_settings_are_refused(tmp_path:
     (tmp_path / "w.pth").write_bytes(b"other weights")
     with pytest.raises(ConfigError, match="another setting"):
         Bench(2, 64, tmp_path, init=tmp_path / "w.pth").run(jobs, workers=1, done=done.append)
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """A folder of 20 good and six bad parts, called like a drawn product."""
+    for number in range(26):
+        label = "good" if number < 20 else "spot"
+        (tmp_path / "cap" / label).mkdir(parents=True, exist_ok=True)
+        draw(tmp_path / f"cap/{label}/{number}.png", number, bad=number >= 20)
+    return tmp_path / "cap"
+
+
+def draw(path: Path, number: int, *, bad: bool = False) -> None:
+    cv2.imwrite(str(path), draw_part("metal", seed=3, index=number, defect_share=float(bad)).image)
+
+
+def bench_on(folder: Path, *, verb: str = "few", given: Sequence[str] = ()) -> list[str]:
+    return ["bench", verb, "--data", str(folder), "--size", "64", "--steps", "1", "--json", *given]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kept_result_without_a_curve_is_no_course_of_a_training(tiles: Path) -> None:
+    """Of a study that needs none, in the same folder: nothing would ever be reached."""
+    bench, results = Bench(1, 64, tiles.parent / "r"), []
+    for curve in (False, True):
+        jobs = [Job(str(tiles), "hierarchical", 0, curve=curve)]
+        results += bench.run(jobs, workers=1, done=lambda _: None)
+    assert [bool(found.curve) for found in results] == [False, True]
+    assert bench.missing(jobs) == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("change", ["another picture", "another label", "another group"])
+def test_results_of_other_pictures_are_refused(tiles: Path, change: str) -> None:
+    jobs = [Job(str(tiles), UNTRAINED, seed) for seed in range(2)]
+    bench = Bench(1, 64, tiles.parent / "r")
+    bench.run(jobs[:1], workers=1, done=lambda _: None)
+    if change == "another picture":
+        draw(tiles / "spot/20.png", 99, bad=True)
+    elif change == "another label":
+        (tiles / "spot/20.png").rename(tiles / "good/20.png")
+    else:
+        rows = "".join(f"good/{number}.png,{number // 2}\n" for number in range(20))
+        (tiles / "manifest.csv").write_text(f"file,group\n{rows}")
+    with pytest.raises(ConfigError, match=r"of other pictures of .*cap"):
+        bench.run(jobs, workers=1, done=lambda _: None)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_folder_called_like_a_drawn_product_is_the_folder(
+    tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiles.parent)
+    cli.main(bench_on(Path("cap"), given=["--draws", "2"]), standalone_mode=False)
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    # Of 20 good parts 16 are learned from: 32 and 64 would be the same pictures as all.
+    assert [row[:2] for row in table["rows"]] == [["cap", "8"], ["cap", "all"]]
+    kept = json.loads(next((tiles.parent / "runs/bench").glob("cap-*_8_0.json")).read_text())
+    assert len(kept["bad"]) == 10
+
+
+@pytest.mark.parametrize("verb", ["train", "ablation", "few"])
+@pytest.mark.parametrize("label", ["good", "spot"])
+def test_a_set_of_one_class_is_refused_before_the_trials(tiles: Path, verb: str, label: str) -> None:
+    test = tiles / "test" / label
+    test.mkdir(parents=True)
+    (tiles / "train").mkdir()
+    (tiles / "good").rename(tiles / "train/good")
+    for number in range(4):
+        draw(test / f"{number}.png", 30 + number)
+    told = "4 good and 0 bad" if label == "good" else "0 good and 4 bad"
+    with pytest.raises(DataError, match=f"{told} pictures to test"):
+        cli.main(bench_on(tiles, verb=verb, given=["--results", str(tiles / "r")]), standalone_mode=False)
+
+
+def test_one_good_part_is_no_set(tiles: Path) -> None:
+    rows = "".join(f"good/{number}.png,one\n" for number in range(20))
+    (tiles / "manifest.csv").write_text(f"file,group\n{rows}")
+    with pytest.raises(DataError, match="20 pictures of good parts to learn from, all of one part"):
+        read_set(str(tiles), side=64)
+
+
+@pytest.mark.parametrize("verb", ["train", "ablation", "few", "transfer", "continual"])
+@pytest.mark.parametrize("size", ["0", "100"])
+def test_a_size_that_no_model_can_have_is_refused(tiles: Path, verb: str, size: str) -> None:
+    with pytest.raises(ConfigError, match=f"--size {size} cannot be used"):
+        cli.main(["bench", verb, "--data", str(tiles), "--size", size], standalone_mode=False)
+
+
+def test_a_line_is_named_by_a_regular_expression(tiles: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--first '\[' is no regular expression: unterminated"):
+        cli.main(["bench", "transfer", "--data", str(tiles), "--first", "["], standalone_mode=False)
+
+
+def test_a_transfer_is_measured_on_both_classes_and_says_how_many_pictures_it_had(
+    cap: BenchSet, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiles / "good").rename(tiles.parent / "good")
+    given = ["bench", "transfer", "--data", "cap", "--target", str(tiles.parent / "good"), "--size", "64"]
+    monkeypatch.setattr("kenpin.train.bench_set.DRAWN_TRAIN", 24)
+    with pytest.raises(DataError, match="4 good and 0 bad pictures to test"):
+        cli.main(given, standalone_mode=False)
+    shown = [found.pictures for found in Lines(cap, cap, 1, 0).transfer((20, 50))]
+    assert sorted(set(shown)) == [0, 20, 32]
+
+
+def test_a_result_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))  # the kernel refuses to let files grow
+    try:
+        with pytest.raises(TrainError, match="cannot write: File too large") as refused:
+            Bench(1, 64, tmp_path).run([], workers=1, done=lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "it goes on" in refused.value.cure
+    assert Bench(1, 64, tmp_path).missing([]) == []
+
+
+class Failing:
+    """A pool of two trials, the first of which fails at once; the second would take long."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.cancelled, self._error = False, error
+
+    def __call__(self, *_: object, **__: object) -> Failing:
+        return self
+
+    def __enter__(self) -> Failing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.cancelled
+
+    def submit(self, *_: object) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_exception(self._error)
+        return future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        self.cancelled = cancel_futures and not wait
+
+
+def test_a_trial_that_fails_is_told_before_the_others_are_run(
+    tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job(str(tiles), UNTRAINED, seed) for seed in range(2)]
+    monkeypatch.setattr("kenpin.train.bench.ProcessPoolExecutor", Failing(DataError("gone")))
+    with pytest.raises(DataError, match="gone"):
+        Bench(1, 64, tiles.parent / "r").run(jobs, workers=1, done=lambda _: None)
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_killed_says_so(tiles: Path) -> None:
+    jobs = [Job(str(tiles), "hierarchical", seed) for seed in range(2)]
+    bench = Bench(10**6, 64, tiles.parent / "r")
+
+    def kill() -> None:
+        while not active_children():
+            time.sleep(0.05)
+        for child in active_children():
+            child.kill()
+
+    killer = Thread(target=kill)
+    killer.start()
+    with pytest.raises(TrainError, match="killed") as refused:
+        bench.run(jobs, workers=1, done=lambda _: None)
+    killer.join()
+    assert "--workers" in refused.value.cure
 
 
 def test_results_of_an_older_form_are_refused(tmp_path: Path) -> None:
