@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from kenpin.errors import DataError
@@ -31,7 +32,8 @@ def read_groups(folder: Path) -> dict[str, str]:
                 where=f"{path}, line {number}",
                 cure="leave one row for each picture",
             )
-    gone = [name for name in groups if not (folder / name).is_file()]
+    # A whole path, or one over a folder above, may lead to the picture, but no picture is looked up by it.
+    gone = [name for name in groups if not _is_below(name) or not (folder / name).is_file()]
     if gone:  # or the disk spells them otherwise
         there = {name_below(found, folder) for found in files_below(folder)}
         gone = [name for name in gone if name not in there]
@@ -74,6 +76,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             )
         row["file"] = one_spelling(PurePosixPath(row["file"].replace("\\", "/")).as_posix())
     return rows
+
+
+def read_groups_beside(pictures: Iterable[Path], root: Path) -> dict[str, str]:
+    """Groups by each `manifest.csv` beside pictures or above them, below `root`: path below `root` -> group.
+
+    Raises:
+        DataError: As `read_groups`.
+    """
+    found: dict[str, str] = {}
+    for folder in sorted(
+        {folder for picture in pictures for folder in picture.parents if root in folder.parents}
+    ):
+        groups = {f"{name_below(folder, root)}/{name}": group for name, group in read_groups(folder).items()}
+        found = groups | found  # where two name a picture, the upper one counts
+    return found
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _has_unnamed(folder: Path, groups: dict[str, str]) -> bool:

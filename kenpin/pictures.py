@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind, check_no_twins
-from kenpin.part_groups import MANIFEST, read_groups
+from kenpin.part_groups import MANIFEST, read_groups, read_groups_beside
 from kenpin.picture_files import (
     contents_of,
     files_below,
@@ -71,7 +71,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
     Masks are looked for in `ground_truth/<defect>/`. A `manifest.csv` with the columns `file` and `group` in
-    the folder, or in one of the two above it, is honoured.
+    the folder, in one of the two above it, or in one of pictures below it, is honoured.
     Where the folder has no test part of its own, a fifth of the good groups is held back for testing.
 
     Args:
@@ -113,8 +113,8 @@ def read_measured(folder: Path) -> list[Picture]:
 def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
     """Read a folder of good parts and, where given, one of bad parts (subfolders name the defects).
 
-    A fifth of the good groups is held back for testing. A `manifest.csv` in a folder, or in one of the two
-    above it, is honoured.
+    A fifth of the good groups is held back for testing. A `manifest.csv` in a folder, in one of the two above
+    it, or in one of pictures below it, is honoured.
 
     Raises:
         DataError: A folder is missing or empty, one lies in the other, bad parts may lie among the good, or a
@@ -128,7 +128,7 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
         found, root, here = _parts_below(bad.resolve()), _manifest_root(bad), bad.resolve()
         # Where both folders are called alike, 1.png of one is still not the same part as 1.png of the other.
         own = {name: f"bad {root.name}/{name}" for name in (name_below(p, root) for p in found)}
-        groups = own | read_groups(root)
+        groups = own | read_groups_beside(found, root) | read_groups(root)
         for kind in sorted({here / p.relative_to(here).parts[0] for p in found if p.parent != here}):
             check_kind(kind)
         for path in found:
@@ -140,7 +140,8 @@ def read_good_bad(good: Path, bad: Path | None, *, seed: int = 0) -> PictureSet:
 def read_folder(folder: Path, *, label: str) -> list[Picture]:
     """All pictures below one folder, under one label.
 
-    A `manifest.csv` in the folder, or in one of the two above it (`DATA/test/good`), is honoured.
+    A `manifest.csv` in the folder, in one of the two above it (`DATA/test/good`), or in one of pictures below
+    it, is honoured.
 
     Raises:
         DataError: The folder is missing or empty, or bad parts may lie among those that shall be good.
@@ -265,9 +266,10 @@ def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
         )
     shared = sorted({p.group for p in train} & {p.group for p in test})
     if shared:
+        manifest = _manifest_root(folder) / MANIFEST
         raise DataError(
             f"pictures of the same part are in train and in test: group {shared[0]}",
-            where=_manifest_root(folder) / MANIFEST,
+            where=manifest if manifest.is_file() else folder,
             cure="move all pictures of a group to one side; results would be too good otherwise",
         )
     joined, copies = join_copies(train + test)
@@ -334,7 +336,8 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
 
 
 def _label(paths: list[Path], label: str, root: Path, groups: dict[str, str]) -> list[Picture]:
-    """Label pictures. One that the manifest does not name is a part of its own."""
+    """Label pictures. One that no manifest names is a part of its own."""
+    groups = read_groups_beside(paths, root) | groups
     # With the folder's own name, given as `.` or not: good/1.png and bad/1.png are not the same part.
     labelled, name = [], root.resolve().name
     for path in paths:

@@ -407,6 +407,36 @@ def test_a_manifest_that_cannot_be_used_is_never_ignored(tmp_path: Path, content
     assert "manifest.csv" in error.where
 
 
+@pytest.mark.parametrize("way", ["{}", "../{0.name}", "good/../../{0.name}"])
+def test_a_manifest_names_pictures_by_no_whole_paths(tmp_path: Path, way: str) -> None:
+    """They lead to the pictures, but no group of theirs would count."""
+    _fill(tmp_path, *_names("good", 4))
+    _manifest(tmp_path, {f"{way.format(tmp_path)}/{name}": "one" for name in _names("good", 4)})
+    assert "names no file" in _refused(tmp_path).what
+
+
+@pytest.mark.parametrize("given", ["", "good", "good/day1"])
+def test_a_manifest_beside_the_pictures_counts_whichever_folder_above_is_given(
+    tmp_path: Path, given: str
+) -> None:
+    _fill(tmp_path, *_names("good/day1", 10), *_names("hole", 4))
+    _manifest(tmp_path / "good/day1", {f"{number:03}.png": f"part {number // 5}" for number in range(10)})
+    _manifest(tmp_path / "hole", {f"{number:03}.png": "part 0" for number in range(3)})
+    parts = read_good_bad(tmp_path / given, tmp_path / "hole") if given else read_data(tmp_path)
+    assert {p.group for p in parts.train} == {"part 1"}
+    assert sum(p.group == "part 0" for p in parts.test) == 8
+    assert len({p.group for p in parts.test}) == 2
+    found = read_folder(tmp_path / (given or "good"), label="good")
+    assert {p.group for p in found} == {"part 0", "part 1"}
+
+
+def test_of_two_manifests_that_name_a_picture_the_upper_one_counts(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("good", 10), *_names("hole", 2))
+    _manifest(tmp_path / "hole", {"000.png": "lower", "001.png": "lower"})
+    _manifest(tmp_path, {"hole/000.png": "upper"})
+    assert {p.group for p in read_data(tmp_path).test if p.label == "hole"} == {"upper", "lower"}
+
+
 def test_a_manifest_from_a_spreadsheet_is_understood(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("good", 4))
     rows = "\ufefffile,group,note\r\ngood\\000.png,A,\r\ngood\\001.png,A,second shot\r\n"
