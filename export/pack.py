@@ -12,6 +12,7 @@ from typing import Any
 from kenpin import __version__
 from kenpin.bundle import CARD, MODEL, MODEL_FP, TRAINED, write_bundle
 from kenpin.commit import git_commit
+from kenpin.errors import printable
 from kenpin.events import now_ms
 from kenpin.export.card import write_card
 from kenpin.export.golden import GoldenFrames
@@ -107,11 +108,11 @@ def lineage_of(run: RunFolder) -> dict[str, Any]:
     config = run.config
     roles = Counter(row["role"] for row in run.data["pictures"])
     return {
-        "run": run.root.resolve().name,
+        "run": printable(run.root.resolve().name),
         "seed": config.seed,
         "steps": config.steps,
         "width": config.width,
-        "origin": started_from(config),
+        "origin": printable(started_from(config)),
         "trained_at_commit": config.commit,
         "exported_at_commit": git_commit(),
         "kenpin": __version__,

@@ -261,8 +261,8 @@ def _config(
             f"--size {size} is not the {origin.size} of what --update goes on from",
             cure="leave --size out; another size needs a new training",
         )
-    if epochs and steps:
-        raise ConfigError("--epochs and --steps are given both", cure="give one of them")
+    if len(lengths := [f"--{name}" for name in ("budget", "epochs", "steps") if given[name]]) > 1:
+        raise ConfigError(f"{' and '.join(lengths)} are given together", cure="give one of them")
     batch = min(given["batch"], len(roles.fit))
     share = STAGE if origin else 1
     budget = round(share * BUDGETS[given["budget"] or BUDGET])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kenpin.errors import TrainError
+from kenpin.errors import TrainError, printable
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture
 from kenpin.train.bounds import LEAST_PARTS, auroc_interval, parts_of, rate_interval
@@ -142,7 +142,7 @@ def _parts(scores: Scores) -> dict[str, float]:
     parts = {}
     for label in sorted(set(labels[bad])):
         chosen = ~bad | (labels == label)
-        parts[str(label)] = auroc(scores.score[chosen], bad[chosen])
+        parts[printable(str(label))] = auroc(scores.score[chosen], bad[chosen])
     for number, name in enumerate(("coarse", "mid", "fine")):
         parts[f"level {name}"] = auroc(scores.levels[:, number], bad)
     return parts

@@ -309,6 +309,19 @@ def test_too_few_good_parts_to_know(run: Path, tmp_path: Path) -> None:
     assert invoke(copy, tmp_path / "a.kenpin", "--key", str(key), "--precision", "fp32").exit_code == 0
 
 
+def test_names_of_folders_that_are_no_text_end_no_export(run: Path, tmp_path: Path) -> None:
+    """As of a run, or of the run that it went on from, that was unpacked from a foreign archive."""
+    SecretKey.generate().save(tmp_path / "line.key")
+    copy = Path(shutil.copytree(run, tmp_path / "run \udce4"))
+    config = json.loads((copy / "config.json").read_text()) | {"origin": "run \udcfc"}
+    (copy / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "a.kenpin"
+    done = invoke(copy, out, "--key", str(tmp_path / "line.key"), "--precision", "fp32")
+    assert done.exit_code == 0, done.exception
+    lineage = open_bundle(out, [PublicKey.load(tmp_path / "line.pub")]).manifest.lineage
+    assert (lineage["run"], lineage["origin"]) == (r"run \udce4", r"run \udcfc")
+
+
 def test_ranges_are_never_invented(run: Path, tmp_path: Path) -> None:
     """A run without pictures to measure on is refused; random ones would clip what matters."""
     key = tmp_path / "line.key"

@@ -77,6 +77,14 @@ def test_figures_are_those_of_the_metrics(scores: Scores) -> None:
     assert set(figures["auroc_of"]) == {"pit", "crack", "level coarse", "level mid", "level fine"}
 
 
+def test_a_defect_whose_folder_has_no_text_for_a_name_is_named_in_the_figures(scores: Scores) -> None:
+    """The figures go into a signed manifest, which is UTF-8."""
+    pictures = [replace(p, label="Dr\udcfcck" if p.label == "pit" else p.label) for p in scores.pictures]
+    figures = measure(replace(scores, pictures=tuple(pictures)))
+    assert r"Dr\udcfcck" in figures["auroc_of"]
+    json.dumps(figures, ensure_ascii=False).encode()
+
+
 def test_a_defect_without_a_mask_does_not_count_as_good_pixels(scores: Scores) -> None:
     blind = replace(scores.pictures[59], mask=None)
     without = Scores(

@@ -326,7 +326,8 @@ def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> Non
         ([], "one too many"),
         (["--data", "{cut}"], "cut short"),
         (["--data", "{parts}", "--device", "cuda"], "no CUDA device"),
-        (["--data", "{parts}", "--epochs", "1", "--steps", "1"], "given both"),
+        (["--data", "{parts}", "--epochs", "1", "--steps", "1"], "--epochs and --steps are given together"),
+        (["--data", "{parts}", "--budget", "long", "--steps", "1"], "--budget and --steps are given together"),
     ],
 )
 def test_bad_input_is_answered_with_what_where_and_the_cure(
