@@ -6,22 +6,19 @@ station counts it as lost, and the supervisor kills this process.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.edge_runtime import capture_wire as wire
 from kenpin.edge_runtime.camera_source import CameraSource
+from kenpin.edge_runtime.capture_link import SLOTS, CaptureLink
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.frame_ring import RingSize, RingWriter
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
@@ -32,8 +29,6 @@ from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame
 from kenpin.preprocess import check_frame
 
-SLOTS = 8
-WAITING = 1024  # faults that wait for the station: as many as it may have triggers without an answer
 _REOPEN_S = 1.0
 _LOOP_S = 3.0  # a source that does not come back from `next` for so long hangs
 _STEP_S = 0.05
@@ -47,9 +42,7 @@ class CaptureCounts:
 
     frames: int = 0
     faults: int = 0
-    skipped: int = 0  # of a camera that runs freely: a newer one is taken
     ring_full: int = 0
-    unsent: int = 0  # faults that the station did not take
 
 
 class Capture:
@@ -66,19 +59,11 @@ class Capture:
         self.counts = CaptureCounts()
         self._source = source
         self._index = index
-        self._latest = latest
         # A camera is read from the start on, also where there is nobody to take its pictures: those that lay in
         # its driver until a station came would be taken for new ones.
         self._is_camera = isinstance(source, CameraSource | GenicamSource)
-        self._lock = threading.Condition()
-        self._listener = bind_in(run, wire.socket_name(index), socket.SOCK_SEQPACKET)
-        self._listener.listen(1)
-        self._link: socket.socket | None = None
-        self._was_linked = False  # parts before the first station are nobody's
-        self._ring: RingWriter | None = None
-        self._free: list[int] = []
-        self._newest: Frame | None = None  # waits until the station has done with the frame before
-        self._unsent: deque[bytes] = deque()  # packets that go out before any picture
+        listener = bind_in(run, wire.socket_name(index), socket.SOCK_SEQPACKET)
+        self.link = CaptureLink(listener, self._greet, latest=latest, waits=source.waits)
         self._is_open = False
         self._was_tried = False  # the station waits for the first attempt
         self._down = "not opened yet"
@@ -86,7 +71,7 @@ class Capture:
         self._told: tuple[Settings, str] = (NO_SETTINGS, "")
         self._closing = False
         self._pulse = Pulse(run, Watch({"source": _LOOP_S}), self._vitals)
-        self._server = threading.Thread(target=self._serve, name="capture link", daemon=True)
+        self._server = threading.Thread(target=self._listen, name="capture link", daemon=True)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Read the camera until told to stop.
@@ -136,7 +121,7 @@ class Capture:
         self._down = ""
 
     def _read(self, stopping: Callable[[], bool]) -> None:
-        if self._link is None and (self._source.waits or not (self._was_linked or self._is_camera)):
+        if not self.link.is_up and (self._source.waits or not (self.link.was_up or self._is_camera)):
             time.sleep(_STEP_S)
             return
         try:
@@ -149,8 +134,8 @@ class Capture:
         if (self._source.settings, self._trouble) != self._told:
             self._beat()  # what changed comes before the picture, and at once
         if item is Lull.END:
-            if self._flush():
-                self._send(wire.pack("end"))
+            if self.link.flush():
+                self.link.send(wire.pack("end"))
             time.sleep(wire.BEAT_S)
         elif isinstance(item, Frame):
             self._hand_over(item, stopping)
@@ -164,7 +149,7 @@ class Capture:
             self._hand_over_fault(_fault(frame, Verdict.NO_DECISION, error.what), stopping)
             return
         self.counts.frames += 1
-        while not self._put(frame):
+        while not self.link.put(frame):
             if not self._source.waits:
                 self.counts.ring_full += 1
                 reason = f"overrun: more than {SLOTS} frames were waiting for the station"
@@ -176,92 +161,22 @@ class Capture:
 
     def _wait(self, seconds: float) -> None:
         """Wait for the station, and show that this process lives."""
-        with self._lock:
-            self._lock.wait(seconds)
+        self.link.wait(seconds)
         self._come_round()
-
-    def _put(self, frame: Frame) -> bool:
-        """Hand a frame over, or keep it where only the newest counts; whether there was room."""
-        with self._lock:
-            if self._link is None:
-                return not self._source.waits
-            if self._ring is None or not self._ring.fits(frame.image):
-                self._make_ring(frame)
-            if self._latest and len(self._free) < SLOTS:
-                self.counts.skipped += self._newest is not None
-                self._newest = replace(frame, image=frame.image.copy())
-                return True
-            return self._write(frame)
-
-    def _write(self, frame: Frame) -> bool:
-        assert self._ring is not None
-        if not self._free or not self._flush():
-            return False
-        slot = self._free.pop(0)
-        self._ring.write(slot, frame.image)
-        if self._send(wire.pack("frame", slot=slot, **wire.frame_content(frame))):
-            return True
-        self._free.append(slot)
-        return False
 
     def _hand_over_fault(self, fault: Fault, stopping: Callable[[], bool]) -> None:
         packet = wire.pack("fault", **wire.fault_content(fault))
         if self._source.waits:
-            while not self._send(packet) and not stopping():
+            while not self.link.send(packet) and not stopping():
                 self._wait(_STEP_S)
         else:
-            self._tell(packet)
+            self.link.tell(packet)
         self.counts.faults += 1
-
-    def _tell(self, packet: bytes) -> None:
-        """Send it behind what waits; where it cannot wait any more it is counted."""
-        with self._lock:
-            if self._link is None or len(self._unsent) >= WAITING:
-                self.counts.unsent += self._was_linked
-            else:
-                self._unsent.append(packet)
-                self._flush()
-
-    def _flush(self) -> bool:
-        """Send what waits, in its order; whether nothing waits any more."""
-        with self._lock:
-            while self._unsent and self._send(self._unsent[0]):
-                self._unsent.popleft()
-            return not self._unsent
-
-    def _make_ring(self, frame: Frame) -> None:
-        """A ring for frames of this size. The station keeps the old one as long as it reads in it."""
-        if self._ring is not None:
-            self._ring.close()
-        self._ring = RingWriter(RingSize.of(frame.image, SLOTS))
-        self._give_ring()
-
-    def _give_ring(self) -> None:
-        if self._ring is None or self._link is None:
-            return
-        size = self._ring.size
-        packet = wire.pack("ring", slots=size.slots, slot_bytes=size.slot_bytes)
-        with contextlib.suppress(OSError):
-            socket.send_fds(self._link, [packet], [self._ring.handle])
-        self._free = list(range(size.slots))
-        self.counts.skipped += self._newest is not None
-        self._newest = None
-
-    def _send(self, packet: bytes) -> bool:
-        """Whether it went out; the link does not wait for a station that does not read."""
-        with self._lock:
-            if self._link is None:
-                return False
-            try:
-                self._link.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except OSError:
-                return False
-            return True
 
     def _come_round(self) -> None:
         self._pulse.watch.beat("source")
         self._pulse.tick()
-        self._flush()
+        self.link.flush()
         if time.monotonic() >= self._beat_s:
             self._beat()
 
@@ -269,7 +184,7 @@ class Capture:
         """Say that the camera's loop comes round, and how the camera is."""
         self._beat_s = time.monotonic() + wire.BEAT_S
         settings, down = self._told = self._source.settings, self._trouble
-        self._send(wire.pack("beat", camera=self._source.camera, down=down, settings=dict(settings)))
+        self.link.send(wire.pack("beat", camera=self._source.camera, down=down, settings=dict(settings)))
 
     def _beat_while_down(self) -> None:
         """Keep the true reason with the station while the camera's loop is busy opening it.
@@ -279,48 +194,22 @@ class Capture:
         if self._trouble and self._was_tried and time.monotonic() >= self._beat_s:
             self._beat()
 
-    def _serve(self) -> None:
-        """Take the station in and listen to it."""
+    def _greet(self) -> None:
+        if self._is_open:
+            self._beat()  # the settings come before the first picture
+
+    def _listen(self) -> None:
         while not self._closing:
             self._beat_while_down()
-            ends = [self._listener] if self._link is None else [self._listener, self._link]
-            for end in select.select(ends, [], [], wire.BEAT_S)[0]:
-                if end is self._listener:
-                    self._take_in(self._listener.accept()[0])
-                elif end is self._link:
-                    self._listen(end)
-
-    def _take_in(self, link: socket.socket) -> None:
-        with self._lock:
-            self._drop()
-            self._link = link
-            self._was_linked = True
-            self._give_ring()
-            if self._is_open:
-                self._beat()  # the settings come before the first picture
-            self._lock.notify()
-
-    def _listen(self, link: socket.socket) -> None:
-        try:
-            packet = wire.receive(link)
-        except OSError:
-            packet = None
-        if packet is None:
-            with self._lock:
-                self._drop()
-            return
-        content = packet[0]
-        if content["kind"] == "release":
-            self._release(content["slot"])
-        elif content["kind"] == "trigger":
-            self._trigger(wire.read_trigger(content))
+            for trigger in self.link.hear(wire.BEAT_S):
+                self._trigger(trigger)
 
     def _trigger(self, trigger: Trigger) -> None:
         why = self._down or self._ask(trigger)
         if why:
             self.counts.faults += 1
             fault = trigger.missed(self._source.camera, f"the camera was not triggered: {why}")
-            self._tell(wire.pack("refused", **wire.fault_content(fault)))
+            self.link.tell(wire.pack("refused", **wire.fault_content(fault)))
 
     def _ask(self, trigger: Trigger) -> str:
         """Why the camera takes no picture of it; empty where it does."""
@@ -331,31 +220,10 @@ class Capture:
             return error.what
         return ""
 
-    def _release(self, slot: int) -> None:
-        with self._lock:
-            if self._ring is None or slot in self._free or not 0 <= slot < self._ring.size.slots:
-                return  # of a ring before
-            self._free.append(slot)
-            frame, self._newest = self._newest, None
-            if frame is not None and not self._write(frame):
-                self.counts.skipped += 1
-            self._lock.notify()
-
-    def _drop(self) -> None:
-        if self._link is not None:
-            self._link.close()
-        self._link = None
-        self.counts.unsent += len(self._unsent)  # the station has counted its triggers as missed by itself
-        self._unsent.clear()
-
     def _close(self) -> None:
         self._closing = True
         self._server.join()
-        with self._lock:
-            self._drop()
-        self._listener.close()
-        if self._ring is not None:
-            self._ring.close()
+        self.link.close()
         self._source.close()
         self._pulse.stop()
 
@@ -365,8 +233,8 @@ class Capture:
         return self._down or self._source.down_reason
 
     def _dropped(self) -> dict[str, int]:
-        counts = self.counts
-        found = {"newer": counts.skipped, "overrun": counts.ring_full, "unsent": counts.unsent}
+        link = self.link
+        found = {"newer": link.skipped, "overrun": self.counts.ring_full, "unsent": link.unsent}
         if isinstance(self._source, GenicamSource):
             found["no_part"] = self._source.skipped
         return found

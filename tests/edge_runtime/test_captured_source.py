@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from kenpin.edge_runtime import capture_wire, captured_source
-from kenpin.edge_runtime.capture import SLOTS, WAITING, Capture
+from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.capture_link import SLOTS, WAITING, CaptureLink
 from kenpin.edge_runtime.captured_source import CapturedSource
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.pulse import Pulse
@@ -115,7 +116,7 @@ def test_each_unreadable_picture_of_a_folder_is_told(tmp_path: Path, joined: Any
         time.sleep(0.3)  # the station is slower than the folder
         told = take(station, MANY + 1)
         assert [item.part_id for item in told] == [f"{n:05d}.png" for n in range(MANY)]
-        assert made.counts.unsent == 0
+        assert made.link.unsent == 0
 
 
 def test_pictures_of_a_camera_that_the_station_does_not_know_are_not_judged(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_capture_that_hears_the_station_no_more_ends_so_that_another_takes_its
         link.close()
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(Capture, "_take_in", broken)
+    monkeypatch.setattr(CaptureLink, "_take_in", broken)
     source, by_s = Told(), time.monotonic() + 20
     capture = Capture(source, tmp_path, 0, latest=False)
     station = connect_in(tmp_path, capture_wire.socket_name(0), socket.SOCK_SEQPACKET)
@@ -162,7 +163,7 @@ def test_faults_that_the_station_has_no_time_for_wait_and_come_before_the_next_p
         told = take(station, WAITING + 1)
         assert [item.trigger_id for item in told] == [*range(WAITING), None]
         assert isinstance(told[-1], Frame) or "overrun" in told[-1].reason
-        assert made.counts.unsent == 0
+        assert made.link.unsent == 0
 
 
 def test_no_more_faults_wait_than_the_bound_and_the_others_are_counted(joined: Any, wait_for: Any) -> None:
@@ -171,8 +172,8 @@ def test_no_more_faults_wait_than_the_bound_and_the_others_are_counted(joined: A
         for number in range(MANY):
             source.items.put(fault(number))
         wait_for(lambda: made.counts.faults == MANY, "all faults")
-        assert len(made._unsent) == WAITING
-        kept = MANY - made.counts.unsent
+        assert len(made.link._waiting) == WAITING
+        kept = MANY - made.link.unsent
         assert made._vitals().numbers[UNSENT] == MANY - kept > 0
         assert [item.trigger_id for item in take(station, kept)] == list(range(kept))
 
@@ -183,13 +184,13 @@ def test_what_waits_for_a_station_that_has_gone_is_not_told_to_the_next_one(join
         for number in range(WAITING):
             source.items.put(fault(number))
         wait_for(lambda: made.counts.faults == WAITING, "all faults")
-        waiting = len(made._unsent)
+        waiting = len(made.link._waiting)
         assert waiting > 0
         station.close()
-        wait_for(lambda: made.counts.unsent == waiting, "the count")
+        wait_for(lambda: made.link.unsent == waiting, "the count")
         source.items.put(fault(7))
-        wait_for(lambda: made.counts.unsent == waiting + 1, "one that nobody hears")
-        wait_for(lambda: station.next(time.monotonic()) is Lull.IDLE and made._link is not None, "a new link")
+        wait_for(lambda: made.link.unsent == waiting + 1, "one that nobody hears")
+        wait_for(lambda: station.next(time.monotonic()) is Lull.IDLE and made.link.is_up, "a new link")
         source.items.put(fault(8))
         assert [item.trigger_id for item in take(station, 1)] == [8]
 
@@ -273,14 +274,14 @@ def test_a_picture_that_is_given_back_twice_is_one_free_place(tmp_path: Path, wa
         wait_for(lambda: made._is_open, "the camera")
         with connect_in(tmp_path, capture_wire.socket_name(0), socket.SOCK_SEQPACKET) as link:
             source.items.put(frame())
-            wait_for(lambda: len(made._free) == SLOTS - 1, "a picture")
+            wait_for(lambda: len(made.link._free) == SLOTS - 1, "a picture")
             for _ in range(3):
                 link.send(capture_wire.pack("release", slot=0))
             link.send(capture_wire.pack("release", slot=SLOTS))
-            wait_for(lambda: len(made._free) == SLOTS, "the place")
+            wait_for(lambda: len(made.link._free) == SLOTS, "the place")
             source.items.put(frame())
-            wait_for(lambda: made.counts.frames == 2 and len(made._free) == SLOTS - 1, "another picture")
-            assert len(set(made._free)) == len(made._free)
+            wait_for(lambda: made.counts.frames == 2 and len(made.link._free) == SLOTS - 1, "another picture")
+            assert len(set(made.link._free)) == len(made.link._free)
 
 
 @pytest.mark.parametrize("end", ["a station that does not read", "the next station", "a larger picture"])
@@ -291,21 +292,21 @@ def test_each_newest_picture_that_is_dropped_is_counted(tmp_path: Path, wait_for
         connect_in(tmp_path, name, socket.SOCK_SEQPACKET) as link,
         contextlib.ExitStack() as later,
     ):
-        wait_for(lambda: made._is_open and made._link is not None, "both ends")
+        wait_for(lambda: made._is_open and made.link.is_up, "both ends")
         for _ in range(2):
             source.items.put(frame())
-        wait_for(lambda: made._newest is not None, "one that waits")
-        assert made.counts.skipped == 0
+        wait_for(lambda: made.link._newest is not None, "one that waits")
+        assert made.link.skipped == 0
         if end == "a station that does not read":
-            while made._send(capture_wire.pack("end")):
+            while made.link.send(capture_wire.pack("end")):
                 pass
             link.send(capture_wire.pack("release", slot=0))
         elif end == "the next station":
             later.enter_context(connect_in(tmp_path, name, socket.SOCK_SEQPACKET))
         else:
             source.items.put(replace(frame(), image=np.zeros((80, 80, 3), np.uint8)))
-        wait_for(lambda: made.counts.skipped == 1, "the count")
-        assert made._newest is None
+        wait_for(lambda: made.link.skipped == 1, "the count")
+        assert made.link._newest is None
 
 
 def test_a_picture_of_a_folder_waits_for_the_next_station(tmp_path: Path, joined: Any, wait_for: Any) -> None:
@@ -325,7 +326,7 @@ def test_a_picture_of_a_line_waits_for_no_station(tmp_path: Path, joined: Any, w
     source = Told()
     with joined(source) as (made, station):
         station.close()
-        wait_for(lambda: made._link is None, "the end of the link")
+        wait_for(lambda: not made.link.is_up, "the end of the link")
         for _ in range(3):
             source.items.put(frame())
         wait_for(lambda: made.counts.frames == 3, "the pictures")

@@ -406,7 +406,7 @@ def test_a_free_camera_gives_its_newest_picture_and_counts_what_was_passed_over(
     take(source, 1)
     assert source.skipped == 3
     capture = Capture(source, tmp_path, 0, latest=True)
-    with closing(capture._listener):
+    with closing(capture.link):
         numbers = capture._vitals().numbers
     assert numbers['dropped_total{stage="capture",reason="no_part",camera="cam"}'] == 3
 
@@ -476,7 +476,7 @@ def test_a_camera_is_read_before_there_is_a_station(
     camera.blocks.put(block(1))
     camera.blocks.put(block(2, layout=None, data=np.empty(0, np.uint8), reason="missing-packets"))
     wait_for(lambda: capture.counts.faults == 1, "the pictures to be read")
-    assert capture.counts.unsent == 0  # they are nobody's
+    assert capture.link.unsent == 0  # they are nobody's
     station = CapturedSource(tmp_path, 0, source)
     station.open()
     camera.blocks.put(block(3))
