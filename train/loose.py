@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from kenpin.alignment import Alignment, Found
 from kenpin.cutout import turned_about
@@ -22,22 +21,18 @@ from kenpin.errors import ConfigError, OutOfView
 from kenpin.frame import Image, read_picture
 from kenpin.sight import Sight
 from kenpin.train.data import evenly
+from kenpin.train.outline import LEAST_SIDE, Outline, outline_of
 from kenpin.view import Align, Box, View
 
 _LOOKED_AT = 24
 _CANDIDATES = 3  # for the reference picture
 _SIDE = 256  # pictures are shrunk to this, the longer side
-_EDGE = 3  # pixels: there is no part
-_DUST = 0.01  # of the part's area: smaller things lie anywhere
-_MOST_DUST = 0.05
 _SHOWN = 0.95  # of what stands out from the background, in every picture that was looked at
 _MARGIN = 1.1  # of the part's longer side: what the view shows
-_LONG = 1.3  # times as long as wide; a rounder part has no length to go by
 _LONGEST = 3  # times the shorter side of what the view shows: the model stretches it to a square
 _CUT = 0.8  # of the part's longer side: the least that is looked for
 _LOOK_ROUND = 0.06  # of it: how far at the least, to see how parts lie
 _ROOM = 0.02  # of it: what the view allows beyond what was seen
-_LEAST_SIDE = 16  # pixels
 _TURNED_DEG = 2.0
 _BETTER = 2.0  # times less of a turned part is unlike the reference once it is upright
 _LEAST_ROOM = 1.1  # times the farthest shift that was seen
@@ -61,46 +56,6 @@ class Loose:
     sight: Sight | None
     turned: float
     shift_px: float
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """Where a part lies in a shrunk picture: middle, sides, and mask (h, w) of all that stands out."""
-
-    x: float
-    y: float
-    wide: int
-    high: int
-    mask: Image
-
-    @property
-    def side(self) -> int:
-        """The longer side."""
-        return max(self.wide, self.high)
-
-    @property
-    def straight(self) -> tuple[tuple[float, float], float]:
-        """Its sides, the longer one first, where it is turned back by so many degrees clockwise."""
-        corners = np.argwhere(self.mask)[:, ::-1].astype(np.float32)
-        _, sides, turn_deg = cv2.minAreaRect(corners)
-        return (max(sides), min(sides)), turn_deg
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it pays to show it along its length."""
-        longer, shorter = self.straight[0]
-        return longer >= _LONG * shorter
-
-    def lying_as(self, other: _Outline) -> tuple[float, float]:
-        """Width and height where it lies along the picture, as another one does."""
-        longer, shorter = self.straight[0]
-        return (longer, shorter) if other.wide >= other.high else (shorter, longer)
-
-    @property
-    def to_edge(self) -> float:
-        """Pixels from the middle to the nearest edge of the frame."""
-        height, width = self.mask.shape
-        return float(min(self.x, width - self.x, self.y, height - self.y))
 
 
 @dataclass(frozen=True)
@@ -152,7 +107,7 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     scales, frames = zip(*(_shrunk(path) for path in looked_at), strict=True)
     if len({(scale, frame.shape) for scale, frame in zip(scales, frames, strict=True)}) > 1:
         return None
-    outlined = ((number, _outline(frame)) for number, frame in enumerate(frames))
+    outlined = ((number, outline_of(frame)) for number, frame in enumerate(frames))
     outlines = {number: outline for number, outline in outlined if outline is not None}
     if len(outlines) < 0.9 * len(frames):
         return None
@@ -182,45 +137,7 @@ def _shrunk(path: Path) -> tuple[float, Image]:
     return scale, np.asarray(small, np.uint8)
 
 
-def _outline(frame: Image) -> _Outline | None:
-    """The part of a frame, where something lies whole on a plain background."""
-    height, width = frame.shape[:2]
-    if min(height, width) < _LEAST_SIDE:
-        return None
-    unlike = np.abs(frame - _background(frame)).max(2).clip(0, 255).astype(np.uint8)
-    _, mask = cv2.threshold(unlike, 0, 255, cv2.THRESH_OTSU)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
-    mask = _without_dust(mask)
-    x, y, wide, high = cv2.boundingRect(mask)
-    if not wide or min(x, y) < 1 or x + wide >= width or y + high >= height:
-        return None
-    return _Outline(x + wide / 2, y + high / 2, wide, high, mask)
-
-
-def _background(frame: Image) -> NDArray[np.float64]:
-    """What the frame (h, w, 3) would be without a part: light that changes evenly, as its edge tells."""
-    height, width = frame.shape[:2]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 2)
-    edge = np.ones((height, width), np.bool_)
-    edge[_EDGE:-_EDGE, _EDGE:-_EDGE] = False
-    light = np.linalg.lstsq(terms[edge], frame[edge].astype(np.float64), rcond=None)[0]
-    return np.asarray(terms @ light, np.float64)
-
-
-def _without_dust(mask: Image) -> Image:
-    """All that stands out but specks; nothing at all where they are many, as on a background of structure."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0
-    dust = areas < _DUST * areas.max()
-    if areas[dust].sum() > _MOST_DUST * areas.sum():
-        return np.zeros_like(mask)
-    return np.where(dust[labels], np.uint8(0), mask)
-
-
-def _align(outline: _Outline, scale: float, *, shift: float) -> Align | None:
+def _align(outline: Outline, scale: float, *, shift: float) -> Align | None:
     """How to follow a part that may lie anyhow; `None` where the frame has too little room around it.
 
     Args:
@@ -233,17 +150,17 @@ def _align(outline: _Outline, scale: float, *, shift: float) -> Align | None:
     margin = coarsest + math.ceil(scale)  # the shrunk frame is known to one of its pixels
     side = math.floor(min(_MARGIN * part, 2 * (to_edge - margin - shift)))
     free = math.floor(to_edge - side / 2) - margin
-    if side < max(_CUT * part, _LEAST_SIDE) or free < 1:
+    if side < max(_CUT * part, LEAST_SIDE) or free < 1:
         return None
     return Align(template=_square(outline, scale, side), max_shift_px=free, max_turn_deg=180)
 
 
-def _square(outline: _Outline, scale: float, side: int) -> Box:
+def _square(outline: Outline, scale: float, side: int) -> Box:
     left, top = outline.x * scale - side / 2, outline.y * scale - side / 2
     return Box(round(left), round(top), side, side)
 
 
-def _follow(number: int, outline: _Outline, frames: Mapping[int, Image]) -> _Followed | None:
+def _follow(number: int, outline: Outline, frames: Mapping[int, Image]) -> _Followed | None:
     """Look for the part of one frame in all of them; `None` where it is no part to follow."""
     align = _align(outline, 1, shift=_LOOK_ROUND * outline.side)
     if align is None:
@@ -261,8 +178,8 @@ def _follow(number: int, outline: _Outline, frames: Mapping[int, Image]) -> _Fol
 
 
 def _ways(
-    outlines: Mapping[int, _Outline], scale: float, followed: _Followed, image: Image
-) -> Iterator[tuple[Image, _Outline, _Shapes]]:
+    outlines: Mapping[int, Outline], scale: float, followed: _Followed, image: Image
+) -> Iterator[tuple[Image, Outline, _Shapes]]:
     """Reference picture, part and shapes: first little beside it, then a square, which needs less room."""
     outline = outlines[followed.number]
     if followed.max_turn_deg < 180:
@@ -273,7 +190,7 @@ def _ways(
     yield image, outline, [(outline.side, outline.side)]
 
 
-def _draw(followed: _Followed, scale: float, image: Image, outline: _Outline, shapes: _Shapes) -> Sight | None:
+def _draw(followed: _Followed, scale: float, image: Image, outline: Outline, shapes: _Shapes) -> Sight | None:
     """The view itself, with twice the room that was seen; `None` where the frame has hardly as much."""
     part, to_edge = outline.side * scale, outline.to_edge * scale - math.ceil(scale)
     farthest = max(found.farthest for found in followed.found) * scale
@@ -300,17 +217,17 @@ def _draw(followed: _Followed, scale: float, image: Image, outline: _Outline, sh
         return None
 
 
-def _straightened(image: Image, outline: _Outline, scale: float) -> tuple[Image, _Outline]:
+def _straightened(image: Image, outline: Outline, scale: float) -> tuple[Image, Outline]:
     """A picture turned so that its part lies along it; as it is where the part is not found in it any more."""
     middle = (outline.x * scale - 0.5, outline.y * scale - 0.5)
     matrix = turned_about(middle, -outline.straight[1])
     turned = cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     small = cv2.resize(turned, outline.mask.shape[::-1], interpolation=cv2.INTER_AREA)
-    found = _outline(np.asarray(small, np.uint8))
+    found = outline_of(np.asarray(small, np.uint8))
     return (image, outline) if found is None else (np.asarray(turned, np.uint8), found)
 
 
-def _region(outline: _Outline, scale: float, shapes: _Shapes, most: float) -> Box:
+def _region(outline: Outline, scale: float, shapes: _Shapes, most: float) -> Box:
     """What the view shows: a rectangle for the largest part, as a long one would be small in a square.
 
     Args:
