@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.train.light import DARK
+
 CELL = 4  # pixels along a side
 ANGLES = 4
 CHANNELS = 2 * ANGLES
 _SIGMA = 1.0  # pixels: the finest structure that a picture shows
 _RADIUS = 3
-# Added to light (0..1 scale) before its logarithm, so that the noise of black pixels stays small.
-DARK = 0.02
 # Energy of a flat place, which is all noise; and what a variance of the logarithms is at least.
 _LEAST_ENERGY = 0.003
 _LEAST_VARIANCE = 1e-4

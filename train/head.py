@@ -31,7 +31,8 @@ from torch.nn import functional
 from kenpin.train.bank import MemoryBank
 from kenpin.train.coarse import LEAST_VARIANCE, LightStatistics, Pattern
 from kenpin.train.encoder import whole_mean
-from kenpin.train.grain import DARK, Grain
+from kenpin.train.grain import Grain
+from kenpin.train.light import DARK, cells_of, colour, grey_of, light
 from kenpin.train.moments import Moments
 
 MAPS_OF_LEVEL = {
@@ -279,43 +280,6 @@ def by_level(maps: Tensor) -> Tensor:
 def smooth(x: Tensor) -> Tensor:
     """3x3 mean over the inside, (N, C, h, w)."""
     return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-
-def grey_of(pictures: Tensor) -> Tensor:
-    """Mean of the colours of pictures (N, 3, H, W): (N, 1, H, W).
-
-    Their sum, because ONNX Runtime takes three times as long for a mean over an outer axis.
-    """
-    blue, green, red = torch.split(pictures, 1, 1)
-    return (blue + green + red) / 3
-
-
-def cells_of(values: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of values (N, H, W) in cells of a grid, both (N, cells, cells)."""
-    side = values.shape[-1] // cells
-    tiled = values.reshape(-1, cells, side, cells, side)
-    mean = tiled.mean((2, 4), keepdim=True)
-    # Not the mean of squares less the square of the mean: that loses all digits where contrast is low.
-    return mean[:, :, 0, :, 0], ((tiled - mean) ** 2).mean((2, 4))
-
-
-def light(mean: Tensor, variance: Tensor) -> Tensor:
-    """Logarithm of local mean and contrast of light, from mean and variance (N, h, w): (N, 2, h, w).
-
-    Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
-    """
-    return (torch.stack([mean, variance.sqrt()], 1) + DARK).log()
-
-
-def colour(pictures: Tensor, cells: int) -> Tensor:
-    """Logarithm of local blue and red over green of pictures (N, 3, S, S) on a grid: (N, 2, cells, cells).
-
-    Zero where a picture is grey. A lamp that ages changes its light and, as long as its colour stays, not this.
-    """
-    cell = pictures.shape[-1] // cells
-    mean = pictures.reshape(-1, 3, cells, cell, cells, cell).mean((3, 5))
-    logarithm = (mean + DARK).log()
-    return torch.cat([logarithm[:, :1] - logarithm[:, 1:2], logarithm[:, 2:] - logarithm[:, 1:2]], 1)
 
 
 def _wide_mean(maps: Tensor) -> Tensor:

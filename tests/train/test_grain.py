@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import correlate
 from scipy.spatial.distance import mahalanobis
 
-from kenpin.train.grain import ANGLES, CHANNELS, DARK, Grain
+from kenpin.train.grain import ANGLES, CHANNELS, Grain
+from kenpin.train.light import DARK
 
 
 def stripes(angle: float, *, period: float = 6.0, strength: float = 0.2) -> torch.Tensor:

@@ -20,9 +20,9 @@ from kenpin.train.fit import (
     choose_weights,
     fit_head,
 )
-from kenpin.train.grain import DARK
-from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, cells_of, colour, light, robust_maximum
+from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, robust_maximum
 from kenpin.train.inspector import Inspector
+from kenpin.train.light import DARK, cells_of, colour, light
 from kenpin.train.model import Pretrained
 
 
