@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kenpin import options
 from kenpin.console import human_console
 from kenpin.synthetic import PRODUCTS
-from kenpin.train.bench import Bench, Job, Outcome, jobs_of
+from kenpin.train.bench import Bench, jobs_of
 from kenpin.train.bench_set import good_pictures
 from kenpin.train.bench_tables import (
     HIERARCHY,
@@ -24,6 +24,7 @@ from kenpin.train.bench_tables import (
     headline_table,
     recipe_table,
 )
+from kenpin.train.outcome import Job, Outcome
 from kenpin.train.recipe import ABLATIONS, REFERENCES
 from kenpin.train.study import Study
 from kenpin.train.trial import UNTRAINED

@@ -9,8 +9,9 @@ import numpy as np
 
 from kenpin.commit import git_commit
 from kenpin.machine_state import processor
-from kenpin.train.bench import Arm, Outcome, arms, difference, headline
+from kenpin.train.arm import Arm, arms, difference, headline
 from kenpin.train.metrics import Interval
+from kenpin.train.outcome import Outcome
 from kenpin.train.study import Study
 
 HIERARCHY = "hierarchical"

@@ -23,7 +23,8 @@ from kenpin.cli import cli
 from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, DataError, TrainError
 from kenpin.synthetic import draw_part
-from kenpin.train.bench import Arm, Bench, Job, Outcome, arms, difference, headline, jobs_of
+from kenpin.train.arm import Arm, arms, difference, headline
+from kenpin.train.bench import Bench, jobs_of
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.bench_tables import ablation_table, as_markdown, few_table, headline_table, recipe_table
 from kenpin.train.encoder import Encoder
@@ -31,6 +32,7 @@ from kenpin.train.fit import fit_head
 from kenpin.train.head import LEVEL_NAMES, AnomalyHead
 from kenpin.train.metrics import auroc
 from kenpin.train.model import Pretrained
+from kenpin.train.outcome import Job, Outcome
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
 from kenpin.train.transfer_trial import Lines
