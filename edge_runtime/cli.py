@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _PAGE = 500
 _POLL_S = 0.2
+_NUMBER = re.compile(r"[\d.]+(e-\d+)?")
 
 
 @click.command()
@@ -150,8 +152,9 @@ def _readable(entries: Iterable[Entry]) -> Iterator[tuple[Entry, dict[str, Any]]
 class Teller:
     """Says each part that was not released.
 
-    Of parts without a decision for one reason the first, second, fourth, eighth and so on in a row:
-    a station that waits for its calibration over a weekend must not push everything else out of the journal.
+    Of parts without a decision for one reason, whatever numbers it names, the first, second, fourth, eighth
+    and so on in a row: a station that waits for its calibration over a weekend, or whose camera sees an empty
+    belt, must not push everything else out of the journal.
     """
 
     def __init__(self) -> None:
@@ -161,7 +164,7 @@ class Teller:
     def __call__(self, part: Part) -> None:
         """Tell of a part that is settled."""
         decision = part.decision
-        why = (decision.verdict, decision.reason)
+        why = (decision.verdict, _NUMBER.sub("", decision.reason))
         self._in_row = self._in_row + 1 if why == self._why else 1
         self._why = why
         is_said_already = decision.verdict not in DECIDED and self._in_row & (self._in_row - 1)

@@ -65,6 +65,9 @@ def test_parts_without_a_decision_for_one_reason_do_not_flood_the_journal(
     assert told(2, Verdict.NO_DECISION, "not calibrated") == 2
     assert told(5, Verdict.OK, "") == 0
     assert told(1, Verdict.MISSED, "no frame came") == 1
+    # What was measured is another number in each picture, as of an empty belt or of a camera that has frozen.
+    measured = (f"no part, or another one: match {match}" for match in ("0.1", "0.27", "3e-05", "1"))
+    assert [told(1, Verdict.NO_DECISION, reason) for reason in measured] == [1, 1, 0, 1]
 
 
 def test_run_prints_one_json_document_and_everything_human_to_stderr(workshop: Any) -> None:
