@@ -86,15 +86,9 @@ class Connection:
         self.is_up, self.has_failed = False, True
         self.is_denied = down.denied or self.is_denied
         if self._choice.failed(down, time.monotonic()):
-            self._change_version()
-        elif not expected and down.reason not in self._why_away:  # the first one may not be what lasts
-            self._why_away.add(down.reason)
-            _log.warning(
-                "No connection to the broker %s (%s). "
-                "The line runs on; events are kept and sent when it is back.",
-                self._broker,
-                down.reason,
-            )
+            self._change_version(down)
+        elif not expected:
+            self._say_away(down)
         if self.trouble:
             self._once.say("unstable", self.trouble)
             self._link.take_time()
@@ -123,8 +117,20 @@ class Connection:
         self.is_up = False
         self._reopen()
 
-    def _change_version(self) -> None:
+    def _say_away(self, down: Down) -> None:
+        """Say each reason once; the first one may not be what lasts."""
+        if down.reason not in self._why_away:
+            self._why_away.add(down.reason)
+            _log.warning(
+                "No connection to the broker %s (%s). "
+                "The line runs on; events are kept and sent when it is back.",
+                self._broker,
+                down.reason,
+            )
+
+    def _change_version(self, down: Down) -> None:
         if self._choice.version == MQTTProtocolVersion.MQTTv5:
+            self._say_away(down)
             time.sleep(_PAUSE_S)
         else:
             self.has_failed = False

@@ -40,6 +40,7 @@ _TAKEN_OVER = 0x8E
 _TOO_LARGE = 0x95
 _HEAD_BYTES = 5 + 2 + 2  # of a PUBLISH at most: fixed header, length of the topic, message id
 _NO_REASON = 0x80
+_NO_ANSWER = "it ended without an answer; is a broker there, and does it want TLS (mqtts://) or none?"
 _GOODBYE_S = 0.5
 TLS_ALERT = "_ALERT_"  # in what OpenSSL names a refusal by the other side
 _NOT_TRUSTED, _CLOCK = "CERTIFICATE_VERIFY_FAILED", "not yet valid"  # by this side
@@ -275,9 +276,8 @@ class Link:
         is_doubtful = self._asked_s is not None and not self._alert
         # Some brokers answer a message that is not allowed so, and not in PUBACK.
         is_denied = bool(self._alert) or (flags.is_disconnect_packet_from_server and code.value in _DENIED)
-        self._signals.put(
-            Down(self._alert or _why(flags, code), version_doubtful=is_doubtful, denied=is_denied)
-        )
+        reason = self._alert or (_NO_ANSWER if is_doubtful else _why(flags, code))
+        self._signals.put(Down(reason, version_doubtful=is_doubtful, denied=is_denied))
         self._asked_s = None
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Any) -> None:

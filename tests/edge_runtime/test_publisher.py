@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from kenpin.edge_runtime import delivery
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.errors import StoreError
-from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine
+from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine, RawBroker
 
 
 def test_events_arrive_in_order_and_are_noted(
@@ -85,6 +86,36 @@ def test_what_keeps_the_station_off_is_said_though_the_connection_ended_for_anot
     said = [r.message for r in caplog.records if "No connection to the broker" in r.message]
     assert len(said) == len(set(said)) == 2
     assert "ended without a word" in said[0]
+
+
+class HangsUp(RawBroker):
+    """Ends each connection when it hears anything, as a port does that wants TLS, or is no broker's.
+
+    Attributes:
+        connections: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.connections = 0
+        super().__init__()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.connections += 1
+                with connection:
+                    connection.recv(4096)
+
+
+def test_a_port_that_answers_no_version_of_mqtt_is_said_once(
+    line: PublishingLine, wait_for: Any, closed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = closed(HangsUp())
+    line.publish(port.port)
+    wait_for(lambda: port.connections >= 6, "both versions, again and again")
+    (said,) = [r.getMessage() for r in caplog.records if "No connection" in r.getMessage()]
+    assert "mqtts://" in said
 
 
 def test_a_broker_killed_in_the_middle_loses_nothing_and_keeps_the_order(
