@@ -49,6 +49,7 @@ class Connection:
         self._clones = CloneWatch()
         self._once = Once()
         self._why_away: set[str] = set()  # said since the connection was lost
+        self._why_lost = ""  # the last one that stood
 
     @property
     def version(self) -> MQTTProtocolVersion:
@@ -61,8 +62,8 @@ class Connection:
         if not self._clones.suspects(time.monotonic()):
             return ""
         return (
-            "comms_unstable: the broker drops the connection again and again; does another station use the id "
-            f"{self._broker.client_id} (a copied disk)?"
+            f"comms_unstable: the broker drops the connection again and again ({self._why_lost}); "
+            f"does another station use the id {self._broker.client_id} (a copied disk)?"
         )
 
     def open(self) -> None:
@@ -83,6 +84,7 @@ class Connection:
     def down(self, down: Down, *, expected: bool) -> None:
         """It is lost, or did not come up; also called for the second of paho's two reports about one loss."""
         self._clones.down(time.monotonic())
+        self._why_lost = down.reason if self.is_up else self._why_lost
         self.is_up, self.has_failed = False, True
         self.is_denied = down.denied or self.is_denied
         if self._choice.failed(down, time.monotonic()):

@@ -118,6 +118,28 @@ def test_a_port_that_answers_no_version_of_mqtt_is_said_once(
     assert "mqtts://" in said
 
 
+class Sparing(RawBroker):
+    """Lets a client in and ends the connection at once: its quota is used up."""
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 2, 0x97, 0]))
+
+
+def test_why_the_broker_drops_the_connection_again_and_again_is_told_by_its_own_words(
+    line: PublishingLine, wait_for: Any, closed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = line.publish(closed(Sparing()).port)
+    wait_for(lambda: publisher.is_unstable, "the suspicion")
+    wait_for(lambda: "comms_unstable" in caplog.text, "the words")
+    said = next(r.getMessage() for r in caplog.records if "comms_unstable" in r.getMessage())
+    assert "Quota exceeded" in said
+
+
 def test_a_broker_killed_in_the_middle_loses_nothing_and_keeps_the_order(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:
