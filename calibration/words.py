@@ -70,6 +70,11 @@ def more_parts_needed(record: CalibrationRecord) -> int | None:
     if calls is not None and (record.fresh or counts_with_fresh(record)):
         needed = parts_needed(WANTED_RATE, stopped=calls.seen, confidence=calls.confidence) - calls.of
         return None if needed > 0 and _looks_are_taken(record) else max(needed, 0)
+    return 0 if calls is not None and calls.bound <= WANTED_RATE else _alone(record)
+
+
+def _alone(record: CalibrationRecord) -> int:
+    """How many fresh good parts, none of them stopped, prove it where no others count."""
     return parts_needed(WANTED_RATE, stopped=0, confidence=confidence_of_looks(record))
 
 
@@ -133,6 +138,8 @@ def _further(record: CalibrationRecord) -> list[str]:
     calls, more = record.false_calls, more_parts_needed(record)
     if more is None:
         return ["the planned looks at fresh parts are taken: more of them prove nothing; calibrate anew"]
+    if not more and not record.fresh and not counts_with_fresh(record):
+        return [f"{counted(_alone(record), 'fresh good part')}, none of them stopped, would make it CONFIRMED"]
     # Where every tenth good part is stopped, counting more of them proves nothing that anyone wants.
     if not more or (calls is not None and calls.seen * 10 >= calls.of):
         return []

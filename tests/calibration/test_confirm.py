@@ -251,6 +251,19 @@ def test_above_the_fitted_t1_its_bound_holds_but_does_not_count_with_fresh_parts
     assert (newest(station).state, newest(station).false_calls) == ("TRIAL", false_call_bound(0, 249))
 
 
+def test_what_is_proved_by_hand_already_is_not_said_to_be_still_to_prove(
+    run: Run, scores: Scores, station: StationFolder, fitted: CalibrationRecord
+) -> None:
+    run("confirm", "--scores", scores("fresh", [0.5] * 250))
+    result = place(run, fitted.t1, 1.9, "--json")
+    record = newest(station)
+    assert (record.state, record.false_calls) == ("TRIAL", false_call_bound(0, 300))
+    assert "95 % certain not more than 10.0 per 1,000" in result.stderr
+    assert "would prove" not in result.stderr
+    assert "299 fresh good parts, none of them stopped, would make it CONFIRMED" in result.stderr
+    assert json.loads(result.stdout)["more_good_parts_for_10_per_1000"] == 0
+
+
 def test_planned_looks_share_the_five_percent(
     run: Run, scores: Scores, station: StationFolder, fitted: object
 ) -> None:
