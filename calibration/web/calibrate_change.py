@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isfinite
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -138,6 +139,8 @@ def place(
         return _back()
     meant = LimitField.beside(step_of(shown)).read_both((t1, t2), limits_of(run, shown))
     t1, t2 = _moved(do, meant, by)
+    if not (isfinite(t1) and isfinite(t2)):  # by an arrow beyond the largest number
+        raise Refused(422, "refused_request")
     if t1 > t2:
         raise Refused(422, "limits_order")
     _runs(request).place(t1, t2)

@@ -318,6 +318,7 @@ def test_thresholds_move_by_arrows_and_back_to_the_suggestion(browser: Visit, li
     browser.submit("/calibrate/limits", do="t2_down", t1=str(t1), t2=str(t1), by="0.5")
     assert places(browser) == pytest.approx((t1 - 0.5, t1 - 0.5))
     assert browser.submit("/calibrate/limits", do="place", t1="9", t2="8").status_code == 422
+    assert browser.submit("/calibrate/limits", do="t2_up", t1="9", t2="1e308", by="1e308").status_code == 422
     browser.submit("/calibrate/limits", do="suggest", **where)
     assert places(browser) == (t1, t2)
 
