@@ -7,10 +7,11 @@ from typing import Any
 from kenpin.answers import Answers
 from kenpin.book import open_book
 from kenpin.calibration.fit import Basis, pictures_of
+from kenpin.calibration.origin import joined
 from kenpin.calibration.scores import ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import CONFIDENCE, false_call_bound
 from kenpin.errors import CalibrationError, DataError
-from kenpin.record import Bound, CalibrationRecord, Fresh
+from kenpin.record import Bound, CalibrationRecord, Fresh, Origin
 from kenpin.station_folder import StationFolder
 
 WANTED_RATE = 0.01
@@ -53,6 +54,7 @@ def record_confirm(
         "state": "CONFIRMED" if bound.bound <= at_most else "TRIAL",
         "false_calls": bound,
         "fresh": fresh,
+        "origin": origin_with_fresh(book.standing(before), before, scores.origin),
         "shown_sha256": tuple(sorted({*before.shown_sha256, *pictures_of(scores.good)})),
         "answers": answers or before.answers,
         "by": basis.by,
@@ -69,6 +71,20 @@ def counts_with_fresh(standing: CalibrationRecord) -> bool:
     """
     calls = standing.false_calls
     return calls is not None and calls.seen < standing.rank  # the rank of a threshold placed by hand is 0
+
+
+def origin_with_fresh(
+    standing: CalibrationRecord, before: CalibrationRecord, fresh: Origin | None
+) -> Origin | None:
+    """Where the parts came from that the bound rests on, fresh ones among them.
+
+    Args:
+        standing: The record that set the thresholds.
+        before: The newest record of these thresholds.
+        fresh: Where the fresh parts came from.
+    """
+    is_first_alone = before.fresh is None and not counts_with_fresh(standing)
+    return fresh if is_first_alone else joined(before.origin, fresh)
 
 
 def confidence_of_looks(standing: CalibrationRecord) -> float:

@@ -30,6 +30,13 @@ def is_narrow(origin: Origin) -> bool:
     return origin.lots <= 1 and origin.minutes < _ENOUGH_MINUTES
 
 
+def joined(one: Origin | None, other: Origin | None) -> Origin | None:
+    """What holds of parts that were shown at two times, at the least; `None` where one of them is not known."""
+    if one is None or other is None:
+        return None
+    return Origin(lots=max(one.lots, other.lots), minutes=max(one.minutes, other.minutes))
+
+
 def _lots(folders: set[Path]) -> dict[str, str]:
     """Picture -> lot. The manifest lies beside the pictures or above; `read_folder` has found it readable."""
     found: dict[str, str] = {}

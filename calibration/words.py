@@ -92,7 +92,8 @@ def _origin(record: CalibrationRecord) -> list[str]:
     lot = "are of 1 lot and " if origin.lots else ""
     within = max(1, math.ceil(origin.minutes))
     shown = f"{lot}were taken within {within} min"
-    return [f"all good parts {shown}: what they prove holds for those only; show two lots or times of day"]
+    parts = "at each showing the good parts" if record.fresh else "all good parts"
+    return [f"{parts} {shown}: what they prove holds for those only; show two lots or times of day"]
 
 
 def _size(record: CalibrationRecord) -> list[str]:

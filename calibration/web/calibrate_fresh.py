@@ -8,20 +8,29 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 
 from fastapi import FastAPI
 
 from kenpin.answers import standing_answers
 from kenpin.book import calibration_lock
 from kenpin.calibrating import read_calibrating
-from kenpin.calibration.confirm import WANTED_RATE, confidence_of_looks, counts_with_fresh, record_confirm
+from kenpin.calibration.confirm import (
+    WANTED_RATE,
+    confidence_of_looks,
+    counts_with_fresh,
+    origin_with_fresh,
+    record_confirm,
+)
 from kenpin.calibration.fit import Basis
+from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.scores import PictureScore, ScoreSet, worst_of_parts
 from kenpin.calibration.threshold import false_call_bound, parts_needed
 from kenpin.calibration.web.fresh_parts import FreshPart, judged_by, seen_once
+from kenpin.calibration.web.part_time import minutes_of
 from kenpin.masters import shown_in_checks
-from kenpin.record import Bound, CalibrationRecord, station_records
+from kenpin.record import Bound, CalibrationRecord, Origin, station_records
 from kenpin.station_folder import StationFolder
 
 EVERY_S = 5.0
@@ -48,6 +57,7 @@ class FreshCount:
         escaped: Those that were released although people found them bad, or do not agree.
         caught: Those that were stopped and that people found bad: they are no false calls.
         again: How many good ones were left out, as their picture had been shown before.
+        origin: Where the parts that count came from; `None` = not known.
     """
 
     record: CalibrationRecord
@@ -62,6 +72,7 @@ class FreshCount:
     escaped: Sequence[FreshPart] = ()
     caught: Sequence[FreshPart] = ()
     again: int = 0
+    origin: Origin | None = None
 
     @property
     def is_due(self) -> bool:
@@ -69,6 +80,13 @@ class FreshCount:
         enough = bool(self.good) and self.parts >= self.needed
         is_open = self.waiting or self.escaped or self.is_used_up
         return self.record.state == "TRIAL" and enough and not is_open
+
+    @property
+    def narrow_minutes(self) -> int | None:
+        """In how many minutes at a time all were shown, where what they prove holds for such parts only."""
+        if self.origin is None or not is_narrow(self.origin):
+            return None
+        return max(1, ceil(self.origin.minutes))
 
 
 def count_fresh(folder: StationFolder) -> FreshCount | None:
@@ -93,11 +111,13 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     all_good = [part for part, label in said if label == "good"]
     good = seen_once(folder, all_good, record)
     waiting = [part for part, label in said if part.stopped and label is None]
+    count = _counted(record, standing, good, waiting)
     return replace(
-        _counted(record, standing, good, waiting),
+        count,
         escaped=[part for part, label in said if not part.stopped and label != "good"],
         caught=[part for part, label in said if part.stopped and label == "bad"],
         again=len(all_good) - len(good),
+        origin=_origin(count, standing),
     )
 
 
@@ -118,7 +138,7 @@ def confirm_when_due(folder: StationFolder) -> CalibrationRecord | None:
         why = f"{len(count.good)} fresh parts in production, seq {count.good[0].seq} to {count.good[-1].seq}"
         why += _left_out(count.caught)
         basis = Basis(record.bundle_sha256, record.precision, "page", why)
-        scores = ScoreSet(_scores(count.good))
+        scores = ScoreSet(_scores(count.good), origin=_came_from(count.good))
         return record_confirm(folder, scores, basis, answers=standing_answers(folder))
 
 
@@ -160,6 +180,17 @@ def _records(folder: StationFolder) -> list[CalibrationRecord]:
 
 def _scores(parts: Sequence[FreshPart]) -> tuple[PictureScore, ...]:
     return tuple(PictureScore(f"seq {p.seq}", p.score, p.part_id, p.image_sha256) for p in parts)
+
+
+def _came_from(good: Sequence[FreshPart]) -> Origin:
+    return Origin(lots=0, minutes=minutes_of(good))
+
+
+def _origin(count: FreshCount, standing: CalibrationRecord) -> Origin | None:
+    """As the record would say it; what comes after it has confirmed proves nothing."""
+    if not count.good or count.record.state != "TRIAL":
+        return count.record.origin
+    return origin_with_fresh(standing, count.record, _came_from(count.good))
 
 
 def _counted(

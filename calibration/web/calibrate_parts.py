@@ -12,6 +12,7 @@ from statistics import median, quantiles
 from kenpin.calibration.likeness import Unlike
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
+from kenpin.calibration.web.part_time import minutes_of
 from kenpin.calibration.words import WIDE_LIGHT
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.light import Light, light_against_parts, newest_light
@@ -141,7 +142,7 @@ class Shown:
     @property
     def origin(self) -> Origin:
         """Where the good parts came from."""
-        return Origin(lots=self.lots, minutes=sum(_minutes(*step) for step in pairwise(self.good)))
+        return Origin(lots=self.lots, minutes=minutes_of(self.good))
 
     @property
     def minutes(self) -> int:
@@ -217,18 +218,6 @@ def read_shown(database: Path, run: Run) -> Shown:
         light=light_against_parts(now, [part.light for part in good if part.light is not None]),
         unnamed=sorted(unnamed),
     )
-
-
-def _minutes(before: ShownPart, after: ShownPart) -> float:
-    """Time between two parts: a clock that is set meanwhile must not make days of it.
-
-    The clock that nobody sets begins anew with the machine, and never tells more than has passed.
-    """
-    if before.captured_mono_ns is not None and after.captured_mono_ns is not None:
-        passed = (after.captured_mono_ns - before.captured_mono_ns) / 60e9
-        if passed >= 0:
-            return passed
-    return max(after.ts_ms - before.ts_ms, 0) / 60_000
 
 
 def _far_out(good: Sequence[ShownPart]) -> list[ShownPart]:

@@ -17,7 +17,7 @@ _SEQ = "seq "  # before the number of a part, where it is the name of a score
 # A record that was cut off gave its number to another one, with other thresholds.
 # The first, not the newest: a false call that waits for its answer would leave the count as others come.
 _MEASURES = "score, score_coarse, score_mid, score_fine, light, focus"
-_JUDGED = f"""SELECT seq, part_id, score, image_sha256, verdict, {_MEASURES} FROM part
+_JUDGED = f"""SELECT seq, part_id, score, image_sha256, verdict, ts_ms, captured_mono_ns, {_MEASURES} FROM part
     WHERE threshold_rev = ? AND bundle_sha256 = ? AND t1 = ? AND t2 = ?
         AND verdict IN ('OK', 'REVIEW', 'NG') ORDER BY seq LIMIT ?"""  # noqa: S608 our own column names
 
@@ -32,6 +32,8 @@ class FreshPart:
         score: Its score.
         image_sha256: Of its picture; empty without one.
         verdict: What the station said: OK, REVIEW or NG.
+        ts_ms: UTC of the exposure, milliseconds since 1970.
+        captured_mono_ns: The same by the clock that nobody sets.
         measures: Scores of the whole and of the levels, light and focus, by which one picture is known again.
     """
 
@@ -40,6 +42,8 @@ class FreshPart:
     score: float
     image_sha256: str
     verdict: str
+    ts_ms: int
+    captured_mono_ns: int
     measures: Measures
 
     @property
@@ -55,8 +59,8 @@ def judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPar
         rows = connection.execute(_JUDGED, (*by, _PARTS)).fetchall()
     known = {*record.good, *(record.fresh.scores if record.fresh else ())}
     parts = [
-        FreshPart(seq, part_id, score, sha256, verdict, tuple(measures))
-        for seq, part_id, score, sha256, verdict, *measures in rows
+        FreshPart(seq, part_id, score, sha256, verdict, ts_ms, mono_ns, tuple(measures))
+        for seq, part_id, score, sha256, verdict, ts_ms, mono_ns, *measures in rows
     ]
     shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}
     return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]

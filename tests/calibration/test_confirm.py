@@ -13,13 +13,17 @@ from click.testing import CliRunner, Result
 
 from kenpin import audit
 from kenpin.answers import Answers
+from kenpin.book import calibration_lock, open_book
 from kenpin.calibration.cli import calibrate
 from kenpin.calibration.confirm import record_confirm
-from kenpin.calibration.fit import Basis
+from kenpin.calibration.fit import Basis, record_fit
+from kenpin.calibration.origin import is_narrow
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import false_call_bound
+from kenpin.calibration.words import warnings_about
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError
-from kenpin.record import CalibrationRecord, load_records
+from kenpin.placed import Placement, record_placed
+from kenpin.record import CalibrationRecord, Origin, load_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 
@@ -249,6 +253,44 @@ def test_above_the_fitted_t1_its_bound_holds_but_does_not_count_with_fresh_parts
     assert newest(station).false_calls == false_call_bound(0, 50)
     run("confirm", "--scores", scores("fresh", [0.5] * 249))
     assert (newest(station).state, newest(station).false_calls) == ("TRIAL", false_call_bound(0, 249))
+
+
+@pytest.mark.parametrize(
+    ("shown", "fresh", "counts"),
+    [
+        (Origin(lots=0, minutes=5), Origin(lots=0, minutes=9), Origin(lots=0, minutes=9)),
+        (Origin(lots=1, minutes=5), Origin(lots=0, minutes=600), Origin(lots=1, minutes=600)),
+        (Origin(lots=2, minutes=5), Origin(lots=1, minutes=3), Origin(lots=2, minutes=5)),
+        (Origin(lots=2, minutes=5), None, None),
+    ],
+)
+def test_what_fresh_parts_prove_holds_for_parts_like_all_that_count(
+    station: StationFolder, shown: Origin, fresh: Origin | None, counts: Origin | None
+) -> None:
+    basis = Basis(station.active.resolve().name, "int8", "Aiko", "test")
+    first = tuple(PictureScore(f"g{k}", k / 50, f"g{k}") for k in range(50))
+    later = tuple(PictureScore(f"f{k}", 0.5, f"f{k}") for k in range(249))
+    with calibration_lock(station):
+        record_fit(station, ScoreSet(first, origin=shown), basis)
+        record = record_confirm(station, ScoreSet(later, origin=fresh), basis)
+    assert (record.state, record.origin) == ("CONFIRMED", counts)
+    said = any("at each showing the good parts" in warning for warning in warnings_about(record))
+    assert said == (counts is not None and is_narrow(counts))
+
+
+def test_where_fresh_parts_count_alone_it_holds_for_parts_like_them(station: StationFolder) -> None:
+    basis = Basis(station.active.resolve().name, "int8", "Aiko", "test")
+    first = tuple(PictureScore(f"g{k}", k / 50, f"g{k}") for k in range(50))
+    for minutes in (4, 3):
+        later = tuple(PictureScore(f"{minutes} {k}", 0.5, f"{minutes} {k}") for k in range(299))
+        with calibration_lock(station):
+            if minutes == 4:
+                fitted = record_fit(station, ScoreSet(first, origin=Origin(lots=9, minutes=900)), basis)
+                placed = Placement(0.9, fitted.t2, looks=2, by="Aiko", why="closer")
+                record_placed(open_book(station), basis.bundle_sha256, placed)
+            origin = Origin(lots=0, minutes=minutes)
+            record = record_confirm(station, ScoreSet(later, origin=origin), basis)
+        assert record.origin == Origin(lots=0, minutes=4)
 
 
 def test_what_is_proved_by_hand_already_is_not_said_to_be_still_to_prove(

@@ -27,7 +27,7 @@ from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.masters import Check, Showing
 from kenpin.placed import Placement, record_placed
-from kenpin.record import Bound, CalibrationRecord
+from kenpin.record import Bound, CalibrationRecord, Origin
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import Made, calibrate, inspect
@@ -104,6 +104,34 @@ def test_enough_fresh_parts_confirm(station: StationFolder, record: CalibrationR
     assert (confirmed.false_calls.seen, confirmed.false_calls.of) == (0, 299)
     assert confirm_when_due(station) is None
     assert counted(station).record.state == "CONFIRMED"
+
+
+@pytest.mark.parametrize(("last_s", "is_narrow"), [(480, True), (10_800, False)])
+def test_what_parts_of_ten_minutes_prove_holds_for_such_parts_only(
+    station: StationFolder, record: CalibrationRecord, judge: Judge, last_s: int, *, is_narrow: bool
+) -> None:
+    with calibration_lock(station):
+        book = open_book(station)
+        record = book.append({**record.model_dump(by_alias=True), "origin": Origin(lots=0, minutes=2)})
+    judge(record, ["OK"] * 249)
+    with closing(open_database(station.database)) as connection:
+        late = f"captured_mono_ns = {last_s} * 1000000000, ts_ms = 1795810000000"
+        connection.execute(f"UPDATE part SET {late} WHERE seq > 1200")  # the clock is set meanwhile
+    app = create_app(station, WebSection(), station="L2-03")
+    page = TestClient(app, base_url="https://127.0.0.1", client=("127.0.0.1", 50000))
+    for state in ("TRIAL", "CONFIRMED"):
+        shown = page.get("/calibrate/fresh").text
+        assert (state in shown, "within 8 min at a time: proved for such parts only" in shown) == (
+            True,
+            is_narrow,
+        )
+        confirm_when_due(station)
+    confirmed = counted(station)
+    assert confirmed.record.origin == Origin(lots=0, minutes=last_s / 60)
+    judge(confirmed.record, ["OK"] * 2)
+    with closing(open_database(station.database)) as connection:
+        connection.execute("UPDATE part SET captured_mono_ns = 90000 * 1000000000 WHERE seq = 1251")
+    assert counted(station).origin == confirmed.record.origin  # what comes later proves nothing
 
 
 def test_a_part_whose_picture_was_trained_on_is_not_fresh(
