@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kenpin.calibration.web.app import _PAGES
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start, Step
 from kenpin.calibration.web.users import Users
+from kenpin.edge_runtime.database import open_database
 from kenpin.station_folder import StationFolder
 from tests.calibration.inspected import BUNDLE, Made, inspect, inspected
 from tests.calibration.web.page_station import PIN, Server, raise_alarms, show_live
@@ -96,7 +98,7 @@ def test_the_longest_name_and_a_reason_without_a_blank_are_not_wider_than_the_sc
     Users(folder).add(name, "technician", PIN, by="test")
     with calibration_lock(folder):
         book = open_book(folder)
-        book.append({**book.records[-1].model_dump(by_alias=True), "by": name, "why": "w" * 300})
+        book.append({**book.records[-1].model_dump(by_alias=True), "by": f"{name} + {name}", "why": "w" * 300})
     opened = context.new_page()
     log_in(opened, server, name)
     check(opened, f"{server.url}/line", f"{server.url}/calibrate?step=confirm", f"{server.url}/log")
@@ -126,6 +128,8 @@ def test_no_step_of_a_calibration_is_wider_than_the_screen(
                 runs.label(seq, Label("master", f"M-{number:02}-scratch", "scratch 0.3 mm"))
         check(page, f"{server.url}/calibrate")
         assert page.locator("#light-wide").count() == (step in ("limits", "sign"))
+    with closing(open_database(folder.database)) as connection:
+        connection.execute("UPDATE part SET part_id = ? WHERE seq = ?", (f"SN-{'7' * 61}", good[0]))
     check(page, f"{server.url}/calibrate/look/{good[0]}")
     runs.end()
 
