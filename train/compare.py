@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from kenpin.folder_names import GOOD
 from kenpin.train.card import device_seconds, figure_of, fingerprint
 from kenpin.train.plots import COLOURS, loss_curves_of_runs
 from kenpin.train.report import render
@@ -28,7 +29,7 @@ FIGURES = (
     ("false_calls_at_99", "false calls per 1,000 at 99 % caught", ".0f"),
     ("ms_per_image", "ms per image", ".2f"),
 )
-OTHER_PICTURES = "other test pictures: do not compare"
+OTHER_PICTURES = "other test pictures, labels or masks: do not compare"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Entry:
         name: Name of its folder, or the path where two are called alike.
         settings: Product, size, steps, seed, commit and so on.
         test_pictures: How many took part in the measurement.
-        test_sha256: Fingerprint of these; two runs with the same one may be compared.
+        test_sha256: Fingerprint of these, of which ones are bad, and of masks; runs with the same one may be
+            compared.
         figures: Of the last evaluation; empty where there was none.
         metrics: All lines of metrics.jsonl.
     """
@@ -52,7 +54,7 @@ class Entry:
     metrics: list[dict[str, Any]]
 
     def comparable(self, first: Entry) -> bool:
-        """Whether it was measured on the pictures of the first run."""
+        """Whether it was measured on the pictures of the first run, with the same truth about them."""
         return self.test_sha256 == first.test_sha256
 
 
@@ -131,10 +133,15 @@ def _read(root: Path, name: str) -> Entry:
         "device": device,
         "device_seconds": seconds,
     }
-    tested = [row["sha256"] for row in folder.data.get("pictures", []) if row["role"] == "test"]
+    tested = [_truth(row) for row in folder.data.get("pictures", []) if row["role"] == "test"]
     evaluations = [m["evaluation"] for m in metrics if "evaluation" in m]
     figures = evaluations[-1] if evaluations else {}
     return Entry(name, settings, len(tested), fingerprint(tested), figures, metrics)
+
+
+def _truth(row: Mapping[str, str]) -> str:
+    """A test picture with what its figures rest on."""
+    return f"{row['sha256']} {row['label'] == GOOD} {row.get('mask_sha256', '')}"
 
 
 def _text(value: Any) -> str:

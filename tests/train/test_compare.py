@@ -64,6 +64,18 @@ def test_the_same_test_pictures_in_another_order_may_be_compared(tmp_path: Path)
     assert dict(rows_of(entries))["test pictures"] == ["2", "2"]
 
 
+@pytest.mark.parametrize(("key", "value"), [("label", "crack"), ("mask_sha256", "m")])
+def test_the_same_test_pictures_with_another_truth_are_not_compared(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    runs = [run_of(tmp_path / "one"), run_of(tmp_path / "two"), run_of(tmp_path / "three")]
+    for run, name in zip(runs[1:], ("group", key), strict=True):
+        data = json.loads((run / "data.json").read_text())
+        data["pictures"][0][name] = value
+        (run / "data.json").write_text(json.dumps(data))
+    assert [entry["comparable"] for entry in as_document(read_entries(runs))["runs"]] == [True, True, False]
+
+
 def test_other_test_pictures_are_marked_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [run_of(tmp_path / "one"), run_of(tmp_path / "two"), run_of(tmp_path / "three", test=("a", "x"))]
     out = tmp_path / "page.html"
