@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
@@ -132,9 +133,12 @@ def _check_out(out: Path) -> None:
         raise ConfigError("--out is a folder", where=out, cure="give a file name, for example part-1.kenpin")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=out.parent).close()  # minutes later it would be too late to ask
     except OSError as error:
         raise ConfigError(
-            f"cannot make the folder of --out: {error.strerror}", where=out.parent, cure="give another --out"
+            f"cannot write in the folder of --out: {error.strerror}",
+            where=out.parent,
+            cure="give another --out",
         ) from None
 
 

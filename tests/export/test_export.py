@@ -360,8 +360,9 @@ def test_options_that_cannot_be_used(run: Path, tmp_path: Path, options: tuple[s
 
 
 def test_out_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
+    """Told at once, and not after all work."""
     (tmp_path / "file").write_text("")
-    for out in (tmp_path, tmp_path / "file" / "a.kenpin"):
+    for out in (tmp_path, tmp_path / "file" / "a.kenpin", Path("/proc/a.kenpin")):
         assert isinstance(invoke(run, out).exception, ConfigError)
 
 
