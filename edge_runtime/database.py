@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kenpin.edge_runtime.damage import find_damage, is_damage
 from kenpin.edge_runtime.migrations import MIGRATIONS
+from kenpin.edge_runtime.notify import Notifier
 from kenpin.errors import StoreDamaged, StoreError
 from kenpin.events import now_ms
 from kenpin.synced_file import replace_synced, sync_folder
@@ -234,8 +235,10 @@ def _prepare(path: Path) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(finding)
     connection = connect(path)
     try:
-        while _migrate(connection, path):
-            pass
+        # A year of parts takes longer than a start may; who is killed in the middle begins again, for ever.
+        with Notifier.from_environment().asking_for_time():
+            while _migrate(connection, path):
+                pass
     except BaseException:
         connection.close()
         raise
@@ -253,6 +256,8 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version > len(MIGRATIONS):
         raise StoreError("the database was written by a newer kenpin", where=path, cure="update kenpin here")
+    if 0 < version < len(MIGRATIONS):
+        _log.warning("The database is brought to the form of this kenpin; a year of parts takes minutes.")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> bool:

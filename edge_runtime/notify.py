@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
 
 _DEFAULT_S = 10.0
+_ASK_S = 10.0
+_MORE_S = 120
 
 
 class Notifier:
@@ -39,6 +43,23 @@ class Notifier:
         if time.monotonic() >= self._due_s:
             self._due_s = time.monotonic() + self._every_s
             self._send("WATCHDOG=1")
+
+    @contextlib.contextmanager
+    def asking_for_time(self) -> Iterator[None]:
+        """Let the manager wait while a step of the start takes longer than a start may."""
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.wait(_ASK_S):
+                self._send(f"EXTEND_TIMEOUT_USEC={_MORE_S * 1_000_000}")
+
+        asker = threading.Thread(target=ask, name="patience", daemon=True)
+        asker.start()
+        try:
+            yield
+        finally:
+            done.set()
+            asker.join()
 
     def stopping(self) -> None:
         """The process ends on purpose."""

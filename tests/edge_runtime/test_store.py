@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import socket
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kenpin.edge_runtime import database
+from kenpin.edge_runtime import database, notify
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.damage import find_damage
 from kenpin.edge_runtime.database import SEQ_JUMP
@@ -232,6 +233,27 @@ def test_the_database_of_an_older_kenpin_is_kept_and_takes_light_and_focus(
     store.close()
     found = rows(path, "SELECT part_id, light, focus, image_sha256 FROM part ORDER BY seq")
     assert found == [("old", None, None, "a" * 64), ("new", 118.5, 0.25, "")]
+
+
+def test_whoever_watches_the_start_waits_while_a_large_database_is_brought_to_a_new_version(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A year of parts takes longer than a start may: killed in the middle, it would begin again for ever."""
+    takes_a_while = """
+    CREATE TABLE many AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)
+        SELECT i FROM n;
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setattr(notify, "_ASK_S", 0.01)
+        database.open_database(path).close()
+        assert not caplog.records
+        monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, takes_a_while))
+        database.open_database(path).close()
+        assert len(caplog.records) == 1
+        assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=120000000"
 
 
 def test_noting_a_picture_does_not_read_all_parts(path: Path) -> None:
