@@ -170,4 +170,26 @@ class ForgetfulBroker(RawBroker):
             elif head[0] & 0xF6 == 0x32:  # a PUBLISH with QoS 1
                 end = 2 + int.from_bytes(packet[:2], "big")
                 if packet[2:end] != self._forgotten:
-                    wire.write(bytes([0x40, 2, *packet[end : end + 2]]))
+                    self._acknowledge(wire, bytes([0x40, 2, *packet[end : end + 2]]))
+
+    def _acknowledge(self, wire: Any, puback: bytes) -> None:
+        wire.write(puback)
+
+
+class SlowBroker(ForgetfulBroker):
+    """Answers each message a while after it came, as one does whose disk is slow.
+
+    Args:
+        after_s: That while.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        super().__init__("")
+
+    def _acknowledge(self, wire: Any, puback: bytes) -> None:
+        def answer() -> None:
+            with contextlib.suppress(OSError, ValueError):  # the client has gone
+                wire.write(puback)
+
+        threading.Timer(self._after_s, answer).start()

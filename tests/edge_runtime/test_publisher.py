@@ -13,7 +13,7 @@ from kenpin.edge_runtime import delivery
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.counters import Counters, Snapshot
 from kenpin.errors import StoreError
-from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine, RawBroker
+from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine, RawBroker, SlowBroker
 
 
 def test_events_arrive_in_order_and_are_noted(
@@ -224,6 +224,16 @@ def test_a_broker_that_takes_its_time_is_not_given_up_for_what_the_last_connecti
     publisher = line.publish(broker.port, timing)
     wait_for(lambda: line.waiting() == 0, "the events on a new connection")
     assert publisher.traffic.connections == 2
+
+
+def test_a_broker_that_is_always_slow_gets_more_than_its_first_events(
+    line: PublishingLine, wait_for: Any, closed: Any
+) -> None:
+    timing = replace(FAST, ack_s=0.3)
+    broker = closed(SlowBroker(2 * timing.ack_s))
+    line.commit(3 * delivery.WINDOW)
+    line.publish(broker.port, timing)
+    wait_for(lambda: line.waiting() == 0, "all of them")
 
 
 def test_a_publisher_without_broker_stops_at_once(line: PublishingLine, free_port: int, wait_for: Any) -> None:
