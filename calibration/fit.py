@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kenpin.book import open_book
+from kenpin.book import Book, open_book
 from kenpin.calibration.camera_settings import camera_settings
 from kenpin.calibration.scores import PictureScore, ScoreSet, best_of_parts, worst_of_parts
 from kenpin.calibration.threshold import Thresholds, caught_bound, choose_thresholds, false_call_bound
@@ -54,7 +54,7 @@ def record_fit(folder: StationFolder, scores: ScoreSet, basis: Basis, *, rank: i
     _check_enough(scores, rank)
     book = open_book(folder)
     good, masters = worst_of_parts(scores.good), best_of_parts(scores.masters)
-    left = worst_of_parts(scores.left)
+    left = worst_of_parts(scores.left) | _taken_out(book, scores, basis)
     chosen = choose_thresholds([*good.values()], [*masters.values()], rank=rank)
     return book.append(
         {
@@ -93,6 +93,21 @@ def left_above(left: Mapping[str, float], t1: float) -> int:
         t1: Scores below are OK.
     """
     return sum(score >= t1 for score in left.values())
+
+
+def _taken_out(book: Book, scores: ScoreSet, basis: Basis) -> dict[str, float]:
+    """Good pictures of earlier records that are shown no more, though others of the same records are.
+
+    What was shown before is known by its content, and which scores are gone by their names or by themselves.
+    """
+    now = {*pictures_of(scores.good), *pictures_of(scores.masters)}
+    names, values = {s.name for s in scores.good}, {s.score for s in (*scores.good, *scores.masters)}
+    taken: dict[str, float] = {}
+    for record in book.records:
+        is_of_model = (record.bundle_sha256, record.precision) == (basis.bundle_sha256, basis.precision)
+        if is_of_model and now.intersection(record.shown_sha256) and not now.issuperset(record.shown_sha256):
+            taken |= {n: s for n, s in record.good.items() if n not in names and s not in values}
+    return taken
 
 
 def pictures_of(scores: tuple[PictureScore, ...]) -> tuple[str, ...]:

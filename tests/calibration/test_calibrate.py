@@ -93,6 +93,42 @@ def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
     assert document["record"]["t1"] == record.t1
 
 
+@pytest.mark.parametrize(
+    ("gone", "to", "stopped"),
+    [
+        (["49.png"], "", 1),
+        (["49.png", "48.png", "03.png"], "", 2),
+        (["03.png"], "", 0),  # T1 stands where it stood
+        (["49.png"], "masters/later.png", 0),  # it is bad, and counts as that
+        (["49.png"], "good/other.png", 0),  # it has another name
+    ],
+)
+def test_who_takes_the_highest_out_of_the_folder_proves_nothing(
+    fit: Fit, pictures: tuple[Path, Path], gone: list[str], to: str, stopped: int
+) -> None:
+    good, masters = pictures
+    shown = ("--good", good, "--masters", masters, "--precision", "int8")
+    assert fit(*shown).exit_code == 0
+    for name in gone:
+        (good / name).rename(good.parent / (to or f"{name}.gone"))
+    said = fit(*shown).stderr
+    told = f"left out of the parts shown as good, although T1 stops them: {stopped}"
+    assert ("false calls: NOT PROVED" in said, told in said) == (bool(stopped), bool(stopped))
+
+
+def test_parts_of_another_folder_were_not_left_out(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], write_grey: WriteGrey
+) -> None:
+    good, masters = pictures
+    fit("--good", good, "--masters", masters, "--precision", "int8")
+    for k in range(50):
+        write_grey(good.parent / "new" / f"n{k}.png", 5 + k)
+        with (good.parent / "new" / f"n{k}.png").open("ab") as picture:
+            picture.write(b" ")  # no copy
+    fit("--good", good.parent / "new", "--masters", masters, "--precision", "int8")
+    assert [record.false_calls is not None for record in records_of(station)] == [True, True]
+
+
 def test_what_a_running_station_says_of_its_cameras_is_signed(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
 ) -> None:
