@@ -167,8 +167,11 @@ def sign_it(
     if seen not in ("", placed.seen):
         raise Refused(409, "sign_changed")
     folder = site_of(request).folder
-    if not _told(folder):
+    told, began = _told(folder), run.start.precision
+    if not told:
         raise Refused(409, "sign_no_station")
+    if (now := told.get("precision", "")) != began:
+        raise Refused(409, "sign_other_model", now=now or "?", began=began)
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
         register_masters(folder, shown.masters, placed.t2, signed)

@@ -22,7 +22,7 @@ from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.web import calibrate_change, calibrate_shown, calibrate_sign
 from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.calibrate_run import Label, Runs, Start
-from kenpin.calibration.web.page_database import prepare_page_database
+from kenpin.calibration.web.page_database import page_database, prepare_page_database
 from kenpin.calibration.words import warnings_about
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database, reading
@@ -543,6 +543,22 @@ def test_nothing_is_signed_while_the_station_does_not_run(
         refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
     assert (refused.status_code, "nobody knows how its cameras are set" in refused.text) == (409, True)
     assert not line.folder.records.exists()
+    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+
+
+def test_scores_of_two_models_are_not_signed_for_one(browser: Visit, line: ShownLine) -> None:
+    """Without a record the station takes the faster model at each start, which may be the other one."""
+    begin(browser, line)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    change = "UPDATE calibration_run SET precision = iif(precision = 'int8', 'fp32', 'int8')"
+    with page_database(line.folder.root / "page.db") as connection:
+        connection.execute(change)
+    refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+    assert (refused.status_code, "begin anew" in refused.text) == (409, True)
+    assert not line.folder.records.exists()
+    with page_database(line.folder.root / "page.db") as connection:
+        connection.execute(change)
     assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
 
 
