@@ -82,13 +82,13 @@ def _in_words(found: Study) -> list[str]:
     ]
     if found.miss is not None and found.missed is not None:
         lines.append(
-            f"  misses: {found.miss:.1%} of judgements (AIAG: 2 %, marginal 5 %); {_at_most(found.missed)}"
+            f"  misses: {found.miss:.2%} of judgements (AIAG: 2 %, marginal 5 %); {_at_most(found.missed)}"
         )
         if found.missed.bound > _WANTED_MISS:
             needed = parts_needed(_WANTED_MISS, stopped=found.missed.seen)
             lines.append(f"    2 % would be proved by {needed} different bad parts with no further miss")
     if found.false_alarm is not None and found.alarmed is not None:
-        alarms = f"  false alarms: {found.false_alarm:.1%} of judgements (AIAG: 5 %, marginal 10 %)"
+        alarms = f"  false alarms: {found.false_alarm:.2%} of judgements (AIAG: 5 %, marginal 10 %)"
         lines.append(f"{alarms}; {_at_most(found.alarmed)}")
     for kind, wrong, rate in (("bad", "misses", found.miss), ("good", "false alarms", found.false_alarm)):
         if rate is None:

@@ -146,6 +146,16 @@ def test_people(tmp_path: Path) -> None:
     assert "2 % would be proved by 149 different bad parts" in result.stderr
 
 
+def test_a_rate_beyond_a_limit_is_not_shown_as_the_limit(tmp_path: Path) -> None:
+    rows = [f"b{k},bad,{'ok' if k < 3 and time == 0 else 'stopped'}" for k in range(49) for time in range(3)]
+    rows += [f"g{k},good,{'stopped' if k < 5 and time == 0 else 'ok'}" for k in range(33) for time in range(3)]
+    (tmp_path / "people.csv").write_text("\n".join(["part,reference,decision", *rows]))
+    result = msa("--decisions", tmp_path / "people.csv")
+    assert "MARGINAL" in result.stderr
+    assert "misses: 2.04% of judgements (AIAG: 2 %" in result.stderr
+    assert "false alarms: 5.05% of judgements (AIAG: 5 %" in result.stderr
+
+
 @pytest.mark.parametrize("row", ["p,good,maybe", "p,fine,ok", ",good,ok", "p"])
 def test_lines_that_are_no_judgement(tmp_path: Path, row: str) -> None:
     (tmp_path / "people.csv").write_text(f"part,reference,decision\n{row}\n")
