@@ -105,14 +105,23 @@ def cost(  # noqa: PLR0913 - one argument per option
     best = cheapest(curve)
     halved, doubled = (cheapest_if_escapes_cost(record, costs, factor) for factor in (0.5, 2.0))
     now = next(point for point in curve if point.t1 == record.t1)
-    click.echo(f"now, T1 = {now.t1:.6g}: {now.cost:.4g} per 1,000 parts", err=True)
-    click.echo(f"least, T1 = {best.t1:.6g}: {best.cost:.4g} per 1,000 parts", err=True)
+    what, counted = _counted(record)
+    click.echo(f"now, T1 = {now.t1:.6g}: {now.cost:.4g} per 1,000 {what}", err=True)
+    click.echo(f"least, T1 = {best.t1:.6g}: {best.cost:.4g} per 1,000 {what}", err=True)
     click.echo(f"least at {halved.t1:.6g} if an escape cost half, at {doubled.t1:.6g} if double", err=True)
-    click.echo("this counts parts that were shown; it proves nothing about parts to come", err=True)
+    click.echo(f"this counts {counted}; it proves nothing about parts to come", err=True)
     if as_json:
         points = {"now": now, "least": best, "escape_halved": halved, "escape_doubled": doubled}
         document = {name: asdict(point) for name, point in points.items()}
         click.echo(json.dumps({**document, "curve": [asdict(point) for point in curve]}))
+
+
+def _counted(record: CalibrationRecord) -> tuple[str, str]:
+    """What a figure is of, and the same told: a record does not keep which of its pictures are of one part."""
+    has_several = record.good_parts or (record.caught and record.caught.of < len(record.masters))
+    if has_several:
+        return "pictures", "pictures, of which a part has several"
+    return "parts", "parts that were shown"
 
 
 def _newest(folder: StationFolder) -> CalibrationRecord:

@@ -369,6 +369,17 @@ def test_cost_where_half_of_the_parts_are_bad(run: Run, scores: Scores, station:
     assert found["now"]["cost"] == pytest.approx(50 * 3 + 50 * 1 + 250 * 1)
 
 
+def test_cost_is_of_pictures_where_a_part_has_several(run: Run, scores: Scores, tmp_path: Path) -> None:
+    path = tmp_path / "several.csv"
+    rows = [[f"g{k}", k / 10, "good", f"part{k // 2}"] for k in range(10)] + [["m", 2, "master", "m"]]
+    with path.open("w", newline="") as out:
+        csv.writer(out).writerows([["name", "score", "label", "group"], *rows])
+    run("fit", "--scores", path)
+    said = run("cost", *COSTS).stderr
+    assert "now, T1 = 0.9: 0 per 1,000 pictures" in said
+    assert "this counts pictures, of which a part has several" in said
+
+
 def test_cost_needs_masters(run: Run, scores: Scores) -> None:
     run("fit", "--scores", scores("first", [k / 10 for k in range(10)]))
     assert isinstance(error_of(run("cost", *COSTS)), DataError)
