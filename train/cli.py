@@ -268,7 +268,8 @@ def _config(
     budget = round(share * BUDGETS[given["budget"] or BUDGET])
     count = steps or (epochs * -(-len(roles.fit) // batch) if epochs else budget)
     return RunConfig(
-        product=_product(root.resolve()),
+        # Masters and versions belong to a name: the same parts from a folder of another day keep theirs.
+        product=origin.product if origin and origin.same_parts else _product(root.resolve()),
         data=str(root.resolve()),
         size=size,
         width=origin.width if origin else _width(init) if init else WIDTH,

@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     """Resolved settings of a run.
 
     Attributes:
-        product: Name of the part, from the data folder.
+        product: Name of the part, from the data folder or from the model of the same parts.
         data: Where the pictures came from.
         size: Side of the model's input, pixels.
         width: Width of the encoder.

@@ -42,6 +42,7 @@ class Origin:
         learned_from: SHA-256 of every picture it learned from; their scores prove nothing.
         same_parts: Whether the new pictures show the same parts, so that what is remembered stays true.
         sight: What of a picture it looks at; `None` = all of it.
+        product: What its parts are called.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Origin:
     learned_from: frozenset[str]
     same_parts: bool
     sight: Sight | None = None
+    product: str = ""
 
     @property
     def width(self) -> int:
@@ -102,7 +104,14 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
     folder = RunFolder(path)
     if folder.exists:
         learned = frozenset(learned_from(folder.data))
-        return Origin(f"run {path.resolve().name}", load_inspector(path), learned, same_parts, folder.sight)
+        return Origin(
+            f"run {path.resolve().name}",
+            load_inspector(path),
+            learned,
+            same_parts,
+            folder.sight,
+            folder.config.product,
+        )
     bundle = open_bundle(path, trusted_keys(trust))
     missing = [name for name in TRAINED if name not in bundle.files]
     if missing:
@@ -115,7 +124,8 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
     manifest = bundle.manifest
     name = f"{manifest.product} {manifest.version} {bundle.sha256}"
     inspector = inspector_of(encoder, head, where=path)
-    return Origin(name, inspector, frozenset(manifest.learned_from), same_parts, sight_of(bundle))
+    learned = frozenset(manifest.learned_from)
+    return Origin(name, inspector, learned, same_parts, sight_of(bundle), manifest.product)
 
 
 def start_from(origin: Origin, model: Pretrained) -> None:

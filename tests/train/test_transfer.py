@@ -236,6 +236,19 @@ def test_a_run_from_a_bundle_trains_a_share_and_tells_where_it_comes_from(
     assert 0 < float((before - after).abs().mean() / before.abs().mean()) < 0.1
 
 
+def test_the_same_parts_from_another_folder_keep_the_name_of_their_product(
+    run: Path, tmp_path: Path, trust: tuple[Path, ...]
+) -> None:
+    """Versions and masters belong to it."""
+    bundle, data = bundle_of(run, tmp_path / "a.kenpin"), caps(tmp_path / "november", 12)
+    products = {}
+    for number, (way, origin) in enumerate((("--update", run), ("--update", bundle), ("--from", run))):
+        given = ("--data", data, "--run", tmp_path / str(number), way, origin, "--trust", trust[0])
+        kenpin_train(*given, *(("--steps", 1) if way == "--from" else ()))
+        products[number] = RunFolder(tmp_path / str(number)).config.product
+    assert products == {0: "cap", 1: "cap", 2: "november"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
