@@ -203,7 +203,9 @@ def _read(file: Path) -> bytes:
 
 def _parse(content: bytes, file: Path) -> View:
     try:
-        read: Any = tomllib.loads(content.decode()) if file.suffix == ".toml" else json.loads(content)
+        # Editors of Windows begin a file with a mark.
+        text = content.decode("utf-8-sig")
+        read: Any = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
         return View.model_validate(read)
     except ValidationError as error:
         # A misspelt key is often the reason why another one is missing, so it comes first.

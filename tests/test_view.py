@@ -101,6 +101,13 @@ def test_toml_json_and_a_folder_give_the_same_view(tmp_path: Path) -> None:
     assert read_view(tmp_path / "b") == read_view(tmp_path / "b/view.json") == (from_toml, picture)
 
 
+@pytest.mark.parametrize("name", ["view.toml", "view.json"])
+def test_a_view_from_an_editor_of_windows_is_read(tmp_path: Path, name: str) -> None:
+    view, _ = read_view(write_view(tmp_path / "drawn"))
+    text = TOML if name == "view.toml" else view.model_dump_json(indent=1)
+    assert read_view(write_view(tmp_path, "\ufeff" + text.replace("\n", "\r\n"), name=name))[0] == view
+
+
 def test_a_view_that_only_crops_needs_no_picture(tmp_path: Path) -> None:
     (tmp_path / "view.json").write_text(json.dumps({"frame_size": SIZE, "roi": ROI}))
     assert read_view(tmp_path) == (view_of(), b"")

@@ -91,7 +91,7 @@ def read_stream(folder: Path, until: str, since: str, *, side: int) -> tuple[Ben
 def _rows(folder: Path) -> list[tuple[str, Picture]]:
     path = folder / STREAM
     try:
-        with path.open(newline="") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             found = list(csv.DictReader(lines))
         return [(row["time"], _picture(folder, row)) for row in found]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:

@@ -294,7 +294,7 @@ def test_a_stream_is_cut_by_time(tmp_path: Path) -> None:
         image = draw_part("cap", seed=1, index=day, defect_share=0).image[::8, ::8]
         assert cv2.imwrite(str(tmp_path / f"images/{day}.png"), image)
         lines.append(f"2020-01-0{day}T00:00:00,images/{day}.png,{int(day in (2, 8))}")
-    (tmp_path / "stream.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "stream.csv").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig", newline="")
     early, late = read_stream(tmp_path, "2020-01-05", "2020-01-08", side=64)
     assert [len(s.fit) + len(s.held_back) for s in (early, late)] == [2, 3]
     assert (len(early.test), early.bad.sum()) == (2, 1)
