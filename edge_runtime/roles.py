@@ -163,12 +163,17 @@ def station_state(folder: StationFolder) -> tuple[State, str] | None:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come; the second one ends the process at once."""
+    """Whether SIGTERM or SIGINT has come; the second one ends the process at once, unless a manager does that.
+
+    A shutdown signals all that runs, and the supervisor then each of its children once more.
+    """
     came: list[int] = []
+    is_managed = bool(os.environ.get("NOTIFY_SOCKET"))
 
     def take(number: int, _frame: object) -> None:
         came.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        if not is_managed:
+            signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -287,6 +287,22 @@ Supervisor({specs!r}, Path({str(tmp_path)!r})).run()
     assert (tmp_path / "ends").read_text().split() == ["station", "publisher"]
 
 
+@pytest.mark.parametrize(("manager", "code"), [("@kenpin", 0), ("", -signal.SIGTERM)])
+def test_whoever_has_a_manager_ends_in_order_though_the_signal_comes_twice(manager: str, code: int) -> None:
+    """From a shutdown, which signals all that runs, and from the supervisor, which kills who stays too long."""
+    asked_twice = """
+import os, signal
+from kenpin.edge_runtime.roles import stop_signals
+with stop_signals() as stopping:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopping()
+"""
+    environment = {**os.environ, "NOTIFY_SOCKET": manager}
+    done = subprocess.run([sys.executable, "-c", asked_twice], env=environment, check=False)
+    assert done.returncode == code
+
+
 def test_restarts_leave_no_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "_BACK_OFF_S", (0.0, 0.0))
     monkeypatch.setattr(child_module, "WINDOW_S", 0.0)
