@@ -13,14 +13,17 @@ from kenpin.config import StationConfig
 from kenpin.counted import counted
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
+from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.link import TLS_ALERT
-from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.errors import ConfigError
 from kenpin.events import MAX_BYTES, now_ms, uuid7
 from kenpin.station_folder import StationFolder
 
 _ANSWER_S = 5.0
+_OLD_S = 60.0
 _HUNG_UP = b""  # in what was heard
 
 
@@ -189,6 +192,21 @@ def _readers(config: StationConfig) -> Finding:
             f"let its user write {config.station.topic}/# and read {config.station.topic}/cmd/+ there; "
             "journalctl -u kenpin-publisher",
         )
+    return _waiting(config) or _read(config, publisher)
+
+
+def _waiting(config: StationConfig) -> Finding | None:
+    """Events that a broker does not take although there is a connection; `None` where none is old."""
+    with reading(StationFolder(config.station.state_dir).database) as connection:
+        depth = Outbox(connection).depth()
+    if depth.oldest_s < _OLD_S:
+        return None
+    words = f"{counted(depth.waiting, 'event')} wait for the broker, the oldest for {depth.oldest_s:.0f} s"
+    cure = "look again in a minute: fewer wait where it takes them; else journalctl -u kenpin-publisher -n 50"
+    return warned("readers", words, cure)
+
+
+def _read(config: StationConfig, publisher: Vitals) -> Finding:
     if unread := publisher.texts.get("unread"):
         return warned(
             "readers",

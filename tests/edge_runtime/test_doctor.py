@@ -348,6 +348,22 @@ def test_events_that_nobody_reads_are_told(
     line.store.close()
 
 
+def test_events_that_a_broker_does_not_take_are_told(workshop: Any, mosquitto: Any) -> None:
+    workshop.ready().port = mosquitto.port
+    workshop.folder.run.mkdir()
+    line = PublishingLine(workshop.folder.database)
+    line.commit(2)
+    write_vitals(workshop.folder.run, Vitals(role="publisher", pid=1, numbers={"broker_connected": 1}))
+    assert findings(workshop)["readers"].verdict == "PASS"
+    line.store.change(
+        lambda connection, _: connection.execute("UPDATE outbox SET created_ms = created_ms - 61000")
+    )
+    found = findings(workshop)["readers"]
+    assert found.verdict == "WARN"
+    assert found.words.startswith("2 events wait for the broker, the oldest for 6")
+    line.store.close()
+
+
 def test_a_certificate_of_the_broker_that_does_not_verify(
     workshop: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
