@@ -148,7 +148,9 @@ def read_scores(path: Path) -> ScoreSet:
 def _read_row(row: dict[str, str | None], where: str) -> tuple[str, PictureScore]:
     name, score, label = row.get("name"), row.get("score"), row.get("label")
     if not name or score is None or label is None:
-        raise DataError("name, score or label is missing", where=where, cure="give all three columns")
+        raise DataError(
+            "name, score or label is missing", where=where, cure="give all three columns, separated by commas"
+        )
     if label not in (GOOD, MASTER):
         raise DataError(f"the label is {label!r}", where=where, cure=f"use {GOOD} or {MASTER}")
     try:
