@@ -87,6 +87,7 @@ def score_shown(shown: Shown, bundle: Bundle, folder: StationFolder) -> tuple[Sc
             progress.advance(bar)
 
         scored_good = score_pictures(engine, good, shown.good, scored=look)
-        limits = learn_limits(seen, place=engine.sight is None or engine.sight.view.align is None)
+        place = engine.sight is None or engine.sight.view.align is None
+        limits = learn_limits(seen, place=place, parts=len({picture.group for picture in good}))
         scored_masters = score_pictures(engine, masters, shown.masters or shown.good, scored=look)
     return ScoreSet(scored_good, scored_masters, limits, origin_of(good)), engine.precision

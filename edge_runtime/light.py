@@ -71,14 +71,15 @@ def check_light(folder: StationFolder) -> None:
         )
 
 
-def light_against_parts(now: float | None, good: Sequence[float]) -> Light | None:
+def light_against_parts(now: float | None, good: Sequence[float], *, parts: int) -> Light | None:
     """Compare the newest part with the good parts of a calibration, by the limits that it would sign.
 
     Args:
         now: Light of the newest part; `None` = not known.
-        good: Light of each good part.
+        good: Light of each picture of a good part.
+        parts: How many parts they show.
     """
-    return Light(now, *light_limits(good)) if now is not None and good else None
+    return Light(now, *light_limits(good, parts=parts)) if now is not None and good else None
 
 
 def newest_light(database: Path, *, after: int, but: Sequence[int]) -> float | None:

@@ -136,7 +136,7 @@ class QualityLimits(BaseModel):
         return None
 
 
-def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimits | None:
+def learn_limits(seen: Sequence[Quality], *, place: bool = True, parts: int = 0) -> QualityLimits | None:
     """Learn limits from good pictures; `None` where there are too few.
 
     Each limit holds, with 95 % confidence, at least 99.9 % of frames like these: a normal tolerance interval
@@ -147,10 +147,12 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     Args:
         seen: What good pictures of one camera measure.
         place: Whether parts have a place to keep; they need none where a view follows them.
+        parts: How many parts the pictures show: those of one part are alike; 0 = one each.
     """
     if len(seen) < LEAST:
         return None
-    factor = _tolerance_factor(len(seen))
+    count = parts or len(seen)
+    factor = _tolerance_factor(count)
     focus = np.log([max(q.focus, 1e-9) for q in seen])
     deep = max(factor * float(focus.std(ddof=1)), -math.log(1 - _FOCUS))
     clipped = np.array([q.clipped for q in seen])
@@ -158,8 +160,11 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     limits = QualityLimits(
         pictures=len(seen),
         size=sizes.pop() if len(sizes) == 1 else None,
-        light=light_limits([q.light for q in seen]),
-        colour=(_around([q.colour[0] for q in seen], _COLOUR), _around([q.colour[1] for q in seen], _COLOUR)),
+        light=light_limits([q.light for q in seen], parts=count),
+        colour=(
+            _around([q.colour[0] for q in seen], _COLOUR, count),
+            _around([q.colour[1] for q in seen], _COLOUR, count),
+        ),
         clipped=float(max(clipped.mean() + max(factor * clipped.std(ddof=1), _CLIPPED), clipped.max())),
         focus=math.exp(min(focus.mean() - deep, focus.min())),
     )
@@ -168,19 +173,20 @@ def learn_limits(seen: Sequence[Quality], *, place: bool = True) -> QualityLimit
     return limits.model_copy(update=_learn_place(seen, factor))
 
 
-def light_limits(light: Sequence[float]) -> tuple[float, float]:
+def light_limits(light: Sequence[float], *, parts: int = 0) -> tuple[float, float]:
     """Lowest and highest light allowed, as `learn_limits` finds it.
 
     Args:
         light: Of good pictures, at least one.
+        parts: As in `learn_limits`.
     """
-    return _around([max(value, 0.1) for value in light], _LIGHT)
+    return _around([max(value, 0.1) for value in light], _LIGHT, parts or len(light))
 
 
-def _around(values: Sequence[float], floor: float) -> tuple[float, float]:
+def _around(values: Sequence[float], floor: float, parts: int) -> tuple[float, float]:
     """Tolerance interval of the logarithm, no closer than a floor in shares, with all values inside."""
     logs = np.log(values)
-    spread = _tolerance_factor(len(logs)) * float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
+    spread = _tolerance_factor(parts) * float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
     wide = max(spread, math.log(1 + floor))
     # Of two pictures nearly nothing is known: the interval is wider than numbers are.
     high = min(max(logs.mean() + wide, logs.max()), math.log(_WIDEST))
@@ -205,7 +211,7 @@ def _learn_place(seen: Sequence[Quality], factor: float) -> dict[str, object]:
 
 def _tolerance_factor(count: int) -> float:
     """Howe's factor; the quantile of chi squared is Wilson's and Hilferty's, within one per cent here."""
-    freedom = count - 1
+    freedom = max(count - 1, 1)
     normal = NormalDist()
     low = normal.inv_cdf(1 - _CONFIDENCE)
     chi2 = freedom * (1 - 2 / (9 * freedom) + low * math.sqrt(2 / (9 * freedom))) ** 3

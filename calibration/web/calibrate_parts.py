@@ -207,6 +207,7 @@ def read_shown(database: Path, run: Run) -> Shown:
     masters = [NamedMaster(part, labels[part.seq]) for part in unlike if labels[part.seq].kind == "master"]
     left = [part for part in unlike if labels[part.seq].kind == "left"]
     now = newest_light(database, after=first, but=said)
+    lit = [(part.part_id, part.light) for part in good if part.light is not None]
     return Shown(
         good,
         sorted(masters, key=lambda m: m.part.score),
@@ -215,7 +216,7 @@ def read_shown(database: Path, run: Run) -> Shown:
         [part for part in left if part.seq <= until],
         newest,
         unscored,
-        light=light_against_parts(now, [part.light for part in good if part.light is not None]),
+        light=light_against_parts(now, [light for _, light in lit], parts=len({name for name, _ in lit})),
         unnamed=sorted(unnamed),
     )
 

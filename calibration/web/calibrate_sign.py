@@ -141,7 +141,8 @@ def _quality(folder: StationFolder, good: Sequence[ShownPart]) -> QualityLimits 
     """Limits of light, focus and position, from the pictures of good parts that are still there."""
     seen = list(measured_pictures(folder, good))
     # Where the view follows the part, the part has no place to keep.
-    return learn_limits(seen, place=not align_in_use(folder))
+    parts = min(len(seen), len({part.part_id for part in good}))
+    return learn_limits(seen, place=not align_in_use(folder), parts=parts)
 
 
 def _content(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from kenpin.calibration.threshold import false_call_bound
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError, StoreError
 from kenpin.picture_files import sha256_of
+from kenpin.quality_limits import light_limits
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -213,6 +214,8 @@ def test_parts_count_not_pictures(
     # Scores 66 to 69 are stopped: four pictures, two parts.
     assert (record.false_calls.seen, record.false_calls.of, record.good_parts) == (2, 30, 30)
     assert "60 pictures show 30 good parts; pictures of one part are not independent" in result.stderr
+    assert record.quality is not None
+    assert record.quality.light == pytest.approx(light_limits([10 + k for k in range(60)], parts=30))
     assert "only 30 good parts; show at least 50" in result.stderr
 
 
