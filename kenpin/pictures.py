@@ -20,6 +20,7 @@ from kenpin.picture_files import (
     subfolders,
 )
 from kenpin.sight import Sight
+from kenpin.view import REFERENCE
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,25 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
             cure=f"name the folder of good parts {GOOD!r}, or give that one alone: --good {folder}/NAME",
         )
     return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
+
+
+def passed_over(folder: Path) -> list[Path]:
+    """Pictures below a data folder that `read_data` leaves out by their place; masks, views' pictures apart.
+
+    Beside `train/good`, defects lie in `test/DEFECT`; those in `train/DEFECT` or `DEFECT` are not read.
+    """
+    by_sides = (folder / "train" / GOOD).is_dir()
+    if not by_sides and not (folder / GOOD).is_dir():
+        return []
+
+    def is_read(parts: tuple[str, ...]) -> bool:
+        if not by_sides or parts[0] == "test":
+            return len(parts) > 1 + by_sides
+        return parts[:2] == ("train", GOOD)
+
+    places = [(p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if is_picture(p, folder)]
+    apart = (GROUND_TRUTH, REFERENCE)
+    return [p for p, parts in places if not {parts[0], parts[-1]}.intersection(apart) and not is_read(parts)]
 
 
 def read_measured(folder: Path) -> list[Picture]:

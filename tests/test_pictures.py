@@ -19,6 +19,7 @@ from kenpin.pictures import (
     Picture,
     PictureSet,
     join_copies,
+    passed_over,
     read_data,
     read_folder,
     read_good_bad,
@@ -435,6 +436,31 @@ def test_of_two_manifests_that_name_a_picture_the_upper_one_counts(tmp_path: Pat
     _manifest(tmp_path / "hole", {"000.png": "lower", "001.png": "lower"})
     _manifest(tmp_path, {"hole/000.png": "upper"})
     assert {p.group for p in read_data(tmp_path).test if p.label == "hole"} == {"upper", "lower"}
+
+
+@pytest.mark.parametrize(
+    ("read", "left", "other"),
+    [
+        (
+            ("train/good/1.png", "test/hole/1.png", "test/good/2.png"),
+            ("train/hole/3.png", "hole/4.png", "test/5.png"),
+            ("ground_truth/hole/1_mask.png", "runs/1/reference.png", "train/.cache/1.png"),
+        ),
+        (
+            ("good/lot1/1.png", "good/2.png", "hole/3.png"),
+            ("4.png",),
+            ("ground_truth/hole/3.png", "readme.txt"),
+        ),
+        (("1.png", "2.png", "lot3.png"), (), ()),
+    ],
+)
+def test_pictures_that_are_left_out_by_their_place_are_known(
+    tmp_path: Path, read: tuple[str, ...], left: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    _fill(tmp_path, *read, *left, *other)
+    assert set(passed_over(tmp_path)) == {tmp_path / name for name in left}
+    found = read_data(tmp_path)
+    assert {p.path for p in (*found.train, *found.test)} == {tmp_path / name for name in read}
 
 
 def test_a_manifest_from_a_spreadsheet_is_understood(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from kenpin.train.intake_cli import (
     tell_copies,
     tell_known,
     tell_masked,
+    tell_passed_over,
     tell_unfollowed,
     tell_unmasked,
     through,
@@ -93,7 +94,10 @@ class _Source:
 
     def read(self, *, seed: int) -> PictureSet:
         root = self.root
-        return read_data(root, seed=seed) if self.data else read_good_bad(root, self.bad, seed=seed)
+        if self.data is None:
+            return read_good_bad(root, self.bad, seed=seed)
+        tell_passed_over(root)
+        return read_data(root, seed=seed)
 
 
 @click.command()

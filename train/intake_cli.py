@@ -9,7 +9,7 @@ from pathlib import Path
 from kenpin.console import human_console
 from kenpin.counted import counted
 from kenpin.errors import DataError, OutOfView
-from kenpin.pictures import Picture, PictureSet
+from kenpin.pictures import Picture, PictureSet, passed_over
 from kenpin.sight import Sight
 from kenpin.train.data import Roles
 from kenpin.train.intake import Looked, Masked, check_pictures, set_apart
@@ -119,6 +119,13 @@ def _tell_enlarged(looked: Looked, side: int) -> None:
         told = f"{counted(len(small), 'picture')} far smaller than the {side} x {side} pixels of --size, like "
         told += f"{small[0].path}: blown up, they show no more; train with a smaller --size, or on pictures, "
         console.print(f"{told}or a roi, with more pixels of the part", soft_wrap=True)
+
+
+def tell_passed_over(data: Path) -> None:
+    """Say which pictures of a data folder nobody reads, as they lie in the wrong place."""
+    if left := passed_over(data):
+        told = f"{counted(len(left), 'picture')} left out by their place, like {left[0]}: defects lie in "
+        console.print(f"{told}test/DEFECT where there is train/good, in DEFECT beside good", soft_wrap=True)
 
 
 def tell_copies(found: PictureSet, new: PictureSet) -> None:

@@ -179,6 +179,19 @@ def test_a_run_beside_train_and_test_is_not_among_the_pictures(tmp_path: Path) -
         cli.main(["train", "--data", str(tmp_path), "--run", str(tmp_path / "run")], standalone_mode=False)
 
 
+def test_pictures_that_are_left_out_by_their_place_are_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "caps"))
+    shutil.copytree(data / "test/good", data / "train/dent")
+    (data / "train/good/000.png").write_bytes(b"no picture")  # so that nothing is trained here
+    with pytest.raises(DataError):
+        cli.main(["train", "--data", str(data), "--run", str(tmp_path / "r")], standalone_mode=False)
+    told = capsys.readouterr().err
+    assert "8 pictures left out by their place, like" in told
+    assert "train/dent/000.png: defects lie in test/DEFECT" in told
+
+
 def test_pictures_that_cannot_be_read_are_all_named_before_anything_is_trained(
     parts: Path, tmp_path: Path
 ) -> None:
