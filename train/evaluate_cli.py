@@ -10,10 +10,19 @@ import click
 
 from kenpin import options
 from kenpin.errors import DataError
+from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, read_measured
 from kenpin.train.data import MEASURE
 from kenpin.train.evaluate import measure
-from kenpin.train.intake_cli import console, look_with_bar, tell_misfits
+from kenpin.train.intake import check_masks
+from kenpin.train.intake_cli import (
+    console,
+    look_with_bar,
+    tell_masked,
+    tell_misfits,
+    tell_passed_over,
+    tell_unmasked,
+)
 from kenpin.train.report_cli import score_with_bar, show_figures
 from kenpin.train.run import RunFolder
 from kenpin.train.transfer import Origin, load_origin
@@ -30,6 +39,7 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
     Where a folder has no test part of its own, all of its pictures measure that the model did not learn from.
     """
     known = load_origin(model, same_parts=True, trust=trust)
+    tell_passed_over(data)
     tested = _not_learned_from(model, known, data)
     pictures = [replace(picture, sight=known.sight) for picture in tested]
     misfits = look_with_bar(pictures).misfits
@@ -41,6 +51,8 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
             where=data,
             cure="measure on pictures of the station's camera, of the part that the model was trained on",
         )
+    tell_masked(check_masks(decided))
+    tell_unmasked([picture for picture in decided if picture.label != GOOD])
     undecided = [picture.label for picture in pictures if picture.path in misfits]
     figures = measure(score_with_bar(known.inspector, decided, side=known.size), no_decision=undecided)
     show_figures(figures, known.name)
