@@ -76,7 +76,10 @@ def transfer(*, target: str | None, **given: Any) -> None:
 @click.option("--since", help="Of a stream: time from which pictures only test.")
 def continual(*, until: str | None, since: str | None, **given: Any) -> None:
     """Go on with new pictures of a line, and look what becomes of the old ones."""
-    if bool(given["first"]) == bool(until and since):
+    if [bool(option) for option in (given["first"], until, since)] not in (
+        [True, False, False],
+        [False, True, True],
+    ):
         raise ConfigError(
             "it is not known which pictures are the old ones",
             cure="give --first REGEX, or for a stream --until TIME and --since TIME",
@@ -138,6 +141,8 @@ def _row(several: list[Outcome], data: BenchSet, which: str) -> list[str]:
     figures: list[Figures] = [getattr(outcome, which) for outcome in several]
     scores = np.stack([f.scores for f in figures])
     image = hierarchical_interval(scores, data.bad, groups=data.groups, rounds=300)
+    if data.masks is None:
+        return [told(image), "no masks", "no masks"]
     pixel, region = np.mean([f.pixel_auroc for f in figures]), np.mean([f.aupro_30 for f in figures])
     return [told(image), f"{pixel:.3f}", f"{region:.3f}"]
 

@@ -35,7 +35,9 @@ from kenpin.train.model import Pretrained
 from kenpin.train.outcome import Job, Outcome
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
-from kenpin.train.transfer_trial import Lines
+from kenpin.train.transfer_cli import transfer_table
+from kenpin.train.transfer_trial import Figures, Lines
+from kenpin.train.transfer_trial import Outcome as TransferOutcome
 from kenpin.train.trial import UNTRAINED, Setting, run_trial
 
 
@@ -428,6 +430,28 @@ def test_a_transfer_is_measured_on_both_classes_and_says_how_many_pictures_it_ha
         cli.main(given, standalone_mode=False)
     shown = [found.pictures for found in Lines(cap, cap, 1, 0).transfer((20, 50))]
     assert sorted(set(shown)) == [0, 20, 32]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--until", "2020"],
+        ["--first", "a", "--until", "2020"],
+        ["--first", "a", "--until", "1", "--since", "2"],
+    ],
+)
+def test_the_old_pictures_are_named_in_one_way(tiles: Path, given: list[str]) -> None:
+    with pytest.raises(ConfigError, match="which pictures are the old ones"):
+        cli.main(["bench", "continual", "--data", str(tiles), *given], standalone_mode=False)
+
+
+def test_a_line_without_masks_has_no_figures_of_pixels(cap: BenchSet) -> None:
+    rng = np.random.default_rng(0)
+    found = Figures(rng.normal(size=len(cap.bad)), 0.5, float("nan"), float("nan"))
+    several = {("model", 20): [TransferOutcome("model", 20, 1.0, found, found)]}
+    ((_, _, _, *pixels, _),) = transfer_table(several, replace(cap, masks=None)).rows
+    assert pixels == ["no masks", "no masks"]
 
 
 def test_a_result_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
