@@ -48,16 +48,17 @@ def record_placed(book: Book, bundle_sha256: str, placed: Placement) -> Calibrat
     """
     _check(placed)
     before = book.newest(bundle_sha256)
-    _check_masters(before, placed.t1)
+    t1, t2 = _as_it_stands(placed.t1, before.t1), _as_it_stands(placed.t2, before.t2)
+    _check_masters(before, t1)
     fitted = next(r for r in reversed(book.records) if r.bundle_sha256 == bundle_sha256 and r.rank > 0)
     return book.append(
         {
             **before.model_dump(by_alias=True),
             "state": "TRIAL",
-            "t1": placed.t1,
-            "t2": placed.t2,
+            "t1": t1,
+            "t2": t2,
             "method": placed.method,
-            "false_calls": fitted.false_calls if placed.t1 >= fitted.t1 else None,
+            "false_calls": fitted.false_calls if t1 >= fitted.t1 else None,
             "rank": 0,
             "looks": placed.looks,
             "fresh": None,
@@ -76,6 +77,11 @@ def _check(placed: Placement) -> None:
         )
     if not placed.why.strip():
         raise ConfigError("the reason is missing", where="--why", cure="say why the thresholds are moved")
+
+
+def _as_it_stands(given: float, stands: float) -> float:
+    """The limit in force where it is given as people read it: cut to its digits T1 may lose its bound."""
+    return stands if given == float(f"{stands:.6g}") else given
 
 
 def _check_masters(before: CalibrationRecord, t1: float) -> None:

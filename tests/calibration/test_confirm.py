@@ -219,7 +219,7 @@ def test_where_a_master_placed_t1_only_fresh_parts_count(
     assert (newest(station).state, newest(station).false_calls) == ("CONFIRMED", false_call_bound(0, 299))
 
 
-def place(run: Run, t1: float, t2: float, *more: object) -> Result:
+def place(run: Run, t1: object, t2: object, *more: object) -> Result:
     return run("set", "--t1", t1, "--t2", t2, "--why", "fewer stops", "--by", "Aiko", *more)
 
 
@@ -247,12 +247,22 @@ def test_above_the_fitted_t1_its_bound_holds_but_does_not_count_with_fresh_parts
 ) -> None:
     place(run, fitted.t1, 1.9)
     assert newest(station).false_calls == false_call_bound(0, 50)
-    place(run, math.nextafter(fitted.t1, 0), 1.9)
+    place(run, fitted.t1 - 1e-5, 1.9)
     assert newest(station).false_calls is None
     place(run, 1.5, 1.9)
     assert newest(station).false_calls == false_call_bound(0, 50)
     run("confirm", "--scores", scores("fresh", [0.5] * 249))
     assert (newest(station).state, newest(station).false_calls) == ("TRIAL", false_call_bound(0, 249))
+
+
+def test_limits_that_are_given_as_they_are_shown_stay(run: Run, scores: Scores, station: StationFolder) -> None:
+    run("fit", "--scores", scores("first", [0.123456249 * k / 49 for k in range(50)], [2.123456249]))
+    fitted = newest(station)
+    shown = [f"{limit:.6g}" for limit in (fitted.t1, fitted.t2)]
+    assert float(shown[0]) < fitted.t1
+    place(run, shown[0], shown[1])
+    assert (newest(station).t1, newest(station).t2) == (fitted.t1, fitted.t2)
+    assert newest(station).false_calls == fitted.false_calls is not None
 
 
 @pytest.mark.parametrize(
