@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -61,8 +61,8 @@ class Bench:
         missing = self.missing(jobs)
         self._check_pictures(jobs)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            running = {pool.submit(self._one, job): job for job in missing}
             try:
+                running = {pool.submit(self._one, job): job for job in missing}
                 for future in as_completed(running):
                     future.result()
                     done(running[future])
@@ -73,7 +73,11 @@ class Bench:
                     cure="give the same command with fewer --workers: it goes on with what is missing",
                 ) from None
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # what failed is told now, not after all others
+                # Who stops, or has a trial that failed, shall not wait for all the others.
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in active_children():
+                    child.terminate()
+                    child.join()
                 raise
         return [Outcome.read(self.results / job.file_name, job) for job in jobs]
 

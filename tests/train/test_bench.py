@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
-import time
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import click
@@ -500,22 +500,21 @@ def test_a_trial_that_fails_is_told_before_the_others_are_run(
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_killed_says_so(tiles: Path) -> None:
-    jobs = [Job(str(tiles), "hierarchical", seed) for seed in range(2)]
-    bench = Bench(10**6, 64, tiles.parent / "r")
+@pytest.mark.parametrize("whom", ["trial", "bench"])
+def test_a_benchmark_ends_with_a_trial_that_is_killed_and_by_ctrl_c(tiles: Path, whom: str) -> None:
+    jobs = [Job(str(tiles), UNTRAINED, 0), *(Job(str(tiles), "hierarchical", seed) for seed in range(3))]
 
-    def kill() -> None:
-        while not active_children():
-            time.sleep(0.05)
-        for child in active_children():
-            child.kill()
+    def end(_: Job) -> None:
+        if whom == "bench":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            active_children()[0].kill()
 
-    killer = Thread(target=kill)
-    killer.start()
-    with pytest.raises(TrainError, match="killed") as refused:
-        bench.run(jobs, workers=1, done=lambda _: None)
-    killer.join()
-    assert "--workers" in refused.value.cure
+    with pytest.raises((TrainError, KeyboardInterrupt)) as ended:
+        Bench(10**6, 64, tiles.parent / "r").run(jobs, workers=1, done=end)
+    assert not active_children()
+    assert ended.type is (KeyboardInterrupt if whom == "bench" else TrainError)
+    assert whom == "bench" or "--workers" in ended.value.cure
 
 
 def test_results_of_an_older_form_are_refused(tmp_path: Path) -> None:
