@@ -113,11 +113,12 @@ def ablation(*, seeds: int, run: Path | None, **given: Any) -> None:
 @click.option("--run", type=RUN, help="Run folder whose report shall show the table.")
 def few(*, draws: int, run: Path | None, **given: Any) -> None:
     """Train from 8, 16, 32, 64, as far as a set has more, and all pictures of good parts."""
+    counts = {name: _counts(name) for name in _sets(given)}
     jobs = [
         Job(name, HIERARCHY, draw, pictures=count)
         for draw in range(draws)
-        for name, counts in ((name, _counts(name)) for name in _sets(given))
-        for count in counts
+        for name in counts
+        for count in counts[name]
     ]
     table = few_table(_run(jobs, given))
     _keep(table, run, "few_pictures.json")
