@@ -151,10 +151,9 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
     source.check_apart(run)
-    origin, seed = _origin(given), given["seed"]
-    folder = RunFolder(run)
+    origin, folder = _origin(given), RunFolder(run)
     begun = folder if resume and folder.exists else None
-    found = _look_through(source.read(seed=seed), given, origin, begun=begun)
+    found = _look_through(source.read(seed=given["seed"]), given, origin, begun=begun)
     sight = found.train[0].sight
     roles = _assign(found, source.root, given, origin)
     config = _config(source.root, roles, given, origin, sight)
