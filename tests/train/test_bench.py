@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -509,6 +510,9 @@ def test_a_benchmark_ends_with_a_trial_that_is_killed_and_by_ctrl_c(tiles: Path,
 
     with pytest.raises((TrainError, KeyboardInterrupt)) as ended:
         Bench(10**6, 64, tiles.parent / "r").run(jobs, workers=1, done=end)
+    by_s = time.monotonic() + 60  # the pool's own thread may be the one that hears of the end
+    while active_children() and time.monotonic() < by_s:
+        time.sleep(0.05)
     assert not active_children()
     assert ended.type is (KeyboardInterrupt if whom == "bench" else TrainError)
     assert whom == "bench" or "--workers" in ended.value.cure
