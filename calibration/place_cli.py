@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,35 +59,15 @@ def place(  # noqa: PLR0913 - one argument per option
     tell(record, folder, as_json=as_json)
 
 
+def _figure(name: str, what: str, *, most: float | None = None) -> Callable[[options.Command], options.Command]:
+    return click.option(name, type=click.FloatRange(0, most), callback=options.finite, required=True, help=what)
+
+
 @click.command()
-@click.option(
-    "--false-call",
-    type=click.FloatRange(0),
-    callback=options.finite,
-    required=True,
-    help="Cost of a good part judged NG.",
-)
-@click.option(
-    "--escape",
-    type=click.FloatRange(0),
-    callback=options.finite,
-    required=True,
-    help="Cost of a bad part judged OK.",
-)
-@click.option(
-    "--review",
-    type=click.FloatRange(0),
-    callback=options.finite,
-    required=True,
-    help="Cost of a part that is looked at.",
-)
-@click.option(
-    "--defect-rate",
-    type=click.FloatRange(0, 1),
-    callback=options.finite,
-    required=True,
-    help="Share of bad parts.",
-)
+@_figure("--false-call", "Cost of a good part judged NG.")
+@_figure("--escape", "Cost of a bad part judged OK.")
+@_figure("--review", "Cost of a part that is looked at.")
+@_figure("--defect-rate", "Share of bad parts.", most=1)
 @options.state
 @options.as_json
 def cost(  # noqa: PLR0913 - one argument per option

@@ -5,12 +5,16 @@ from __future__ import annotations
 import getpass
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from kenpin.errors import ConfigError
 from kenpin.station_folder import DEFAULT_STATE
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 state = click.option(
     "--state",
@@ -40,12 +44,12 @@ why = click.option("--why", default="", help="Reason, kept in the record.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def check_size(_context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
-    """Refuse a `--size` that no model can have, before any picture is read.
+def size(**given: Any) -> Callable[[Command], Command]:
+    """The option `--size`, pixels; one that no model can have is refused before any picture is read."""
+    return click.option("--size", type=int, callback=_check_size, **given)
 
-    Raises:
-        ConfigError: It is one.
-    """
+
+def _check_size(_context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
     if value is not None and (value % 16 or not 64 <= value <= 1024):
         raise ConfigError(f"--size {value} cannot be used", cure="give a multiple of 16 from 64 to 1024")
     return value

@@ -59,14 +59,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="Weights that every recipe starts from, of width 32; random ones without.",
         ),
-        click.option(
-            "--size",
-            type=int,
-            callback=options.check_size,
-            default=128,
-            show_default=True,
-            help="Side of the pictures.",
-        ),
+        options.size(default=128, show_default=True, help="Side of the pictures."),
         click.option(
             "--steps", type=click.IntRange(1), default=60, show_default=True, help="Compute of a trial."
         ),

@@ -115,13 +115,7 @@ class _Source:
 @click.option("--budget", type=click.Choice(list(BUDGETS)), show_default=BUDGET)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
-@click.option(
-    "--size",
-    type=int,
-    callback=options.check_size,
-    show_default="160, or the origin's",
-    help="Side of the model's input, pixels.",
-)
+@options.size(show_default="160, or the origin's", help="Side of the model's input, pixels.")
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")

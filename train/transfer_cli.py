@@ -33,14 +33,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         options.as_json,
         click.option("--seeds", type=click.IntRange(1), default=3, show_default=True),
-        click.option(
-            "--size",
-            type=int,
-            callback=options.check_size,
-            default=128,
-            show_default=True,
-            help="Side of the pictures.",
-        ),
+        options.size(default=128, show_default=True, help="Side of the pictures."),
         click.option(
             "--steps", type=click.IntRange(1), default=30, show_default=True, help="Compute of a training."
         ),
