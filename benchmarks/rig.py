@@ -182,11 +182,14 @@ class Line:
         if self._thread.is_alive():
             self._thread.join()
 
-    def part(self) -> None:
-        """One part."""
+    def part(self) -> bool:
+        """One part; whether the station was there to hear of it."""
         self.triggers.append(len(self.triggers) + 1)
-        with contextlib.suppress(SourceError):
+        try:
             send_trigger(self._folder.run, self.triggers[-1])
+        except SourceError:
+            return False
+        return True
 
     def _run(self) -> None:
         while not self._stop.wait(1 / self.rate):
@@ -244,7 +247,7 @@ class Rig:
         """Stop the line and let the station settle what is owed."""
         self.line.stop()
         self.wait(self.is_ready, "ready")
-        self.line.part()  # shows the gap, where the last parts were missed
+        self.wait(self.line.part, "room for another part")  # shows the gap, where the last ones were missed
         self.wait(self._is_settled, "the last part and the last acknowledgement")
 
     def end(self) -> None:

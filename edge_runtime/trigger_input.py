@@ -103,11 +103,17 @@ def send_trigger(run: Path, trigger_id: int, part_id: str = "") -> None:
         part_id: Identity of the part; empty = made from the number.
 
     Raises:
-        SourceError: No station listens.
+        SourceError: No station listens, or it has no room for another trigger now.
     """
     body = json.dumps({"trigger_id": trigger_id, "part_id": part_id}).encode()
     try:
         send_in(run, _SOCKET, body)
+    except BlockingIOError:
+        raise SourceError(
+            f"trigger {trigger_id} was not taken: too many wait for the station to come round",
+            where=run / _SOCKET,
+            cure="send it again at once; left out, the part is counted as missed when the next trigger comes",
+        ) from None
     except OSError as error:
         raise SourceError(
             f"no station takes triggers here: {error.strerror}",

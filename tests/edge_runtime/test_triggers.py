@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def test_a_program_triggers_through_the_socket(tmp_path: Path, closed: Any) -> N
     with pytest.raises(SourceError, match="no station takes triggers") as error:
         send_trigger(tmp_path, 8)
     assert "kenpin run" in error.value.cure
+
+
+def test_a_station_that_has_no_room_for_a_trigger_is_not_taken_for_none(tmp_path: Path, closed: Any) -> None:
+    closed(SoftwareTrigger(tmp_path))  # which does not come round
+    with suppress(SourceError):
+        for number in range(10_000):
+            send_trigger(tmp_path, number)
+    with pytest.raises(SourceError, match="not taken: too many wait") as error:
+        send_trigger(tmp_path, 10_000)
+    assert "send it again" in error.value.cure
 
 
 def test_a_long_path_is_no_hindrance(tmp_path: Path, closed: Any) -> None:
