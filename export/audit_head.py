@@ -10,7 +10,7 @@ from onnx import NodeProto
 from kenpin.export.audit_graph import Graph
 from kenpin.export.quantize import LEAST_SCALE, QMAX
 
-_READERS = frozenset({"MatMul", "Transpose"})
+_READERS = frozenset({"Gemm", "MatMul", "Transpose"})
 
 
 def find_head_faults(node: NodeProto, graph: Graph) -> Iterator[str]:

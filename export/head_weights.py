@@ -1,8 +1,8 @@
 """Large constants of the head stored small; the head computes in fp32 all the same.
 
-* What a MatMul reads, memory banks and principal components, is stored as int8 and dequantised, with one scale
-  per remembered place or component. A bank then remembers places a hair beside the true ones; its `squares`
-  become those of the places as they are stored, or distances would be of two different banks.
+* What a Gemm or MatMul reads, memory banks and principal components, is stored as int8 and dequantised, with
+  one scale per remembered place or component. A bank then remembers places a hair beside the true ones; its
+  `squares` become those of the places as they are stored, or distances would be of two different banks.
 * What is added to or multiplied with maps is stored as fp16 and cast, where fp16 has the numbers.
 
 Convolutions keep the weights they have: TensorRT wants both inputs of a convolution quantised, or neither.
@@ -35,7 +35,7 @@ def store_head(model: ModelProto) -> ModelProto:
     stored: dict[str, Stored] = {}
     squares: dict[str, TensorProto] = {}
     for name, value in large.items():
-        if value.ndim == 2 and _is_read_by(model, name, ("MatMul", "Transpose")):
+        if value.ndim == 2 and _is_read_by(model, name, ("Gemm", "MatMul", "Transpose")):
             axis = 1 if name.endswith(BANK) else 0
             steps, scale = _rounded(value, axis)
             stored[name] = _as_int8(name, steps, scale, axis)

@@ -33,20 +33,10 @@ ENCODER = f"{_WHOLE}encoder."
 
 # Operators that TensorRT 10.3 to 11 builds in float, with static shapes.
 ALLOWED_OPS = frozenset(
-    {"Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Gather", "MatMul", "Max", "MaxPool", "Mul"}
-    | {"Abs", "Exp", "Expand", "Flatten", "GlobalAveragePool", "Identity", "Log", "Min", "Neg", "Pow", "Relu"}
-    | {
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Reshape",
-        "Resize",
-        "Sigmoid",
-        "Slice",
-    }
-    | {"Softplus", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"}
+    {"Abs", "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Exp", "Expand", "Flatten", "Gather"}
+    | {"Gemm", "GlobalAveragePool", "Identity", "Log", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Pow"}
+    | {"Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize"}
+    | {"Sigmoid", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze"}
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 # Inputs that decide a shape must be constants, or TensorRT would need dynamic shapes.

@@ -57,17 +57,22 @@ class MemoryBank(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Distances (N, h, w), at least `SAME_PLACE` of the spread."""
-        places = self._standardise(features).flatten(2).transpose(1, 2)
+        standard = self._standardise(features)
         # What all distances of a place share is added to the least of them only.
-        squared = (places**2).sum(2) + (self.squares - 2 * places @ self.bank).amin(2)
-        nearest = squared.clamp(min=SAME_PLACE**2 * features.shape[1]).sqrt()
-        return nearest.reshape(-1, features.shape[2], features.shape[3])
+        least = torch.addmm(self.squares, _rows(standard), self.bank, alpha=-2).amin(1)
+        squared = (standard**2).sum(1) + least.reshape(-1, *features.shape[2:])
+        return squared.clamp(min=SAME_PLACE**2 * features.shape[1]).sqrt()
 
     def _places(self, features: Tensor) -> Tensor:
-        return self._standardise(features).flatten(2).transpose(1, 2).flatten(0, 1)
+        return _rows(self._standardise(features))
 
     def _standardise(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.inverse_std
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Features (N, C, h, w) of each place: (N h w, C)."""
+    return features.transpose(0, 1).flatten(1).T
 
 
 def k_centres(points: Tensor, count: int) -> Tensor:

@@ -189,10 +189,10 @@ class AnomalyHead(nn.Module):
     def grids(self, pictures: Tensor) -> Grids:
         """What the maps that nothing is trained for look at, of pictures BGR 0..1, (N, 3, S, S)."""
         own, grey = whole_mean(pictures), grey_of(pictures)
-        mean, variance = cells_of(grey[:, 0], self.pattern_cells)
+        mean, variance = cells_of(grey, self.pattern_cells)
         wide, between = cells_of(mean, LIGHT_CELLS)
         within, _ = cells_of(variance, LIGHT_CELLS)
-        relative = 0.5 / (own[:, 0] + DARK)
+        relative = 0.5 / (own + DARK)
         return Grids(
             torch.cat([light(wide, between + within), colour(pictures, LIGHT_CELLS)], 1),
             light(relative * mean, relative**2 * variance),
@@ -245,23 +245,22 @@ class AnomalyHead(nn.Module):
 
     def raw_maps(self, pictures: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The maps (N, 7, S/4, S/4), each in its own unit."""
-        learned = [
-            self.bank16(smooth(taps[2])),
-            self.discriminators[1](taps[2])[:, 0],
-            self.bank8(smooth(taps[1])),
-            self.discriminators[0](taps[1])[:, 0],
-        ]
-        seen_light, pattern, grain = self.untrained_maps(self.grids(pictures))
-        return torch.cat([seen_light, pattern, *(self._resize(m) for m in learned), grain], 1)
+        mid = torch.stack([self.bank16(smooth(taps[2])), self.discriminators[1](taps[2])[:, 0]], 1)
+        fine = torch.stack([self.bank8(smooth(taps[1])), self.discriminators[0](taps[1])[:, 0]], 1)
+        seen_light, pattern, grain = self._untrained(self.grids(pictures))
+        return smooth(torch.cat([self._resize(m) for m in (seen_light, pattern, mid, fine, grain)], 1))
 
     def untrained_maps(self, grids: Grids) -> tuple[Tensor, ...]:
         """The raw maps (N, 1, S/4, S/4) that nothing is trained for, in the order of `UNTRAINED_MAPS`."""
-        raw = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
-        return tuple(self._resize(one) for one in raw)
+        return tuple(smooth(self._resize(one)) for one in self._untrained(grids))
 
-    def _resize(self, raw: Tensor) -> Tensor:
+    def _untrained(self, grids: Grids) -> tuple[Tensor, ...]:
+        found = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
+        return tuple(one[:, None] for one in found)
+
+    def _resize(self, maps: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)
-        return smooth(functional.interpolate(raw[:, None], size=size, mode="bilinear", align_corners=False))
+        return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def _moments(raw: Sequence[Tensor]) -> Moments:

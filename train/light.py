@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # Added to light (0..1 scale) before its logarithm, so that the noise of black pixels stays small.
 DARK = 0.02
@@ -19,20 +20,20 @@ def grey_of(pictures: Tensor) -> Tensor:
 
 
 def cells_of(values: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of values (N, H, W) in cells of a grid, both (N, cells, cells)."""
+    """Mean and variance of values (N, 1, H, H) in cells of a grid, both (N, 1, cells, cells)."""
     side = values.shape[-1] // cells
-    tiled = values.reshape(-1, cells, side, cells, side)
-    mean = tiled.mean((2, 4), keepdim=True)
+    mean = functional.avg_pool2d(values, side)
     # Not the mean of squares less the square of the mean: that loses all digits where contrast is low.
-    return mean[:, :, 0, :, 0], ((tiled - mean) ** 2).mean((2, 4))
+    apart = values - functional.interpolate(mean, scale_factor=side, mode="nearest")
+    return mean, functional.avg_pool2d(apart**2, side)
 
 
 def light(mean: Tensor, variance: Tensor) -> Tensor:
-    """Logarithm of local mean and contrast of light, from mean and variance (N, h, w): (N, 2, h, w).
+    """Logarithm of local mean and contrast of light, from mean and variance (N, 1, h, w): (N, 2, h, w).
 
     Light multiplies: a lamp that ages changes every logarithm alike, a dead cell changes its own a lot.
     """
-    return (torch.stack([mean, variance.sqrt()], 1) + DARK).log()
+    return (torch.cat([mean, variance.sqrt()], 1) + DARK).log()
 
 
 def colour(pictures: Tensor, cells: int) -> Tensor:

@@ -202,7 +202,7 @@ def _computed_scale(model: ModelProto) -> None:
 
 
 def _other_reader(model: ModelProto) -> None:
-    next(n for n in model.graph.node if n.op_type == "MatMul" and BANKS[0] in n.input).op_type = "Add"
+    next(n for n in model.graph.node if n.op_type == "Gemm" and BANKS[0] in n.input).op_type = "Add"
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_maps_that_never_vary_get_a_finite_unit() -> None:
 
 
 def test_light_is_the_logarithm_of_local_mean_and_contrast() -> None:
-    grey = torch.full((1, 64, 64), 0.4)
+    grey = torch.full((1, 1, 64, 64), 0.4)
     grey[..., :4, :4] = torch.tensor([0.2, 0.6]).repeat(2)
     mean, contrast = light(*cells_of(grey, 16))[0]
     assert torch.allclose(mean, torch.tensor(0.4 + DARK).log().expand(16, 16), atol=1e-5)
@@ -161,9 +161,9 @@ def test_both_grids_of_light_are_those_of_the_pixels() -> None:
     torch.manual_seed(0)
     pictures = torch.rand(2, 3, 64, 64)
     found = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList()).grids(pictures)
-    grey = pictures.mean(1)
+    grey = pictures.mean(1, keepdim=True)
     assert torch.allclose(found.light[:, :2], light(*cells_of(grey, 16)), atol=1e-5)
-    own = grey.mean((1, 2))[:, None, None]
+    own = grey.mean((2, 3), keepdim=True)
     assert torch.allclose(found.relative, light(*cells_of(0.5 * grey / (own + DARK), 32)), atol=1e-5)
 
 
