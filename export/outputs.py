@@ -71,8 +71,8 @@ def open_session(model: ModelProto, fusion: Fusion, *, threads: int = 0) -> onnx
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = fusion.value
     options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the time of whatever else this machine does.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin between pictures take the time of whatever else this machine does.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

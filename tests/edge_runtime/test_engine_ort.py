@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from kenpin.edge_runtime.engine_ort import OrtEngine, load_engine
+from kenpin.edge_runtime.engine_ort import OrtEngine, load_engine, session_options
 from kenpin.errors import DataError, EngineError
 from kenpin.preprocess import to_input
 from tests.edge_runtime.conftest import brightness_model
@@ -101,3 +103,23 @@ def test_one_of_the_two_models_is_taken_when_none_is_named(workshop: Any) -> Non
     engine = load_engine(workshop.bundle())
     assert engine.precision in ("int8", "fp32")
     assert engine.input_size == (16, 16)
+
+
+def test_its_threads_rest_between_images() -> None:
+    kind = helper.make_tensor_value_info
+    square = [256, 256]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "x"], ["y"])],
+        "product",
+        [kind("x", TensorProto.FLOAT, square)],
+        [kind("y", TensorProto.FLOAT, square)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), session_options("fp32"))
+    busy_s = 0.0
+    for _ in range(10):
+        session.run(None, {"x": np.ones(square, np.float32)})
+        since_s = time.process_time()
+        time.sleep(0.05)
+        busy_s += time.process_time() - since_s
+    assert busy_s < 0.1  # 0.25 where they go on to spin
