@@ -123,8 +123,8 @@ def session_options(precision: Precision) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     options.inter_op_num_threads = 1
-    # Within an image the threads wait for each other awake, which takes a tenth to a third less time; between
-    # images they would take the time that the camera and the publisher need.
+    # Within an image the threads wait for each other awake, which takes an eighth less time; between images
+    # they would take the time that the camera and the publisher need.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     # Above BASIC, ONNX Runtime fuses Q/DQ into integer kernels that saturate on AVX2: scores would be wrong.
