@@ -197,8 +197,10 @@ class Changeover:
             self._look_at_the_clock()
             return
         if self._seen[1:] != seen[1:]:
-            self._ready = with_record(self._ready, folder)
+            self._ready = self._by_newest_record(self._ready)
             self.judge = self._judge()
+            if self.shadow is not None:
+                self.shadow.judge = self._make_judge(self._by_newest_record(self.shadow.judge.ready))
         self._seen = seen
         now = read_activation(folder)
         if now.trouble not in ("", self.trouble):
@@ -262,9 +264,14 @@ class Changeover:
             self._drop_candidate()
             self._activation = _change(self._proof.folder, lambda was: was.refused(refusal))
         elif self._activation.task == "shadow" and self.shadow is None:
-            self.shadow = Shadow(self._make_judge(ready), self._proof.folder.shadow)
+            judge = self._make_judge(self._by_newest_record(ready))
+            self.shadow = Shadow(judge, self._proof.folder.shadow)
         elif self._activation.task == "activate" and self._activation.state != "trial":
-            self._take(candidate, ready)
+            self._take(candidate, self._by_newest_record(ready))
+
+    def _by_newest_record(self, ready: Readiness) -> Readiness:
+        """Thresholds may have been signed since it was loaded, or while another one decided."""
+        return with_record(ready, self._proof.folder)
 
     def _renew(self, unfit: str, ready: Readiness) -> None:
         """The same bundle, by another engine: one that was built meanwhile, or of another precision."""
@@ -278,8 +285,7 @@ class Changeover:
             self.judge = self._judge()
             return
         self._candidate = None
-        # Thresholds may have been signed since it was loaded.
-        old, self._ready = self._ready, with_record(ready, self._proof.folder)
+        old, self._ready = self._ready, self._by_newest_record(ready)
         self.judge = self._judge()
         old.close()
         _log.warning("The %s engine on %s decides from here on.", ready.engine.precision, ready.engine.runtime)
@@ -318,7 +324,8 @@ class Changeover:
     def _go_back(self, reason: str) -> None:
         failed = self._ready
         self._activation = _change(self._proof.folder, lambda was: was.gone_back(reason))
-        self._ready = self._before or _ready(self._proof, self._activation)
+        before = self._before
+        self._ready = self._by_newest_record(before) if before else _ready(self._proof, self._activation)
         self._before = None
         self.judge = self._judge()
         failed.close()

@@ -408,6 +408,56 @@ def test_a_shadow_may_be_taken(workshop: Any, belt: Belt) -> None:
     assert rows[-1]["verdict"] == "NG"  # judged by the limits of its own record
 
 
+@pytest.mark.parametrize("is_watched_on", [True, False])
+def test_what_is_signed_for_a_bundle_that_waits_is_in_force_when_it_judges(
+    workshop: Any, belt: Belt, *, is_watched_on: bool
+) -> None:
+    """A bundle may be watched for weeks, and its limits be lowered meanwhile for what it let pass."""
+    workshop.calibrate(workshop.install())
+    new = follow_up(workshop, breaks_at=1e6)
+    want(workshop, new.sha256, "shadow")
+    folder, step = workshop.folder, ["load"]
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        numbers = read_vitals(folder.run)["station"].numbers if step[0] == "load" else {}
+        if numbers.get("shadow_parts_total"):
+            step[0] = "wait"
+            workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
+            if not is_watched_on:
+                want(workshop, new.sha256)
+        listed = folder.shadow.exists() and "NG" in folder.shadow.read_text()
+        taken = part.model is not None and part.model.bundle_sha256 == new.sha256
+        belt.is_over = listed if is_watched_on else taken
+
+    rows = run(workshop, belt, on_part)
+    assert rows[-1]["verdict"] == ("OK" if is_watched_on else "NG")
+
+
+def test_what_is_signed_in_a_trial_for_the_bundle_before_is_in_force_when_it_is_back(
+    workshop: Any, belt: Belt
+) -> None:
+    old = workshop.install()
+    workshop.calibrate(old)
+    new = follow_up(workshop, breaks_at=1e6)
+    step = ["before"]
+
+    def on_part(part: Part) -> None:
+        time.sleep(0.005)
+        judges = part.model.bundle_sha256 if part.model else ""
+        if step[0] == "before":
+            step[0] = "trial"
+            want(workshop, new.sha256)
+        elif step[0] == "trial" and judges == new.sha256:
+            step[0] = "back"
+            workshop.calibrate(old, rev=3, t1=30.0, t2=35.0)
+            want(workshop, old.sha256)
+        belt.is_over = step[0] == "back" and judges == old.sha256
+
+    rows = run(workshop, belt, on_part)
+    assert (rows[-1]["verdict"], rows[-1]["bundle_sha256"]) == ("NG", old.sha256)
+
+
 def test_a_new_record_is_in_force_from_the_next_part_on(workshop: Any, belt: Belt) -> None:
     bundle = workshop.install()
     workshop.calibrate(bundle)
