@@ -7,6 +7,7 @@ station counts it as lost, and the supervisor kills this process.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger, too_old
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import DataError, SourceError
@@ -53,10 +54,14 @@ class Capture:
         run: The station's `StationFolder.run`.
         index: Number of the camera in the station.
         latest: The camera runs freely: the newest frame counts, and what is skipped was no part.
+        wait_s: Longest time from a trigger to its frame, in seconds.
     """
 
-    def __init__(self, source: FrameSource, run: Path, index: int, *, latest: bool) -> None:
+    def __init__(
+        self, source: FrameSource, run: Path, index: int, *, latest: bool, wait_s: float = math.inf
+    ) -> None:
         self.counts = CaptureCounts()
+        self._wait_s = wait_s
         self._source = source
         self._index = index
         # A camera is read from the start on, also where there is nobody to take its pictures: those that lay in
@@ -205,7 +210,7 @@ class Capture:
                 self._trigger(trigger)
 
     def _trigger(self, trigger: Trigger) -> None:
-        why = self._down or self._ask(trigger)
+        why = self._down or too_old(trigger, self._wait_s) or self._ask(trigger)
         if why:
             self.counts.faults += 1
             fault = trigger.missed(self._source.camera, f"the camera was not triggered: {why}")

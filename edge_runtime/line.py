@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import Fault, FrameSource, Lull, Trigger
+from kenpin.edge_runtime.source import Fault, FrameSource, Lull, Trigger, too_old
+from kenpin.edge_runtime.standstill import Standstill
 from kenpin.edge_runtime.trigger_input import TriggerInput
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
@@ -25,7 +26,7 @@ from kenpin.frame import Frame
 # line that is far too fast would have all of them missed. Beyond the second bound a trigger is forgotten, and
 # the gap in the numbers tells that it was missed.
 QUEUE, OVERRUN = 8, 1024
-_TRIGGER_WAIT_S = 0.2
+_TRIGGER_WAIT_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +48,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Due:
-    """A trigger that waits for its frames; an overrun one was not passed on to the cameras."""
+    """A trigger that waits for its frames, or why it was not passed on to the cameras."""
 
     trigger: Trigger
-    overrun: bool
+    left_out: str
 
 
 class Line:
@@ -89,6 +90,7 @@ class Line:
         self._came = threading.Condition()
         self._ended = False
         self._trouble = ""  # with which the listening broke off
+        self._standstill = Standstill(wait_s + _TRIGGER_WAIT_S)
         self._thread = threading.Thread(target=self._listen, name="triggers", daemon=True)
 
     def open(self) -> None:
@@ -168,9 +170,10 @@ class Line:
         if self._cable is not None:
             return Shot(first.part_id, first.trigger_id, (first, *self._cable.views(first)))
         by_s = first.captured_ns / 1e9 + self._wait_s
+        # Without numbers it may be older by the longest wait than the first camera's.
+        since_ns = first.captured_ns - round(self._wait_s * 1e9) if first.trigger_id is None else 0
         others = [
-            self._view(k, first.trigger_id, first.part_id, by_s, first.captured_ns)
-            for k in range(1, len(self._cameras))
+            self._view(k, first.trigger_id, first.part_id, by_s, since_ns) for k in range(1, len(self._cameras))
         ]
         return Shot(first.part_id, first.trigger_id, (first, *others))
 
@@ -184,10 +187,12 @@ class Line:
         trigger = due.trigger
         self._asked = trigger.trigger_id
         part_id = trigger.part_id or self._name(trigger.trigger_id)
-        if due.overrun:
-            return self._left_out(trigger.trigger_id, f"overrun: more than {QUEUE} parts were waiting", part_id)
+        if due.left_out:
+            return self._left_out(trigger.trigger_id, due.left_out, part_id)
         by_s = trigger.mono_ns / 1e9 + self._wait_s
-        views = [self._view(k, trigger.trigger_id, part_id, by_s) for k in range(len(self._cameras))]
+        views = [
+            self._view(k, trigger.trigger_id, part_id, by_s, trigger.mono_ns) for k in range(len(self._cameras))
+        ]
         return Shot(part_id, trigger.trigger_id, tuple(views))
 
     def _attend(self) -> None:
@@ -205,11 +210,12 @@ class Line:
         return self._asked is None or self._gap.is_ahead(item.trigger_id, of=self._asked)
 
     def _view(
-        self, index: int, trigger_id: int | None, part_id: str, by_s: float, at_ns: int = 0
+        self, index: int, trigger_id: int | None, part_id: str, by_s: float, since_ns: int
     ) -> Frame | Fault:
         """The frame of one camera that belongs to a part, or why there is none.
 
-        Without numbers it must not be older by the longest wait than the first camera's, of `at_ns`.
+        One from before `since_ns` is of an earlier part: it lay there while the first camera was away, or had
+        the same number before the counter was set anew.
         """
         camera = self._cameras[index]
         by_s = max(by_s, time.monotonic())  # what has arrived is taken, however late
@@ -219,11 +225,9 @@ class Line:
             if isinstance(item, Lull):
                 reason = f"{camera.camera} delivered no picture within {self._wait_s * 1000:.0f} ms"
                 return Fault(part_id, camera.camera, Verdict.MISSED, reason, trigger_id=trigger_id)
-            if trigger_id is None:
-                if camera.waits or at_ns - item.captured_ns <= self._wait_s * 1e9:
-                    return item
-                continue  # it lay there while the first camera was away
-            if item.trigger_id == trigger_id:
+            if item.captured_ns < since_ns and not camera.waits:
+                continue
+            if trigger_id is None or item.trigger_id == trigger_id:
                 return item
             if item.trigger_id is not None and self._gap.is_ahead(item.trigger_id, of=trigger_id):
                 self._early[index] = item
@@ -252,20 +256,29 @@ class Line:
                     _log.exception("Listening for triggers failed.")
                 self._trouble = str(error) or type(error).__name__
                 time.sleep(_TRIGGER_WAIT_S)
-                continue
-            self._trouble = ""
+                trigger = None
+            else:
+                self._trouble = ""
+            since_ns = self._standstill.heard_since_ns()
             if trigger is not None:
-                self._take(trigger)
+                self._take(replace(trigger, mono_ns=min(trigger.mono_ns, since_ns)))
 
     def _take(self, trigger: Trigger) -> None:
-        with self._came:
-            overrun = sum(not due.overrun for due in self._due) >= QUEUE
-        self.overruns += overrun
-        if not overrun:
+        left_out = self._why_not(trigger)
+        if not left_out:
             self._pass_on(trigger)
         with self._came:
-            self._due.append(_Due(trigger, overrun))
+            self._due.append(_Due(trigger, left_out))
             self._came.notify()
+
+    def _why_not(self, trigger: Trigger) -> str:
+        """Why no picture is to be taken of a part; empty where one is."""
+        if late := too_old(trigger, self._wait_s):
+            return late
+        with self._came:
+            overrun = sum(not due.left_out for due in self._due) >= QUEUE
+        self.overruns += overrun
+        return f"overrun: more than {QUEUE} parts were waiting" if overrun else ""
 
     def _pass_on(self, trigger: Trigger) -> None:
         for camera in self._cameras:

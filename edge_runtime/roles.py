@@ -97,7 +97,8 @@ def capture(config: StationConfig, index: int) -> None:
     # Of a camera that runs freely only the newest picture counts; behind every other one is a part.
     latest = not config.source.trigger and isinstance(source, CameraSource | GenicamSource)
     with stop_signals() as stopping:
-        Capture(source, folder.run, index, latest=latest).run(stopping)
+        wait_s = config.source.wait_ms / 1000
+        Capture(source, folder.run, index, latest=latest, wait_s=wait_s).run(stopping)
 
 
 def publish(config: StationConfig) -> None:

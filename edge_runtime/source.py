@@ -94,6 +94,19 @@ class Trigger:
         )
 
 
+def too_old(trigger: Trigger, wait_s: float) -> str:
+    """Why a picture would show another part than that of a trigger, in words; empty where it is in time.
+
+    Args:
+        trigger: The trigger.
+        wait_s: Longest time from a trigger to its frame, in seconds.
+    """
+    age_s = time.monotonic() - trigger.mono_ns / 1e9
+    if age_s <= wait_s:
+        return ""
+    return f"late: its trigger may have come {age_s * 1000:.0f} ms before it was heard"
+
+
 class Lull(Enum):
     """No part came."""
 

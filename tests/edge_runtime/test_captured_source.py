@@ -33,6 +33,7 @@ from tests.edge_runtime.conftest import grey_png
 from tests.edge_runtime.taken import take
 
 Ends: TypeAlias = tuple[Capture, CapturedSource]
+WAIT_S = 30.0  # longest time from a trigger to its frame
 MANY = 3000  # far more than what fits into the socket
 UNSENT = 'dropped_total{stage="capture",reason="unsent",camera="cam"}'
 
@@ -80,7 +81,7 @@ def fault(number: int | None = None) -> Fault:
 
 @contextmanager
 def running(source: Any, run: Path, *, latest: bool = False) -> Iterator[Capture]:
-    made = Capture(source, run, 0, latest=latest)
+    made = Capture(source, run, 0, latest=latest, wait_s=WAIT_S)
     stop = threading.Event()
     thread = threading.Thread(target=made.run, args=(stop.is_set,))
     thread.start()
@@ -207,6 +208,15 @@ def test_a_trigger_that_the_camera_refuses_is_answered(joined: Any) -> None:
         assert (item.part_id, item.trigger_id, item.verdict) == ("A-7", 7, Verdict.MISSED)
         assert item.reason == "the camera was not triggered: too many triggers wait"
         assert not station._asked
+
+
+def test_a_trigger_that_comes_to_the_camera_too_late_takes_no_picture(joined: Any) -> None:
+    """Another part stands before it by then."""
+    with joined(Told(lambda t: frame(t.trigger_id))) as (_, station):
+        station.trigger(Trigger(7, mono_ns=time.monotonic_ns() - round(WAIT_S * 1e9)))
+        (item,) = take(station, 1)
+        assert isinstance(item, Fault)
+        assert item.reason.startswith("the camera was not triggered: late")
 
 
 def test_a_refused_trigger_says_nothing_of_those_before_it(joined: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kenpin.edge_runtime import standstill
 from kenpin.edge_runtime.cable import Cable
 from kenpin.edge_runtime.counter_gap import CounterGap
 from kenpin.edge_runtime.decide import Verdict
@@ -19,6 +20,7 @@ from kenpin.edge_runtime.site import in_this_process
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, Trigger
 from kenpin.edge_runtime.station import Station
 from kenpin.frame import Frame
+from tests.edge_runtime.conftest import Clock
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 
@@ -326,6 +328,68 @@ def test_an_input_that_breaks_is_said_and_heard_again_when_it_is_back(wait_for: 
     assert [verdicts(s) for s in take(line, 1, within_s=5.0)] == [["frame"]]
     assert line.deaf == ""
     line.close()
+
+
+def test_a_late_picture_of_a_number_is_not_taken_for_the_part_that_has_it_after_a_restart_of_the_counter() -> (
+    None
+):
+    """A PLC that starts anew counts from 1 again, and its camera may just have hung."""
+    camera, triggers = Camera(), Triggers()
+    line = Line([camera], triggers, CounterGap(last=7), wait_s=0.1)
+    late = time.monotonic_ns()
+    for number in (1, 2):
+        camera.items.append(Frame(IMAGE, "old", "cam", late, trigger_id=number))
+    camera.trigger = lambda _trigger: None  # type: ignore[method-assign]
+    line.open()
+    for number in (1, 2):
+        triggers.queue.put(Trigger(number, f"new-{number}"))
+    shots = take(line, 2)
+    line.close()
+    assert [verdicts(s) for s in shots] == [["MISSED"], ["MISSED"]]
+
+
+def test_triggers_that_came_while_the_station_stood_still_are_missed_and_no_picture_is_taken_of_them() -> None:
+    """Frozen, or on a machine that swaps: other parts stand before the camera by now."""
+    camera, triggers = Camera(), Triggers()
+    came = deque([1, 2, 3])
+
+    def wait(deadline_s: float) -> Trigger | None:
+        time.sleep(0.7 if len(came) == 3 else 0.0)
+        return Trigger(came.popleft()) if came else Triggers.wait(triggers, deadline_s)
+
+    triggers.wait = wait  # type: ignore[method-assign]
+    line = Line([camera], triggers, CounterGap(), wait_s=0.5)
+    line.open()
+    shots = take(line, 3)
+    line.close()
+    assert not camera.items
+    assert [verdicts(s) for s in shots] == [["MISSED"]] * 3
+    assert all("ms before it was heard" in s.views[0].reason for s in shots if isinstance(s.views[0], Fault))
+
+
+def test_an_edge_that_is_read_late_takes_no_picture() -> None:
+    """Its time is that of the interrupt."""
+    camera, triggers = Camera(), Triggers()
+    line = Line([camera], triggers, CounterGap(), wait_s=0.5)
+    line.open()
+    triggers.queue.put(Trigger(1, mono_ns=time.monotonic_ns() - 600_000_000))
+    (shot,) = take(line, 1)
+    line.close()
+    assert verdicts(shot) == ["MISSED"]
+    assert not camera.items
+
+
+def test_what_is_heard_after_a_standstill_counts_from_its_beginning(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standstill, "time", clock)
+    watch = standstill.Standstill(0.5)
+    begun_s = clock.now_s
+    told = []
+    for passes_s in (0.4, 0.4, 0.7, 0.1, 0.2):
+        clock.now_s += passes_s
+        told.append(round(watch.heard_since_ns() / 1e9 - begun_s, 3))
+    assert told == [0.4, 0.8, 0.8, 0.8, 1.8]
 
 
 def test_a_number_asked_twice_is_one_part() -> None:
