@@ -164,7 +164,7 @@ def sign_it(
     """
     run, shown = _going_on(request)
     placed = _may_be_signed(run, shown)
-    if seen not in ("", placed.seen):
+    if seen != placed.seen:
         raise Refused(409, "sign_changed")
     folder = site_of(request).folder
     told, began = _told(folder), run.start.precision

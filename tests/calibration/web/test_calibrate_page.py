@@ -95,6 +95,16 @@ def places(browser: Visit) -> tuple[float, float]:
     return values["t1"], values["t2"]
 
 
+def shown_to_sign(browser: Visit) -> str:
+    """What the form says that whoever signs has seen."""
+    return "".join(re.findall(r'name="seen" value="([^"]+)"', browser.get("/calibrate").text))
+
+
+def sign(browser: Visit, **fields: str) -> Any:
+    said = {"pin": PIN, "why": "x", "seen": shown_to_sign(browser), **fields}
+    return browser.submit("/calibrate/sign", **said)
+
+
 def records(folder: StationFolder) -> list[CalibrationRecord]:
     return load_records(folder.records, PublicKey.load(folder.public_key))
 
@@ -114,7 +124,7 @@ def test_the_whole_way_by_forms(browser: Visit, line: ShownLine) -> None:
     browser.log_in("sato")
     assert browser.submit("/calibrate/limits", t1=str(t1), t2=str(t2), do="accept").status_code == 303
     assert "PIN of sato" in browser.get("/calibrate").text
-    signed = browser.submit("/calibrate/sign", pin=PIN, why="first time")
+    signed = sign(browser, why="first time")
     assert signed.headers["location"] == "/calibrate?step=confirm"
     (record,) = records(line.folder)  # one: the fields were sent back as they were, and moved nothing
     assert (record.rank, record.state, record.by, record.why) == (1, "TRIAL", "sato", "first time")
@@ -137,22 +147,22 @@ def test_nobody_signs_what_somebody_else_has_changed_meanwhile(browser: Visit, l
     good = re.findall(r"/calibrate/look/(\d+)", browser.get("/calibrate").text)[0]
     assert browser.submit("/calibrate/limits", t1=str(t1), t2=str(t2 - 0.1), do="accept").status_code == 303
 
-    def seen() -> str:
-        return re.findall(r'name="seen" value="([^"]+)"', browser.get("/calibrate").text)[0]
-
-    before = seen()
+    before = shown_to_sign(browser)
     other = page_of(line.folder)
     other.log_in("abe")
     assert other.submit("/calibrate/label", seq=good, kind="left").status_code == 303
-    refused = browser.submit("/calibrate/sign", pin=PIN, why="x", seen=before)
+    refused = sign(browser, seen=before)
     assert (refused.status_code, "changed meanwhile" in refused.text) == (409, True)
     assert not line.folder.records.exists()
-    assert seen() != before
-    before = seen()
+    assert shown_to_sign(browser) != before
+    before = shown_to_sign(browser)
     said = {"kind": "master", "name": "M-98", "type": "dent"}  # neither a number nor a threshold changes
     assert other.submit("/calibrate/label", seq=str(masters[0]), **said).status_code == 303
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", seen=before).status_code == 409
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", seen=seen()).status_code == 303
+    assert sign(browser, seen=before).status_code == 409
+    for nothing in ({}, {"seen": ""}):
+        unseen = browser.submit("/calibrate/sign", pin=PIN, why="x", **nothing)
+        assert unseen.status_code == 409
+    assert sign(browser).status_code == 303
     assert len(records(line.folder)) == 1
 
 
@@ -161,7 +171,7 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     show_masters(browser, line)
     browser.submit("/calibrate/step", step="sign")
     line.wait(lambda: "few-pictures" not in browser.get("/calibrate").text, "the note of all pictures")
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    assert sign(browser, keep="yes").status_code == 303
     (record,) = records(line.folder)
     assert record.quality is not None
     assert record.quality.pictures == 25
@@ -178,7 +188,7 @@ def test_the_record_knows_light_and_focus_and_the_masters_are_kept(browser: Visi
     seq = max(re.findall(r'name="seq" value="(\d+)"', browser.get("/calibrate").text), key=int)
     browser.submit("/calibrate/label", seq=seq, kind="master", name="M-04", type="stain")
     browser.submit("/calibrate/step", step="sign")
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    assert sign(browser, keep="yes").status_code == 303
     expected = {name: master.expected for name, master in read_masters(line.folder).registered.items()}
     assert sorted(expected) == sorted(known)
     assert {name for name in expected if expected[name] == "REVIEW"} == {weakest, "M-04"}
@@ -193,7 +203,7 @@ def test_a_master_whose_picture_has_given_way_is_named_before_signing(browser: V
         ((ref,),) = connection.execute("SELECT image_ref FROM part WHERE seq = ?", (second,))
     (line.folder.images / ref).unlink()
     assert "will not know these masters: M-02." in browser.get("/calibrate").text
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", keep="yes").status_code == 303
+    assert sign(browser, keep="yes").status_code == 303
     assert sorted(read_masters(line.folder).registered) == ["M-01", "M-03", "M-04", "M-05"]
 
 
@@ -229,7 +239,7 @@ def test_a_damaged_picture_is_none_for_the_page_and_for_the_signature(browser: V
         return browser.get("/calibrate").text.partition('id="few-pictures">')[2].partition("<")[0]
 
     line.wait(lambda: "19" in told(), "the count")
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
     assert records(line.folder)[0].quality is None
 
 
@@ -243,7 +253,7 @@ def test_parts_that_nobody_has_named_are_told_and_stand_in_the_record(browser: V
     line.good()
     assert browser.submit("/calibrate/step", step="sign").status_code == 303
     assert "3, 2 of them below T1" in browser.get("/calibrate").text
-    assert browser.submit("/calibrate/sign", pin=PIN, why="first").status_code == 303
+    assert sign(browser, why="first").status_code == 303
     told = "first (shown after the good parts and not named: 3, 2 of them below T1)"
     assert records(line.folder)[0].why == told
     assert audit.read_audit(line.folder, PublicKey.load(line.folder.public_key))[-1]["why"] == told
@@ -259,13 +269,13 @@ def test_a_signing_that_broke_off_is_not_given_up(
     full = StoreError("the audit cannot be written", where="audit.jsonl", cure="make room")
     with monkeypatch.context() as disk:
         disk.setattr(calibrate_sign, "record_placed", Mock(side_effect=full))
-        assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 503
+        assert sign(browser).status_code == 503
     (suggested,) = records(line.folder)  # by the rule, which the technician did not mean
     refused = browser.submit("/calibrate/end")
     assert refused.status_code == 409
     assert f"T1 {suggested.t1:.6g} and T2 {suggested.t2:.6g} were written already" in refused.text
     assert read_calibrating(line.folder) is not None
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
     assert records(line.folder)[-1].t1 == pytest.approx(t1 - 20, abs=0.1)
     begin(browser, line)  # another one, after a whole signature
     assert browser.submit("/calibrate/end").status_code == 303
@@ -283,7 +293,7 @@ def test_pictures_that_gave_way_are_not_counted_where_limits_are_learned(
         for (ref,) in rows.fetchall():
             (line.folder.images / ref).unlink()
     assert "Pictures of the good parts: 19. Below 20, no limits" in browser.get("/calibrate").text
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
     (record,) = records(line.folder)
     assert record.quality is None
 
@@ -298,7 +308,7 @@ def test_a_master_that_would_pass_blocks_the_page_and_the_server(browser: Visit,
     assert refused.status_code == 409
     assert "M-01" in refused.text
     browser.submit("/calibrate/step", step="sign")  # past the button
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 409
+    assert sign(browser).status_code == 409
     assert not line.folder.records.exists()
     assert read_calibrating(line.folder) is not None
 
@@ -357,7 +367,7 @@ def test_pictures_that_the_model_was_trained_on_prove_nothing(
     assert refused.status_code == 409
     assert said in refused.text
     browser.submit("/calibrate/step", step="sign")  # past the button
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 409
+    assert sign(browser).status_code == 409
     browser.submit("/calibrate/step", step="good")
     text = browser.get("/calibrate/shown").text
     assert said in text
@@ -365,7 +375,7 @@ def test_pictures_that_the_model_was_trained_on_prove_nothing(
         browser.submit("/calibrate/label", seq=seq, kind="left")
     assert said not in browser.get("/calibrate/shown").text
     browser.submit("/calibrate/step", step="sign")
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
 
 
 def test_the_lots_are_asked_for_and_stand_in_the_record(browser: Visit, line: ShownLine) -> None:
@@ -378,8 +388,8 @@ def test_the_lots_are_asked_for_and_stand_in_the_record(browser: Visit, line: Sh
     assert "One lot or one time of day" in text
     assert 'id="few-pictures"' in text
     assert '<select name="lots" form="signing">' in text
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", lots="10").status_code == 422
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", lots="2").status_code == 303
+    assert sign(browser, lots="10").status_code == 422
+    assert sign(browser, lots="2").status_code == 303
     (record,) = records(line.folder)
     assert record.origin is not None
     assert record.origin.lots == 2
@@ -499,22 +509,24 @@ def test_signing_needs_pin_reason_and_a_second_person_where_one_is_wanted(line: 
     begin(browser, line)
     show_masters(browser, line)
     browser.submit("/calibrate/step", step="sign")
-    assert browser.submit("/calibrate/sign", pin=PIN, why="").status_code == 422
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 422
+    assert sign(browser, why="").status_code == 422
+    assert sign(browser).status_code == 422
     second = {"second_name": "abe", "second_pin": PIN}
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x", **second).status_code == 303
+    assert sign(browser, **second).status_code == 303
     assert records(line.folder)[0].by == "sato + abe"
 
 
 def test_another_bundle_meanwhile_is_not_signed_for(browser: Visit, line: ShownLine) -> None:
     begin(browser, line)
     show_masters(browser, line)
+    assert browser.submit("/calibrate/step", step="sign").status_code == 303
+    seen = shown_to_sign(browser)
     active = line.folder.active.resolve()
     other = line.folder.bundles / ("e" * 64)
     other.mkdir(exist_ok=True)
     line.folder.activate(other)
     try:
-        refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+        refused = sign(browser, seen=seen)
     finally:
         line.folder.activate(active)
     assert refused.status_code == 503
@@ -540,10 +552,10 @@ def test_nothing_is_signed_while_the_station_does_not_run(
     browser.submit("/calibrate/step", step="sign")
     with monkeypatch.context() as dead:
         dead.setattr(calibrate_change, "_STALE_S", 0.0)
-        refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+        refused = sign(browser)
     assert (refused.status_code, "nobody knows how its cameras are set" in refused.text) == (409, True)
     assert not line.folder.records.exists()
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
 
 
 def test_scores_of_two_models_are_not_signed_for_one(browser: Visit, line: ShownLine) -> None:
@@ -554,12 +566,12 @@ def test_scores_of_two_models_are_not_signed_for_one(browser: Visit, line: Shown
     change = "UPDATE calibration_run SET precision = iif(precision = 'int8', 'fp32', 'int8')"
     with page_database(line.folder.root / "page.db") as connection:
         connection.execute(change)
-    refused = browser.submit("/calibrate/sign", pin=PIN, why="x")
+    refused = sign(browser)
     assert (refused.status_code, "begin anew" in refused.text) == (409, True)
     assert not line.folder.records.exists()
     with page_database(line.folder.root / "page.db") as connection:
         connection.execute(change)
-    assert browser.submit("/calibrate/sign", pin=PIN, why="x").status_code == 303
+    assert sign(browser).status_code == 303
 
 
 def test_begin_and_end_stand_in_the_audit(browser: Visit, line: ShownLine) -> None:
@@ -644,7 +656,7 @@ def test_a_manifest_that_was_damaged_is_told_with_the_cure(
     try:
         answers = [
             browser.get("/calibrate"),
-            browser.submit("/calibrate/sign", pin=PIN, why="x"),
+            sign(browser),
             browser.submit("/calibrate/view", seq=seq, roi="40,40,170,170", part="70,70,110,110"),
         ]
     finally:
