@@ -30,7 +30,7 @@ from kenpin.edge_runtime.report import Report
 from kenpin.edge_runtime.roles import run_role
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.supervisor import end_with_parent
-from kenpin.errors import ConfigError, StoreError
+from kenpin.errors import ConfigError, StoreError, printable
 from kenpin.heap import keep_freed_memory
 from kenpin.station_folder import StationFolder
 
@@ -174,8 +174,9 @@ class Teller:
         limits = f" (T1 {part.record.t1:.4g}, T2 {part.record.t2:.4g})" if score and part.record else ""
         reason = f"  {decision.reason}" if decision.reason else ""
         row = f"  ({self._in_row} in a row)" if decision.verdict not in DECIDED and self._in_row > 2 else ""
+        said = printable(f"{decision.verdict.value:<11} {part.part_id}{score}{limits}{reason}{row}")
         with suppress(OSError):  # a terminal that went away must not stop the line
-            click.echo(f"{decision.verdict.value:<11} {part.part_id}{score}{limits}{reason}{row}", err=True)
+            click.echo(said.replace("\n", " "), err=True)
 
 
 def _document(report: Report) -> dict[str, Any]:

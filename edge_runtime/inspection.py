@@ -144,7 +144,7 @@ class Judge:
             if isinstance(error, DeviceLost):
                 self.lost = error
         except Exception as error:
-            _log.exception("Part %s could not be inspected.", item.part_id)
+            _log.exception("Part %r could not be inspected.", item.part_id)
             reason = f"internal error: {type(error).__name__}: {error}"
         return _Judged(item, Decision(Verdict.NO_DECISION, reason, cause="engine"))
 

@@ -159,7 +159,7 @@ class Settlement:
         """Where it broke, once; a PLC that is away is told by the part's own line, and by the output."""
         if not isinstance(error, OSError) and repr(error) != self._untold:
             self._untold = repr(error)
-            _log.error("The line could not be told what became of part %s.", part.part_id, exc_info=error)
+            _log.error("The line could not be told what became of part %r.", part.part_id, exc_info=error)
 
 
 def _without_picture(inspection: Inspection) -> Inspection:

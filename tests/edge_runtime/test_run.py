@@ -70,6 +70,14 @@ def test_parts_without_a_decision_for_one_reason_do_not_flood_the_journal(
     assert [told(1, Verdict.NO_DECISION, reason) for reason in measured] == [1, 1, 0, 1]
 
 
+def test_the_name_of_a_part_writes_no_line_of_its_own_and_commands_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    part = Part("a\nOK          b\x1b[2J.png", "cam", "session", 0, 0, Decision(Verdict.NG))
+    Teller()(part)
+    assert capsys.readouterr().err == "NG          a OK          b\\x1b[2J.png\n"
+
+
 def test_run_prints_one_json_document_and_everything_human_to_stderr(workshop: Any) -> None:
     folder = workshop.ready().pictures(10, 150, 250)
     (folder / "003.png").write_bytes(b"not a picture")
