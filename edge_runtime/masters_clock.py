@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.events import now_ms
 from kenpin.masters import masters_file
@@ -21,6 +23,7 @@ class MastersClock:
         self._files = (masters_file(folder), folder.records, folder.public_key)
         self._seen: tuple[object, ...] = ()
         self._demand = Demand()
+        self._checked_ms, self._known_s = 0, time.monotonic()  # the last check, and since when it is known
 
     def due(self) -> str:
         """As `kenpin.masters_due.masters_due` says it."""
@@ -28,4 +31,14 @@ class MastersClock:
         if seen != self._seen or self._demand.fault:  # what could not be read may be readable again
             self._demand = read_demand(self._folder)
             self._seen = seen
-        return self._demand.due(now_ms())
+        return self._demand.due(self._now_ms())
+
+    def _now_ms(self) -> int:
+        """UTC; since the last check no less has passed than did while this process knew of it."""
+        last = self._demand.masters.last
+        checked_ms, now = last.ts_ms if last is not None else 0, now_ms()
+        if checked_ms != self._checked_ms:
+            self._checked_ms, self._known_s = checked_ms, time.monotonic()
+        if now < checked_ms:  # said as such
+            return now
+        return max(now, checked_ms + round((time.monotonic() - self._known_s) * 1000))

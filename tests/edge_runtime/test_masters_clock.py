@@ -16,6 +16,7 @@ from kenpin.masters_due import masters_due, read_demand
 from kenpin.record import append_record
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
+from tests.edge_runtime.conftest import Clock
 
 HOUR_MS = 3_600_000
 
@@ -93,6 +94,33 @@ def test_they_come_due_by_themselves(
     monkeypatch.setattr(masters_clock, "now_ms", lambda: later_ms)
     assert "they are due every 12 h" in clock.due()
     assert len(reads) == 1
+
+
+def test_a_clock_that_is_set_back_makes_no_check_younger(
+    folder: StationFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(folder, master("M-1"))
+    say(folder, passed(folder, "M-1"))
+    monkeypatch.setattr(masters_clock, "time", clock)
+    masters = MastersClock(folder)
+    shown_ms = now_ms()
+    for after_h, clock_h, due in (
+        (0, 0, ""),
+        (8, 0.1, ""),
+        (11.9, 1, ""),
+        (12.1, 1, "12.1 h ago"),
+        (13, 20, "20.0 h"),
+    ):
+        clock.now_s = 1000.0 + after_h * 3600
+        told_ms = shown_ms + round(clock_h * HOUR_MS)
+        monkeypatch.setattr(masters_clock, "now_ms", lambda told_ms=told_ms: told_ms)
+        found = masters.due()
+        assert due in found if due else not found
+    monkeypatch.setattr(masters_clock, "now_ms", lambda: shown_ms - HOUR_MS)
+    assert "the clock stands before" in masters.due()
+    monkeypatch.setattr(masters_clock, "now_ms", lambda: shown_ms + HOUR_MS)
+    say(folder, passed(folder, "M-1"))
+    assert masters.due() == ""
 
 
 def test_other_thresholds_and_another_bundle_make_them_due(folder: StationFolder, workshop: Any) -> None:
