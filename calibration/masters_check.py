@@ -169,6 +169,9 @@ def check_of(showings: Sequence[Showing], record: CalibrationRecord, product: st
 def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check) -> Iterator[Suspect]:
     """Every part between the last check that was passed, or the first part of all, and a failed one.
 
+    Numbers without a record stand there too: such parts are in a database of before, or were too old to be
+    kept.
+
     Args:
         folder: The station's folder.
         last_passed: The check before; `None` = there was none.
@@ -176,10 +179,29 @@ def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check)
     """
     after = max((s.seq for s in last_passed.showings), default=0) if last_passed else 0
     before = min(s.seq for s in failed.showings)
-    sql = "SELECT seq, part_id, ts_ms, verdict, released FROM part WHERE seq > ? AND seq < ? ORDER BY seq"
+    since_ms = last_passed.ts_ms if last_passed else 0
+    if last_passed is not None and before <= after:  # a database from before it was put back, with its numbers
+        yield _without_record(after + 1, "?", since_ms)
+        yield from _parts(folder, "ts_ms > ? AND seq < ?", since_ms, before)
+        return
+    for part in _parts(folder, "seq > ? AND seq < ?", after, before):
+        if part.seq > after + 1:
+            yield _without_record(after + 1, part.seq - 1, since_ms)
+        after = part.seq
+        yield part
+    if before > after + 1:
+        yield _without_record(after + 1, before - 1, since_ms)
+
+
+def _parts(folder: StationFolder, which: str, *values: int) -> Iterator[Suspect]:
+    sql = f"SELECT seq, part_id, ts_ms, verdict, released FROM part WHERE {which} ORDER BY seq"  # noqa: S608 our own
     with reading(folder.database) as connection:
-        for seq, part_id, ts_ms, verdict, released in connection.execute(sql, (after, before)):
+        for seq, part_id, ts_ms, verdict, released in connection.execute(sql, values):
             yield Suspect(seq, part_id, ts_ms, verdict, bool(released))
+
+
+def _without_record(first: int, last: int | str, ts_ms: int) -> Suspect:
+    return Suspect(first, f"{first} to {last}: no record", ts_ms, Verdict.NO_DECISION.value, released=False)
 
 
 def suspects_csv(suspects: Sequence[Suspect], *, separator: str = ",") -> str:

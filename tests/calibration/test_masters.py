@@ -6,7 +6,9 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,28 @@ def test_a_failed_check_lists_every_part_since_the_last_good_one(two: StationFol
     # A further failed check still reaches back to the passed one.
     assert [s.seq for s in show(two, start=32, m1=1.0).suspects] == [*range(17, 32)]
     assert numbers[-1] == 32
+
+
+def test_parts_that_have_no_record_any_more_are_in_doubt_too(two: StationFolder) -> None:
+    """The database was damaged and begun anew, or parts are older than it keeps them."""
+    judged(two, *[2.5] * 32)
+    show(two, start=5)
+    with closing(sqlite3.connect(two.database)) as connection, connection:
+        connection.execute("DELETE FROM part WHERE seq < 18")
+    first, *others = show(two, start=20, m1=1.0).suspects
+    assert (first.seq, first.part_id, first.verdict) == (17, "17 to 17: no record", "NO_DECISION")
+    assert [s.seq for s in others] == [18, 19]
+
+
+def test_parts_of_a_database_that_is_older_than_the_last_good_check_are_in_doubt(two: StationFolder) -> None:
+    """As one that was put back from a copy: its numbers are those of before."""
+    judged(two, *[2.5] * 5)
+    with closing(sqlite3.connect(two.database)) as connection, connection:
+        connection.execute("UPDATE part SET ts_ms = ? WHERE seq > 2", (now_ms() + 1000,))
+    show(two, start=100)
+    first, *others = show(two, start=5, m1=1.0).suspects
+    assert (first.part_id, first.verdict) == ("112 to ?: no record", "NO_DECISION")
+    assert [s.seq for s in others] == [3, 4]
 
 
 @pytest.mark.parametrize(("master", "due"), [(5.0, ""), (1.0, "the last check of the masters failed")])
