@@ -32,13 +32,14 @@ import click
 import cv2
 import numpy as np
 import torch
-from gpu_finding import Finding
+from gpu_finding import Finding, findings_in
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, KenpinError
+from kenpin.synced_file import replace_synced
 from kenpin.synthetic import draw_part
 from kenpin.train.device import open_fabric
 from kenpin.train.levels import FINE
@@ -159,17 +160,18 @@ def run_checks(
             "no CUDA device is available",
             cure="run this on a machine with an NVIDIA GPU and its driver, or give --dry-run-on-cpu",
         )
+    keep([])  # a place that cannot be written is told now, not after minutes
     pictures = drawn(max(plan.batches), plan.size)
-    findings = []
+    findings: list[Finding] = []
     training = (speeds, resumes, agrees_with_cpu, stays_finite, halves, trains_on_several)
     for check in (device_parts, engine_parts, *training):
         name = check.__name__.replace("_", " ")
         tell(f"checking: {name}")
         try:
             findings += check(plan, pictures)
-        except (KenpinError, RuntimeError) as error:
+        except Exception as error:
             # What the other checks found is of use all the same.
-            findings.append(Finding(name, {"error": str(error)[:300]}, holds=False))
+            findings.append(broken(name, str(error) or type(error).__name__))
         keep(findings)
     return findings
 
@@ -428,13 +430,23 @@ def ask(plan: Plan, script: str) -> list[Finding]:
     """What another script finds, in a process of its own: what breaks there breaks nothing here."""
     command = [sys.executable, str(Path(__file__).with_name(script))]
     dry = ["--dry-run-on-cpu"] if plan.device == "cpu" else []
-    try:
-        done = subprocess.run([*command, *dry], capture_output=True, text=True, check=False, timeout=ASK_S)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{script} did not end within {ASK_S:.0f} s") from None
-    if not done.stdout:
-        raise RuntimeError(done.stderr)
-    return [Finding(**finding) for finding in json.loads(done.stdout)["findings"]]
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        try:
+            done = subprocess.run([*command, *dry], stdout=said, stderr=complained, check=False, timeout=ASK_S)
+            ended = f"ended with {done.returncode}" if done.returncode not in (0, 1) else ""
+        except subprocess.TimeoutExpired:
+            ended = f"did not end within {ASK_S:.0f} s"
+        said.seek(0)
+        complained.seek(0)
+        findings = findings_in(said.read())
+        if ended or not findings:
+            findings.append(broken(script, f"{complained.read().strip()[-300:]} {ended}".strip()))
+    return findings
+
+
+def broken(name: str, why: str) -> Finding:
+    """A check that came to no end."""
+    return Finding(name, {"error": why[-300:]}, holds=False)
 
 
 def launch(plan: Plan, folder: Path, *, processes: int) -> list[str]:
@@ -461,9 +473,16 @@ def document(plan: Plan, findings: Sequence[Finding]) -> dict[str, object]:
 
 
 def write(to: Path | None, plan: Plan, findings: Sequence[Finding]) -> None:
-    """Keep what was found as JSON."""
-    if to is not None:
-        to.write_text(json.dumps(document(plan, findings), indent=1) + "\n")
+    """Keep what was found as JSON, whole or as it was before."""
+    if to is None:
+        return
+    text = json.dumps(document(plan, findings), indent=1, default=str) + "\n"
+    try:
+        replace_synced(to, text.encode())
+    except OSError as error:
+        raise ConfigError(
+            f"what is found cannot be kept: {error.strerror}", where=to, cure="give --json another place"
+        ) from None
 
 
 def as_table(findings: Sequence[Finding], title: str) -> Table:

@@ -2,30 +2,30 @@
 
     python scripts/gpu_device_checks.py
 
-Prints one JSON document, which scripts/gpu_checks.py takes into its table: copies, the kernel against
-kenpin.preprocess.to_input, what an upload costs from ordinary, page-locked and mapped memory, CUDA graphs, and
-the time from a camera frame to the model's input. It needs pycuda.
+Prints a line of JSON for each check as soon as it is done, which scripts/gpu_checks.py takes into its table:
+copies, the kernel against kenpin.preprocess.to_input, what an upload costs from ordinary, page-locked and
+mapped memory, CUDA graphs, and the time from a camera frame to the model's input. It needs pycuda.
 `--dry-run-on-cpu` walks the same ways in small on a driver in host memory: it proves the script, not a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import numpy as np
-from gpu_finding import Finding
+from gpu_finding import Finding, attempt, tell
 
 from kenpin.edge_runtime.cuda_stream import Stream
 from kenpin.edge_runtime.device import Device
@@ -113,19 +113,28 @@ def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def run_checks(plan: Plan) -> tuple[str, list[Finding]]:
-    """Every check, one after the other; and the name of the device."""
-    findings = []
+def run_checks(plan: Plan) -> Iterator[Finding]:
+    """Every check, one after the other, each with memory of its own."""
     with Device() as device:
+        yield describe(device)
         for check in (copies, agrees_with_the_cpu, uploads, preprocesses, records):
-            name = check.__name__.replace("_", " ")
-            try:
-                with device.current():
-                    findings.append(check(Bench(device, plan)))
-            except KenpinError as error:
-                # What the other checks find is of use all the same.
-                findings.append(Finding(name, {"error": str(error)[:300]}, holds=False))
-    return device.name, findings
+            yield attempt(check.__name__.replace("_", " "), partial(_on, device, plan, check))
+
+
+def _on(device: Device, plan: Plan, check: Callable[[Bench], Finding]) -> Finding:
+    with device.current():
+        return check(Bench(device, plan))
+
+
+def describe(device: Device) -> Finding:
+    """Which device it is."""
+    found: dict[str, float | str | None] = {
+        "name": device.name,
+        "compute_capability": "{}.{}".format(*device.compute_capability),
+        "driver": str(device.driver_version),
+        "integrated": str(device.integrated),
+    }
+    return Finding("device", found)
 
 
 def copies(bench: Bench) -> Finding:
@@ -172,7 +181,6 @@ def uploads(bench: Bench) -> Finding:
         "mapped_and_kernel_ms": bench.time_ms(
             lambda: bench.kernel.enqueue(bench.mapped.pointer, bench.target.pointer, stream)
         ),
-        "integrated": str(device.integrated),
     }
     return Finding("upload of a frame", found)
 
@@ -230,16 +238,18 @@ def load_fake(folder: Path) -> None:
 @click.option("--dry-run-on-cpu", is_flag=True, help="Try the script itself, in small, without a GPU.")
 def main(*, dry_run_on_cpu: bool) -> None:
     """Show on a machine with an NVIDIA GPU what a CPU cannot show of a station's device."""
+    holds = True
     with tempfile.TemporaryDirectory() as scratch:
         if dry_run_on_cpu:
             load_fake(Path(scratch))
         try:
-            name, findings = run_checks(TINY if dry_run_on_cpu else Plan())
+            for finding in run_checks(TINY if dry_run_on_cpu else Plan()):
+                tell(finding)
+                holds &= finding.holds is not False
         except KenpinError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
-    click.echo(json.dumps({"device": name, "findings": [asdict(finding) for finding in findings]}, indent=1))
-    sys.exit(any(finding.holds is False for finding in findings))
+    sys.exit(not holds)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
     python scripts/gpu_engine_checks.py
 
-Prints one JSON document, which scripts/gpu_checks.py takes into its table. It trains a small model of drawn
-parts and goes the way of an installer with it, by kenpin's own commands: export, install, build-engine,
-verify-engine, bench engine. Beside the engine stand PyTorch's times for the same model.
+Prints a line of JSON for each check as soon as it is done, which scripts/gpu_checks.py takes into its table.
+It trains a small model of drawn parts and goes the way of an installer with it, by kenpin's own commands:
+export, install, build-engine, verify-engine, bench engine. Then, in this process, PyTorch's times for the same
+model and TensorRT called bare.
 Where there is TensorRT-RTX (the extra `rtx-check`) and no TensorRT, it takes TensorRT's place; where there is
 neither, ONNX Runtime is what the station has. `--dry-run-on-cpu` walks the same ways in small without a GPU.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -20,23 +20,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 import cv2
 import numpy as np
 import torch
-from gpu_finding import Finding
+from gpu_finding import Finding, attempt, tell
 from torch import Tensor, nn
 
 from kenpin.bundle import open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.edge_runtime.engine_bench import random_frame
-from kenpin.errors import KenpinError
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 from kenpin.synthetic import draw_part
@@ -159,40 +158,35 @@ class Workplace:
         return {"train_s": trained_s, "export_s": exported_s, "seed": seed}
 
 
-def run_checks(plan: Plan, root: Path) -> list[Finding]:
-    """Every check, one after the other."""
+def run_checks(plan: Plan, root: Path) -> Iterator[Finding]:
+    """Every check, one after the other; what may take this process along comes last."""
     work = Workplace(root, plan)
-    findings = [work.prepare(), tried("references in PyTorch", lambda: references(work))]
+    yield attempt("a model for the engine", work.prepare)
+    built: list[Precision] = []
     if plan.device == "cuda":
-        findings += build_engines(work)
-    findings.append(tried("golden frames", lambda: golden_frames(work)))
-    findings.append(tried("speed of the engine", lambda: speed(work)))
-    return findings
+        yield from build_engines(work, built)
+    yield attempt("golden frames", partial(golden_frames, work))
+    yield attempt("speed of the engine", partial(speed, work))
+    yield attempt("references in PyTorch", partial(references, work))
+    for precision in built:
+        name = f"beside the bare engine, {precision}"
+        yield attempt(name, partial(beside_bare, work, precision, name))
 
 
-def tried(name: str, check: Callable[[], Finding]) -> Finding:
-    """What a check found; what the others find is of use also where it breaks."""
-    try:
-        return check()
-    except (KenpinError, RuntimeError) as error:
-        return Finding(name, {"error": str(error)[:500]}, holds=False)
-
-
-def build_engines(work: Workplace) -> list[Finding]:
-    """TensorRT builds both models, and calling it through kenpin costs little more than calling it bare."""
+def build_engines(work: Workplace, built: list[Precision]) -> Iterator[Finding]:
+    """TensorRT builds both models; those that it built are added to `built`."""
     if find_spec("tensorrt") is None and find_spec("tensorrt_rtx") is None:
-        return [Finding("TensorRT", {"told": "not tried: neither TensorRT nor TensorRT-RTX is installed"})]
+        yield Finding("TensorRT", {"told": "not tried: neither TensorRT nor TensorRT-RTX is installed"})
+        return
     if find_spec("tensorrt") is None:
         work.take_rtx()
-    findings = []
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     for precision in precisions:
         name = f"TensorRT builds {precision}"
-        findings.append(tried(name, functools.partial(build_engine, work, precision, name)))
-        if findings[-1].holds:
-            name = f"beside the bare engine, {precision}"
-            findings.append(tried(name, functools.partial(beside_bare, work, precision, name)))
-    return findings
+        finding = attempt(name, partial(build_engine, work, precision, name))
+        if finding.holds:
+            built.append(precision)
+        yield finding
 
 
 def build_engine(work: Workplace, precision: Precision, name: str) -> Finding:
@@ -368,15 +362,12 @@ def time_ms(run: Callable[[], object], device: torch.device, repeats: int) -> fl
 @click.option("--dry-run-on-cpu", is_flag=True, help="Try the script itself, in small, without a GPU.")
 def main(*, dry_run_on_cpu: bool) -> None:
     """Show on a machine with an NVIDIA GPU what a CPU cannot show of a station's engine."""
+    holds = True
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            findings = run_checks(TINY if dry_run_on_cpu else Plan(), Path(scratch))
-        except (KenpinError, RuntimeError) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-    told: dict[str, Any] = {"findings": [asdict(finding) for finding in findings]}
-    click.echo(json.dumps(told, indent=1))
-    sys.exit(any(finding.holds is False for finding in findings))
+        for finding in run_checks(TINY if dry_run_on_cpu else Plan(), Path(scratch)):
+            tell(finding)
+            holds &= finding.holds is not False
+    sys.exit(not holds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""What the GPU checks say of each thing they tried."""
+"""What the GPU checks say of each thing they tried, and how that outlives whatever happens to the others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
 
 
 @dataclass(frozen=True)
@@ -18,3 +22,31 @@ class Finding:
     check: str
     found: dict[str, float | str | None]
     holds: bool | None = None
+
+
+def attempt(name: str, check: Callable[[], Finding]) -> Finding:
+    """What a check found; where it breaks, in whatever way, the others go on."""
+    try:
+        return check()
+    except Exception as error:
+        return Finding(name, {"error": _in_short(error)}, holds=False)
+
+
+def _in_short(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[-500:]
+
+
+def tell(finding: Finding) -> None:
+    """Print a finding at once, as one line: what comes after it may take the process along."""
+    click.echo(json.dumps(asdict(finding), default=str))
+
+
+def findings_in(said: str) -> list[Finding]:
+    """The findings among what a script printed; libraries print, too."""
+    findings = []
+    for line in said.splitlines():
+        try:
+            findings.append(Finding(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return findings
