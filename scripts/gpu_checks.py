@@ -56,8 +56,9 @@ from kenpin.train.views import Photometry
 RECIPE = replace(RECIPES["fine only"], name="every step alike")
 SAMPLE = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--id=0")
 SAMPLE_EVERY_S = 0.2
-# A GPU may hang. The engine's own limit is shorter, so that what it found before is not lost.
-ASK_S = 420.0
+# A GPU may hang, and that shall leave the other checks some of the time for which somebody has it. The limit of
+# kenpin's commands in the engine's script is shorter than its own.
+DEVICE_S, ENGINE_S = 180.0, 420.0
 # Sums in another order.
 SAME_LOSS = 1e-3
 # Half precision and float train apart, but not far in so few steps.
@@ -418,24 +419,26 @@ def device_parts(plan: Plan, _: Tensor) -> list[Finding]:
     if find_spec("pycuda") is None:
         told = "not tried: pycuda is not installed; scripts/install_pycuda.sh builds it"
         return [Finding("a station's device", {"told": told})]
-    return ask(plan, "gpu_device_checks.py")
+    return ask(plan, "gpu_device_checks.py", DEVICE_S)
 
 
 def engine_parts(plan: Plan, _: Tensor) -> list[Finding]:
     """A station's way from pictures to a running engine."""
-    return ask(plan, "gpu_engine_checks.py")
+    return ask(plan, "gpu_engine_checks.py", ENGINE_S)
 
 
-def ask(plan: Plan, script: str) -> list[Finding]:
+def ask(plan: Plan, script: str, limit_s: float) -> list[Finding]:
     """What another script finds, in a process of its own: what breaks there breaks nothing here."""
     command = [sys.executable, str(Path(__file__).with_name(script))]
     dry = ["--dry-run-on-cpu"] if plan.device == "cpu" else []
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
         try:
-            done = subprocess.run([*command, *dry], stdout=said, stderr=complained, check=False, timeout=ASK_S)
+            done = subprocess.run(
+                [*command, *dry], stdout=said, stderr=complained, check=False, timeout=limit_s
+            )
             ended = f"ended with {done.returncode}" if done.returncode not in (0, 1) else ""
         except subprocess.TimeoutExpired:
-            ended = f"did not end within {ASK_S:.0f} s"
+            ended = f"did not end within {limit_s:.0f} s"
         said.seek(0)
         complained.seek(0)
         findings = findings_in(said.read())

@@ -117,7 +117,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(
 
 
 def test_a_script_that_hangs_is_told(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "ASK_S", 0.01)
+    monkeypatch.setattr(checks, "ENGINE_S", 0.01)
     (finding,) = checks.engine_parts(checks.TINY, pictures)
     assert (finding.holds, finding.found["error"]) == (False, "did not end within 0 s")
 
@@ -126,7 +126,7 @@ def test_a_script_that_hangs_is_told(pictures: torch.Tensor, monkeypatch: pytest
     ("ends", "told"),
     [
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended with -11"),
-        ("time.sleep(60)", "did not end within 3 s"),
+        ("time.sleep(60)", "did not end within 5 s"),
         ("os._exit(0)", None),
     ],
 )
@@ -146,8 +146,7 @@ tell(attempt("second", lambda: 1 / 0))
 """
     )
     monkeypatch.setattr(checks, "__file__", str(tmp_path / "gpu_checks.py"))
-    monkeypatch.setattr(checks, "ASK_S", 3.0)
-    first, second, *rest = checks.ask(checks.TINY, "it.py")
+    first, second, *rest = checks.ask(checks.TINY, "it.py", 5.0)
     assert (first.check, first.found, first.holds) == ("first", {"ms": 1.5}, True)
     assert (second.found["error"], second.holds) == ("division by zero", False)
     assert [(finding.found["error"], finding.holds) for finding in rest] == ([(told, False)] if told else [])
