@@ -153,7 +153,7 @@ def check_enough(held_back: int) -> None:
         raise ExportError(
             f"{held_back} good pictures were held back from training, too few to know whether INT8 keeps the "
             f"verdicts (at least {MIN_HELD_BACK})",
-            cure="train with at least 25, better 300 good parts, or export with --precision fp32",
+            cure="train with at least 27, better 300 good parts, or export with --precision fp32",
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from kenpin.errors import ExportError
 from kenpin.export.gate import MIN_HELD_BACK, Judged, Limits, check_enough, flip_risk, judge, upper_bound
 from kenpin.export.outputs import Outputs
 from kenpin.export.parity import operating_point
+from kenpin.pictures import read_good_bad
+from kenpin.train.data import assign_roles
 
 # 20 held-back good pictures, 2 good and 3 bad test pictures, 2 drawn defects.
 SCORES = [*np.arange(20) / 10, 1.0, 1.95, 1.2, 3, 9, 1.8, 4]
@@ -170,6 +174,19 @@ def test_too_few_to_know() -> None:
     with pytest.raises(ExportError, match="too few to know") as caught:
         check_enough(MIN_HELD_BACK - 1)
     assert "--precision fp32" in caught.value.cure
+
+
+def test_as_many_good_parts_as_the_refusal_asks_for_are_enough(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        check_enough(0)
+    wanted = int(caught.value.cure.split()[4].rstrip(","))
+    for number in range(wanted):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    for few, enough in ((0, True), (1, False)):
+        (tmp_path / f"{few - 1}.png").unlink(missing_ok=True)
+        # Without a test folder a fifth measures, and a fifth of the rest is held back.
+        roles = assign_roles(read_good_bad(tmp_path, None), where=tmp_path, seed=0)
+        assert (len(roles.held_back) >= MIN_HELD_BACK) is enough
 
 
 def test_risk_counts_shifts_near_the_operating_point() -> None:
