@@ -46,6 +46,21 @@ def test_placement(placement: Placement, float_model: ModelProto) -> None:
         assert branch.input[1].endswith("conv2.weight")
 
 
+def test_the_branch_is_the_deeper_convolution_wherever_it_stands(
+    float_model: ModelProto, placement: Placement
+) -> None:
+    """Of a downsample block both inputs of the Add are convolutions, and an exporter may name either first."""
+    turned = ModelProto()
+    turned.CopyFrom(float_model)
+    for node in turned.graph.node:
+        if node.output[0] in placement.adds:
+            node.input[:] = node.input[::-1]
+    found = find_placement(turned)
+    assert found.adds == {add: 1 - shortcut for add, shortcut in placement.adds.items()}
+    assert found.shortcuts == placement.shortcuts
+    audit(quantize(turned, found, dict.fromkeys(found.activations, 1.0)))
+
+
 def test_the_float_model_is_not_changed(float_model: ModelProto, placement: Placement) -> None:
     before = float_model.SerializeToString(deterministic=True)
     quantize(float_model, placement, dict.fromkeys(placement.activations, 1.0))
