@@ -158,6 +158,7 @@ def _rtsp(url: SourceUrl) -> Camera:
             [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS],
         ),
         live=False,
+        read=lambda _capture: {"stream": path},  # another one of the same host is another camera
     )
 
 

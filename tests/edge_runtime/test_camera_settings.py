@@ -131,6 +131,17 @@ def test_an_exposure_that_a_usb_camera_has_not_cannot_be_set(
         CameraSource.from_url(SourceUrl.parse("usb:0?exposure_us=4000")).open()
 
 
+def test_another_stream_of_a_network_camera_is_another_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera_source.cv2, "VideoCapture", lambda *_which: UsbCamera({}))
+    monkeypatch.setattr(camera_source, "login", lambda _url: "bob:secret@")
+    seen = []
+    for url in ("rtsp://nvr/ch1/main?user=bob&password_file=pw", "rtsp://nvr/ch2/main"):
+        source = CameraSource.from_url(SourceUrl.parse(url))
+        source.open()
+        seen.append((source.camera, dict(source.settings)))
+    assert seen == [("rtsp-nvr", {"stream": "ch1/main"}), ("rtsp-nvr", {"stream": "ch2/main"})]
+
+
 @pytest.mark.parametrize(
     ("url", "control", "words"),
     [
