@@ -95,6 +95,7 @@ def interval(hours: float, state: Path, by: str, why: str) -> None:
 def show(state: Path, *, as_json: bool) -> None:
     """List the masters, and when they were last shown."""
     folder = StationFolder(state)
+    folder.require()
     known = read_masters(folder)
     due = masters_due(folder, now_ms())
     click.echo(f"masters of {known.product or 'all products'}:", err=True)

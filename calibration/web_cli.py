@@ -82,7 +82,9 @@ def remove(name: str, state: Path, by: str) -> None:
 @options.as_json
 def show(state: Path, *, as_json: bool) -> None:
     """List who may log in."""
-    users = Users(StationFolder(state)).read()
+    folder = StationFolder(state)
+    folder.require()
+    users = Users(folder).read()
     for name, known in sorted(users.items()):
         click.echo(f"{name:<32} {known.role:<10} since {rfc3339(known.since_ms)}", err=True)
     if as_json:

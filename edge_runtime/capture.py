@@ -23,6 +23,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.genicam_source import GenicamSource
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.run_socket import bind_in
+from kenpin.edge_runtime.series_name import series_name
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, FrameSource, Lull, Settings, Trigger, too_old
 from kenpin.edge_runtime.vitals import Vitals
 from kenpin.edge_runtime.watch import Watch
@@ -245,8 +246,7 @@ class Capture:
         return found
 
     def _vitals(self) -> Vitals:
-        camera = f'camera="{self._source.camera}"'
-        counts = self.counts
+        camera, counts = self._source.camera, self.counts
         return Vitals(
             role=f"capture-{self._index}",
             pid=os.getpid(),
@@ -254,11 +254,11 @@ class Capture:
             reason=self._trouble,
             beats=self._pulse.watch.beats(),
             numbers={
-                f"camera_up{{{camera}}}": not self._trouble,
-                f"frames_total{{{camera}}}": counts.frames,
-                f"frame_faults_total{{{camera}}}": counts.faults,
+                series_name("camera_up", camera=camera): not self._trouble,
+                series_name("frames_total", camera=camera): counts.frames,
+                series_name("frame_faults_total", camera=camera): counts.faults,
                 **{
-                    f'dropped_total{{stage="capture",reason="{reason}",{camera}}}': count
+                    series_name("dropped_total", stage="capture", reason=reason, camera=camera): count
                     for reason, count in self._dropped().items()
                 },
             },

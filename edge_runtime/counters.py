@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kenpin.edge_runtime.decide import DECIDED, WITHHELD, Decision, Verdict
+from kenpin.edge_runtime.series_name import series_name
 from kenpin.edge_runtime.vitals import Vitals
 
 _TIMES = 10_000  # parts that the percentiles look back on
@@ -54,15 +55,18 @@ class Snapshot:
     def from_vitals(cls, vitals: Vitals) -> Snapshot:
         """Read it from what the station told."""
         numbers = vitals.numbers
-        parts = {v: int(numbers.get(_series("parts_total", verdict=v.value), 0)) for v in Verdict}
+        parts = {v: int(numbers.get(series_name("parts_total", verdict=v.value), 0)) for v in Verdict}
 
         def milliseconds(name: str, quantile: str) -> float:
-            return numbers.get(_series(name, quantile=quantile), 0.0) * 1000
+            return numbers.get(series_name(name, quantile=quantile), 0.0) * 1000
 
         return cls(
             parts,
             json.loads(vitals.texts.get("reasons", "{}")),
-            {cause: int(numbers.get(_series("causes_total", cause=cause), 0)) for cause in sorted(WITHHELD)},
+            {
+                cause: int(numbers.get(series_name("causes_total", cause=cause), 0))
+                for cause in sorted(WITHHELD)
+            },
             int(numbers.get("events_total", 0)),
             milliseconds("decision_seconds", "0.5"),
             milliseconds("decision_seconds", "0.99"),
@@ -76,13 +80,13 @@ class Snapshot:
     def numbers(self) -> dict[str, float]:
         """The series that tell it to others."""
         found: dict[str, float] = {
-            _series("parts_total", verdict=verdict.value): count for verdict, count in self.parts.items()
+            series_name("parts_total", verdict=verdict.value): count for verdict, count in self.parts.items()
         }
-        found |= {_series("causes_total", cause=cause): n for cause, n in self.causes.items()}
-        found[_series("decision_seconds", quantile="0.5")] = self.latency_ms_p50 / 1000
-        found[_series("decision_seconds", quantile="0.99")] = self.latency_ms_p99 / 1000
-        found[_series("engine_seconds", quantile="0.5")] = self.infer_ms_p50 / 1000
-        found[_series("engine_seconds", quantile="0.99")] = self.infer_ms_p99 / 1000
+        found |= {series_name("causes_total", cause=cause): n for cause, n in self.causes.items()}
+        found[series_name("decision_seconds", quantile="0.5")] = self.latency_ms_p50 / 1000
+        found[series_name("decision_seconds", quantile="0.99")] = self.latency_ms_p99 / 1000
+        found[series_name("engine_seconds", quantile="0.5")] = self.infer_ms_p50 / 1000
+        found[series_name("engine_seconds", quantile="0.99")] = self.infer_ms_p99 / 1000
         found |= {"score_psi": self.score_psi, "temperature_celsius": self.temperature_c}
         return {**found, "events_total": self.events, "elapsed_seconds": self.elapsed_s}
 
@@ -159,12 +163,6 @@ class Counters:
             time.monotonic() - self._start_s,
             *self._gauges,
         )
-
-
-def _series(name: str, **label: str) -> str:
-    """A series with one label, as `kenpin.edge_runtime.vitals` names it."""
-    ((key, value),) = label.items()
-    return f'{name}{{{key}="{value}"}}'
 
 
 def _percentiles(times: list[float]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +24,9 @@ from kenpin.machine_state import read_state
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _HOT_C = 85.0
 _LEAST_FREE = 2_000_000_000
+_LEAST_FILES = 10_000
 _LEAST_MEMORY = 500_000_000
+FEWER_FILES = "remove files, however small they are: sudo du -x --inodes --max-depth=2 / | sort -n | tail"
 
 
 def host_checks(folder: Path) -> list[Check]:
@@ -60,9 +63,17 @@ def _disk(folder: Path) -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     words = f"{free / 1e9:.1f} GB free at {folder}"
+    if (files := files_left(folder)) < _LEAST_FILES:
+        return warned("disk", f"{words}, but room for {files:,} more files only (inodes)", FEWER_FILES)
     if free < _LEAST_FREE:
         return warned("disk", words, "make room, or lower max_mb in [evidence]")
     return passed("disk", words)
+
+
+def files_left(folder: Path) -> int:
+    """How many files can still be made on a folder's file system; many where it does not count them."""
+    found = os.statvfs(folder)
+    return found.f_favail if found.f_files else sys.maxsize
 
 
 def _memory() -> Finding:

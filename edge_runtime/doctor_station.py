@@ -21,6 +21,7 @@ from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_camera import camera_checks
+from kenpin.edge_runtime.doctor_host import FEWER_FILES, files_left
 from kenpin.edge_runtime.doctor_service import service_check
 from kenpin.edge_runtime.migrations import MIGRATIONS
 from kenpin.edge_runtime.outputs import check_outputs
@@ -29,7 +30,7 @@ from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.events import now_ms
 from kenpin.frame import decode_picture
-from kenpin.masters_due import masters_due
+from kenpin.masters_due import read_demand
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder, owner_name
 from kenpin.station_key import require_key
@@ -80,6 +81,8 @@ def _folder(folder: StationFolder) -> Finding:
         probe.unlink()
     except OSError as error:
         cure = _DISK_CURES.get(error.errno or 0, "run this as the station's user")
+        if error.errno == errno.ENOSPC and not files_left(folder.root):
+            cure = FEWER_FILES
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
         return failed("folder", f"{folder.root} cannot be written: {error.strerror}", cure)
@@ -196,8 +199,8 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
         what, _, cure = ready.fault.rpartition("; ")
         return failed("calibration", what or ready.fault, cure if what else "see the lines above")
     assert ready.record is not None
-    if due := masters_due(folder, now_ms()):
-        return failed("calibration", due, "show them: kenpin masters check")
+    if due := read_demand(folder).why(now_ms()):
+        return failed("calibration", due.words, due.cure)
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"
     if ready.record.quality is None:
         cure = "calibrate again with 20 or more pictures: kenpin calibrate fit"

@@ -25,6 +25,7 @@ from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.series import SERIES, families
+from kenpin.edge_runtime.series_name import series_name
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
@@ -141,9 +142,8 @@ class Health:
             yield from vitals.numbers.items()
             texts = vitals.texts
             if texts.get("model"):
-                names = ("model", "precision", "bundle_sha256")
-                labels = ",".join(f'{name}="{texts.get(name, "")}"' for name in names)
-                yield f"bundle_info{{{labels}}}", 1
+                labels = {label: texts.get(label, "") for label in SERIES["bundle_info"].labels}
+                yield series_name("bundle_info", **labels), 1
 
     def _store(self) -> Iterator[tuple[str, float]]:
         try:

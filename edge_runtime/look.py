@@ -12,6 +12,7 @@ from kenpin.cutout import Cutout
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.region import Region, hottest_region
+from kenpin.edge_runtime.series_name import series_name
 from kenpin.edge_runtime.stuck_score import StuckScore
 from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
@@ -88,9 +89,9 @@ class Look:
         return watch.check(score) if watch is not None else ""
 
     def findings(self) -> dict[str, int]:
-        """How often each finding was made, by camera and finding, as labels of a series."""
+        """How often each finding was made, by the name of its series."""
         return {
-            f'{{camera="{name}",finding="{finding.value}"}}': count
+            series_name("findings_total", camera=name, finding=finding.value): count
             for name, gate in self._gates.items()
             for finding, count in gate.found.items()
         }

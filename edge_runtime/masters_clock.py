@@ -7,7 +7,7 @@ import time
 from kenpin.edge_runtime.file_stamp import file_stamp
 from kenpin.events import now_ms
 from kenpin.masters import masters_file
-from kenpin.masters_due import Demand, read_demand
+from kenpin.masters_due import Demand, Due, read_demand
 from kenpin.station_folder import StationFolder
 
 
@@ -25,13 +25,13 @@ class MastersClock:
         self._demand = Demand()
         self._checked_ms, self._known_s = 0, time.monotonic()  # the last check, and since when it is known
 
-    def due(self) -> str:
-        """As `kenpin.masters_due.masters_due` says it."""
+    def why(self) -> Due | None:
+        """Why they must be shown now; `None` when they need not."""
         seen = (self._folder.active.resolve(), *(file_stamp(path) for path in self._files))
         if seen != self._seen or self._demand.fault:  # what could not be read may be readable again
             self._demand = read_demand(self._folder)
             self._seen = seen
-        return self._demand.due(self._now_ms())
+        return self._demand.why(self._now_ms())
 
     def _now_ms(self) -> int:
         """UTC; since the last check no less has passed than did while this process knew of it."""

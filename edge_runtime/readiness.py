@@ -126,8 +126,8 @@ def with_holds(
         return replace(ready, fault=f"paused by {pause.by}", cause=PAUSED)
     if not ready.fault and ready.record is not None and (changed := _set_otherwise(ready.record, cameras)):
         return replace(ready, fault=changed, cause=CAMERA_SET)
-    due = "" if ready.fault else masters.due()
-    return replace(ready, fault=f"{due}; show them: kenpin masters check", cause=MASTERS_DUE) if due else ready
+    due = None if ready.fault else masters.why()
+    return replace(ready, fault=f"{due.words}; {due.cure}", cause=MASTERS_DUE) if due else ready
 
 
 def _set_otherwise(record: CalibrationRecord, cameras: Mapping[str, Settings]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-_NAME = re.compile(r'([a-z_]+)(?:\{((?:[a-z0-9_]+="[^"\\]*",?)+)\})?')
-_LABEL = re.compile(r'([a-z0-9_]+)="([^"]*)"')
+from kenpin.edge_runtime.series_name import parse_series
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def families(numbers: Iterable[tuple[str, float]]) -> tuple[list[Metric], int]:
     """Sort numbers into families of Prometheus.
 
     Args:
-        numbers: Names of series with their labels, as in `kenpin.edge_runtime.vitals`, and values.
+        numbers: Names of series with their labels, as `kenpin.edge_runtime.series_name` has them, and values.
 
     Returns:
         The families, and how many numbers belong to no known series.
@@ -88,13 +86,12 @@ def families(numbers: Iterable[tuple[str, float]]) -> tuple[list[Metric], int]:
     found: dict[str, Metric] = {}
     unknown = 0
     for text, value in numbers:
-        parsed = _NAME.fullmatch(text)
-        series = SERIES.get(parsed[1]) if parsed else None
-        if parsed is None or series is None:
+        name, labels = parse_series(text)
+        series = SERIES.get(name)
+        if series is None:
             unknown += 1
             continue
-        labels = dict(_LABEL.findall(parsed[2] or ""))
-        family = found.setdefault(parsed[1], _family(parsed[1], series))
+        family = found.setdefault(name, _family(name, series))
         family.add_metric([labels.get(label, "") for label in series.labels], value)  # type: ignore[attr-defined]
     return list(found.values()), unknown
 

@@ -34,7 +34,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _PATHS = {"folder": "picture folder", "video": "video", "replay": "recording"}
 _EXAMPLES = (
-    "folder:DIR?rate=5&loop=1  video:FILE  usb:0?width=1280&height=720  rtsp://HOST/PATH  "
+    "folder:DIR?rate=5&loop=1  video:FILE  replay:DIR  usb:0?width=1280&height=720  csi:0  rtsp://HOST/PATH  "
     "aravis:192.168.1.20?exposure_us=4000&trigger=line1  pylon:0  synthetic:board?rate=10&seed=1"
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +16,7 @@ from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.edge_runtime.series_name import parse_series
 from kenpin.edge_runtime.sparkplug import Sparkplug
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_refusal import Refusal
@@ -28,7 +28,6 @@ from kenpin.station_folder import StationFolder
 _EVERY_S = 1.0
 _TOPIC_CHARS = 200
 _CAMERA = "camera/%/last"
-_CAMERA_UP = re.compile(r'camera_up\{camera="(.*)"\}')
 _log = logging.getLogger(__name__)
 
 
@@ -108,10 +107,10 @@ def cameras_down(found: Mapping[str, Vitals]) -> set[str]:
         found: What each process told last, by its role.
     """
     told = [
-        (name[1], bool(up) and vitals.is_alive)
+        (labels.get("camera", ""), bool(up) and vitals.is_alive)
         for vitals in found.values()
-        for name, up in ((_CAMERA_UP.fullmatch(text), up) for text, up in vitals.numbers.items())
-        if name
+        for (name, labels), up in ((parse_series(text), up) for text, up in vitals.numbers.items())
+        if name == "camera_up"
     ]
     return {camera for camera, is_up in told if not is_up} - {camera for camera, is_up in told if is_up}
 

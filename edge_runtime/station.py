@@ -371,7 +371,7 @@ class Station:
                 "frame_age_seconds": (time.monotonic_ns() - self._part_ns) / 1e9,
                 "evidence_bytes": self._evidence.bytes,
                 'dropped_total{stage="evidence",reason="full"}': self._evidence.dropped,
-                **{f"findings_total{label}": n for label, n in self._changeover.judge.look.findings().items()},
+                **self._changeover.judge.look.findings(),
                 "queue_depth": self._line.waiting,
                 **self._line.numbers(),
             },

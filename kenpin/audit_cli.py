@@ -22,6 +22,7 @@ from kenpin.events import rfc3339
 from kenpin.ledger import Head
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_public_key
 
 _COLUMNS = ("seq", "ts", "by", "what", "old", "new", "why")
 
@@ -77,7 +78,8 @@ def export(state: Path, key: Path | None, form: str | None) -> None:
     if form == "json":
         click.echo(json.dumps({"rows": rows}))
     elif form == "csv":
-        click.echo(_table(rows), nl=False)
+        # As bytes: a terminal of another encoding has no place for every name and reason.
+        click.echo(_table(rows).encode(), nl=False)
     else:
         for row in rows:
             change = f"{row['old'] or '-'} -> {row['new'] or '-'}" if row["old"] or row["new"] else ""
@@ -87,7 +89,7 @@ def export(state: Path, key: Path | None, form: str | None) -> None:
 
 
 def _public(state: Path, key: Path | None) -> PublicKey:
-    return PublicKey.load(key or StationFolder(state).public_key)
+    return PublicKey.load(key) if key else station_public_key(StationFolder(state))
 
 
 def _head(text: str) -> Head:

@@ -18,6 +18,7 @@ from kenpin.audit import Entry, append, audit_file
 from kenpin.bundle import CARD, Bundle, install_bundle, open_bundle
 from kenpin.calibrating import refuse_while_calibrating
 from kenpin.console import human_console
+from kenpin.counted import counted
 from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError
 from kenpin.record import newest_for, station_records
 from kenpin.signing import PublicKey, SecretKey, default_key
@@ -234,10 +235,10 @@ def _station(state: Path) -> StationFolder:
 
 def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:
     """The one installed bundle whose SHA-256 begins so, verified."""
-    found = [p for p in folder.bundles.glob("[0-9a-f]*") if len(name) >= 4 and p.name.startswith(name)]
-    if len(found) != 1:
+    found = [p for p in folder.bundles.glob("[0-9a-f]*") if p.name.startswith(name)]
+    if len(found) != 1 or len(name) < 4:
         raise BundleError(
-            f"{len(found)} installed bundles have a SHA-256 that begins with {name!r}",
+            f"{counted(len(found), 'installed bundle')} with a SHA-256 that begins with {name!r}",
             where=folder.bundles,
             cure=f"give 4 or more of its characters; kenpin bundle list --state {folder.root} shows them",
         )

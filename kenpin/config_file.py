@@ -29,7 +29,7 @@ def load_config(path: Path) -> StationConfig:
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark
     except OSError as error:
         raise ConfigError(
-            f"cannot read the configuration: {error.strerror}", where=path, cure="give --config station.toml"
+            f"cannot read the configuration: {error.strerror}", where=path, cure="check the path"
         ) from None
     except UnicodeDecodeError:
         raise ConfigError("the configuration is not UTF-8 text", where=path, cure="save it as UTF-8") from None

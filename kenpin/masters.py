@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kenpin import ledger
 from kenpin.bundle import MANIFEST
 from kenpin.errors import StoreError
-from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_public_key
 
 DEFAULT_INTERVAL_H = 12.0
 
@@ -197,7 +197,7 @@ def shown_in_checks(folder: StationFolder) -> frozenset[int]:
 
 def _rows(folder: StationFolder) -> Sequence[Mapping[str, Any]]:
     path = masters_file(folder)
-    return ledger.read_rows(path, PublicKey.load(folder.public_key)) if path.exists() else ()
+    return ledger.read_rows(path, station_public_key(folder)) if path.exists() else ()
 
 
 def _apply(row: Mapping[str, Any], masters: Masters, path: Path) -> None:

@@ -26,11 +26,13 @@ class Due:
         key: The page's word for it.
         words: The same in words.
         values: What the words of another language want to know.
+        cure: What to do about it.
     """
 
     key: DueKey
     words: str
     values: Mapping[str, object] = field(default_factory=dict)
+    cure: str = "show them: kenpin masters check"
 
 
 _FAILED = Due("failed", "the last check of the masters failed")
@@ -54,11 +56,6 @@ class Demand:
         """Why they must be shown; `None` when they need not."""
         return self.fault or _why_due(self.masters, now_ms) or self.stale
 
-    def due(self, now_ms: int) -> str:
-        """As `masters_due` says it."""
-        due = self.why(now_ms)
-        return due.words if due else ""
-
 
 def masters_due(folder: StationFolder, now_ms: int) -> str:
     """Why the masters must be shown before parts may be released, in words; empty when they need not.
@@ -70,7 +67,8 @@ def masters_due(folder: StationFolder, now_ms: int) -> str:
         folder: The station's folder.
         now_ms: UTC, milliseconds since 1970.
     """
-    return read_demand(folder).due(now_ms)
+    due = read_demand(folder).why(now_ms)
+    return due.words if due else ""
 
 
 def read_demand(folder: StationFolder) -> Demand:
@@ -85,8 +83,12 @@ def read_demand(folder: StationFolder) -> Demand:
             )
         return Demand(masters, stale=_why_stale(folder, masters))
     except (KenpinError, OSError) as error:
-        what = error.what if isinstance(error, KenpinError) else error
-        return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": str(what)}))
+        what, cure = (
+            (error.what, error.cure)
+            if isinstance(error, KenpinError)
+            else (str(error), "let the station's user read and write its folder")
+        )
+        return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": what}, cure))
 
 
 def _why_due(masters: Masters, now_ms: int) -> Due | None:
@@ -123,7 +125,8 @@ def _why_others(masters: Masters) -> Due | None:
         return None
     others = _listed(masters.others)
     words = f"no master of {masters.product} is registered, only of {others}"
-    return Due("product", words, {"product": masters.product, "others": others})
+    values = {"product": masters.product, "others": others}
+    return Due("product", words, values, "register one: kenpin masters add")
 
 
 def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:

@@ -18,6 +18,7 @@ from kenpin.precision import Precision
 from kenpin.quality_limits import QualityLimits
 from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_public_key
 
 _CAME_LATER = (
     "quality",
@@ -222,7 +223,7 @@ def station_records(folder: StationFolder) -> list[CalibrationRecord]:
     """
     if not folder.records.exists():
         return []
-    return load_records(folder.records, PublicKey.load(folder.public_key))
+    return load_records(folder.records, station_public_key(folder))
 
 
 def record_in_force(folder: StationFolder) -> CalibrationRecord | None:

@@ -167,6 +167,16 @@ class StationFolder:
                 cure=f"{cure}; or give another --state DIR",
             ) from None
 
+    def require(self) -> None:
+        """Make sure that the folder is there, where nothing in it would look like nothing to tell.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        if not self.root.is_dir():
+            cure = "give the station's folder: --state DIR"
+            raise ConfigError("there is no such station folder", where=self.root, cure=cure)
+
     def refuse_root(self) -> None:
         """Keep root from making files in another user's folder, which that user's station could not use.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from kenpin.errors import CalibrationError
-from kenpin.signing import SecretKey
+from kenpin.errors import CalibrationError, ConfigError
+from kenpin.signing import PublicKey, SecretKey
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 
@@ -25,6 +25,26 @@ def station_key(folder: StationFolder) -> SecretKey:
         with suppress(OSError):  # a full disk; whoever needs the public one says so
             replace_synced(public, key.public.dumps().encode())
     return key
+
+
+def station_public_key(folder: StationFolder) -> PublicKey:
+    """What the station's signatures are checked with; made of the secret key where its own file is gone.
+
+    Raises:
+        CalibrationError: Both keys are gone, but what they signed is there.
+        ConfigError: Nothing was ever signed there, or the key is damaged.
+    """
+    if not folder.public_key.exists():
+        require_key(folder)
+        if not folder.key.exists():
+            cure = "give the station's folder: --state DIR"
+            raise ConfigError("no station has signed anything there", where=folder.root, cure=cure)
+        return SecretKey.load(folder.key).public
+    try:
+        return PublicKey.load(folder.public_key)
+    except ConfigError as error:
+        cure = f"put it back from a copy, or remove it: it is made anew of {folder.key.name}"
+        raise ConfigError(error.what, where=folder.public_key, cure=cure) from None
 
 
 def require_key(folder: StationFolder) -> None:

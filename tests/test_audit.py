@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -247,6 +250,25 @@ def test_a_row_is_never_left_out(five: StationFolder) -> None:
     with audit_file(five).open("ab") as out:
         out.write(canonical_json({"row": row, "signature": signature}) + b"\n")
     assert verify(five, public(five)).findings[0].startswith("row 6 does not follow")
+
+
+def test_a_table_is_utf_8_whatever_the_terminal_is(five: StationFolder) -> None:
+    append(five, Entry("masters", "山田", why="grün"))
+    command = [sys.executable, "-m", "kenpin", "audit", "export", "--csv", "--state", str(five.root)]
+    for encoding in ("latin-1", "shift_jis"):
+        done = subprocess.run(
+            command, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+        )
+        assert "山田,masters,,,grün" in done.stdout.decode()
+
+
+def test_a_folder_that_is_no_station_is_told_as_such(tmp_path: Path) -> None:
+    done = run(StationFolder(tmp_path / "typo"), "verify")
+    assert isinstance(done.exception, ConfigError)
+    assert (done.exception.what, done.exception.cure) == (
+        "no station has signed anything there",
+        "give the station's folder: --state DIR",
+    )
 
 
 def test_export(five: StationFolder) -> None:

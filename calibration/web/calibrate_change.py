@@ -22,6 +22,7 @@ from kenpin.calibration.web.calibrate_run import STEPS, Kind, Label, Run, Runs, 
 from kenpin.calibration.web.calibrate_shown import registered_types, shown_for
 from kenpin.calibration.web.calibrate_sign import half_signed, register_masters, sign
 from kenpin.calibration.web.limit_field import LimitField
+from kenpin.calibration.web.page import words_of
 from kenpin.calibration.web.page_database import page_file
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
@@ -79,7 +80,8 @@ def give_up(request: Request) -> Response:
     run = _runs(request).read()
     left = half_signed(folder, run.start) if run is not None else None
     if left is not None:
-        raise Refused(409, "calibrate_half_signed", t1=f"{left.t1:.6g}", t2=f"{left.t2:.6g}")
+        t1, t2 = (words_of(request).typed(f"{t:.6g}") for t in (left.t1, left.t2))
+        raise Refused(409, "calibrate_half_signed", t1=t1, t2=t2)
     audit.append(folder, audit.Entry("calibrating", by, "", "given up"))
     _end(request, folder)
     return RedirectResponse(f"{_PATH}?step=camera", status_code=303)

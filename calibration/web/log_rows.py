@@ -15,6 +15,7 @@ from kenpin.ledger import Line
 from kenpin.record import CalibrationRecord, load_records
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
+from kenpin.station_key import station_public_key
 
 COLUMNS = ("time", "who", "what", "was", "now", "why")
 
@@ -63,14 +64,14 @@ class Log:
 
 def read_log(folder: StationFolder) -> Log:
     """All changes, verified; the station's hourly signs of life are left out."""
-    public = folder.public_key
-    if not public.exists() and not audit.audit_file(folder).exists():
+    is_new = not (folder.public_key.exists() or folder.key.exists())
+    if is_new and not audit.audit_file(folder).exists():
         return Log(())  # nothing was ever signed here
     key: PublicKey | None = None
     records: Sequence[CalibrationRecord] = ()
     faults = []
     try:
-        key = PublicKey.load(public)
+        key = station_public_key(folder)
         records = load_records(folder.records, key)
     except KenpinError as error:
         faults.append(str(error))

@@ -103,6 +103,12 @@ def judged(folder: StationFolder, *scores: float) -> list[int]:
     return numbers
 
 
+def test_a_folder_that_is_not_there_is_no_station_without_masters(tmp_path: Path) -> None:
+    listed = run(StationFolder(tmp_path / "typo"), "list")
+    assert isinstance(listed.exception, ConfigError)
+    assert listed.exception.cure == "give the station's folder: --state DIR"
+
+
 def test_registered_masters_are_listed_with_their_pictures(two: StationFolder) -> None:
     listed = json.loads(run(two, "list", "--json").stdout)
     assert [(m["id"], m["type"], m["expected"]) for m in listed["masters"]] == [

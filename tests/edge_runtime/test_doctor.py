@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 from kenpin.activation import change_activation
+from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.config import SourceSection
 from kenpin.edge_runtime import damage, doctor_broker, doctor_service, doctor_station
 from kenpin.edge_runtime.announce import Identity
@@ -35,6 +36,7 @@ from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import EngineError, SourceError, StoreError
 from kenpin.events import now_ms
+from kenpin.masters import masters_file
 from tests.edge_runtime import fake_device
 from tests.edge_runtime.publishing_line import PublishingLine
 
@@ -116,15 +118,60 @@ def test_an_activation_that_was_damaged_is_told(workshop: Any) -> None:
     assert found.cure.startswith("remove it, then: kenpin bundle install ")
 
 
-def test_masters_that_are_due_are_told(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def add_a_master(workshop: Any) -> None:
+    folder, picture = workshop.folder, workshop.pictures(9) / "000.png"
+    content = picture.read_bytes()
+    master = make_master("M-1", "scratch", "NG", picture=content, suffix=".png")
+    add_master(folder, master, content, by="Aiko", why="")
+
+
+def test_masters_that_are_due_are_told(workshop: Any) -> None:
     workshop.ready()
-    monkeypatch.setattr("kenpin.edge_runtime.doctor_station.masters_due", lambda *_: "the last check failed")
+    add_a_master(workshop)
     found = findings(workshop)["calibration"]
     assert (found.verdict, found.words, found.cure) == (
         "FAIL",
-        "the last check failed",
+        "masters were never shown: M-1",
         "show them: kenpin masters check",
     )
+
+
+def test_masters_that_cannot_be_read_are_not_to_be_shown(workshop: Any) -> None:
+    workshop.ready()
+    add_a_master(workshop)
+    book = masters_file(workshop.folder)
+    book.write_bytes(book.read_bytes().replace(b"scratch", b"scritch"))
+    found = findings(workshop)["calibration"]
+    assert (found.verdict, found.cure) == (
+        "FAIL",
+        "find out who changed it; move the file away, keep it as evidence, and start a new one",
+    )
+
+
+def test_a_public_key_that_is_gone_is_made_of_the_secret_one(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.public_key.unlink()
+    assert findings(workshop)["calibration"].verdict != "FAIL"
+
+
+def test_a_public_key_that_is_damaged_is_told_with_its_cure(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.public_key.write_text("x")
+    found = findings(workshop)["calibration"]
+    assert (found.verdict, found.words) == ("FAIL", "the file is not a minisign key")
+    assert found.cure == "put it back from a copy, or remove it: it is made anew of station.key"
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(20, "WARN"), (10_000_000, "PASS")])
+def test_a_disk_on_which_no_more_files_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, verdict: str
+) -> None:
+    real = tuple(os.statvfs(tmp_path))
+    counted = os.statvfs_result((*real[:5], 1_000, left, left, *real[8:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: counted)
+    monkeypatch.setattr("kenpin.edge_runtime.doctor_host._LEAST_FREE", 0)
+    found = next(check for check in host_checks(tmp_path) if check.name == "disk").look()
+    assert (found.verdict, "--inodes" in found.cure) == (verdict, verdict == "WARN")
 
 
 def test_a_camera_that_does_not_open(workshop: Any) -> None:

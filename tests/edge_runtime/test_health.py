@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kenpin.config import HealthSection, MqttSection, StationConfig
 from kenpin.edge_runtime import health
+from kenpin.edge_runtime.capture import Capture
+from kenpin.edge_runtime.folder_source import FolderSource
 from kenpin.edge_runtime.health import Health, serve_health
 from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.station import Station
@@ -187,6 +189,19 @@ def test_a_camera_of_an_earlier_configuration_is_not_shown(workshop: Any, served
     found = samples(served)
     assert 'kenpin_camera_up{camera="cam0"}' in found
     assert 'kenpin_camera_up{camera="cam1"}' not in found
+
+
+def test_a_camera_may_be_called_whatever_a_folder_is_called(workshop: Any, served: int) -> None:
+    odd = '12" disc\\new, {red}\n'
+    source = FolderSource(workshop.pictures(2).rename(workshop.root / odd), period_s=0, loop=False)
+    capture = Capture(source, workshop.folder.run, 0, latest=False)
+    capture.run(lambda: True)
+    write_vitals(workshop.folder.run, capture._vitals())
+    found = {family.name: family for family in text_string_to_metric_families(get(served, "/metrics")[1])}
+    for name in ("camera_up", "frames", "frame_faults", "dropped"):
+        assert {s.labels["camera"] for s in found[f"kenpin_{name}"].samples} == {odd}
+    (unknown,) = found["kenpin_unknown_series"].samples
+    assert unknown.value == 0
 
 
 def test_numbers_that_no_series_stands_for_are_counted() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kenpin.edge_runtime import synthetic_source
+from kenpin.edge_runtime import sources, synthetic_source
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
@@ -26,6 +26,12 @@ def drain(source: FrameSource) -> list[Frame | Fault]:
     items = take(source, 1000)
     source.close()
     return items
+
+
+def test_an_unknown_source_is_answered_with_every_kind() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_source("webcam")
+    assert [scheme for scheme in sources._MAKE if f"{scheme}:" not in caught.value.cure] == []
 
 
 @pytest.mark.parametrize(

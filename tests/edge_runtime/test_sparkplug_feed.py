@@ -19,11 +19,12 @@ from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.outbox import Outbox
+from kenpin.edge_runtime.series_name import series_name
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed, camera_values, cameras_down, node_values
 from kenpin.edge_runtime.sparkplug_link import Heard as Message
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_session import NODE, EdgeNode, Session
-from kenpin.edge_runtime.vitals import Vitals, write_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, write_vitals
 from kenpin.ledger import lines_of
 
 
@@ -71,9 +72,9 @@ class Heard:
         self.sent += [message.topic for message in self._session.lose(device, now_ms=1)]
 
 
-def capture_says(folder: Any, *, up: bool, age_s: float = 0.0) -> None:
+def capture_says(folder: Any, *, up: bool, age_s: float = 0.0, camera: str = "cam") -> None:
     ns = time.monotonic_ns() - int(age_s * 1e9)
-    numbers = {'camera_up{camera="cam"}': up, 'frames_total{camera="cam"}': 9}
+    numbers = {series_name("camera_up", camera=camera): up, 'frames_total{camera="cam"}': 9}
     write_vitals(folder.run, Vitals(role="capture-0", pid=1, written_ns=ns, numbers=numbers))
 
 
@@ -107,6 +108,8 @@ def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(wo
         Outbox(connection).keep_cameras([])  # the station is set up without it
     assert sent() == ["DDEATH/st1/cam"]
     assert cameras_down({}) == set()
+    capture_says(workshop.folder, up=False, camera='12" disc')
+    assert cameras_down(read_vitals(workshop.folder.run)) == {'12" disc'}
 
 
 @pytest.mark.parametrize("damage", ["DROP TABLE state", "UPDATE state SET body = '{'"])

@@ -151,7 +151,7 @@ def test_a_frame_without_the_part_in_its_place_is_never_judged(
     assert reason in decision.reason
     assert found.event is None
     assert found.part.light is not None
-    assert judge.look.findings() == {f'{{camera="top",finding="{cause}"}}': 1}
+    assert judge.look.findings() == {f'findings_total{{camera="top",finding="{cause}"}}': 1}
 
 
 def test_a_bundle_without_a_view_looks_at_the_whole_frame(workshop: Any) -> None:

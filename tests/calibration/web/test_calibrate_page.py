@@ -274,6 +274,12 @@ def test_a_signing_that_broke_off_is_not_given_up(
     refused = browser.submit("/calibrate/end")
     assert refused.status_code == 409
     assert f"T1 {suggested.t1:.6g} and T2 {suggested.t2:.6g} were written already" in refused.text
+    with monkeypatch.context() as odd:
+        left = suggested.model_copy(update={"t1": 1.25, "t2": 2.5})
+        odd.setattr(calibrate_change, "half_signed", lambda *_: left)
+        browser.cookies.set("__Host-language", "de")
+        assert "als T1 1,25 und T2 2,5 schon geschrieben waren" in browser.submit("/calibrate/end").text
+        browser.cookies.delete("__Host-language")
     assert read_calibrating(line.folder) is not None
     assert sign(browser).status_code == 303
     assert records(line.folder)[-1].t1 == pytest.approx(t1 - 20, abs=0.1)

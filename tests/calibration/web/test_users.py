@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
@@ -35,6 +36,11 @@ def test_users_are_added_listed_and_removed(folder: StationFolder) -> None:
     assert PIN not in json.dumps(told)
     run(folder, "remove", "abe")
     assert list(Users(folder).read()) == ["sato"]
+
+
+def test_a_folder_that_is_not_there_is_no_station_without_users(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such station folder"):
+        run(StationFolder(tmp_path / "typo"), "list")
 
 
 def test_every_change_of_users_is_in_the_audit(folder: StationFolder) -> None:
