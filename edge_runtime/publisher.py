@@ -24,6 +24,7 @@ from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
 from kenpin.edge_runtime.publisher_task import Renew, SendAgain, Task, Tell, TellAgain, Wake
+from kenpin.edge_runtime.result_inbox import LATE_S
 from kenpin.edge_runtime.retained_topics import RetainedTopics
 from kenpin.edge_runtime.timing import Timing
 from kenpin.edge_runtime.traffic import Traffic
@@ -131,7 +132,8 @@ class Publisher:
             "verdict": result.verdict.value,
             "pass": result.verdict is Verdict.OK,
         }
-        self._tasks.put(Tell(f"{self._desk.topic}/output", json.dumps(body).encode()))
+        by_s = time.monotonic() + LATE_S
+        self._tasks.put(Tell(f"{self._desk.topic}/output", json.dumps(body).encode(), by_s))
 
     def send_again(self, *, since: int, count: int) -> None:
         """Publish acknowledged events once more, marked as late; they are kept for seven days.
@@ -274,7 +276,8 @@ class Publisher:
             self._retained.take(task)
             self._delivery.take(task)
         elif isinstance(task, Tell):
-            self._link.publish(task.topic, task.body, qos=0)
+            if time.monotonic() <= task.by_s:  # this thread may have waited for the disk
+                self._link.publish(task.topic, task.body, qos=0)
         elif isinstance(task, SendAgain):
             self._outbox.send_again(since=task.since, count=task.count)
             self._delivery.look_back()

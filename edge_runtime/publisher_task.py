@@ -16,10 +16,17 @@ class Wake:
 
 @dataclass(frozen=True)
 class Tell:
-    """A message that is worth something now or never."""
+    """A message that is worth something now or never.
+
+    Attributes:
+        topic: The whole topic.
+        body: The payload.
+        by_s: Until when it is to be published, on `time.monotonic()`.
+    """
 
     topic: str
     body: bytes
+    by_s: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The way of results to the publisher's process: datagrams, as a late result must not come at all."""
+"""The way of results to the publisher's process: datagrams, as a late result must not come at all.
+
+One that lay here while the publisher stood still, as on a machine that swaps, would release another part.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import json
 import logging
 import select
 import socket
+import time
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.run_socket import bind_in, send_in
 
+LATE_S = 1.0  # a result that is told later is told no more
 _SOCKET = "publisher.sock"
 _MAX_BYTES = 16384
 _WAKE = b"{}"
@@ -29,13 +34,14 @@ class ResultInbox:
 
     Attributes:
         malformed: Datagrams that were no results.
+        late: Results that were too old to be told.
 
     Raises:
         OSError: The socket cannot be made.
     """
 
     def __init__(self, run: Path) -> None:
-        self.malformed = 0
+        self.malformed = self.late = 0
         self._path = run / _SOCKET
         self._socket = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -53,11 +59,13 @@ class ResultInbox:
                 data = self._socket.recv(_MAX_BYTES)
                 if data == _WAKE:
                     continue
-                result = _read(data)
-                if result is not None:
-                    found.append(result)
-                else:
+                result, sent_ns = _read(data)
+                if result is None:
                     self._ignore(data)
+                elif time.monotonic_ns() - sent_ns > LATE_S * 1e9:
+                    self.late += 1
+                else:
+                    found.append(result)
         return found
 
     def _ignore(self, data: bytes) -> None:
@@ -75,16 +83,17 @@ class ResultInbox:
         self._path.unlink(missing_ok=True)
 
 
-def _read(data: bytes) -> Result | None:
-    """Read what `send_result` sent; `None` if it is nothing of the kind."""
+def _read(data: bytes) -> tuple[Result | None, int]:
+    """What `send_result` sent, and when; `None` if it is nothing of the kind."""
     try:
         content = json.loads(data)
-        part_id, trigger_id = content["part_id"], content["trigger_id"]
+        part_id, trigger_id, sent_ns = content["part_id"], content["trigger_id"], content["mono_ns"]
         verdict = Verdict(content["verdict"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return None, 0
     is_one = isinstance(part_id, str) and (trigger_id is None or type(trigger_id) is int)
-    return Result(part_id, trigger_id, verdict) if is_one else None
+    is_one = is_one and type(sent_ns) is int
+    return (Result(part_id, trigger_id, verdict), sent_ns) if is_one else (None, 0)
 
 
 def wake_publisher(run: Path) -> None:
@@ -100,4 +109,5 @@ def send_result(run: Path, result: Result) -> None:
         OSError: The publisher does not listen or is too slow.
     """
     content = {"part_id": result.part_id, "trigger_id": result.trigger_id, "verdict": result.verdict.value}
+    content["mono_ns"] = time.monotonic_ns()
     send_in(run, _SOCKET, json.dumps(content).encode())

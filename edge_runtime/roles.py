@@ -118,7 +118,7 @@ def publish(config: StationConfig) -> None:
         sparkplug = SparkplugFeed.from_config(config, folder) if config.sparkplug.enabled else None
         credentials = Credentials(config.mqtt, client_id=config.station.id)
         watch = Watch({"publish": _PUBLISH_S})
-        pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch, inbox.malformed))
+        pulse = Pulse(folder.run, watch, lambda: publisher_vitals(publisher, identity, watch, inbox))
         if (state := station_state(folder)) is not None:
             publisher.set_state(*state)  # or a station that runs would be told as STARTING
         publisher.start()
@@ -239,7 +239,9 @@ def _snapshot(folder: StationFolder) -> Snapshot:
     return Snapshot.from_vitals(station or Vitals(role="station", pid=0))
 
 
-def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch, malformed: int = 0) -> Vitals:
+def publisher_vitals(
+    publisher: Publisher, identity: Identity, watch: Watch, inbox: ResultInbox | None = None
+) -> Vitals:
     """What the publisher's process tells the others."""
     traffic, denied = publisher.traffic, publisher.is_denied
     return Vitals(
@@ -255,7 +257,8 @@ def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch, mal
             "broker_connected": publisher.is_connected,
             "broker_unstable": publisher.is_unstable,
             'dropped_total{stage="command",reason="flood"}': publisher.dropped,
-            'dropped_total{stage="result",reason="malformed"}': malformed,
+            'dropped_total{stage="result",reason="malformed"}': inbox.malformed if inbox else 0,
+            'dropped_total{stage="result",reason="late"}': inbox.late if inbox else 0,
             **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kenpin.config import OutputSection
-from kenpin.edge_runtime import gpio_lines, gpio_output, gpio_trigger
+from kenpin.edge_runtime import gpio_lines, gpio_output, gpio_trigger, result_inbox
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.log_output import LogOutput
 from kenpin.edge_runtime.mqtt_output import MqttOutput
@@ -20,6 +20,7 @@ from kenpin.edge_runtime.outputs import Outputs, make_outputs
 from kenpin.edge_runtime.result_inbox import ResultInbox, wake_publisher
 from kenpin.edge_runtime.run_socket import send_in
 from kenpin.errors import ConfigError
+from tests.edge_runtime.conftest import Clock
 
 OK, NG = Result("a", 1, Verdict.OK), Result("b", 2, Verdict.NG)
 
@@ -163,9 +164,23 @@ def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
     wake_publisher(tmp_path)  # nobody there: no error
 
 
+def test_a_result_that_lay_there_while_the_publisher_stood_still_is_told_no_more(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_inbox, "time", clock)
+    inbox, output = ResultInbox(tmp_path), MqttOutput(tmp_path)
+    output.result(OK)
+    clock.now_s += 0.9
+    output.result(Result("new", 8, Verdict.OK))
+    clock.now_s += 0.2
+    assert [result.part_id for result in inbox.receive(1.0)] == ["new"]
+    assert (inbox.late, inbox.malformed) == (1, 0)
+    inbox.close()
+
+
 def test_what_is_no_result_is_counted_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     inbox = ResultInbox(tmp_path)
-    good = {"part_id": "A", "trigger_id": 7, "verdict": "OK"}
+    good = {"part_id": "A", "trigger_id": 7, "verdict": "OK", "mono_ns": time.monotonic_ns()}
     malformed = [
         b"",
         b"\xff",
@@ -173,6 +188,7 @@ def test_what_is_no_result_is_counted_and_told_once(tmp_path: Path, caplog: pyte
         *(json.dumps(content).encode() for content in (None, 7, [], [good], {"part_id": "A"})),
         *(json.dumps({**good, **other}).encode() for other in ({"verdict": "FINE"}, {"verdict": []})),
         *(json.dumps({**good, **other}).encode() for other in ({"part_id": 1}, {"trigger_id": "7"})),
+        json.dumps({**good, "mono_ns": "7"}).encode(),
         json.dumps({**good, "part_id": "A" * 17000}).encode(),  # more than is read
     ]
     for body in malformed:

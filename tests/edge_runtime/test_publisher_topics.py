@@ -18,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.commit import git_commit
 from kenpin.edge_runtime import announce, part_news
+from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
 from kenpin.edge_runtime.announce import Identity
@@ -510,6 +511,20 @@ def test_of_all_results_only_ok_passes_and_none_is_retained(
     publisher.tell_result(Result("later", 2, Verdict.OK))
     wait_for(lambda: newcomer.payloads("output"), "the next result")
     assert [r["part_id"] for r in newcomer.payloads("output")] == ["later"]
+
+
+def test_a_result_that_waited_for_a_disk_that_hung_is_told_no_more(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scada = make_subscriber(mosquitto.port)
+    publisher = line.publish(mosquitto.port)
+    wait_for(lambda: scada.payloads("status"), "the connection")
+    with monkeypatch.context() as hung:
+        hung.setattr(publisher_module, "LATE_S", -1.0)
+        publisher.tell_result(Result("old", 1, Verdict.OK))
+    publisher.tell_result(Result("now", 2, Verdict.OK))
+    wait_for(lambda: scada.payloads("output"), "the result")
+    assert [r["part_id"] for r in scada.payloads("output")] == ["now"]
 
 
 class Hearing:
