@@ -799,6 +799,29 @@ def test_a_second_bundle_waits_beside_the_first(workshop: Any, options: list[obj
     assert roles == {"1.0": ("active", "record 1, TRIAL"), "2.0": ("to activate", "record 2, TRIAL")}
 
 
+def test_to_install_the_active_one_again_neither_ends_its_trial_nor_forgets_the_way_back(
+    workshop: Any, options: list[object]
+) -> None:
+    """As whoever hands out bundles by a script does; the folder is mended, and nothing else changes."""
+    old = workshop.bundle()
+    invoke("install", old.path, *options)
+    workshop.calibrate(old)
+    new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+    invoke("install", new.path, *options)
+    workshop.calibrate(new, rev=2)
+    before = change_activation(
+        workshop.folder,
+        lambda was: was.running(new.sha256, new.manifest, on_trial=True).wanting(old.sha256, "shadow"),
+    )
+    rows = audit_file(workshop.folder).read_bytes()
+    model = workshop.folder.bundles / new.sha256 / "card.md"
+    model.write_bytes(b"damaged")
+    assert "active already" in invoke("install", new.path, *options).stderr
+    assert read_activation(workshop.folder) == before
+    assert model.read_bytes() == b"# lamp"
+    assert audit_file(workshop.folder).read_bytes() == rows
+
+
 def test_where_nothing_is_calibrated_a_bundle_takes_its_place_at_once(
     workshop: Any, options: list[object]
 ) -> None:
