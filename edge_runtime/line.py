@@ -27,6 +27,7 @@ from kenpin.frame import Frame
 # the gap in the numbers tells that it was missed.
 QUEUE, OVERRUN = 8, 1024
 _TRIGGER_WAIT_S = 0.05
+_HICCUP_S = 0.1  # a busy machine lets a thread wait for so long now and then
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Line:
         self._came = threading.Condition()
         self._ended = False
         self._trouble = ""  # with which the listening broke off
-        self._standstill = Standstill(wait_s + _TRIGGER_WAIT_S)
+        self._standstill = Standstill(max(wait_s, _HICCUP_S) + _TRIGGER_WAIT_S)
         self._thread = threading.Thread(target=self._listen, name="triggers", daemon=True)
 
     def open(self) -> None:
