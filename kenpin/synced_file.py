@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -17,7 +18,7 @@ def replace_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OSError: It cannot be written; the old file is as it was.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     # Never one that lies there: in a folder like /tmp somebody else may have put a link or an open file there.
     partial.unlink(missing_ok=True)
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +107,26 @@ def test_a_kept_picture_and_its_day(steps: Steps, tmp_path: Path) -> None:
     assert steps.of(path.parent)[:1] == ["folder"]  # of all days
 
 
+def test_two_threads_that_replace_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """As two people do who answer for one part at the page."""
+    path, whole = tmp_path / "picture", (b"a" * 1_000_000, b"b" * 1_000_000)
+    path.write_bytes(whole[0])
+
+    def write(data: bytes) -> None:
+        for _ in range(20):
+            replace_synced(path, data)
+            assert path.read_bytes() in whole
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(write, data) for data in whole]:
+            done.result()
+    assert [found.name for found in tmp_path.iterdir()] == ["picture"]
+
+
 def test_what_somebody_else_has_put_there_is_not_written_to(tmp_path: Path) -> None:
     victim, target = tmp_path / "victim", tmp_path / "dump.zip"
     victim.write_bytes(b"precious")
-    partial = tmp_path / f".dump.zip.{os.getpid()}.part"
+    partial = tmp_path / f".dump.zip.{os.getpid()}-{threading.get_ident()}.part"
     partial.symlink_to(victim)
     replace_synced(target, b"new", mode=0o600)
     assert (victim.read_bytes(), target.read_bytes(), target.is_symlink()) == (b"precious", b"new", False)
