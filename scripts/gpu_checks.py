@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +33,7 @@ import click
 import cv2
 import numpy as np
 import torch
-from gpu_finding import Finding, findings_in
+from gpu_finding import Finding, attempt, findings_in
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -218,6 +219,11 @@ class Trial:
     folder: RunFolder | None = None
     stop_after: int = 0
 
+    @property
+    def name(self) -> str:
+        """What its speed is called."""
+        return f"speed, batch {self.batch}, {self.precision}{', compiled' if self.compiled else ''}"
+
 
 def train(
     plan: Plan, pictures: Tensor, trial: Trial, prepare: Callable[[Trainer], object] = lambda _: None
@@ -262,7 +268,7 @@ def speeds(plan: Plan, pictures: Tensor) -> list[Finding]:
     trials = [Trial(*setting) for setting in itertools.product(plan.batches, plan.precisions)]
     if plan.compiled:
         trials += [Trial(plan.batches[-1], precision, compiled=True) for precision in plan.precisions]
-    return [speed(plan, pictures, trial) for trial in trials]
+    return [attempt(trial.name, partial(speed, plan, pictures, trial)) for trial in trials]
 
 
 def speed(plan: Plan, pictures: Tensor, trial: Trial) -> Finding:
@@ -272,14 +278,13 @@ def speed(plan: Plan, pictures: Tensor, trial: Trial) -> Finding:
     with Utilisation() as utilisation:
         tried = train(plan, pictures, trial)
     seconds = statistics.median(log.seconds for log in tried.logs[len(tried.logs) // 3 :])
-    name = f"speed, batch {trial.batch}, {trial.precision}{', compiled' if trial.compiled else ''}"
     found: dict[str, float | str | None] = {
         "pictures_per_s": trial.batch / seconds,
         "views_per_s": VIEWS * trial.batch / seconds,
         "parts": tried.parts,
         **utilisation.found,
     }
-    return Finding(name, found, all(map(math.isfinite, tried.losses)))
+    return Finding(trial.name, found, all(map(math.isfinite, tried.losses)))
 
 
 def resumes(plan: Plan, pictures: Tensor) -> list[Finding]:
@@ -310,8 +315,10 @@ def agrees_with_cpu(plan: Plan, pictures: Tensor) -> list[Finding]:
     """The same scenes give the same losses on both, also after some steps."""
     # TF32 is another arithmetic; here the question is whether float32 agrees.
     tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    cpu, gpu = (fixed_losses(device, plan, pictures) for device in ("cpu", plan.device))
-    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        cpu, gpu = (fixed_losses(device, plan, pictures) for device in ("cpu", plan.device))
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
     first, most = most_apart(cpu[:1], gpu[:1]), most_apart(cpu, gpu)
     found: dict[str, float | str | None] = {"first_step_apart": first, "most_apart": most}
     # A rounding error grows with each step; the first one shows whether the kernels agree.
@@ -339,15 +346,16 @@ def stays_finite(plan: Plan, pictures: Tensor) -> list[Finding]:
     """Half precision has finite losses, near those of float."""
     whole = train(plan, pictures, Trial(plan.batch)).losses
     last = slice(-(len(whole) // 3 or 1), None)
-    findings = []
-    for precision in plan.half:
+
+    def one(precision: str) -> Finding:
         losses = train(plan, pictures, Trial(plan.batch, precision)).losses
         ends = statistics.mean(losses[last]), statistics.mean(whole[last])
         apart = most_apart(ends[1:], ends[:1])
         found: dict[str, float | str | None] = {"last_losses": ends[0], "apart_from_fp32": apart}
         finite = all(map(math.isfinite, losses))
-        findings.append(Finding(f"{precision} stays finite", found, finite and apart < NEAR_LOSS))
-    return findings
+        return Finding(f"{precision} stays finite", found, finite and apart < NEAR_LOSS)
+
+    return [attempt(f"{precision} stays finite", partial(one, precision)) for precision in plan.half]
 
 
 def halves(plan: Plan, pictures: Tensor) -> list[Finding]:

@@ -107,6 +107,22 @@ def test_a_check_that_breaks_in_any_way_stops_no_other(tmp_path: Path, monkeypat
     assert several["check"] == "several GPUs train one run"
 
 
+def test_a_precision_that_breaks_stops_no_other_speed(
+    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = checks.train
+
+    def breaks(plan: object, pictures: object, trial: checks.Trial, *more: object) -> checks.Tried:
+        if trial.precision == "fp32":
+            raise AttributeError("no such type")
+        return right(plan, pictures, trial, *more)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(checks, "train", breaks)
+    findings = {finding.check: finding for finding in checks.speeds(checks.TINY, pictures)}
+    assert findings["speed, batch 6, fp32"].found == {"error": "no such type"}
+    assert findings["speed, batch 6, bf16"].holds
+
+
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
