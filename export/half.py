@@ -75,7 +75,7 @@ def _with_casts(nodes: Iterable[NodeProto], inside: set[str], constants: set[str
         node.CopyFrom(original)
         here = node.output[0] in inside
         for position, name in enumerate(node.input):
-            if name in constants or not name or (name in inside) == here:
+            if name in constants or (name in inside) == here:
                 continue
             cast = f"{name}_half" if here else f"{name}_float"
             if cast not in done:
