@@ -4,7 +4,7 @@ Plain convolutions, matrix products and minima with static shapes, so that it ex
 
 Seven maps:
 
-    coarse  light: local mean, contrast and colour unlike what is usual at this place
+    coarse  light: local mean and contrast, and colour in finer cells, unlike what is usual at this place
             pattern: what a linear model of the whole part (principal components) cannot explain
     mid     bank16: unlike any place of good parts (stride 16; PatchCore, Roth et al., CVPR 2022)
             defect16: the discriminator trained on synthetic defects
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.train.bank import MemoryBank
-from kenpin.train.coarse import LEAST_VARIANCE, LightStatistics, Pattern
+from kenpin.train.coarse import LightStatistics, Pattern
 from kenpin.train.encoder import whole_mean
 from kenpin.train.grain import Grain
 from kenpin.train.light import DARK, cells_of, colour, grey_of, light
@@ -62,12 +62,14 @@ class Grids(NamedTuple):
     """What the maps look at that nothing is trained for.
 
     Attributes:
-        light: Local light and colour, (N, 4, 16, 16).
+        light: Local light, (N, 2, 16, 16).
+        colour: Local colour, (N, 2, S/4, S/4).
         relative: Local light relative to the picture's own, (N, 2, cells, cells).
         energies: Local energies of fine structure, (N, 8, S/4, S/4).
     """
 
     light: Tensor
+    colour: Tensor
     relative: Tensor
     energies: Tensor
 
@@ -113,7 +115,8 @@ class AnomalyHead(nn.Module):
     def __init__(self, shape: HeadShape, discriminators: nn.ModuleList) -> None:
         super().__init__()
         self.map_side = shape.side // 4
-        self.light = LightStatistics(LIGHT_CELLS, 2 * (LEAST_VARIANCE,) + 2 * (LEAST_COLOUR**2,))
+        self.light = LightStatistics(LIGHT_CELLS)
+        self.colour = LightStatistics(self.map_side, 2 * (LEAST_COLOUR**2,))
         self.pattern = Pattern(shape.pattern_cells)
         self.grain = Grain(self.map_side)
         self.bank8 = MemoryBank(shape.channels[1], shape.bank)
@@ -171,6 +174,7 @@ class AnomalyHead(nn.Module):
     def fill_untrained(self, grids: Grids) -> None:
         """Learn anew what is usual on the maps that nothing is trained for, from good pictures."""
         self.light.fit(grids.light)
+        self.colour.fit(grids.colour)
         self.pattern.fit(grids.relative)
         self.grain.fit(grids.energies)
 
@@ -183,6 +187,7 @@ class AnomalyHead(nn.Module):
     def merge_untrained(self, grids: Grids) -> None:
         """Learn what else is usual on these maps, from further good pictures."""
         self.light.merge(grids.light)
+        self.colour.merge(grids.colour)
         self.pattern.merge(grids.relative)
         self.grain.merge(grids.energies)
 
@@ -194,7 +199,8 @@ class AnomalyHead(nn.Module):
         within, _ = cells_of(variance, LIGHT_CELLS)
         relative = 0.5 / (own + DARK)
         return Grids(
-            torch.cat([light(wide, between + within), colour(pictures, LIGHT_CELLS)], 1),
+            light(wide, between + within),
+            colour(pictures, self.map_side),
             light(relative * mean, relative**2 * variance),
             self.grain.energies(grey),
         )
@@ -247,20 +253,21 @@ class AnomalyHead(nn.Module):
         """The maps (N, 7, S/4, S/4), each in its own unit."""
         mid = torch.stack([self.bank16(smooth(taps[2])), self.discriminators[1](taps[2])[:, 0]], 1)
         fine = torch.stack([self.bank8(smooth(taps[1])), self.discriminators[0](taps[1])[:, 0]], 1)
-        seen_light, pattern, grain = self._untrained(self.grids(pictures))
-        return smooth(torch.cat([self._resize(m) for m in (seen_light, pattern, mid, fine, grain)], 1))
+        seen_light, pattern, grain = self.untrained_maps(self.grids(pictures))
+        return torch.cat([seen_light, pattern, self._resize(mid), self._resize(fine), grain], 1)
 
     def untrained_maps(self, grids: Grids) -> tuple[Tensor, ...]:
-        """The raw maps (N, 1, S/4, S/4) that nothing is trained for, in the order of `UNTRAINED_MAPS`."""
-        return tuple(smooth(self._resize(one)) for one in self._untrained(grids))
+        """The raw maps (N, 1, S/4, S/4) that nothing is trained for, in the order of `UNTRAINED_MAPS`.
 
-    def _untrained(self, grids: Grids) -> tuple[Tensor, ...]:
-        found = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
-        return tuple(one[:, None] for one in found)
+        Colour is not smoothed: a spot as small as a cell would fade to a ninth.
+        """
+        raw = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
+        seen_light, pattern, grain = (self._resize(one[:, None]) for one in raw)
+        return torch.maximum(seen_light, self.colour(grids.colour)[:, None]), pattern, grain
 
     def _resize(self, maps: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)
-        return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        return smooth(functional.interpolate(maps, size=size, mode="bilinear", align_corners=False))
 
 
 def _moments(raw: Sequence[Tensor]) -> Moments:

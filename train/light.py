@@ -41,7 +41,5 @@ def colour(pictures: Tensor, cells: int) -> Tensor:
 
     Zero where a picture is grey. A lamp that ages changes its light and, as long as its colour stays, not this.
     """
-    cell = pictures.shape[-1] // cells
-    mean = pictures.reshape(-1, 3, cells, cell, cells, cell).mean((3, 5))
-    logarithm = (mean + DARK).log()
+    logarithm = (functional.avg_pool2d(pictures, pictures.shape[-1] // cells) + DARK).log()
     return torch.cat([logarithm[:, :1] - logarithm[:, 1:2], logarithm[:, 2:] - logarithm[:, 1:2]], 1)

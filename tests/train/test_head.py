@@ -246,7 +246,8 @@ def test_maps_that_nothing_is_trained_for_know_every_picture_in_the_end() -> Non
     pictures = torch.randint(0, 255, (20, 3, 64, 64), dtype=torch.uint8)
     trained, held_back = Pretrained(8), pictures[15:]
     head = fit_head(trained, pictures[:15], held_back, seed=0)
-    assert (head.light.count, head.pattern.statistics.count, head.grain.count) == (20, 20, 20)
+    counts = head.light.count, head.colour.count, head.pattern.statistics.count, head.grain.count
+    assert counts == (20, 20, 20, 20)
     assert head.count.flatten().tolist() == [20, 20, 5, 5, 5, 5, 20]
     assert not trained.training  # its features are those of a station
     # Weights and units are of parts that were not known then.
@@ -310,6 +311,20 @@ def test_a_coloured_spot_as_light_as_its_part_is_found_and_the_noise_of_a_camera
 
     assert light_map(spotted).min() > 3 * light_map(asked).max()
     assert light_map(noisy).max() < 1.5 * light_map(asked).max()
+
+
+@torch.no_grad()
+def test_a_coloured_spot_no_larger_than_a_cell_of_the_map_is_found_where_it_is() -> None:
+    torch.manual_seed(0)
+    pictures = (100 + 10 * torch.randn(30, 1, 160, 160)).expand(30, 3, 160, 160) / 255
+    head = AnomalyHead(HeadShape(160, (8, 16, 32)), torch.nn.ModuleList()).eval()
+    head.fill_untrained(head.grids(pictures[:20]))
+    asked = pictures[20:]
+    spotted = asked.clone()
+    spotted[:, :, 80:84, 40:44] += torch.tensor([-0.06, 0.0, 0.06]).view(3, 1, 1)
+    good, bad = (head.untrained_maps(head.grids(some))[0][:, 0] for some in (asked, spotted))
+    assert bad.amax((1, 2)).min() > 1.5 * good.max()
+    assert (bad.flatten(1).argmax(1) == 20 * 40 + 10).all()
 
 
 def test_inspector_returns_score_levels_and_map(grey_inspector: Inspector) -> None:
