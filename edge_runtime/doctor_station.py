@@ -51,8 +51,12 @@ def station_checks(config: StationConfig) -> list[Check]:
 
     Args:
         config: Its configuration.
+
+    Raises:
+        ConfigError: This user may not look into the station's folder.
     """
     folder = StationFolder(config.station.state_dir)
+    folder.refuse_stranger()
     checks = [
         Check("folder", lambda: _folder(folder)),
         Check("secrets", lambda: _secrets(config, folder)),

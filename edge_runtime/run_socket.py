@@ -31,8 +31,9 @@ def bind_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
         with _short(run) as folder:
             made.bind(f"{folder}/{name}")
         (run / name).chmod(0o600)
-    except OSError:
+    except OSError as error:
         made.close()
+        error.filename = error.filename or str(run / name)  # bind tells no place
         raise
     return made
 

@@ -114,6 +114,12 @@ def send_trigger(run: Path, trigger_id: int, part_id: str = "") -> None:
             where=run / _SOCKET,
             cure="send it again at once; left out, the part is counted as missed when the next trigger comes",
         ) from None
+    except PermissionError:
+        raise SourceError(
+            "this user may not trigger the station",
+            where=run / _SOCKET,
+            cure="run this as the station's user, like sudo -u kenpin …",
+        ) from None
     except OSError as error:
         raise SourceError(
             f"no station takes triggers here: {error.strerror}",

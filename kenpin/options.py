@@ -12,13 +12,20 @@ from typing import Any, TypeVar
 import click
 
 from kenpin.errors import ConfigError
-from kenpin.station_folder import DEFAULT_STATE
+from kenpin.station_folder import DEFAULT_STATE, StationFolder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _check_readable(_context: click.Context, _option: click.Parameter, value: Path) -> Path:
+    StationFolder(value).refuse_stranger()
+    return value
+
+
 state = click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # who may read it is said by the callback, with the cure
+    callback=_check_readable,
     default=DEFAULT_STATE,
     show_default=True,
     help="The station's folder.",

@@ -177,6 +177,17 @@ class StationFolder:
             cure = "give the station's folder: --state DIR"
             raise ConfigError("there is no such station folder", where=self.root, cure=cure)
 
+    def refuse_stranger(self) -> None:
+        """Tell a user who may not read the folder whose it is.
+
+        Raises:
+            ConfigError: It is there, and this user may not read it.
+        """
+        if os.access(self.root, os.F_OK) and not os.access(self.root, os.R_OK | os.X_OK):
+            name = self._other_owner()
+            cure = f"run this as {name}: sudo -u {name} …" if name else f"chmod u+rwx {self.root}"
+            raise ConfigError("this user may not read the station's folder", where=self.root, cure=cure)
+
     def refuse_root(self) -> None:
         """Keep root from making files in another user's folder, which that user's station could not use.
 

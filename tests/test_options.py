@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kenpin.calibration.fit_cli import confirm
-from kenpin.calibration.masters_cli import check, interval
+from kenpin.calibration.masters_cli import check, interval, show
 from kenpin.calibration.place_cli import cost
 from kenpin.errors import ConfigError
 from kenpin.options import signer
@@ -31,6 +32,18 @@ def test_nobody_signs_for_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="no login name") as error:
         signer()
     assert "--by" in error.value.cure
+
+
+def test_who_may_not_read_the_folder_is_told_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
+    for user, cure in ((os.geteuid(), f"chmod u+rwx {tmp_path}"), (12345, f"sudo -u {getpass.getuser()} …")):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        done = CliRunner().invoke(show, ["--state", str(tmp_path)])
+        assert isinstance(done.exception, ConfigError)
+        assert done.exception.what == "this user may not read the station's folder"
+        assert done.exception.cure.endswith(cure)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from kenpin.edge_runtime import run_socket, trigger_input
 from kenpin.edge_runtime.mqtt_trigger import MqttTrigger
-from kenpin.edge_runtime.run_socket import send_in
+from kenpin.edge_runtime.run_socket import bind_in, send_in
 from kenpin.edge_runtime.site import in_own_processes
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.trigger_input import SoftwareTrigger, make_trigger_input, send_trigger
@@ -39,6 +42,28 @@ def test_a_program_triggers_through_the_socket(tmp_path: Path, closed: Any) -> N
     with pytest.raises(SourceError, match="no station takes triggers") as error:
         send_trigger(tmp_path, 8)
     assert "kenpin run" in error.value.cure
+
+
+def test_a_socket_that_cannot_be_made_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(socket.socket):
+        def bind(self, _address: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_socket.socket, "socket", Full)
+    with pytest.raises(OSError, match="No space left") as error:
+        bind_in(tmp_path, "trigger.sock", socket.SOCK_DGRAM)
+    assert error.value.filename == str(tmp_path / "trigger.sock")
+
+
+def test_a_trigger_by_a_user_who_may_not_reach_the_station(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trigger_input, "send_in", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(SourceError, match="this user may not trigger") as error:
+        send_trigger(tmp_path, 1)
+    assert "sudo -u" in error.value.cure
 
 
 def test_a_station_that_has_no_room_for_a_trigger_is_not_taken_for_none(tmp_path: Path, closed: Any) -> None:
