@@ -50,7 +50,9 @@ def add_master(folder: StationFolder, master: Master, picture: bytes, *, by: str
         replace_synced(target, picture)
     except OSError as error:
         raise StoreError(
-            f"the picture cannot be stored: {error.strerror}", where=target, cure="make room on the disk"
+            f"the picture cannot be stored: {error.strerror}",
+            where=target,
+            cure="make room on the disk, or do it as the user that owns the folder",
         ) from None
     replaced = read_masters(folder, master.product).registered.get(master.id)
     old = _in_words(replaced) if replaced else ""

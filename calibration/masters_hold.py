@@ -31,8 +31,10 @@ def held_for_check(folder: StationFolder, by: str) -> Iterator[None]:
 
     Raises:
         CalibrationError: Somebody calibrates or checks already.
+        ConfigError: This is root, who could not write down what was seen in somebody else's folder.
         StoreError: The note cannot be written.
     """
+    folder.refuse_root()
     busy = "wait until it is ended, or end it on the page"
     with explained(folder.calibrating):
         try:

@@ -27,6 +27,7 @@ from kenpin.calibration.masters_cli import masters as masters_command
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.web.words import load_words
+from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.part import Part
@@ -107,6 +108,19 @@ def test_a_folder_that_is_not_there_is_no_station_without_masters(tmp_path: Path
     listed = run(StationFolder(tmp_path / "typo"), "list")
     assert isinstance(listed.exception, ConfigError)
     assert listed.exception.cure == "give the station's folder: --state DIR"
+
+
+def test_root_shows_no_master_whose_check_it_could_not_write_down(
+    two: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(two.database).close()
+    if os.geteuid() == 0:
+        os.chown(two.root, 12345, 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    checked = run(two, "check", "--wait-s", 0.01)
+    assert isinstance(checked.exception, ConfigError)
+    assert "show" not in checked.stderr
+    assert not (two.root / "masters-check.lock").exists()
 
 
 def test_registered_masters_are_listed_with_their_pictures(two: StationFolder) -> None:
