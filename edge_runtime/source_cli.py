@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 
 import click
 from rich.progress import Progress
@@ -35,7 +36,8 @@ def record(url: str, out: Path, frames: int) -> None:
         source.open()
         bar = progress.add_task("record", total=frames)
         count = write_recording(source, out, frames=frames, taken=lambda: progress.advance(bar))
-    click.echo(f"{counted(count, 'frame')} in {out}; play it with --source replay:{out}", err=True)
+    play = quote(f"replay:{out}")
+    click.echo(f"{counted(count, 'frame')} in {out}; play it with --source {play}", err=True)
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from kenpin.errors import DataError
 
@@ -48,7 +49,7 @@ def check_good_only(folder: Path, pictures: Sequence[Path]) -> None:
     raise DataError(
         f"it is not clear that all pictures below the folder are of good parts: it has subfolders ({shown})",
         where=folder,
-        cure=(f"give --good {inner}" if inner else "give the one folder of good parts")
+        cure=(f"give --good {quote(str(inner))}" if inner else "give the one folder of good parts")
         + "; subfolders of good parts are named by a number, like lot-12, 2026-11-03 or part7",
     )
 

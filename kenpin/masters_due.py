@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kenpin.audit import names_masters
@@ -35,6 +35,7 @@ class Due:
     cure: str = "show them: kenpin masters check"
 
 
+_REGISTER = "register one: kenpin masters add; then show it: kenpin masters check"
 _FAILED = Due("failed", "the last check of the masters failed")
 
 
@@ -94,7 +95,9 @@ def read_demand(folder: StationFolder) -> Demand:
 def _why_due(masters: Masters, now_ms: int) -> Due | None:
     if not masters.is_demanded:
         # Nobody demands a check, or nothing is left to show, but a known bad part passed.
-        return _FAILED if _failed(masters) else _why_others(masters)
+        if not _failed(masters):
+            return _why_others(masters)
+        return _FAILED if masters.registered else replace(_FAILED, cure=_REGISTER)
     if masters.last is None or masters.unseen:
         names = _listed(masters.unseen)
         return Due("never", f"masters were never shown: {names}", {"names": names})
@@ -126,7 +129,7 @@ def _why_others(masters: Masters) -> Due | None:
     others = _listed(masters.others)
     words = f"no master of {masters.product} is registered, only of {others}"
     values = {"product": masters.product, "others": others}
-    return Due("product", words, values, "register one: kenpin masters add")
+    return Due("product", words, values, _REGISTER)
 
 
 def _why_stale(folder: StationFolder, masters: Masters) -> Due | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind, check_no_twins
@@ -95,7 +96,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         raise DataError(
             f"the folder has subfolders ({', '.join(nested)}) but none is named {GOOD}",
             where=folder,
-            cure=f"name the folder of good parts {GOOD!r}, or give that one alone: --good {folder}/NAME",
+            cure=f"name the folder of good parts {GOOD}, or give it alone: --good {quote(str(folder))}/NAME",
         )
     return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
 

@@ -635,20 +635,21 @@ def _good_only(folder: Path) -> list[Picture]:
 def test_a_folder_of_good_parts_with_subfolders_of_other_things_is_refused(
     tmp_path: Path, subfolders: tuple[str, ...]
 ) -> None:
+    folder = tmp_path / "our parts"
     for subfolder in subfolders:
-        _fill(tmp_path, *_names(subfolder, 3))
+        _fill(folder, *_names(subfolder, 3))
     readers: list[Callable[[], object]] = [
-        lambda: read_good_bad(tmp_path, None),
-        lambda: read_folder(tmp_path, label="good"),
+        lambda: read_good_bad(folder, None),
+        lambda: read_folder(folder, label="good"),
     ]
     for reader in readers:
         with pytest.raises(DataError) as caught:
             reader()
         assert all(part in caught.value.what for name in subfolders for part in name.split("/") if part != ".")
-        assert caught.value.where == str(tmp_path)
+        assert caught.value.where == str(folder)
         inner = {"good": "/good", "train/good": "/train/good"}.get(subfolders[0])
-        assert (f"--good {tmp_path}{inner};" if inner else "the one folder of good parts") in caught.value.cure
-    assert read_folder(tmp_path, label="master")
+        assert (f"--good '{folder}{inner}';" if inner else "the one folder of good parts") in caught.value.cure
+    assert read_folder(folder, label="master")
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,19 @@ def masters_due(folder: StationFolder, at_ms: int) -> str:
     return due.words
 
 
+def test_a_check_that_failed_cannot_be_made_up_for_without_a_master(two: StationFolder) -> None:
+    judged(two, 5.0)
+    show(two, m1=1.0)
+    for master in ("M-1", "M-2"):
+        due = read_demand(two).why(now_ms())
+        assert due is not None
+        assert due.cure == "show them: kenpin masters check"
+        run(two, "remove", master, "--why", "scrapped")
+    due = read_demand(two).why(now_ms())
+    assert due is not None
+    assert (due.key, due.cure.partition(";")[0]) == ("failed", "register one: kenpin masters add")
+
+
 def test_due_after_the_interval(two: StationFolder) -> None:
     show(two)
     shown_ms = read_masters(two).last.ts_ms  # type: ignore[union-attr]

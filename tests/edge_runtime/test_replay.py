@@ -49,18 +49,18 @@ def play(root: Path, speed: float = 0) -> list[Frame | Fault]:
 def test_what_was_recorded_is_played_with_its_own_times(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = record("synthetic:cap?rate=5", tmp_path / "new", 5)
+    done = record("synthetic:cap?rate=5", tmp_path / "new one", 5)
     assert done.returncode == 0, done.stderr
-    assert f"--source replay:{tmp_path / 'new'}" in done.stderr
+    assert f"--source 'replay:{tmp_path / 'new one'}'" in done.stderr
     monkeypatch.setattr(replay_source, "time", clock)
     started_s = clock.now_s
-    items = play(tmp_path / "new", speed=1)
+    items = play(tmp_path / "new one", speed=1)
     assert clock.now_s - started_s == pytest.approx(0.8)
     for index, item in enumerate(items):
         assert isinstance(item, Frame)
         assert item.part_id == f"cap-1-{index:06d}"
         assert np.array_equal(item.image, draw_part("cap", seed=1, index=index, defect_share=0.2).image)
-    assert record("synthetic:cap", tmp_path / "new", 1).returncode == 2
+    assert record("synthetic:cap", tmp_path / "new one", 1).returncode == 2
 
 
 def test_gaps_repeats_and_faults_can_be_written_by_hand(tmp_path: Path) -> None:
