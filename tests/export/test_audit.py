@@ -409,6 +409,14 @@ def _half_within_the_head(edit: Editor) -> None:
     edit.before(pool, down, back)
 
 
+def _half_before_the_encoder(edit: Editor) -> None:
+    """The preparation of the frames ends in fp16."""
+    first = edit.node("QuantizeLinear", reading="_half")
+    late = helper.make_node("Abs", [first.input[0]], ["late"], name="late")
+    edit.before(first, late)
+    first.input[0] = "late"
+
+
 def _float_within_the_encoder(edit: Editor) -> None:
     """One convolution of a half encoder computes in fp32."""
     conv = edit.node("Conv", reading="layer3.1.conv1.weight_dq")
@@ -429,6 +437,7 @@ def _float_within_the_encoder(edit: Editor) -> None:
         (_float_scale, "scales must be float16, finite and positive"),
         (_half_reaches_the_head, "the types do not fit"),
         (_half_within_the_head, "low (Cast) must compute in float32, not float16"),
+        (_half_before_the_encoder, "late (Abs) must compute in float32, not float16"),
         (_float_within_the_encoder, "narrow (Cast) must compute in float32, not float16"),
     ],
 )
