@@ -302,6 +302,23 @@ def test_a_record_that_no_running_station_bound_to_its_cameras_says_so(
     assert [record.cameras for record in records_of(station)] == [{}, cameras, {}]
 
 
+def test_a_record_that_is_signed_while_a_camera_is_away_says_that_it_holds_for_any_setting_of_it(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    station.run.mkdir()
+    cameras = {"cameras": json.dumps({"usb0": {"exposure_us": 900.0}})}
+    write_vitals(station.run, Vitals(role="station", pid=1, texts=cameras))
+    for number, is_up in enumerate((False, False)):  # the settings of the first are known from before
+        up = {f'camera_up{{camera="usb{number}"}}': float(is_up), "other": 1.0}
+        write_vitals(station.run, Vitals(role=f"capture-{number}", pid=1, numbers=up))
+    told = fit("--good", pictures[0]).stderr
+    assert "usb1 does not answer" in told
+    assert "usb0" not in told
+    back = {'camera_up{camera="usb1"}': 1.0}
+    write_vitals(station.run, Vitals(role="capture-1", pid=1, numbers=back))
+    assert "does not answer" not in fit("--good", pictures[0]).stderr
+
+
 def test_a_reason_in_bytes_that_are_no_text_is_signed_without_them(
     fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
 ) -> None:
