@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,7 +64,8 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
     bundle, precision = texts.get("bundle_sha256", ""), texts.get("precision", "")
     if not bundle or not precision:
         raise Refused(409, "calibrate_no_station")
-    start = Start(by, bundle, cast(Precision, precision), newest_seq(folder.database))
+    newest, cameras = newest_seq(folder.database), texts.get("cameras", "")
+    start = Start(by, bundle, cast(Precision, precision), newest, cameras)
     begun = "begun: no part is released" + _meant(light_against_sign_off(folder), why.strip())
     audit.append(folder, audit.Entry("calibrating", by, "", begun, why.strip()))
     with _explained(folder):
@@ -174,6 +176,8 @@ def sign_it(
         raise Refused(409, "sign_no_station")
     if (now := told.get("precision", "")) != began:
         raise Refused(409, "sign_other_model", now=now or "?", began=began)
+    if _are_set_otherwise(run.start.cameras, told.get("cameras", "")):
+        raise Refused(409, "sign_other_cameras")
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
         register_masters(folder, shown.masters, placed.t2, signed)
@@ -190,6 +194,11 @@ def _told(folder: StationFolder) -> Mapping[str, str]:
     station = read_vitals(folder.run).get("station")
     runs = station is not None and station.is_alive and station.age_s < _STALE_S
     return station.texts if station is not None and runs else {}
+
+
+def _are_set_otherwise(began: str, now: str) -> bool:
+    """Whether the scores are of cameras that were set otherwise than what would be signed."""
+    return began != "" and json.loads(began) != json.loads(now or "{}")
 
 
 def _check_no_shift_check(request: Request) -> None:

@@ -40,12 +40,14 @@ class Start:
         bundle_sha256: The bundle that scores.
         precision: Which of its models.
         first_seq: Number of the last part before it.
+        cameras: How each camera is set, JSON, as the station tells it; empty = not known.
     """
 
     by: str
     bundle_sha256: str
     precision: Precision
     first_seq: int
+    cameras: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,22 @@ class Runs:
         """The one that is going on; `None` = none is."""
         with page_database(self._path) as connection:
             row = connection.execute(
-                "SELECT by, bundle_sha256, precision, first_seq, last_seq, step, t1, t2 FROM calibration_run"
+                "SELECT by, bundle_sha256, precision, first_seq, cameras, last_seq, step, t1, t2 "
+                "FROM calibration_run"
             ).fetchone()
             labels = connection.execute("SELECT seq, kind, name, type FROM calibration_label").fetchall()
         if row is None:
             return None
-        start, (last_seq, step, t1, t2) = Start(*row[:4]), row[4:]
+        start, (last_seq, step, t1, t2) = Start(*row[:5]), row[5:]
         return Run(start, last_seq, step, t1, t2, {seq: Label(*said) for seq, *said in labels})
 
     def begin(self, start: Start) -> None:
         """Begin anew; what was there before is forgotten."""
-        sql = "INSERT INTO calibration_run VALUES (1, ?, ?, ?, ?, NULL, 'good', NULL, NULL)"
+        sql = "INSERT INTO calibration_run VALUES (1, ?, ?, ?, ?, NULL, 'good', NULL, NULL, ?)"
+        row = (start.by, start.bundle_sha256, start.precision, start.first_seq, start.cameras)
         with page_database(self._path) as connection:
             _forget(connection)
-            connection.execute(sql, (start.by, start.bundle_sha256, start.precision, start.first_seq))
+            connection.execute(sql, row)
 
     def end(self) -> None:
         """Forget it, signed or given up."""

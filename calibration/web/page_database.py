@@ -50,6 +50,8 @@ _MIGRATIONS = (
     """,
     # Which setting of the user somebody has logged in by; logins from before do not count.
     "ALTER TABLE session ADD COLUMN user_since_ms INTEGER NOT NULL DEFAULT -1;",
+    # How the cameras were set when it began; empty where that was before there was this column.
+    "ALTER TABLE calibration_run ADD COLUMN cameras TEXT NOT NULL DEFAULT '';",
 )
 
 

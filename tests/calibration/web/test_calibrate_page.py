@@ -580,6 +580,25 @@ def test_scores_of_two_models_are_not_signed_for_one(browser: Visit, line: Shown
     assert sign(browser).status_code == 303
 
 
+@pytest.mark.parametrize("same", ["{ }", ""])  # in other words; of before this was kept
+def test_scores_of_cameras_that_were_set_otherwise_are_not_signed_for_their_settings_now(
+    browser: Visit, line: ShownLine, same: str
+) -> None:
+    begin(browser, line)
+    show_masters(browser, line)
+    browser.submit("/calibrate/step", step="sign")
+    change = "UPDATE calibration_run SET cameras = ?"
+    with page_database(line.folder.root / "page.db") as connection:
+        assert connection.execute("SELECT cameras FROM calibration_run").fetchone() == ("{}",)
+        connection.execute(change, (json.dumps({"usb0": {"exposure_us": 900.0}}),))
+    refused = sign(browser)
+    assert (refused.status_code, "set otherwise now" in refused.text) == (409, True)
+    assert not line.folder.records.exists()
+    with page_database(line.folder.root / "page.db") as connection:
+        connection.execute(change, (same,))
+    assert sign(browser).status_code == 303
+
+
 def test_begin_and_end_stand_in_the_audit(browser: Visit, line: ShownLine) -> None:
     begin(browser, line, good=0)
     browser.submit("/calibrate/end")
