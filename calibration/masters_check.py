@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kenpin.book import open_book
+from kenpin.calibration.camera_settings import camera_settings
 from kenpin.calibration.masters_book import append_check
 from kenpin.cell import plain_row
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import Verdict, judge
+from kenpin.edge_runtime.signed_settings import set_otherwise
 from kenpin.errors import CalibrationError
 from kenpin.events import rfc3339
 from kenpin.masters import Check, Expected, Master, Masters, Showing, read_masters
@@ -108,7 +110,8 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
         by: Who shows the parts.
 
     Raises:
-        CalibrationError: There are no masters, or the active bundle has no thresholds.
+        CalibrationError: There are no masters, the active bundle has no thresholds, or the cameras are not set
+            as at the sign-off.
         SourceError: No part came.
         StoreError: A ledger cannot be read or written.
     """
@@ -120,6 +123,7 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
             cure="kenpin masters add ID --type TYPE --picture FILE",
         )
     record = open_book(folder).newest(folder.installed().name)
+    _require_settings(folder, record)
     showings: list[Showing] = []
     try:
         for step in steps(masters):
@@ -128,9 +132,21 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
         write_broken_off(folder, check_of(showings, record, masters.product), by=by)
         raise
     check = check_of(showings, record, masters.product)
+    if check.passed:
+        _require_settings(folder, record)
     append_check(folder, check, by=by)
     suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
     return Result(check, suspects)
+
+
+def _require_settings(folder: StationFolder, record: CalibrationRecord) -> None:
+    """What is seen with other settings says nothing of the parts that are released when they are set back."""
+    if changed := set_otherwise(record, camera_settings(folder)):
+        raise CalibrationError(
+            "the masters cannot be checked: " + changed.partition(";")[0],
+            where=folder.root,
+            cure="set the camera back while the station runs, and show them anew",
+        )
 
 
 def write_broken_off(folder: StationFolder, so_far: Check, *, by: str) -> None:

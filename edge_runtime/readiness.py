@@ -13,6 +13,7 @@ from kenpin.edge_runtime.decide import Model, why_not
 from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
 from kenpin.edge_runtime.masters_clock import MastersClock
+from kenpin.edge_runtime.signed_settings import set_otherwise
 from kenpin.edge_runtime.source import Settings
 from kenpin.engine_passport import Passport
 from kenpin.errors import KenpinError
@@ -124,24 +125,10 @@ def with_holds(
     pause = read_hold(folder.paused)
     if pause is not None:
         return replace(ready, fault=f"paused by {pause.by}", cause=PAUSED)
-    if not ready.fault and ready.record is not None and (changed := _set_otherwise(ready.record, cameras)):
+    if not ready.fault and ready.record is not None and (changed := set_otherwise(ready.record, cameras)):
         return replace(ready, fault=changed, cause=CAMERA_SET)
     due = None if ready.fault else masters.why()
     return replace(ready, fault=f"{due.words}; {due.cure}", cause=MASTERS_DUE) if due else ready
-
-
-def _set_otherwise(record: CalibrationRecord, cameras: Mapping[str, Settings]) -> str:
-    """Which setting of a camera is not as at the sign-off, in words; empty where all are."""
-    for camera, signed in record.cameras.items():
-        now = cameras.get(camera, {})
-        for name in sorted(signed.keys() | now.keys()):
-            if signed.get(name) != now.get(name):
-                changed = f"{name} {signed.get(name, 'unknown')} -> {now.get(name, 'unknown')}"
-                return (
-                    f"{camera} is set otherwise than at the sign-off: {changed}; set it back, or calibrate "
-                    "again with: kenpin calibrate fit"
-                )
-    return ""
 
 
 def _choose(folder: StationFolder, bundle: Bundle, record: CalibrationRecord | None) -> Choice:

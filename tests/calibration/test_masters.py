@@ -32,6 +32,7 @@ from kenpin.edge_runtime.decide import Decision, Model, Verdict
 from kenpin.edge_runtime.engine import Scored
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.store import Store
+from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
 from kenpin.masters import masters_file, read_masters
@@ -192,6 +193,41 @@ def test_a_check_that_fails(two: StationFolder, scores: dict[str, float | None])
     assert masters_due(two, now_ms()) == "the last check of the masters failed"
     show(two)
     assert masters_due(two, now_ms()) == ""
+
+
+def test_no_check_is_passed_with_cameras_that_are_set_otherwise_than_at_the_sign_off(
+    two: StationFolder,
+) -> None:
+    """Set back afterwards, the station would release parts that nobody has shown it a master for."""
+    judged(two, 5.0)
+    with calibration_lock(two):
+        book = open_book(two)
+        signed = book.newest(two.installed().name).model_dump(by_alias=True)
+        book.append({**signed, "cameras": {"usb0": {"exposure_us": 900.0}}})
+    two.run.mkdir(parents=True, exist_ok=True)
+
+    def tell(exposure_us: float) -> None:
+        cameras = json.dumps({"usb0": {"exposure_us": exposure_us}})
+        write_vitals(two.run, Vitals(role="station", pid=1, texts={"cameras": cameras}))
+
+    tell(4000.0)
+    with pytest.raises(CalibrationError, match=r"exposure_us 900\.0 -> 4000\.0"):
+        show(two)
+    tell(900.0)
+
+    def next_seen(step: Step) -> Seen:
+        tell(4000.0)  # in the midst of it
+        return Seen(2, score if step.master else 1.0, two.installed().name)
+
+    score = 5.0
+    with pytest.raises(CalibrationError, match="set otherwise"):
+        check_masters(two, next_seen, by="Aiko")
+    assert "never shown" in masters_due(two, now_ms())
+    tell(900.0)
+    score = 1.0  # what was not seen has failed all the same
+    assert not check_masters(two, next_seen, by="Aiko").check.passed
+    tell(900.0)
+    assert show(two).check.passed
 
 
 def test_a_score_of_another_bundle_does_not_count(two: StationFolder) -> None:
