@@ -123,7 +123,7 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
             cure="kenpin masters add ID --type TYPE --picture FILE",
         )
     record = open_book(folder).newest(folder.installed().name)
-    _require_settings(folder, record)
+    require_settings(folder, record)
     showings: list[Showing] = []
     try:
         for step in steps(masters):
@@ -133,14 +133,22 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
         raise
     check = check_of(showings, record, masters.product)
     if check.passed:
-        _require_settings(folder, record)
+        require_settings(folder, record)
     append_check(folder, check, by=by)
     suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
     return Result(check, suspects)
 
 
-def _require_settings(folder: StationFolder, record: CalibrationRecord) -> None:
-    """What is seen with other settings says nothing of the parts that are released when they are set back."""
+def require_settings(folder: StationFolder, record: CalibrationRecord) -> None:
+    """What is seen with other settings says nothing of the parts that are released when they are set back.
+
+    Args:
+        folder: The station's folder.
+        record: The calibration in force.
+
+    Raises:
+        CalibrationError: A camera is not set as at the sign-off, or nobody tells how it is set.
+    """
     if changed := set_otherwise(record, camera_settings(folder)):
         raise CalibrationError(
             "the masters cannot be checked: " + changed.partition(";")[0],

@@ -9,7 +9,14 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
 from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
-from kenpin.calibration.masters_check import check_masters, check_of, steps, suspects_csv, write_broken_off
+from kenpin.calibration.masters_check import (
+    check_masters,
+    check_of,
+    require_settings,
+    steps,
+    suspects_csv,
+    write_broken_off,
+)
 from kenpin.calibration.web import shift_remove
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_parts import newest_seq
@@ -66,12 +73,15 @@ def begin(request: Request) -> Response:
 
     Raises:
         Refused: 409 if somebody calibrates or checks already, or nothing is there to be checked.
+        CalibrationError: The cameras are not set as at the sign-off.
     """
     folder, masters = site_of(request).folder, read_masters(site_of(request).folder)
     if not masters.registered:
         raise Refused(409, "shift_no_masters")
-    if record_in_force(folder) is None:
+    record = record_in_force(folder)
+    if record is None:
         raise Refused(409, "shift_not_calibrated")
+    require_settings(folder, record)
     if read_calibrating(folder) is not None or _runs(request).read() is not None:
         raise Refused(409, "shift_busy")
     name = visitor_of(request).name

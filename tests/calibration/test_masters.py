@@ -212,7 +212,7 @@ def test_no_check_is_passed_with_cameras_that_are_set_otherwise_than_at_the_sign
 
     tell(4000.0)
     with pytest.raises(CalibrationError, match=r"exposure_us 900\.0 -> 4000\.0"):
-        show(two)
+        check_masters(two, lambda _step: pytest.fail("nothing is to be shown"), by="Aiko")
     tell(900.0)
 
     def next_seen(step: Step) -> Seen:

@@ -190,6 +190,14 @@ def test_no_check_is_shown_where_the_station_was_not_told_of_it(
     assert read_calibrating(folder) is not None
 
 
+def test_no_check_begins_with_cameras_that_are_set_otherwise(checking: Visit, folder: StationFolder) -> None:
+    calibrate(folder, rev=2, cameras={"usb0": {"exposure_us": 900.0}})
+    refused = checking.submit("/shift/begin")
+    assert (refused.status_code, "set otherwise than at the sign-off" in refused.text) == (503, True)
+    assert read_calibrating(folder) is None
+    assert shift_under_way(folder) is None
+
+
 def test_a_check_outlives_the_page(checking: Visit, visit: MakeVisit, folder: StationFolder) -> None:
     checking.submit("/shift/begin")
     inspect(folder, SHOWN)
