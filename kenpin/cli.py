@@ -64,6 +64,8 @@ _VERBS = {
     "config": ("kenpin.edge_runtime.config_cli:config", "edge", "Check a station's configuration."),
 }
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class _Verbs(LazyGroup):
     """Says which package a verb lacks."""
@@ -91,11 +93,12 @@ def _package_error(error: ImportError, verb: str) -> ConfigError:
 def _file_error(error: OSError) -> ConfigError:
     """Say what is wrong with the file or folder that a verb could not use."""
     cure = "check the path"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         cure = "make room there, or choose another place"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         cure = "let this user work there, or choose another place"
-    return ConfigError(f"a file cannot be used: {error.strerror}", where=error.filename, cure=cure)
+    where = error.filename or "where the output goes"
+    return ConfigError(f"a file cannot be used: {error.strerror}", where=where, cure=cure)
 
 
 def _tell_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
@@ -132,7 +135,7 @@ def main() -> NoReturn:
         error.show()
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise  # not about a place that somebody has chosen: its traceback is needed
         failed = _file_error(error)
         click.echo(f"error: {failed}", err=True)

@@ -74,6 +74,16 @@ def test_a_place_that_cannot_be_used_is_said_without_a_traceback(
     assert f"  cure:  {cure}" in said
 
 
+def test_output_for_which_the_disk_has_no_room_is_told_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "kenpin", "config", "schema"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error: a file cannot be used: No space left on device",
+    )
+
+
 @pytest.mark.parametrize("bug", ["OSError('no file')", "ValueError('x')", "ConnectionResetError(104, 'reset')"])
 def test_what_is_about_no_file_keeps_its_traceback(verb: Path, bug: str) -> None:
     verb.write_text(f"import click\n@click.command()\ndef probe():\n    raise {bug}\n")
