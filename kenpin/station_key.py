@@ -32,13 +32,13 @@ def station_public_key(folder: StationFolder) -> PublicKey:
 
     Raises:
         CalibrationError: Both keys are gone, but what they signed is there.
-        ConfigError: Nothing was ever signed there, or the key is damaged.
+        ConfigError: No key is there, as where no station is, or it is damaged.
     """
     if not folder.public_key.exists():
         require_key(folder)
         if not folder.key.exists():
-            cure = "give the station's folder: --state DIR"
-            raise ConfigError("no station has signed anything there", where=folder.root, cure=cure)
+            cure = f"give the station's folder: --state DIR; or put {folder.public_key.name} back from a copy"
+            raise ConfigError("no station's key is there", where=folder.root, cure=cure)
         return SecretKey.load(folder.key).public
     try:
         return PublicKey.load(folder.public_key)

@@ -266,8 +266,8 @@ def test_a_folder_that_is_no_station_is_told_as_such(tmp_path: Path) -> None:
     done = run(StationFolder(tmp_path / "typo"), "verify")
     assert isinstance(done.exception, ConfigError)
     assert (done.exception.what, done.exception.cure) == (
-        "no station has signed anything there",
-        "give the station's folder: --state DIR",
+        "no station's key is there",
+        "give the station's folder: --state DIR; or put station.pub back from a copy",
     )
 
 

@@ -150,11 +150,17 @@ def test_a_log_that_was_altered_is_shown_and_says_since_when(
 def test_on_a_log_with_a_fault_there_is_room_for_six_rows(visit: MakeVisit, folder: StationFolder) -> None:
     for number in range(18):
         note(folder, new=f"M-{number:02}")
-    folder.public_key.unlink()
+    folder.public_key.write_bytes(b"no key")
     browser = visit()
     sheets = [browser.get(f"/log?sheet={k}").text.count('<tr class="doubted">') for k in (1, 2, 3)]
     assert sheets == [6, 6, 6]
     assert "3 / 3" in browser.get("/log?sheet=9").text
+
+
+def test_a_public_key_that_is_gone_is_made_of_the_secret_one(visit: MakeVisit, folder: StationFolder) -> None:
+    note(folder, new="M-1")
+    folder.public_key.unlink()
+    assert "doubted" not in visit().get("/log").text
 
 
 @pytest.mark.parametrize("content", [None, b"no key"])
@@ -162,10 +168,11 @@ def test_without_the_public_key_no_row_can_be_believed(
     visit: MakeVisit, folder: StationFolder, content: bytes | None
 ) -> None:
     note(folder, new="M-1")
-    public = folder.public_key
-    public.unlink()
-    if content is not None:
-        public.write_bytes(content)
+    folder.public_key.unlink()
+    if content is None:
+        folder.key.unlink()
+    else:
+        folder.public_key.write_bytes(content)
     text = visit().get("/log").text
     assert "No row of the log can be believed" in text
     assert text.count('<tr class="doubted">') == 1
