@@ -82,13 +82,18 @@ def check_kind(folder: Path) -> None:
     if folder.name == GOOD or name not in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES:
         return
     cure = f"take it out; defects lie in folders of their own beside {GOOD}"
-    if name in _GOOD_NAMES:
+    if is_name_of_good(name):
         cure = f"rename it to {GOOD}, or after the defect if these parts are bad"
     elif name in _MASK_NAMES:
         cure = f"move its masks to {GROUND_TRUTH}/DEFECT, named like their pictures"
     raise DataError(
         f"all pictures of the folder {folder.name} would count as bad parts", where=folder, cure=cure
     )
+
+
+def is_name_of_good(name: str) -> bool:
+    """Whether a folder of good parts may be named so, in one of several languages."""
+    return name.casefold() in _GOOD_NAMES
 
 
 def _is_lot(name: str) -> bool:

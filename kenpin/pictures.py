@@ -10,7 +10,14 @@ from pathlib import Path
 from shlex import quote
 
 from kenpin.errors import DataError
-from kenpin.folder_names import GOOD, GROUND_TRUTH, check_good_only, check_kind, check_no_twins
+from kenpin.folder_names import (
+    GOOD,
+    GROUND_TRUTH,
+    check_good_only,
+    check_kind,
+    check_no_twins,
+    is_name_of_good,
+)
 from kenpin.part_groups import MANIFEST, read_groups, read_groups_beside
 from kenpin.picture_files import (
     contents_of,
@@ -96,7 +103,7 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         raise DataError(
             f"the folder has subfolders ({', '.join(nested)}) but none is named {GOOD}",
             where=folder,
-            cure=f"name the folder of good parts {GOOD}, or give it alone: --good {quote(str(folder))}/NAME",
+            cure=_cure_of(folder, pictures),
         )
     return _hold_back(_label(pictures, GOOD, folder, groups), [], seed)
 
@@ -238,6 +245,15 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
         if len(names) == 2:
             joined[max(names)] = min(names)
     return [replace(p, group=group_of(p.group)) for p in pictures], len(contents) - len(first)
+
+
+def _cure_of(folder: Path, pictures: Sequence[Path]) -> str:
+    """What to do with a folder of which no folder is named `good`: data sets name theirs `ok` or `Normal`."""
+    named = Counter(path.parent for path in pictures if is_name_of_good(path.parent.name))
+    if named:
+        likely = max(named, key=named.__getitem__)
+        return f"give --good {quote(str(likely))}, and bad parts with --bad; or rename it to {GOOD}"
+    return f"name the folder of good parts {GOOD}, or give it alone: --good {quote(str(folder))}/NAME"
 
 
 def _refuse_nested(good: Path, bad: Path) -> None:

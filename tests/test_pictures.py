@@ -142,6 +142,22 @@ def test_subfolders_without_a_good_one_are_not_taken_for_good_parts(tmp_path: Pa
     assert "--good" in error.cure
 
 
+@pytest.mark.parametrize(
+    ("good", "others"),
+    [
+        ("Data/Images/Normal", ["Data/Images/Anomaly/0.png", "Data/Masks/Anomaly/0.png"]),
+        ("train/ok", ["test/ok/0.png", "test/ko/0.png", "ground_truth/ko/0.png"]),
+    ],
+)
+def test_a_folder_of_good_parts_by_another_name_or_deeper_is_named(
+    tmp_path: Path, good: str, others: list[str]
+) -> None:
+    _fill(tmp_path, *_names(good, 3), *others)
+    error = _refused(tmp_path)
+    assert error.cure == f"give --good {tmp_path / good}, and bad parts with --bad; or rename it to good"
+    assert len(read_good_bad(tmp_path / good, None).train) > 0
+
+
 def test_good_beside_folders_of_defects_with_masks(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("good", 10), *_names("hole", 2), *_names("stain", 1))
     _fill(tmp_path, "ground_truth/hole/001_mask.png", "ground_truth/hole/_mask.png")
