@@ -109,13 +109,13 @@ class Day:
         return self._row("disk full for 2 s", noticed_s, "parts cannot be stored")
 
     def _bundle_fails(self) -> Row:
-        """A bundle that scores its golden frames as it should, and no part."""
+        """A bundle that scores its golden frames as it should, and no other."""
         before = self._rig.folder.installed().name
         change_activation(self._rig.folder, lambda was: was.wanting(self._candidate, "activate"))
-        self._rig.wait(lambda: "on trial" in self._rig.log(), "the changeover")
-        noticed_s = self._rig.wait(lambda: "was given up" in self._rig.log(), "the way back")
+        # Before its first part, or in its trial where the station has not seen a frame yet.
+        noticed_s = self._rig.wait(lambda: "was given up" in self._rig.log(), "the refusal, or the way back")
         is_back = self._rig.folder.installed().name == before
-        return self._row("new bundle fails", noticed_s, "gone back by itself" if is_back else "NOT GONE BACK")
+        return self._row("new bundle fails", noticed_s, "the old one decides" if is_back else "NOT GIVEN UP")
 
     def _row(self, fault: str, noticed_s: float, said: str) -> Row:
         row = Row(fault, noticed_s, self._rig.wait(self._rig.is_ready, "ready again"), said)
