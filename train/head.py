@@ -259,11 +259,13 @@ class AnomalyHead(nn.Module):
     def untrained_maps(self, grids: Grids) -> tuple[Tensor, ...]:
         """The raw maps (N, 1, S/4, S/4) that nothing is trained for, in the order of `UNTRAINED_MAPS`.
 
-        Colour is not smoothed: a spot as small as a cell would fade to a ninth.
+        Colour and grain have the cells of the map, and are not smoothed: a spot as small as a cell would fade
+        to a ninth.
         """
-        raw = self.light(grids.light), self.pattern(grids.relative), self.grain(grids.energies)
-        seen_light, pattern, grain = (self._resize(one[:, None]) for one in raw)
-        return torch.maximum(seen_light, self.colour(grids.colour)[:, None]), pattern, grain
+        raw = self.light(grids.light), self.pattern(grids.relative)
+        seen_light, pattern = (self._resize(one[:, None]) for one in raw)
+        colours, grain = self.colour(grids.colour)[:, None], self.grain(grids.energies)[:, None]
+        return torch.maximum(seen_light, colours), pattern, grain
 
     def _resize(self, maps: Tensor) -> Tensor:
         size = (self.map_side, self.map_side)

@@ -327,6 +327,15 @@ def test_a_coloured_spot_no_larger_than_a_cell_of_the_map_is_found_where_it_is()
     assert (bad.flatten(1).argmax(1) == 20 * 40 + 10).all()
 
 
+@torch.no_grad()
+def test_the_grain_of_a_cell_is_not_shared_with_its_neighbours() -> None:
+    torch.manual_seed(0)
+    head = AnomalyHead(HeadShape(64, (8, 16, 32)), torch.nn.ModuleList()).eval()
+    grids = head.grids(torch.rand(12, 3, 64, 64))
+    head.fill_untrained(grids)
+    assert torch.equal(head.untrained_maps(grids)[2][:, 0], head.grain(grids.energies))
+
+
 def test_inspector_returns_score_levels_and_map(grey_inspector: Inspector) -> None:
     with torch.no_grad():
         scores, levels, maps = grey_inspector(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
