@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 
+from kenpin.edge_runtime.series_name import parse_series
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.station_folder import StationFolder
-
-_CAMERA_UP = re.compile(r'camera_up\{camera="(.*)"\}')
 
 
 def camera_settings(folder: StationFolder) -> dict[str, dict[str, float | str]]:
@@ -42,8 +40,8 @@ def _away(folder: StationFolder) -> set[str]:
     """Cameras that deliver nothing now, as their processes say."""
     # What is left of an earlier configuration is not alive.
     alive = (vitals.numbers for vitals in read_vitals(folder.run).values() if vitals.is_alive)
-    told = (item for numbers in alive for item in numbers.items())
-    return {name[1] for text, is_up in told if not is_up and (name := _CAMERA_UP.fullmatch(text))}
+    down = (parse_series(text) for numbers in alive for text, number in numbers.items() if not number)
+    return {labels["camera"] for name, labels in down if name == "camera_up"}
 
 
 def _running_station(folder: StationFolder) -> Vitals | None:
