@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from kenpin.edge_runtime.series_name import parse_series
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
 from kenpin.station_folder import StationFolder
 
@@ -39,9 +38,8 @@ def unknown_settings(folder: StationFolder) -> str:
 def _away(folder: StationFolder) -> set[str]:
     """Cameras that deliver nothing now, as their processes say."""
     # What is left of an earlier configuration is not alive.
-    alive = (vitals.numbers for vitals in read_vitals(folder.run).values() if vitals.is_alive)
-    down = (parse_series(text) for numbers in alive for text, number in numbers.items() if not number)
-    return {labels["camera"] for name, labels in down if name == "camera_up"}
+    alive = (vitals for vitals in read_vitals(folder.run).values() if vitals.is_alive)
+    return {camera for vitals in alive for camera, is_up in vitals.cameras_up.items() if not is_up}
 
 
 def _running_station(folder: StationFolder) -> Vitals | None:

@@ -16,7 +16,6 @@ from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.series_name import parse_series
 from kenpin.edge_runtime.sparkplug import Sparkplug
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_refusal import Refusal
@@ -107,10 +106,9 @@ def cameras_down(found: Mapping[str, Vitals]) -> set[str]:
         found: What each process told last, by its role.
     """
     told = [
-        (labels.get("camera", ""), bool(up) and vitals.is_alive)
+        (camera, is_up and vitals.is_alive)
         for vitals in found.values()
-        for (name, labels), up in ((parse_series(text), up) for text, up in vitals.numbers.items())
-        if name == "camera_up"
+        for camera, is_up in vitals.cameras_up.items()
     ]
     return {camera for camera, is_up in told if not is_up} - {camera for camera, is_up in told if is_up}
 

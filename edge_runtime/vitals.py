@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kenpin.edge_runtime.series_name import parse_series
 from kenpin.events import now_ms
 
 EVERY_S = 1.0
@@ -64,6 +65,12 @@ class Vitals(BaseModel):
     def age_s(self) -> float:
         """Time since this was written, in seconds."""
         return (time.monotonic_ns() - self.written_ns) / 1e9
+
+    @property
+    def cameras_up(self) -> dict[str, bool]:
+        """Whether each camera that it tells of delivers, by the camera's name."""
+        told = ((*parse_series(text), is_up) for text, is_up in self.numbers.items())
+        return {labels.get("camera", ""): bool(is_up) for name, labels, is_up in told if name == "camera_up"}
 
 
 def write_vitals(run: Path, vitals: Vitals) -> None:

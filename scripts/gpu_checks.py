@@ -33,7 +33,7 @@ import click
 import cv2
 import numpy as np
 import torch
-from gpu_finding import Finding, attempt, findings_in
+from gpu_finding import Finding, attempt, broken, findings_in, in_words
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -173,7 +173,7 @@ def run_checks(
             findings += check(plan, pictures)
         except Exception as error:
             # What the other checks found is of use all the same.
-            findings.append(broken(name, str(error) or type(error).__name__))
+            findings.append(broken(name, in_words(error)[-300:]))
         keep(findings)
     return findings
 
@@ -451,13 +451,8 @@ def ask(plan: Plan, script: str, limit_s: float) -> list[Finding]:
         complained.seek(0)
         findings = findings_in(said.read())
         if ended or not findings:
-            findings.append(broken(script, f"{complained.read().strip()[-300:]} {ended}".strip()))
+            findings.append(broken(script, f"{complained.read().strip()} {ended}".strip()[-300:]))
     return findings
-
-
-def broken(name: str, why: str) -> Finding:
-    """A check that came to no end."""
-    return Finding(name, {"error": why[-300:]}, holds=False)
 
 
 def launch(plan: Plan, folder: Path, *, processes: int) -> list[str]:

@@ -29,11 +29,17 @@ def attempt(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:
-        return Finding(name, {"error": _in_short(error)}, holds=False)
+        return broken(name, in_words(error)[-500:])
 
 
-def _in_short(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[-500:]
+def broken(name: str, why: str) -> Finding:
+    """A check that came to no end."""
+    return Finding(name, {"error": why}, holds=False)
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, or at least what it is."""
+    return str(error) or type(error).__name__
 
 
 def tell(finding: Finding) -> None:
