@@ -12,7 +12,7 @@ Where it is installed, `--peer` takes what it exports:
     torch.onnx.export(model, (torch.rand(1, 3, 256, 256),), "FILE.onnx", dynamo=False)
 
 All run in ONNX Runtime as a station opens a model, in turns, so that a busy machine hits them alike: one frame
-at a time on two cores, as behind one camera, and two streams of frames with a core each, as behind two.
+at a time on both cores, as a station does, and two streams of frames with a core each, as two stations would.
 """
 
 from __future__ import annotations
