@@ -14,7 +14,7 @@ from typing import Literal
 
 from kenpin.calibration.scores import PictureScore, ScoreSet
 from kenpin.calibration.threshold import caught_bound, false_call_bound
-from kenpin.errors import DataError
+from kenpin.errors import DataError, reason_of
 from kenpin.record import Bound
 
 LEAST_REPEATS = 3
@@ -99,7 +99,9 @@ def read_judgements(path: Path) -> list[Judgement]:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines, restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read the judgements: {error}", where=path, cure="give CSV in UTF-8") from None
+        raise DataError(
+            f"cannot read the judgements: {reason_of(error)}", where=path, cure="give CSV in UTF-8"
+        ) from None
     found = []
     for number, row in enumerate(rows, start=2):
         part, reference, decision = (row.get(name) or "" for name in ("part", "reference", "decision"))

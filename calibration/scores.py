@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.edge_runtime.engine import Engine
-from kenpin.errors import DataError
+from kenpin.errors import DataError, reason_of
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
 from kenpin.manifest import Manifest
@@ -134,7 +134,9 @@ def read_scores(path: Path) -> ScoreSet:
             f"cannot read the scores: {error.strerror}", where=path, cure="check the path"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a CSV file: {error}", where=path, cure="save it as CSV in UTF-8") from None
+        raise DataError(
+            f"not a CSV file: {reason_of(error)}", where=path, cure="save it as CSV in UTF-8"
+        ) from None
     labelled = [_read_row(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
     scores = [score for _, score in labelled]
     if len({s.name for s in scores}) < len(scores):

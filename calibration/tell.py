@@ -40,7 +40,7 @@ def _not_for_the_active(record: CalibrationRecord, folder: StationFolder, active
     meant = record.bundle_sha256[:16]
     words = f"this calibration is for bundle {meant}, but "
     if active and newest_for(station_records(folder), active) is not None:
-        change = f"kenpin bundle activate {meant} --state {folder.root}"
+        change = f"kenpin bundle activate {meant} {folder.as_option}"
         return (
             f"{words}{active[:16]} is active, by a calibration of its own; to change to the other one: {change}"
         )

@@ -14,7 +14,7 @@ from kenpin.calibration.web.app import create_app
 from kenpin.calibration.web.server import serve
 from kenpin.calibration.web.users import NAME, RoleWord, Users
 from kenpin.config_file import load_config
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, reason_of
 from kenpin.events import rfc3339
 from kenpin.options import signer
 from kenpin.station_folder import StationFolder
@@ -50,7 +50,9 @@ def user() -> None:
 @click.option(
     "--role", type=click.Choice(["viewer", "technician", "engineer"]), required=True, help="What they may do."
 )
-@click.option("--pin-file", type=click.File(), help="File with the PIN, or - ; default: ask for it.")
+@click.option(
+    "--pin-file", type=click.File(encoding="utf-8"), help="File with the PIN, or - ; default: ask for it."
+)
 @options.state
 @options.by
 def add(name: str, role: str, pin_file: TextIO | None, state: Path, by: str) -> None:
@@ -59,12 +61,18 @@ def add(name: str, role: str, pin_file: TextIO | None, state: Path, by: str) -> 
         raise ConfigError(
             f"{name!r} is no name for a user", cure="take 1 to 32 letters, digits and . - _ without spaces"
         )
-    if pin_file:
-        pin = pin_file.readline().rstrip("\r\n")
-    else:
-        pin = click.prompt("PIN", hide_input=True, confirmation_prompt=True)
-    Users(StationFolder(state)).add(name, cast(RoleWord, role), pin, by=signer(by))
+    Users(StationFolder(state)).add(name, cast(RoleWord, role), _pin(pin_file), by=signer(by))
     click.echo(f"{name} may log in as {role}", err=True)
+
+
+def _pin(file: TextIO | None) -> str:
+    if file is None:
+        return str(click.prompt("PIN", hide_input=True, confirmation_prompt=True))
+    try:
+        return file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"the PIN cannot be read: {reason_of(error)}"
+        raise ConfigError(what, where=file.name, cure="give a file of one line, the PIN") from None
 
 
 @user.command()

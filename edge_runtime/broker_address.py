@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from paho.mqtt.client import Client
 
 from kenpin.config import MqttSection
-from kenpin.errors import ConfigError
+from kenpin.edge_runtime.certificate import load_pair, read_certificates
+from kenpin.errors import ConfigError, private_again, reason_of
 
 
 @dataclass(frozen=True)
@@ -67,33 +68,31 @@ class BrokerAddress:
 
 
 def _tls(config: MqttSection) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if config.cert_file is not None and config.key_file is not None:
-            _check_is_private(config.key_file, "the private key")
-            # Nobody is there to be asked for a pass phrase.
-            context.load_cert_chain(config.cert_file, config.key_file, password="")
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(str(f) for f in (config.ca_file, config.cert_file, config.key_file) if f)
-        raise ConfigError(
-            f"the TLS files cannot be used: {error}",
-            where=files,
-            cure="give PEM files: ca_file of the broker, and cert_file with its key_file",
-        ) from None
+    if config.ca_file is not None:
+        read_certificates(config.ca_file)
+    context = ssl.create_default_context(cafile=config.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if config.cert_file is not None and config.key_file is not None:
+        _check_is_private(config.key_file, "the private key")
+        load_pair(context, config.cert_file, config.key_file)
     return context
 
 
 def _password(path: Path) -> str:
+    _check_is_private(path, "the password file")
     try:
-        _check_is_private(path, "the password file")
         return path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"cannot read the password file: {error}", where=path, cure="check mqtt.password_file"
+            f"the password file cannot be read: {reason_of(error)}", where=path, cure="check mqtt.password_file"
         ) from None
 
 
 def _check_is_private(path: Path, what: str) -> None:
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{what} can be read by others", where=path, cure=f"chmod 600 {path}")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        cure = "correct its path in [mqtt], or let this user read it"
+        raise ConfigError(f"{what} cannot be read: {reason_of(error)}", where=path, cure=cure) from None
+    if mode & 0o077:
+        raise ConfigError(f"{what} can be read by others", where=path, cure=private_again(path))

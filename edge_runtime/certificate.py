@@ -9,9 +9,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, reason_of
 
 RENEW_DAYS = 60
+_NO_KEY = "no private key in PEM format, or one with a pass phrase"
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -23,7 +24,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it holds no certificate in PEM format"
+        why = reason_of(error) if isinstance(error, OSError) else "it holds no certificate in PEM format"
         raise ConfigError(
             f"the certificate cannot be read: {why}", where=path, cure="give a PEM file that this user can read"
         ) from None
@@ -65,17 +66,21 @@ def common_names(path: Path) -> list[str]:
     return [str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
-def load_pair(certificate: Path, key: Path) -> None:
-    """Make sure that a private key is there, needs no pass phrase, and is the one of a certificate.
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Let a side of TLS use a certificate, whose private key must be there and need no pass phrase.
 
     Raises:
-        ConfigError: It cannot be read, or is another one's.
+        ConfigError: One of them cannot be read, or they do not belong together.
     """
+    read_certificates(certificate)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"the private key does not fit the certificate, or cannot be read: {error}",
-            where=f"{certificate}, {key}",
-            cure="give a PEM certificate and its own key, which this user can read, without a pass phrase",
-        ) from None
+        key.read_bytes()  # OpenSSL does not say which file it cannot read
+        context.load_cert_chain(certificate, key, password="")  # nobody is there to be asked for a pass phrase
+        return
+    except ssl.SSLError as error:
+        why = error.reason.replace("_", " ").lower() if error.reason else _NO_KEY
+        what, where = f"the private key does not go with the certificate: {why}", f"{certificate}, {key}"
+    except OSError as error:
+        what, where = f"the private key cannot be read: {reason_of(error)}", str(key)
+    cure = "give a PEM certificate and its own key, which this user can read, without a pass phrase"
+    raise ConfigError(what, where=where, cure=cure)

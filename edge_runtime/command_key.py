@@ -13,8 +13,9 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, private_again
 
 _SUFFIX = ".key"
 _MAX_BYTES = 1024
@@ -64,7 +65,7 @@ def load_keys(path: Path) -> dict[str, CommandKey]:
         key = load_key(path)
         return {key.kid: key}
     if mode & 0o022:
-        raise ConfigError("others can add command keys", where=path, cure=f"chmod go-w {path}")
+        raise ConfigError("others can add command keys", where=path, cure=f"chmod go-w {quote(str(path))}")
     keys = [load_key(file) for file in sorted(path.glob(f"*{_SUFFIX}"))]
     if not keys:
         raise ConfigError(f"there is no command key <name>{_SUFFIX} in the folder", where=path, cure=_MAKE)
@@ -100,7 +101,7 @@ def _read(path: Path) -> bytes:
                 raise ConfigError(
                     "the command key can be read by others",
                     where=path,
-                    cure=f"make a new one, as this one may be known, and chmod 600 {path}",
+                    cure=f"make a new one, as this one may be known, and {private_again(path)}",
                 )
             data = file.read(_MAX_BYTES + 3)  # and its end of line
     except OSError as error:

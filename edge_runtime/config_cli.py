@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from pathlib import Path
 
 import click
@@ -64,9 +65,8 @@ def _check_secrets(loaded: StationConfig) -> list[str]:
     if mqtt.url:
         certificates += [(mqtt.cert_file, renew), (mqtt.ca_file, "get the new one of who signed the broker's")]
     found = [(path, days_left(path, cure)) for path, cure in certificates if path is not None]
-    for certificate, key in ((web.tls_cert_file, web.tls_key_file), (mqtt.cert_file, mqtt.key_file)):
-        if certificate is not None and key is not None:
-            load_pair(certificate, key)
+    if web.tls_cert_file is not None and web.tls_key_file is not None:
+        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), web.tls_cert_file, web.tls_key_file)
     if mqtt.url:
         BrokerAddress.from_config(mqtt, client_id=loaded.station.id)
     for url in map(SourceUrl.parse, loaded.source.urls):

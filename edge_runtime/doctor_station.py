@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from urllib.parse import parse_qs
 
 from kenpin.activation import read_activation
@@ -28,6 +29,7 @@ from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
+from kenpin.errors import private_again
 from kenpin.events import now_ms
 from kenpin.frame import decode_picture
 from kenpin.masters_due import read_demand
@@ -91,7 +93,8 @@ def _folder(folder: StationFolder) -> Finding:
             probe.unlink(missing_ok=True)
         return failed("folder", f"{folder.root} cannot be written: {error.strerror}", cure)
     if strange := _not_usable(folder.root):
-        cure = f"sudo chown -R {owner_name(os.geteuid())} {folder.root}; work there as that user, never as root"
+        command = f"sudo chown -R {owner_name(os.geteuid())} {quote(str(folder.root))}"
+        cure = f"{command}; work there as that user, never as root"
         return failed("folder", f"this user cannot read or write {', '.join(strange)} in {folder.root}", cure)
     return passed("folder", str(folder.root))
 
@@ -110,7 +113,7 @@ def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
     # A page's key may belong to a group, as those below /etc/ssl/private do.
     open_ones += [str(path) for path in (config.web.tls_key_file,) if _is_open(path, 0o007)]
     if open_ones:
-        return failed("secrets", f"others can read {', '.join(open_ones)}", f"chmod 600 {' '.join(open_ones)}")
+        return failed("secrets", f"others can read {', '.join(open_ones)}", private_again(*open_ones))
     if config.commands.keys is not None:
         load_keys(config.commands.keys)
     require_key(folder)

@@ -21,7 +21,7 @@ from kenpin.edge_runtime.engine import Engine
 from kenpin.edge_runtime.engine_bench import time_engine, time_streams
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
-from kenpin.errors import ConfigError, EngineError
+from kenpin.errors import ConfigError, EngineError, reason_of
 from kenpin.machine_state import read_state
 from kenpin.station_folder import StationFolder
 
@@ -117,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
         _ = [kept[name] for name in (*_SAME, "rows")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"no figures can be read: {error}", where=path, cure="give a file that --save wrote"
+            f"no figures can be read: {reason_of(error)}", where=path, cure="give a file that --save wrote"
         ) from None
     return kept
 

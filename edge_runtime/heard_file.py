@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin.edge_runtime.heard import Heard, Numbers
-from kenpin.errors import StoreError
+from kenpin.errors import StoreError, reason_of
 from kenpin.synced_file import replace_synced
 
 
@@ -39,7 +39,7 @@ def load_heard(path: Path) -> dict[str, Heard]:
         return {}
     except (OSError, ValidationError) as error:
         raise StoreError(
-            f"what a subscriber has heard cannot be read: {str(error).splitlines()[0]}",
+            f"what a subscriber has heard cannot be read: {reason_of(error).splitlines()[0]}",
             where=path,
             cure="remove the file: the subscriber then starts with the next event, and some may come twice",
         ) from None

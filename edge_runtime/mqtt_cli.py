@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -172,9 +173,10 @@ def _next_steps(out: Path, broker_dir: Path, host: str, station: str) -> str:
 
 def _broker_steps(out: Path, broker_dir: Path) -> str:
     if broker_dir == out.absolute() / BROKER:
-        return f"""   mosquitto -c {broker_dir}/{_CONF}
+        return f"""   mosquitto -c {quote(str(broker_dir / _CONF))}
    (to try it as this user; for a service, make it all with --broker-dir /etc/mosquitto/kenpin)"""
-    return f"""   sudo install -d -o mosquitto -m 700 {broker_dir}
-   sudo install -o mosquitto -m 600 {out}/{BROKER}/* {broker_dir}
-   sudo ln -s {broker_dir}/{_CONF} /etc/mosquitto/conf.d/kenpin.conf
+    there = quote(str(broker_dir))
+    return f"""   sudo install -d -o mosquitto -m 700 {there}
+   sudo install -o mosquitto -m 600 {quote(str(out / BROKER))}/* {there}
+   sudo ln -s {quote(str(broker_dir / _CONF))} /etc/mosquitto/conf.d/kenpin.conf
    sudo systemctl restart mosquitto"""

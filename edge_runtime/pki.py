@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, private_again, reason_of
 
 AUTHORITY = "ca"
 # A level of a topic, as the broker puts it into its rules; and a folder, so no dots alone.
@@ -117,13 +117,16 @@ class Authority:
         try:
             if secret.stat().st_mode & 0o077:
                 raise ConfigError(
-                    "the authority's key can be read by others", where=secret, cure=f"chmod 600 {secret}"
+                    "the authority's key can be read by others",
+                    where=secret,
+                    cure=private_again(secret),
                 )
             key = load_pem_private_key(secret.read_bytes(), password=None)
             certificate = x509.load_pem_x509_certificate(public.read_bytes())
         except (OSError, ValueError, TypeError) as error:
+            why = reason_of(error) if isinstance(error, OSError) else "ca.key or ca.pem is damaged"
             raise ConfigError(
-                f"the authority cannot be read: {error}", where=folder, cure="give the folder of init-pki"
+                f"the authority cannot be read: {why}", where=folder, cure="give the folder of init-pki"
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise ConfigError("ca.key is not the key of ca.pem", where=folder, cure="restore both of one copy")

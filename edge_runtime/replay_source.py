@@ -22,7 +22,7 @@ from kenpin.edge_runtime.source import (
     Trigger,
     takes_no_trigger,
 )
-from kenpin.errors import DataError, SourceError
+from kenpin.errors import DataError, SourceError, reason_of
 from kenpin.frame import Frame, read_picture
 from kenpin.synced_file import sync_folder
 
@@ -96,7 +96,9 @@ class ReplaySource:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"the recording cannot be read: {error}", where=path, cure="make one with: kenpin record"
+                f"the recording cannot be read: {reason_of(error)}",
+                where=path,
+                cure="make one with: kenpin record",
             ) from None
         if not lines:
             raise SourceError("the recording holds no frame", where=path, cure="record again, for longer")

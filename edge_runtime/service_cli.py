@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import click
@@ -163,7 +164,8 @@ def _check_user(user: str, state: Path) -> None:
         raise ConfigError(
             f"the station's folder belongs to {owner_name(owner)}, so {user} cannot run the station",
             where=state,
-            cure=f"give --user {owner_name(owner)}, or let {user} own it: sudo chown -R {user}: {state}",
+            cure=f"give --user {owner_name(owner)}, or let {user} own it: "
+            f"sudo chown -R {user}: {quote(str(state))}",
         )
 
 

@@ -19,7 +19,7 @@ from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Finding
 from kenpin.edge_runtime.source import without_login
 from kenpin.edge_runtime.vitals import read_vitals
-from kenpin.errors import DataError, StoreError
+from kenpin.errors import DataError, StoreError, reason_of
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 
@@ -106,7 +106,7 @@ def _told(make: Callable[[], str]) -> str:
     try:
         return make()
     except (OSError, StoreError) as error:
-        return f"not there: {error}"
+        return f"not there: {reason_of(error)}"
 
 
 def _json(document: object) -> str:

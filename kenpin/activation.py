@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import re
 from collections.abc import Callable
+from shlex import quote
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -127,7 +128,7 @@ def _read(folder: StationFolder) -> Activation:
 def _linked(folder: StationFolder, why: str) -> Activation:
     current = folder.active_sha256
     bundle = folder.bundles / current if current else "FILE"
-    cure = f"remove it, then: kenpin bundle install {bundle} --state {folder.root}"
+    cure = f"remove it, then: kenpin bundle install {quote(str(bundle))} {folder.as_option}"
     return Activation(current=current, reason=f"{folder.activation} {why}; {cure}")
 
 

@@ -42,7 +42,7 @@ class Book:
             raise CalibrationError(
                 f"bundle {bundle_sha256[:16]} has never been calibrated here",
                 where=self.folder.records,
-                cure=f"kenpin calibrate fit --good DIR --masters DIR --state {self.folder.root}",
+                cure=f"kenpin calibrate fit --good DIR --masters DIR {self.folder.as_option}",
             )
         return found
 

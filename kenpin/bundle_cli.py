@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -141,7 +142,8 @@ def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
     _change(folder, lambda was: was.wanting(found.sha256, "activate"))
     click.echo(
         f"to be activated: {_name(found)}\n"
-        f"  a running station changes to it between two parts; see: kenpin bundle list --state {state}",
+        f"  a running station changes to it between two parts; "
+        f"see: kenpin bundle list {folder.as_option}",
         err=True,
     )
 
@@ -181,14 +183,14 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
         raise BundleError(
             "another bundle is about to be activated, and watching this one would give that up",
             where=now.candidate[:16],
-            cure=f"wait until it runs, or keep: kenpin bundle activate {now.current[:16]} --state {state}",
+            cure=f"wait until it runs, or keep: kenpin bundle activate {now.current[:16]} {folder.as_option}",
         )
     _need_calibration(folder, found)
     _note(folder, "watched", _name(found))
     _change(folder, lambda was: was.wanting(found.sha256, "shadow"))
     click.echo(
         f"watched: {_name(found)}\n  disagreements: {folder.shadow}\n"
-        f"  end it with: kenpin bundle shadow --off --state {state}",
+        f"  end it with: kenpin bundle shadow --off {folder.as_option}",
         err=True,
     )
 
@@ -243,7 +245,7 @@ def _kept(folder: StationFolder, name: str, trust: tuple[Path, ...]) -> Bundle:
         raise BundleError(
             f"{counted(len(found), 'installed bundle')} with a SHA-256 that begins with {name!r}",
             where=folder.bundles,
-            cure=f"give 4 or more of its characters; kenpin bundle list --state {folder.root} shows them",
+            cure=f"give 4 or more of its characters; kenpin bundle list {folder.as_option} shows them",
         )
     return _verified(found[0], trust, folder)
 
@@ -269,8 +271,8 @@ def _need_calibration(folder: StationFolder, found: Bundle) -> None:
         raise CalibrationError(
             "this station is not calibrated for that bundle: it would release no part with it",
             where=folder.records,
-            cure=f"kenpin calibrate fit --bundle {folder.bundles / found.sha256} --good DIR --masters DIR "
-            f"--state {folder.root}",
+            cure=f"kenpin calibrate fit --bundle {quote(str(folder.bundles / found.sha256))} "
+            f"--good DIR --masters DIR {folder.as_option}",
         )
 
 

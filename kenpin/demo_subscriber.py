@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from kenpin.errors import BrokerError
+from kenpin.errors import BrokerError, reason_of
 
 _TIMEOUT_S = 10.0
 
@@ -54,7 +54,9 @@ class Subscriber:
             self._client.connect(host, port)
         except OSError as error:
             raise BrokerError(
-                f"the subscriber cannot connect: {error}", where=f"{host}:{port}", cure="check the broker"
+                f"the subscriber cannot connect: {reason_of(error)}",
+                where=f"{host}:{port}",
+                cure="check the broker",
             ) from None
         self._client.loop_start()
         if not self._subscribed.wait(_TIMEOUT_S):

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from kenpin.canonical_json import canonical_json
 from kenpin.engine_passport import Passport, Target, differences
-from kenpin.errors import EngineError
+from kenpin.errors import EngineError, private_again
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced, sync_folder
 
@@ -97,7 +97,7 @@ def unseal_engine(folder: StationFolder, target: Target) -> tuple[bytes, Passpor
 
 def rebuild_command(folder: StationFolder, target: Target) -> str:
     """The command that builds an engine."""
-    return f"build it with: kenpin build-engine --state {folder.root} --precision {target.precision}"
+    return f"build it with: kenpin build-engine {folder.as_option} --precision {target.precision}"
 
 
 def mac(key: bytes, body: bytes) -> str:
@@ -122,7 +122,7 @@ def _why_none(folder: StationFolder, target: Target) -> str:
 def _read_passport(folder: StationFolder, place: Path) -> Passport:
     key = _load_key(folder.engine_key)
     path = place / PASSPORT
-    cure = f"delete {place} and build it again with: kenpin build-engine --state {folder.root}"
+    cure = f"delete {place} and build it again with: kenpin build-engine {folder.as_option}"
     try:
         with path.open("rb") as file:
             document: Any = json.loads(file.read(_MAX_PASSPORT_BYTES))
@@ -168,7 +168,9 @@ def _load_key(path: Path) -> bytes:
         raise EngineError("the station's engine key cannot be read", where=path, cure=again) from None
     if about.st_mode & 0o077:
         raise EngineError(
-            "the station's engine key can be read by others", where=path, cure=f"chmod 600 {path}; {again}"
+            "the station's engine key can be read by others",
+            where=path,
+            cure=f"{private_again(path)}; {again}",
         )
     if len(key) != _KEY_BYTES:
         raise EngineError("the station's engine key is damaged", where=path, cure=again)

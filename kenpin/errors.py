@@ -19,6 +19,7 @@ KenpinError
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 
@@ -33,6 +34,24 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def private_again(*paths: object) -> str:
+    """The command after which nobody else can read some files, to be pasted into a shell."""
+    return shlex.join(["chmod", "600", *map(str, paths)])
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception of the system or a library says, without number, path and codec.
+
+    Args:
+        error: Caught where a file or a connection was used; where it lies is said beside it.
+    """
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 class KenpinError(Exception):

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from kenpin.errors import DataError
+from kenpin.errors import DataError, reason_of
 from kenpin.folder_names import GROUND_TRUTH
 from kenpin.picture_files import files_below, is_picture, name_below, one_spelling
 
@@ -64,7 +64,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             found = list(csv.DictReader(lines, restkey="", restval="", skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{MANIFEST} cannot be read: {error}", where=path, cure="save it as CSV in UTF-8, or remove it"
+            f"{MANIFEST} cannot be read: {reason_of(error)}",
+            where=path,
+            cure="save it as CSV in UTF-8, or remove it",
         ) from None
     rows = [{column: value.strip() for column, value in row.items() if column} for row in found]
     for number, row in enumerate(rows, start=2):

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kenpin.errors import BundleError, ConfigError
+from kenpin.errors import BundleError, ConfigError, private_again
 
 _MAKE = "make one with: kenpin bundle keygen"
 # A new key would not have signed the bundles that are there.
@@ -112,7 +112,7 @@ class SecretKey:
         """
         raw = _read_key_line(path, size=158, cure=_MAKE)
         if path.stat().st_mode & 0o077:
-            raise ConfigError("the secret key can be read by others", where=path, cure=f"chmod 600 {path}")
+            raise ConfigError("the secret key can be read by others", where=path, cure=private_again(path))
         if raw[:2] != b"Ed" or raw[4:6] != b"B2":
             raise ConfigError("the file is not a minisign secret key", where=path, cure=_MAKE)
         if raw[2:4] != b"\0\0":

@@ -6,6 +6,7 @@ import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from kenpin.errors import BundleError, ConfigError
 from kenpin.synced_file import sync_folder
@@ -50,6 +51,11 @@ class StationFolder:
     def activation(self) -> Path:
         """Which bundle is in use, and which one it came from; the link follows it."""
         return self.root / "activation.json"
+
+    @property
+    def as_option(self) -> str:
+        """How a command is told this folder, to be pasted into a shell."""
+        return f"--state {quote(str(self.root))}"
 
     @property
     def configuration(self) -> Path:
@@ -145,7 +151,7 @@ class StationFolder:
             raise BundleError(
                 "no bundle is installed",
                 where=self.root,
-                cure=f"install one with: kenpin bundle install FILE --state {self.root}",
+                cure=f"install one with: kenpin bundle install FILE {self.as_option}",
             )
         return self.active.resolve()
 
@@ -185,7 +191,7 @@ class StationFolder:
         """
         if os.access(self.root, os.F_OK) and not os.access(self.root, os.R_OK | os.X_OK):
             name = self._other_owner()
-            cure = f"run this as {name}: sudo -u {name} …" if name else f"chmod u+rwx {self.root}"
+            cure = f"run this as {name}: sudo -u {name} …" if name else f"chmod u+rwx {quote(str(self.root))}"
             raise ConfigError("this user may not read the station's folder", where=self.root, cure=cure)
 
     def refuse_root(self) -> None:

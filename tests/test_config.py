@@ -213,12 +213,15 @@ def test_a_certificate_that_ends_soon_is_told(tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "ca.pem").unlink(), "the certificate cannot be read: No such file"),
         (lambda folder: (folder / "cap-3.pem").write_text("x"), "holds no certificate"),
-        (lambda folder: (folder / "cap-3.key").unlink(), "cannot be read: [Errno 2]"),
+        (lambda folder: (folder / "cap-3.key").unlink(), "the private key cannot be read: No such file"),
         (lambda folder: (folder / "cap-3.key").chmod(0o644), "can be read by others"),
         (lambda folder: issue(folder, "cap-3", days=-1, begin_days=-9), "ended on"),
         (lambda folder: issue(folder, "cap-3", begin_days=9), "begins on"),
-        (lambda folder: (issue(folder, "b"), (folder / "b.key").replace(folder / "cap-3.key")), "does not fit"),
-        (lambda folder: lock(folder / "cap-3.key"), "does not fit the certificate, or cannot be read"),
+        (
+            lambda folder: (issue(folder, "b"), (folder / "b.key").replace(folder / "cap-3.key")),
+            "key values mismatch",
+        ),
+        (lambda folder: lock(folder / "cap-3.key"), "no private key in PEM format, or one with a pass phrase"),
     ],
 )
 def test_check_finds_files_with_which_nothing_would_connect(

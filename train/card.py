@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kenpin.errors import TrainError
+from kenpin.errors import TrainError, reason_of
 from kenpin.train.run import RunConfig, RunFolder
 from kenpin.view import looked_at
 
@@ -132,4 +132,4 @@ def _count_numbers(path: Path) -> int:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
-        raise TrainError(f"cannot read: {error}", where=path, cure="train again") from None
+        raise TrainError(f"cannot read: {reason_of(error)}", where=path, cure="train again") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kenpin.errors import TrainError
+from kenpin.errors import TrainError, reason_of
 from kenpin.synced_file import replace_synced
 
 
@@ -64,7 +64,7 @@ def rewrite(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 def cannot_write(path: Path, error: Exception) -> TrainError:
     """What a run says when its disk is full, or it may not write there."""
     do = "let this user write there" if isinstance(error, PermissionError) else "free disk space"
-    return TrainError(f"cannot write: {error}", where=path, cure=f"{do}, then go on with --resume")
+    return TrainError(f"cannot write: {reason_of(error)}", where=path, cure=f"{do}, then go on with --resume")
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kenpin.errors import ConfigError, DataError
+from kenpin.errors import ConfigError, DataError, reason_of
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, read_data
 from kenpin.train.bench_set import BenchSet, set_of
@@ -96,7 +96,9 @@ def _rows(folder: Path) -> list[tuple[str, Picture]]:
         return [(row["time"], _picture(folder, row)) for row in found]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(
-            f"{STREAM} cannot be read: {error}", where=path, cure="give a folder of a stream of pictures"
+            f"{STREAM} cannot be read: {reason_of(error)}",
+            where=path,
+            cure="give a folder of a stream of pictures",
         ) from None
 
 

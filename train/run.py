@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kenpin import __version__
 from kenpin.counted import counted
-from kenpin.errors import ConfigError, TrainError
+from kenpin.errors import ConfigError, TrainError, reason_of
 from kenpin.sight import Sight
 from kenpin.sole_use import sole_use
 from kenpin.synced_file import replace_synced
@@ -325,4 +325,4 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
         return load_file(path), metadata
     except (OSError, SafetensorError) as error:
-        raise TrainError(f"cannot read: {error}", where=path, cure="train again") from None
+        raise TrainError(f"cannot read: {reason_of(error)}", where=path, cure="train again") from None

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kenpin import audit
 from kenpin.calibration.web.role import Role
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, private_again
 from kenpin.events import now_ms
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
@@ -92,7 +92,7 @@ class Users:
                 f"cannot be read: {error.strerror}", "let it belong to the page's user"
             ) from None
         if readable_by_others:
-            raise self._unusable("can be read by others", f"chmod 600 {self.path}")
+            raise self._unusable("can be read by others", private_again(self.path))
         try:
             return _File.model_validate_json(text).users
         except ValidationError:

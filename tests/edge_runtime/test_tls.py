@@ -190,7 +190,7 @@ def test_the_doctor_hears_why_the_broker_ends_the_connection(plant: Authority, s
 def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
     wrong = tmp_path / "ca.pem"
     wrong.write_text("no certificate")
-    with pytest.raises(ConfigError, match="TLS files cannot be used") as refused:
+    with pytest.raises(ConfigError, match="it holds no certificate in PEM format") as refused:
         BrokerAddress.from_config(section(8883, wrong, None), client_id="st1")
     assert "ca.pem" in refused.value.where
 
