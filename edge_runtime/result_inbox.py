@@ -11,6 +11,7 @@ import logging
 import select
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
@@ -24,6 +25,12 @@ _WAKE = b"{}"
 _MOST = 64  # results that are taken in one round
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Told:
+    result: Result
+    sent_ns: int  # on the monotonic clock
 
 
 class ResultInbox:
@@ -59,13 +66,13 @@ class ResultInbox:
                 data = self._socket.recv(_MAX_BYTES)
                 if data == _WAKE:
                     continue
-                result, sent_ns = _read(data)
-                if result is None:
+                told = _read(data)
+                if told is None:
                     self._ignore(data)
-                elif time.monotonic_ns() - sent_ns > LATE_S * 1e9:
+                elif time.monotonic_ns() - told.sent_ns > LATE_S * 1e9:
                     self.late += 1
                 else:
-                    found.append(result)
+                    found.append(told.result)
         return found
 
     def _ignore(self, data: bytes) -> None:
@@ -83,17 +90,17 @@ class ResultInbox:
         self._path.unlink(missing_ok=True)
 
 
-def _read(data: bytes) -> tuple[Result | None, int]:
-    """What `send_result` sent, and when; `None` if it is nothing of the kind."""
+def _read(data: bytes) -> _Told | None:
+    """What `send_result` sent; `None` if it is nothing of the kind."""
     try:
         content = json.loads(data)
         part_id, trigger_id, sent_ns = content["part_id"], content["trigger_id"], content["mono_ns"]
         verdict = Verdict(content["verdict"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None, 0
+        return None
     is_one = isinstance(part_id, str) and (trigger_id is None or type(trigger_id) is int)
     is_one = is_one and type(sent_ns) is int
-    return (Result(part_id, trigger_id, verdict), sent_ns) if is_one else (None, 0)
+    return _Told(Result(part_id, trigger_id, verdict), sent_ns) if is_one else None
 
 
 def wake_publisher(run: Path) -> None:

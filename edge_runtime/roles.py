@@ -239,9 +239,7 @@ def _snapshot(folder: StationFolder) -> Snapshot:
     return Snapshot.from_vitals(station or Vitals(role="station", pid=0))
 
 
-def publisher_vitals(
-    publisher: Publisher, identity: Identity, watch: Watch, inbox: ResultInbox | None = None
-) -> Vitals:
+def publisher_vitals(publisher: Publisher, identity: Identity, watch: Watch, inbox: ResultInbox) -> Vitals:
     """What the publisher's process tells the others."""
     traffic, denied = publisher.traffic, publisher.is_denied
     return Vitals(
@@ -257,8 +255,8 @@ def publisher_vitals(
             "broker_connected": publisher.is_connected,
             "broker_unstable": publisher.is_unstable,
             'dropped_total{stage="command",reason="flood"}': publisher.dropped,
-            'dropped_total{stage="result",reason="malformed"}': inbox.malformed if inbox else 0,
-            'dropped_total{stage="result",reason="late"}': inbox.late if inbox else 0,
+            'dropped_total{stage="result",reason="malformed"}': inbox.malformed,
+            'dropped_total{stage="result",reason="late"}': inbox.late,
             **({} if denied is None else {"broker_denied": denied}),
             **_command_numbers(publisher),
         },

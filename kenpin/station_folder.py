@@ -187,8 +187,12 @@ class StationFolder:
         """Tell a user who may not read the folder whose it is.
 
         Raises:
-            ConfigError: It is there, and this user may not read it.
+            ConfigError: It is there, and this user may not read it, or it is a file.
         """
+        if self.root.is_file():
+            raise ConfigError(
+                "the station's folder is a file", where=self.root, cure="give the station's folder: --state DIR"
+            )
         if os.access(self.root, os.F_OK) and not os.access(self.root, os.R_OK | os.X_OK):
             name = self._other_owner()
             cure = f"run this as {name}: sudo -u {name} …" if name else f"chmod u+rwx {quote(str(self.root))}"

@@ -46,6 +46,13 @@ def test_who_may_not_read_the_folder_is_told_whose_it_is(
         assert done.exception.cure.endswith(cure)
 
 
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "station.toml").touch()
+    error = CliRunner().invoke(show, ["--state", str(tmp_path / "station.toml")]).exception
+    assert isinstance(error, ConfigError)
+    assert error.what == "the station's folder is a file"
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize(
     ("command", "given"),

@@ -23,6 +23,7 @@ from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.publisher import Publisher
+from kenpin.edge_runtime.result_inbox import ResultInbox
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.site import NoNews, Site, in_own_processes
 from kenpin.edge_runtime.sources import make_source
@@ -160,18 +161,20 @@ def test_alerts_arrive_where_the_rules_forgot_the_audit(
 
 
 def test_whether_a_broker_is_there_is_told_though_no_event_waits(
-    line: PublishingLine, make_mosquitto: Any, wait_for: Any
+    line: PublishingLine, make_mosquitto: Any, wait_for: Any, tmp_path: Path
 ) -> None:
     broker = make_mosquitto()
     broker.start()
     publisher = line.publish(broker.port)
+    inbox = ResultInbox(tmp_path)
 
     def told() -> float:
-        return publisher_vitals(publisher, Identity("st1"), Watch({})).numbers["broker_connected"]
+        return publisher_vitals(publisher, Identity("st1"), Watch({}), inbox).numbers["broker_connected"]
 
     wait_for(lambda: told() == 1, "the connection")
     broker.kill()
     wait_for(lambda: told() == 0, "its loss")
+    inbox.close()
     line.stop(drain_s=0)
 
 

@@ -27,6 +27,7 @@ from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.result_inbox import ResultInbox
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
 from kenpin.edge_runtime.sources import make_source
@@ -374,8 +375,10 @@ def test_events_that_nobody_reads_are_told(
     publisher = line.publish(mosquitto.port)
     wait_for(lambda: publisher.is_connected, "the connection")
 
+    inbox = ResultInbox(workshop.folder.run)
+
     def told() -> Finding:
-        vitals = publisher_vitals(publisher, Identity("st1"), Watch({}))
+        vitals = publisher_vitals(publisher, Identity("st1"), Watch({}), inbox)
         unknown = families(vitals.numbers.items())[1]
         assert unknown == 0
         write_vitals(workshop.folder.run, vitals)
@@ -391,6 +394,7 @@ def test_events_that_nobody_reads_are_told(
     line.commit(1)
     wait_for(lambda: publisher.traffic.acked == 2, "the next event")
     assert (told().verdict, publisher.traffic.no_subscriber) == ("PASS", 1)
+    inbox.close()
     line.stop()
     line.store.close()
 
