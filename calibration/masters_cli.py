@@ -21,7 +21,7 @@ from kenpin.errors import DataError
 from kenpin.events import now_ms, rfc3339
 from kenpin.frame import read_picture
 from kenpin.masters import Expected, read_masters
-from kenpin.masters_due import masters_due
+from kenpin.masters_due import masters_due, read_demand
 from kenpin.options import signer
 from kenpin.station_folder import StationFolder
 
@@ -84,9 +84,12 @@ def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
 @click.option("--why", required=True, help="Reason, kept in the audit.")
 def interval(hours: float, state: Path, by: str, why: str) -> None:
     """Set after how many HOURS the masters must be shown again; 0 = no demand."""
-    set_interval(StationFolder(state), hours, by=signer(by), why=why)
+    folder = StationFolder(state)
+    set_interval(folder, hours, by=signer(by), why=why)
     demand = f"due every {hours:g} h" if hours else "never due"
-    click.echo(f"the masters are {demand}", err=True)
+    due = read_demand(folder).why(now_ms())
+    still = f"; yet no part is released: {due.words}; {due.cure}" if due else ""
+    click.echo(f"the masters are {demand}{still}", err=True)
 
 
 @masters.command("list")

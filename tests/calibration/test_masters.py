@@ -334,8 +334,11 @@ def test_due_after_the_interval(two: StationFolder) -> None:
     judged(two, *[2.5] * 12)
     show(two, m1=1.0)  # though no check was demanded, this one failed
     assert masters_due(two, now_ms()) == "the last check of the masters failed"
+    told = run(two, "interval", 0, "--why", "trial").stderr
+    assert "never due; yet no part is released: the last check of the masters failed; show them: " in told
     show(two)
     assert masters_due(two, now_ms()) == ""
+    assert run(two, "interval", 0, "--why", "trial").stderr == "the masters are never due\n"
 
 
 def test_due_after_a_change(two: StationFolder, tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
