@@ -35,9 +35,9 @@ def web(ctx: click.Context, config: Path | None) -> None:
     section = station.web
     folder = StationFolder(station.station.state_dir)
     folder.create()
-    click.echo(f"the page is at {'https' if section.has_tls else 'http'}://{section.listen}", err=True)
     app = create_app(folder, section, station=station.station.id, review_mb=station.evidence.review_mb)
-    serve(app, section)
+    told = f"the page is at {'https' if section.has_tls else 'http'}://{section.listen}"
+    serve(app, section, lambda: click.echo(told, err=True))
 
 
 @web.group()

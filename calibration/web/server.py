@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 
 from kenpin.calibration.web.patience import Door, Patience
 from kenpin.config import WebSection
+from kenpin.edge_runtime.certificate import load_pair
 from kenpin.errors import ConfigError
 from kenpin.heap import give_back_freed_memory
 
 
-def serve(app: FastAPI, section: WebSection) -> None:
+def serve(app: FastAPI, section: WebSection, listens: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
         app: The page.
         section: How it is configured.
+        listens: Called when the address is its own.
 
     Raises:
         ConfigError: The address is in use, or the certificate cannot be used.
@@ -43,16 +47,12 @@ def serve(app: FastAPI, section: WebSection) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=3,
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise ConfigError(
-            f"the certificate of the page cannot be used: {error.strerror or error}",
-            where=section.tls_cert_file,
-            cure="give a PEM certificate and its key as tls_cert_file and tls_key_file in [web]",
-        ) from None
+    if section.tls_cert_file is not None and section.tls_key_file is not None:
+        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), section.tls_cert_file, section.tls_key_file)
+    config.load()
     give_back_freed_memory()  # each PIN check takes 19 MiB, in any thread: 20 to 60 MB less, measured
     with _listening(section) as listener:
+        listens()
         _step_back()
         uvicorn.Server(config).run(sockets=[listener])
 

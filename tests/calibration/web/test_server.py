@@ -220,7 +220,7 @@ def test_an_address_in_use_and_a_bad_certificate_are_told(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         section = WebSection(listen=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(ConfigError, match="cannot be offered"):
-            serve(_answer, section)  # type: ignore[arg-type]
+            serve(_answer, section, lambda: pytest.fail("told as its own"))  # type: ignore[arg-type]
     (tmp_path / "bad.pem").write_text("no certificate")
     bad = WebSection(tls_cert_file=tmp_path / "bad.pem", tls_key_file=tmp_path / "bad.pem")
     with pytest.raises(ConfigError, match="certificate"):

@@ -21,13 +21,17 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_page_of_a_configured_station_is_served(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_a_configured_station_is_served_and_then_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     served: list[Any] = []
     monkeypatch.setattr(web_cli, "serve", lambda *given: served.extend(given))
     result = CliRunner().invoke(web_cli.web, ["--config", str(config)], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "the page is at http://127.0.0.1:8080" in result.stderr
-    app, section = served
+    app, section, listens = served
+    assert "the page is at" not in result.stderr  # nor where the port is taken
+    listens()
+    assert capsys.readouterr().err == "the page is at http://127.0.0.1:8080\n"
     assert section == WebSection()
     assert (app.state.site.station, app.state.site.review_mb) == ("L2-03", 7)
     assert app.state.site.folder.root == config.parent / "state"
