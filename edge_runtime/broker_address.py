@@ -67,6 +67,20 @@ class BrokerAddress:
             client.username_pw_set(self.username, self.password)
 
 
+def cure_for(trouble: str) -> str:
+    """What to do where there is no connection.
+
+    Args:
+        trouble: Why, in words of the system or of OpenSSL.
+    """
+    if "CERTIFICATE_VERIFY_FAILED" in trouble:
+        return (
+            "give the authority of its certificate as ca_file, a name in it as url; "
+            "let the broker have a new one where it has expired; set the clock"
+        )
+    return "check that it runs, its address, TLS or not (mqtts://), the login or certificate, and the rights"
+
+
 def _tls(config: MqttSection) -> ssl.SSLContext:
     if config.ca_file is not None:
         read_certificates(config.ca_file)

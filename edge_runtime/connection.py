@@ -33,6 +33,7 @@ class Connection:
     Attributes:
         is_up: Whether it stands.
         has_failed: Whether the last attempt failed.
+        why_away: Why, in words; empty while it stands.
         is_denied: Whether the broker, when it answered last, did not let the station in; `None` = not yet.
     """
 
@@ -41,6 +42,7 @@ class Connection:
     ) -> None:
         self.is_up = False
         self.has_failed = False
+        self.why_away = ""
         self.is_denied: bool | None = None
         self._broker = broker
         self._link = link
@@ -48,7 +50,7 @@ class Connection:
         self._choice = choice
         self._clones = CloneWatch()
         self._once = Once()
-        self._why_away: set[str] = set()  # said since the connection was lost
+        self._said: set[str] = set()  # why it is away, since it was lost
         self._why_lost = ""  # the last one that stood
 
     @property
@@ -72,10 +74,10 @@ class Connection:
 
     def up(self) -> None:
         """The broker accepted it."""
-        if self._why_away:
-            self._why_away.clear()
+        if self._said:
+            self._said.clear()
             _log.warning("Connected to the broker %s.", self._broker)
-        self.is_up, self.has_failed, self.is_denied = True, False, False
+        self.is_up, self.has_failed, self.is_denied, self.why_away = True, False, False, ""
         self._choice.worked()
         self._clones.up(time.monotonic())
         if not self.trouble:
@@ -85,7 +87,7 @@ class Connection:
         """It is lost, or did not come up; also called for the second of paho's two reports about one loss."""
         self._clones.down(time.monotonic())
         self._why_lost = down.reason if self.is_up else self._why_lost
-        self.is_up, self.has_failed = False, True
+        self.is_up, self.has_failed, self.why_away = False, True, down.reason
         self.is_denied = down.denied or self.is_denied
         if self._choice.failed(down, time.monotonic()):
             self._change_version(down)
@@ -121,8 +123,8 @@ class Connection:
 
     def _say_away(self, down: Down) -> None:
         """Say each reason once; the first one may not be what lasts."""
-        if down.reason not in self._why_away:
-            self._why_away.add(down.reason)
+        if down.reason not in self._said:
+            self._said.add(down.reason)
             _log.warning(
                 "No connection to the broker %s (%s). "
                 "The line runs on; events are kept and sent when it is back.",

@@ -11,14 +11,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
 from kenpin.counted import counted
-from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.broker_address import BrokerAddress, cure_for
 from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.link import TLS_ALERT
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, reason_of
 from kenpin.events import MAX_BYTES, now_ms, uuid7
 from kenpin.station_folder import StationFolder
 
@@ -76,7 +76,7 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
         client.loop_start()
         return heard, answers.get(timeout=_ANSWER_S)
     except OSError as error:
-        return heard, str(error)
+        return heard, reason_of(error)
     except queue.Empty:
         return heard, "no answer" if heard.empty() else "it hangs up without an answer"
 
@@ -107,15 +107,8 @@ def _broker(config: StationConfig) -> Finding:
     topic = f"{config.station.topic}/doctor"
     try:
         heard, trouble = _listen(client, broker, topic)
-        if "CERTIFICATE_VERIFY_FAILED" in trouble:
-            cure = (
-                "give the authority of its certificate as ca_file, a name in it as url; "
-                "let the broker have a new one where it has expired; set the clock"
-            )
-            return failed("broker", f"{broker}: {trouble}", cure)
         if trouble:
-            cure = "check its address, TLS or not (mqtts://), the login or certificate, and the permissions"
-            return failed("broker", f"{broker}: {trouble}", cure)
+            return failed("broker", f"{broker}: {trouble}", cure_for(trouble))
         word = uuid7(now_ms()).encode().ljust(MAX_BYTES)  # as long as an event may be
         client.publish(topic, word, qos=1)
         answer = _next(heard)

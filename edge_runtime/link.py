@@ -28,6 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import message_properties, will_properties
 from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Up
+from kenpin.errors import reason_of
 
 REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
@@ -264,7 +265,8 @@ class Link:
             self._alert = text
 
     def _on_connect_fail(self, *_: Any) -> None:
-        reason = str(sys.exc_info()[1] or "no answer")
+        failure = sys.exc_info()[1]
+        reason = reason_of(failure) if isinstance(failure, Exception) else "no answer"
         # A clock that was not set yet sees certificates of the future, and that passes by itself.
         is_untrusted = _NOT_TRUSTED in reason and _CLOCK not in reason
         self._signals.put(Down(reason, denied=TLS_ALERT in reason or is_untrusted))

@@ -107,6 +107,11 @@ class Publisher:
         return self._connection.is_up
 
     @property
+    def why_away(self) -> str:
+        """Why there is no connection, in words; empty before the first attempt has failed."""
+        return self._connection.why_away
+
+    @property
     def is_unstable(self) -> bool:
         """Whether the broker drops the connection again and again."""
         return bool(self._connection.trouble)

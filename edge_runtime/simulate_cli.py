@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kenpin.config import MqttSection, StationSection
 from kenpin.config_file import load_config
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.broker_address import BrokerAddress, cure_for
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.part_news import PartNews
@@ -106,6 +106,8 @@ def _database(state: Path) -> Path:
 def _wait_for_connection(publisher: Publisher, broker: BrokerAddress) -> None:
     by_s = time.monotonic() + _CONNECT_S
     while not publisher.traffic.connections:
-        if time.monotonic() > by_s:
-            raise BrokerError("the broker does not answer", where=broker, cure="start it, or check the address")
+        if publisher.is_denied or time.monotonic() > by_s:
+            why = publisher.why_away
+            what = f"no connection to the broker: {why or 'it does not answer'}"
+            raise BrokerError(what, where=broker, cure=f"{cure_for(why)}; its files go into --config")
         time.sleep(0.05)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,8 +28,9 @@ from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.publisher import Publisher, Timing
+from kenpin.edge_runtime.simulate_cli import simulate
 from kenpin.edge_runtime.store import Store
-from kenpin.errors import ConfigError
+from kenpin.errors import BrokerError, ConfigError
 
 FAST = Timing(reconnect_s=(0.1, 0.4), watch_s=0.1)
 
@@ -185,6 +187,29 @@ def test_the_doctor_hears_why_the_broker_ends_the_connection(plant: Authority, s
         client.disconnect()
         client.loop_stop()
         assert words in trouble
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("authority", "said"),
+    [
+        ("", ("certificate verify failed", "as ca_file")),
+        ("ca.pem", ("certificate required", "or certificate")),
+    ],
+)
+def test_a_simulated_station_that_is_not_let_in_is_told_why_at_once(
+    plant: Authority, secure_port: int, tmp_path: Path, authority: str, said: tuple[str, str]
+) -> None:
+    url = f'url = "mqtts://127.0.0.1:{secure_port}"'
+    files = f'ca_file = "{plant.folder / authority}"' if authority else ""
+    (tmp_path / "station.toml").write_text(
+        f'[station]\ntopic = "plant/st1"\n[source]\nurl = "synthetic:cap"\n[mqtt]\n{url}\n{files}\n'
+    )
+    given = ["--config", str(tmp_path / "station.toml"), "--state", str(tmp_path / "simulated")]
+    error = CliRunner().invoke(simulate, given).exception
+    assert isinstance(error, BrokerError)
+    assert said[0] in error.what
+    assert said[1] in error.cure
 
 
 def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
