@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from kenpin.edge_runtime import announce
+from kenpin.edge_runtime.ack_patience import AckPatience
 from kenpin.edge_runtime.announce import State
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.connection import Connection
@@ -32,7 +33,6 @@ from kenpin.errors import StoreDamaged, StoreError
 
 _TICK_S = 0.2
 _GOODBYE_S = 2.0
-_MOST_PATIENCE = 8  # times that of the first connection
 _ROUND_S = 10.0  # a round of its thread that takes longer hangs
 _COMMANDS = "cmd"
 
@@ -77,7 +77,7 @@ class Publisher:
         manner = Manner(timing.refused_s, desk.backlog_per_s)
         self._delivery = Delivery(self._outbox, self._link, desk.topic, manner)
         self._retained = RetainedTopics(self._outbox, self._link, desk.topic, refused_s=timing.refused_s)
-        self._patience_s = timing.ack_s
+        self._patience = AckPatience(timing.ack_s)
         self._is_deaf = False
         self._stop_by_s: float | None = None
         self._last_words = ""
@@ -324,18 +324,16 @@ class Publisher:
     def _watch(self) -> None:
         self._connection.watch(connack_s=self._timing.connack_s)
         # A new connection is not to be broken off for what the one before left without an answer.
-        if self._connection.is_up and self._is_unanswered():
+        if self._connection.is_up and self._patience.is_over(self._is_overdue, time.monotonic()):
             self._once.say("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
-            # One that is only slow would never get more than the first events, again and again.
-            self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE * self._timing.ack_s)
             self._link.break_off()
         if self._connection.is_up:
             self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
 
-    def _is_unanswered(self) -> bool:
+    def _is_overdue(self, limit_s: float) -> bool:
         """Events wait for what is retained, so that must not wait for ever either."""
         senders = (self._herald, self._retained, self._delivery)
-        return any(sender.is_overdue(self._patience_s) for sender in senders)
+        return any(sender.is_overdue(limit_s) for sender in senders)
 
     def _say_goodbye(self) -> bool:
         if self._connection.is_up:

@@ -15,8 +15,8 @@ class Timing:
         keepalive_s: Silence after which the broker is probed.
         reconnect_s: Shortest and longest pause before a new connection.
         connack_s: A broker that does not answer CONNECT in this time may not know the version of MQTT.
-        ack_s: A message that is not acknowledged in this time breaks the connection; twice as long after each
-            time, up to eight times.
+        ack_s: A message that is not acknowledged in this time breaks the connection; longer where the broker
+            needs it.
         refused_s: Pause after the broker refused an event; longer each time in a row.
         status_s: Between two status messages.
         kpi_s: Between two kpi messages.
