@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
+import random
 import time
 from typing import Any
 
@@ -16,7 +18,7 @@ from kenpin.edge_runtime.link_signal import Acked, Down, Up
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
 
-_PAUSE_S = 1.0  # where the broker takes neither version
+_PAUSES_S = (1.0, 30.0)  # where the broker takes neither version: the first one, and the longest
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Connection:
         self._link = link
         self._signals = signals
         self._choice = choice
+        self._pause_s, self._open_s = _PAUSES_S[0], math.inf  # the next one, and when this one ends
         self._clones = CloneWatch()
         self._once = Once()
         self._said: set[str] = set()  # why it is away, since it was lost
@@ -79,12 +82,15 @@ class Connection:
             _log.warning("Connected to the broker %s.", self._broker)
         self.is_up, self.has_failed, self.is_denied, self.why_away = True, False, False, ""
         self._choice.worked()
+        self._pause_s = _PAUSES_S[0]
         self._clones.up(time.monotonic())
         if not self.trouble:
             self._once.forget("unstable")
 
     def down(self, down: Down, *, expected: bool) -> None:
         """It is lost, or did not come up; also called for the second of paho's two reports about one loss."""
+        if self._open_s < math.inf:
+            return  # of one that was closed
         self._clones.down(time.monotonic())
         self._why_lost = down.reason if self.is_up else self._why_lost
         self.is_up, self.has_failed, self.why_away = False, True, down.reason
@@ -103,6 +109,10 @@ class Connection:
         Args:
             connack_s: A broker that does not answer CONNECT in this time may not know the version of MQTT.
         """
+        if self._open_s < math.inf:  # nothing is open that could be looked after
+            if time.monotonic() >= self._open_s:
+                self._reopen()
+            return
         if self._link.revive():
             _log.warning("The network thread had died and was started again.")
         if self._link.is_unanswered(connack_s):
@@ -135,12 +145,16 @@ class Connection:
     def _change_version(self, down: Down) -> None:
         if self._choice.version == MQTTProtocolVersion.MQTTv5:
             self._say_away(down)
-            time.sleep(_PAUSE_S)
+            self._link.close()
+            # A proxy whose broker is away hangs up on a hundred stations, which must not come back as one.
+            self._open_s = time.monotonic() + self._pause_s * random.uniform(0.5, 1.5)
+            self._pause_s = min(2 * self._pause_s, _PAUSES_S[1])
         else:
             self.has_failed = False
-        self._reopen()
+            self._reopen()
 
     def _reopen(self) -> None:
+        self._open_s = math.inf
         self._link.close()
         kept = []
         while not self._signals.empty():

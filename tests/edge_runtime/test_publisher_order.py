@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from kenpin.edge_runtime import connection as connection_module
 from kenpin.edge_runtime import delivery as delivery_module
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.clone_watch import CloneWatch
@@ -509,6 +510,39 @@ def test_the_version_is_changed_only_for_a_reason() -> None:
     choice.worked()
     assert choice.failed(REFUSED, 0)
     assert choice.version == V311
+
+
+def test_a_port_that_takes_neither_version_is_tried_ever_less_often(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "random", SimpleNamespace(uniform=lambda _low, _high: 1.0))
+    signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    link: Any = SimpleNamespace(close=lambda: None, revive=lambda: False, is_unanswered=lambda _limit_s: False)
+    connection = Connection(BrokerAddress("127.0.0.1", 1, "st1"), link, signals, ProtocolChoice())
+    first_s, opened = clock.now_s, []
+
+    def hang_up(version: MQTTProtocolVersion) -> None:
+        if version == V5:
+            opened.append(clock.now_s - first_s)
+        if not opened[8:]:
+            connection.down(DOUBTFUL, expected=False)
+
+    link.open = hang_up
+    connection.open()
+    while not opened[8:]:
+        connection.watch(connack_s=10)
+        connection.down(Down("closed"), expected=False)  # paho's second report
+        clock.now_s += 0.5
+    assert opened == [0, 1, 3, 7, 15, 31, 61, 91, 121]
+    connection.up()
+    link.open = opened.append
+    connection.down(DOUBTFUL, expected=False)
+    connection.down(DOUBTFUL, expected=False)
+    connection.down(DOUBTFUL, expected=False)  # it had worked, so it takes three
+    connection.down(DOUBTFUL, expected=False)
+    clock.now_s += 1
+    connection.watch(connack_s=10)
+    assert opened[9:] == [V311, V5]
 
 
 def test_mqtt_5_is_tried_again_once_a_day_and_given_up_at_the_first_doubt() -> None:
