@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from kenpin.train.allot import Gauge
 from kenpin.train.bench_set import BenchSet
@@ -120,29 +119,30 @@ class Lines:
     def _trained(self, data: BenchSet) -> Inspector:
         training = Training.start(width=32, seed=self.seed, device=torch.device("cpu"))
         self._train(training, data, self.steps, HIERARCHICAL)
-        return _fitted(training.model, data.fit, data.held_back, self.seed)
+        return _fitted(training.model, data, self.seed)
 
     def _updated(self, origin: Origin) -> Inspector:
-        return remember(origin, self.new.fit, self.new.held_back, seed=self.seed)
+        return remember(origin, self.new.fit_by_part, self.new.held_back, seed=self.seed)
 
     def _remembered(self, origin: Origin) -> Inspector:
-        return _fitted(_model_of(origin), self.new.fit, self.new.held_back, self.seed)
+        return _fitted(_model_of(origin), self.new, self.seed)
 
     def _settled(self, origin: Origin) -> Inspector:
         model = _model_of(origin)
         settle_batch_norms(model.encoder, self.new.fit)
-        return _fitted(model, self.new.fit, self.new.held_back, self.seed)
+        return _fitted(model, self.new, self.seed)
 
     def _staged(self, origin: Origin) -> Inspector:
         training = Training.start(width=origin.width, seed=self.seed, device=torch.device("cpu"))
         start_from(origin, training.model)
         self._train(training, self.new, max(1, round(STAGE * self.steps)), TRANSFER)
-        return _fitted(training.model, self.new.fit, self.new.held_back, self.seed)
+        return _fitted(training.model, self.new, self.seed)
 
     def _refitted(self, origin: Origin) -> Inspector:
-        fit = torch.cat([self.old.fit, self.new.fit])
+        fit = torch.cat([self.old.fit_by_part, self.new.fit_by_part])
         held_back = torch.cat([self.old.held_back, self.new.held_back])
-        return _fitted(_model_of(origin), fit, held_back, self.seed)
+        model = _model_of(origin)
+        return Inspector(model.encoder, fit_head(model, fit, held_back, seed=self.seed)).eval()
 
     def _train(self, training: Training, data: BenchSet, steps: int, recipe: Recipe) -> None:
         batch = min(STEP, len(data.fit))
@@ -176,5 +176,5 @@ def _model_of(origin: Origin) -> Pretrained:
     return model
 
 
-def _fitted(model: Pretrained, pictures: Tensor, held_back: Tensor, seed: int) -> Inspector:
-    return Inspector(model.encoder, fit_head(model, pictures, held_back, seed=seed)).eval()
+def _fitted(model: Pretrained, data: BenchSet, seed: int) -> Inspector:
+    return Inspector(model.encoder, fit_head(model, data.fit_by_part, data.held_back, seed=seed)).eval()

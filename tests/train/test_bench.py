@@ -35,7 +35,7 @@ from kenpin.train.outcome import Job, Outcome
 from kenpin.train.recipe import RECIPES
 from kenpin.train.training import Schedule
 from kenpin.train.transfer_cli import transfer_table
-from kenpin.train.transfer_trial import Figures, Lines
+from kenpin.train.transfer_trial import BOTH, JOINT, NEW_MEMORY, Figures, Lines
 from kenpin.train.transfer_trial import Outcome as TransferOutcome
 from kenpin.train.trial import UNTRAINED, Setting, run_trial
 
@@ -429,6 +429,19 @@ def test_a_transfer_is_measured_on_both_classes_and_says_how_many_pictures_it_ha
         cli.main(given, standalone_mode=False)
     shown = [found.pictures for found in Lines(cap, cap, 1, 0).transfer((20, 50))]
     assert sorted(set(shown)) == [0, 20, 32]
+
+
+def test_a_memory_of_new_pictures_does_not_hang_on_how_they_lie(cap: BenchSet) -> None:
+    """By name the pictures of a part lie apart, and the head judges some by what the others teach."""
+    order = np.random.default_rng(0).permutation(24)
+    groups = cap.good_groups
+    mixed = replace(cap, fit=cap.fit[order], good_groups=(*(groups[n] for n in order), *groups[24:]))
+    found, other = (
+        {outcome.arm: outcome.new.scores for outcome in Lines(cap, new, 1, 0).continual()}
+        for new in (cap, mixed)
+    )
+    for arm in (NEW_MEMORY, BOTH, JOINT):
+        assert np.allclose(found[arm], other[arm], atol=1e-5), arm
 
 
 @pytest.mark.parametrize(
