@@ -78,8 +78,8 @@ class Gauge:
         self.bad = bad.to(pictures.device)
 
     def multiply_adds(self, model: Pretrained) -> float:
-        """What one measurement costs: the known pictures pass twice, all others once, none backward."""
-        passes = 2 * len(self.known) + len(self.good) + len(self.bad)
+        """What one measurement costs: the good pictures pass twice, the bad ones once, none backward."""
+        passes = 2 * len(self.known) + 2 * len(self.good) + len(self.bad)
         return passes * model.encoder.multiply_adds(self.known.shape[-1]) / 3
 
     def __call__(self, model: Pretrained) -> float:

@@ -405,6 +405,22 @@ def test_the_gauge_leaves_the_model_as_it_is_and_sees_what_it_learned(
     assert gauge(model) > untrained
 
 
+def test_the_gauge_costs_what_passes_through_the_encoder(
+    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gauge, model, passed = Gauge(pictures[:20], pictures[20:], seed=0), Pretrained(8), []
+    forward = Encoder.forward
+
+    def counted(encoder: Encoder, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        passed.append(len(x))
+        return forward(encoder, x)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    gauge(model)
+    # Of a training pass a third goes forward.
+    assert gauge.multiply_adds(model) == pytest.approx(sum(passed) * model.encoder.multiply_adds(64) / 3)
+
+
 def test_views_of_each_level_are_what_the_level_says() -> None:
     assert [level.name for level in LEVELS] == ["coarse", "mid", "fine"]
     assert COARSE.view_side(224) == 112
