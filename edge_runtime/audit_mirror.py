@@ -32,6 +32,7 @@ _KINDS: Mapping[str, Kind] = {
 # the other fields always less than `kenpin.events.MAX_BYTES`, or a long row would hide those after it.
 _ROOM: Mapping[str, int] = {"what": 600, "by": 600, "old": 1800, "new": 1800, "why": 1800}
 _CUT = "..."
+_BITE_ROWS = 100  # told in one transaction; the line's thread waits for it when it has a part to commit
 MIRRORED = "audit_mirrored"
 BEGAN = "audit_began"  # when the file that was mirrored begins; one that was moved away has a follower
 
@@ -71,9 +72,9 @@ class AuditMirror:
         if seen == self._seen:
             return
         lines = self.untold()
-        if lines:
+        for start in range(0, len(lines), _BITE_ROWS):  # all the years of it, where the database was lost
             with transaction(self._connection):
-                self.tell(lines)
+                self.tell(lines[start : start + _BITE_ROWS])
         self._seen = seen
 
     def untold(self) -> list[Line]:

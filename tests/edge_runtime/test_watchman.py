@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kenpin.audit import Entry, append, audit_file
-from kenpin.edge_runtime import room, watchman
+from kenpin.edge_runtime import audit_mirror, room, watchman
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
@@ -31,6 +31,7 @@ from kenpin.edge_runtime.readiness import CAMERA_SET, MASTERS_DUE, PAUSED
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.watchman import Post, Watchman, host_values
+from kenpin.errors import StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import head
 from kenpin.station_folder import StationFolder
@@ -317,6 +318,24 @@ def test_an_audit_that_was_moved_away_is_followed_by_the_new_one(folder: Station
         mirror.come_round()
     told = [(t["entry"], t["new"]) for t in events(folder, "event/audit")]
     assert told == [(1, "2.0"), (2, "3.0"), (3, "4.0"), (1, "5.0"), (2, "6.0")]
+
+
+def test_a_long_audit_is_told_bite_by_bite_as_the_line_waits_for_each(
+    folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_mirror, "_BITE_ROWS", 2)
+    for number in range(1, 6):
+        append(folder, Entry("bundle", "Abe", new=f"{number}.0"))
+    with closing(connect(folder.database)) as connection:
+        full = "CREATE TRIGGER full BEFORE INSERT ON outbox WHEN new.body LIKE '%\"4.0\"%'"
+        connection.execute(f"{full} BEGIN SELECT RAISE(ABORT, 'full'); END")
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        with pytest.raises(StoreError):
+            mirror.come_round()
+        assert [told["entry"] for told in events(folder, "event/audit")] == [1, 2]
+        connection.execute("DROP TRIGGER full")
+        mirror.come_round()
+    assert [told["entry"] for told in events(folder, "event/audit")] == [1, 2, 3, 4, 5]
 
 
 def test_the_station_vouches_for_the_audit_each_hour(
