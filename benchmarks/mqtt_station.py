@@ -79,11 +79,13 @@ class Replayer:
             logging.error("%s was refused: %s", topic, verdict)
             return
         assert self.publisher is not None
-        self.publisher.send_again(since=verdict.command.since_seq, count=verdict.command.count)
         common = self.identity.common(now_ms())
         reply = Reply(**common, action="replay", cmd_id=verdict.command.cmd_id, ok=True)
         with closing(connect(self.path)) as connection, transaction(connection):
-            Outbox(connection).put(reply)
+            outbox = Outbox(connection)
+            outbox.send_again(since=verdict.command.since_seq, count=verdict.command.count)
+            outbox.put(reply)
+        self.publisher.look_back()
 
 
 def _context(station: str) -> Context:

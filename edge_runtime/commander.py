@@ -58,7 +58,7 @@ class Order:
         identity: Who answers.
         keys: File or folder of the keys that may sign.
         reach: How far commands may move thresholds; `None` = no action that changes verdicts is allowed.
-        send_again: Publishes stored events once more: the first one's number, and how many.
+        look_back: Publishes stored events that wait once more.
         tell_again: Publishes once more what is retained and not in the database.
     """
 
@@ -66,7 +66,7 @@ class Order:
     identity: Identity
     keys: Path
     reach: Reach | None
-    send_again: Callable[[int, int], None]
+    look_back: Callable[[], None]
     tell_again: Callable[[], None]
 
 
@@ -164,7 +164,7 @@ class Commander:
         else:
             self.done += 1
         if isinstance(command, Replay):
-            self._order.send_again(command.since_seq, command.count)
+            self._order.look_back()
         elif isinstance(command, ResendState):
             self._order.tell_again()
 
@@ -182,7 +182,10 @@ class Commander:
             minutes = float(command.minutes) if isinstance(command, Shelve) else 0.0
             seen = command.occurrence if isinstance(command, Ack) else 0
             return self._board.act(command.alarm, Action(command.action, command.actor, minutes, seen))  # type: ignore[arg-type]
-        if isinstance(command, ResendState):
+        if isinstance(command, Replay):
+            # With the answer, or who got that would wait for events that nobody sends.
+            self._outbox.send_again(since=command.since_seq, count=command.count)
+        elif isinstance(command, ResendState):
             # All above the highest, in their order, and no further: what doubles soon outgrows an integer.
             connection.execute("UPDATE state SET ver = ver + (SELECT max(ver) - min(ver) + 1 FROM state)")
         elif isinstance(command, Snapshot):

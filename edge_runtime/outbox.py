@@ -202,21 +202,17 @@ class Outbox:
         return self._read("seq >= ? ORDER BY seq LIMIT ?", since, limit)
 
     def send_again(self, *, since: int, count: int) -> int:
-        """Let acknowledged events wait once more; how many.
+        """Let acknowledged events wait once more, in the caller's transaction; how many.
 
         Args:
             since: Number of the first one.
             count: How many at most.
-
-        Raises:
-            StoreError: It cannot be written.
         """
         first = "SELECT seq FROM outbox WHERE seq >= ? ORDER BY seq LIMIT ?"
-        with transaction(self._connection):
-            return self._connection.execute(
-                f"UPDATE outbox SET acked_ms = NULL WHERE acked_ms IS NOT NULL AND seq IN ({first})",  # noqa: S608
-                (since, count),
-            ).rowcount
+        return self._connection.execute(
+            f"UPDATE outbox SET acked_ms = NULL WHERE acked_ms IS NOT NULL AND seq IN ({first})",  # noqa: S608
+            (since, count),
+        ).rowcount
 
     def mark_acked(self, seqs: Iterable[int]) -> None:
         """Note that the broker has them.

@@ -24,7 +24,7 @@ from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
-from kenpin.edge_runtime.publisher_task import Renew, SendAgain, Task, Tell, TellAgain, Wake
+from kenpin.edge_runtime.publisher_task import LookBack, Renew, Task, Tell, TellAgain, Wake
 from kenpin.edge_runtime.result_inbox import LATE_S
 from kenpin.edge_runtime.retained_topics import RetainedTopics
 from kenpin.edge_runtime.timing import Timing
@@ -140,14 +140,9 @@ class Publisher:
         by_s = time.monotonic() + LATE_S
         self._tasks.put(Tell(f"{self._desk.topic}/output", json.dumps(body).encode(), by_s))
 
-    def send_again(self, *, since: int, count: int) -> None:
-        """Publish acknowledged events once more, marked as late; they are kept for seven days.
-
-        Args:
-            since: Number of the first one.
-            count: How many at most.
-        """
-        self._tasks.put(SendAgain(since, count))
+    def look_back(self) -> None:
+        """Publish, marked as late, what `Outbox.send_again` lets wait once more."""
+        self._tasks.put(LookBack())
 
     def tell_again(self) -> None:
         """Publish the status once more, and what lets others find the station."""
@@ -283,8 +278,7 @@ class Publisher:
         elif isinstance(task, Tell):
             if time.monotonic() <= task.by_s:  # this thread may have waited for the disk
                 self._link.publish(task.topic, task.body, qos=0)
-        elif isinstance(task, SendAgain):
-            self._outbox.send_again(since=task.since, count=task.count)
+        elif isinstance(task, LookBack):
             self._delivery.look_back()
         elif isinstance(task, Renew):
             self._connection.renew(task.broker)

@@ -30,11 +30,8 @@ class Tell:
 
 
 @dataclass(frozen=True)
-class SendAgain:
-    """Acknowledged events are to be published once more."""
-
-    since: int
-    count: int
+class LookBack:
+    """Events that were acknowledged wait once more."""
 
 
 @dataclass(frozen=True)
@@ -49,4 +46,4 @@ class Renew:
     broker: BrokerAddress
 
 
-Task: TypeAlias = Signal | Wake | Tell | SendAgain | TellAgain | Renew
+Task: TypeAlias = Signal | Wake | Tell | LookBack | TellAgain | Renew

@@ -154,8 +154,8 @@ def make_publisher(config: StationConfig, identity: Identity, counters: Callable
             identity,
             config.commands.keys,
             allowed,
-            lambda since, count: made.send_again(since=since, count=count),
-            lambda: made.tell_again(),  # noqa: PLW0108 made below
+            lambda: made.look_back(),  # noqa: PLW0108 made below
+            lambda: made.tell_again(),  # noqa: PLW0108
         )
         commander = Commander(order)
     topic, pace = config.station.topic, config.mqtt.backlog_per_s

@@ -32,14 +32,15 @@ class Desk:
         if not self.folder.key.exists():
             workshop.station_key.save(self.folder.key)
         open_database(self.folder.database).close()
-        self.again: list[tuple[int, int]] = []
+        self.looked_back = 0
         reach = Reach(1.0, two_persons=two_persons) if remote_write else None
         self.told_again = 0
-        order = Order(
-            self.folder, Identity("st1"), key, reach, lambda *which: self.again.append(which), self._tell_again
-        )
+        order = Order(self.folder, Identity("st1"), key, reach, self._look_back, self._tell_again)
         self.commander = Commander(order)
         self._key = load_key(key)
+
+    def _look_back(self) -> None:
+        self.looked_back += 1
 
     def _tell_again(self) -> None:
         self.told_again += 1

@@ -67,6 +67,11 @@ class PublishingLine:
             if self.publisher is not None:
                 self.publisher.wake()
 
+    def send_again(self, *, since: int, count: int) -> None:
+        assert self.publisher is not None
+        self.store.change(lambda _, outbox: outbox.send_again(since=since, count=count) and None)
+        self.publisher.look_back()
+
     def waiting(self) -> int:
         return self.store.depth().waiting
 

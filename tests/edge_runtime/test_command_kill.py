@@ -22,6 +22,7 @@ from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.database import connect, transaction
+from kenpin.edge_runtime.outbox import Outbox
 from kenpin.hold import read_hold
 from kenpin.ledger import lines_of
 from kenpin.record import station_records
@@ -85,6 +86,11 @@ def is_moved(desk: Desk) -> bool:
     return station_records(desk.folder)[-1].t1 == MOVED
 
 
+def is_sent_again(desk: Desk) -> bool:
+    with closing(connect(desk.folder.database)) as connection:
+        return [entry.seq for entry in Outbox(connection).waiting(after=0, up_to=1, limit=1)] == [1]
+
+
 @dataclass(frozen=True)
 class Deed:
     """A command, and whether it was carried out."""
@@ -99,6 +105,7 @@ class Deed:
 
 
 IN_THE_DATABASE = Deed("ack", {"alarm": "engine_integrity"}, is_acked)
+A_REPLAY = Deed("replay", {"since_seq": "1", "count": "1"}, is_sent_again)
 IN_A_FILE = Deed("pause", {"paused": "true"}, is_paused, in_files=True)
 A_RECORD = Deed("set_threshold", {"t1": str(MOVED), "t2": "200", "why": "new"}, is_moved, in_files=True)
 
@@ -106,12 +113,13 @@ A_RECORD = Deed("set_threshold", {"t1": str(MOVED), "t2": "200", "why": "new"}, 
 @pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # the child only acts
-@pytest.mark.parametrize("deed", [IN_THE_DATABASE, IN_A_FILE, A_RECORD], ids=lambda deed: deed.action)
+@pytest.mark.parametrize("deed", [IN_THE_DATABASE, A_REPLAY, IN_A_FILE, A_RECORD], ids=lambda deed: deed.action)
 def test_killed_at_every_step(workshop: Any, key: Path, deed: Deed) -> None:
     workshop.ready()
     first = Desk(workshop, key, remote_write=True)
     with closing(connect(first.folder.database)) as connection:
         AlarmBoard(connection, Identity("st1")).come_round({"engine_integrity": [1.0]})
+        Outbox(connection).mark_acked([1])  # the raise
     append(first.folder, Entry("bundle", "Abe", "1.0", "2.0"))  # not told yet
     kept, answer = workshop.root / "kept", (f"reply/{deed.action}", 0)
     shutil.copytree(workshop.folder.root, kept, symlinks=True)

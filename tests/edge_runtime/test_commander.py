@@ -18,7 +18,7 @@ from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.database import connect
+from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.evidence import Evidence
 from kenpin.edge_runtime.outbox import Outbox
@@ -141,8 +141,14 @@ def test_answers_to_refusals_are_few(desk: Desk) -> None:
 
 
 def test_events_are_sent_again(desk: Desk) -> None:
-    assert desk.send("replay", since_seq="5", count="7")["ok"]
-    assert desk.again == [(5, 7)]
+    with closing(connect(desk.folder.database)) as connection:
+        outbox = Outbox(connection)
+        with transaction(connection):
+            numbers = [outbox.append("event/audit", "{}") for _ in range(6)]
+        outbox.mark_acked(numbers)
+        assert desk.send("replay", since_seq="2", count="3")["ok"]
+        again = [entry.seq for entry in outbox.waiting(after=0, up_to=6, limit=9)]
+    assert (again, desk.looked_back) == ([2, 3, 4], 1)
 
 
 def test_every_retained_topic_is_sent_again(desk: Desk, raised: sqlite3.Connection) -> None:

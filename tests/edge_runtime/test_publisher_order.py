@@ -24,7 +24,7 @@ from kenpin.edge_runtime.link_signal import Acked, Down, Incoming, Up
 from kenpin.edge_runtime.outbox import Entry, Outbox
 from kenpin.edge_runtime.pace import Pace
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
-from kenpin.edge_runtime.publisher_task import SendAgain
+from kenpin.edge_runtime.publisher_task import LookBack
 from kenpin.edge_runtime.timing import Timing
 from kenpin.errors import StoreError
 from tests.edge_runtime.conftest import Clock
@@ -477,7 +477,7 @@ def test_only_three_short_lives_in_a_row_raise_suspicion() -> None:
 @pytest.mark.parametrize("why", ["other credentials", "another version"])
 def test_what_others_asked_for_outlives_a_connection_that_is_made_anew(why: str) -> None:
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    waiting = [Up(1, 9), Incoming("st1/cmd/ack", b"{}", False), Acked(1, 0, ""), SendAgain(1, 2), Down("lost")]
+    waiting = [Up(1, 9), Incoming("st1/cmd/ack", b"{}", False), Acked(1, 0, ""), LookBack(), Down("lost")]
     broker, done = BrokerAddress("127.0.0.1", 1, "st1"), []
     link: Any = SimpleNamespace(close=lambda: signals.put(Down("closed")), renew=done.append)
     link.open = lambda _version: done.append("opened")

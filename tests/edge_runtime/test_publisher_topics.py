@@ -470,10 +470,10 @@ def test_acknowledged_events_are_sent_once_more_on_request(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:
     scada = make_subscriber(mosquitto.port)
-    publisher = line.publish(mosquitto.port)
+    line.publish(mosquitto.port)
     line.commit(10)
     wait_for(lambda: line.waiting() == 0 and len(scada.events()) == 10, "the events")
-    publisher.send_again(since=4, count=3)
+    line.send_again(since=4, count=3)
     wait_for(lambda: len(scada.events()) == 13, "three of them again")
     assert [(e["seq"], e["late"]) for e in scada.events()[10:]] == [(4, True), (5, True), (6, True)]
     wait_for(lambda: line.waiting() == 0, "the acknowledgements")

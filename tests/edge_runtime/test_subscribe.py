@@ -59,10 +59,12 @@ class Replayer:
         assert self.publisher is not None
         since, count = accepted.command.since_seq, accepted.command.count
         self.asked.append((since, count))
-        self.publisher.send_again(since=since, count=count)
         common = self.identity.common(now_ms())
         with closing(connect(self.path)) as connection, transaction(connection):
-            Outbox(connection).put(Reply(**common, action="replay", cmd_id=accepted.command.cmd_id, ok=True))
+            outbox = Outbox(connection)
+            outbox.send_again(since=since, count=count)
+            outbox.put(Reply(**common, action="replay", cmd_id=accepted.command.cmd_id, ok=True))
+        self.publisher.look_back()
 
 
 class StationOfEvents(PublishingLine):
@@ -121,7 +123,7 @@ def send(port: int, seq: int, *, station: str = TOPIC, session: str = "s1") -> N
 
 def test_events_come_once(mosquitto: Any, station: StationOfEvents, subscribe: Any, wait_for: Any) -> None:
     with subscribe() as subscription:
-        publisher = station.publish(mosquitto.port)
+        station.publish(mosquitto.port)
         station.happen(30)
         events = read(subscription, 30)
         assert sorted(seqs(events)) == list(
@@ -129,7 +131,7 @@ def test_events_come_once(mosquitto: Any, station: StationOfEvents, subscribe: A
         )  # those of before the connection come beside later ones
         assert {(e.station, e.name, e.payload["subject"]) for e in events} == {(TOPIC, "event/audit", "door")}
         wait_for(lambda: station.waiting() == 0, "the acknowledgements")
-        publisher.send_again(since=1, count=20)
+        station.send_again(since=1, count=20)
         station.happen()
         assert seqs(read(subscription, 1)) == [31]
         wait_for(lambda: subscription.receive(timeout_s=0) or subscription.doubles == 20, "the doubles")
@@ -140,7 +142,7 @@ def test_events_come_once(mosquitto: Any, station: StationOfEvents, subscribe: A
 def test_what_happened_while_the_consumer_was_away_is_kept_by_the_broker(
     mosquitto: Any, station: StationOfEvents, subscribe: Any, wait_for: Any, tmp_path: Path
 ) -> None:
-    publisher = station.publish(mosquitto.port)
+    station.publish(mosquitto.port)
     with subscribe(state=tmp_path / "heard.json") as subscription:
         station.happen(3)
         assert sorted(seqs(read(subscription, 3))) == [1, 2, 3]
@@ -149,7 +151,7 @@ def test_what_happened_while_the_consumer_was_away_is_kept_by_the_broker(
     with subscribe(state=tmp_path / "heard.json") as subscription:
         assert seqs(read(subscription, 40)) == list(range(4, 44))
         assert subscription.doubles == 0
-        publisher.send_again(since=1, count=3)  # the first life of the consumer had these
+        station.send_again(since=1, count=3)  # the first life of the consumer had these
         wait_for(lambda: subscription.receive(timeout_s=0.1) or subscription.doubles == 3, "the doubles")
         assert subscription.doubles == 3
 
