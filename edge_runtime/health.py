@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.pulse import Pulse
 from kenpin.edge_runtime.series import SERIES, families
 from kenpin.edge_runtime.series_name import series_name
-from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, why_untold
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
 from kenpin.station_folder import StationFolder
@@ -101,7 +100,7 @@ class Health:
         """Processes without a sign of life, and why those that are there cannot give one; each in words."""
         found = read_vitals(self._folder.run)
         silent = {role: words for role in self._roles if (words := _silence(role, found.get(role)))}
-        trouble = _cannot_tell(self._folder.run) if silent else ""
+        trouble = why_untold(self._folder.run) if silent else ""
         if trouble:  # whoever restarted them for this would stop a line that works
             silent = {role: words for role, words in silent.items() if not _is_there(found.get(role))}
         return list(silent.values()), trouble
@@ -249,24 +248,6 @@ def _left_of(numbers: Mapping[str, float]) -> Iterator[tuple[str, float]]:
             yield text, 0.0
         elif name in SERIES and SERIES[name].kind == "counter":
             yield text, value
-
-
-def _cannot_tell(run: Path) -> str:
-    """Why processes cannot tell how they are, in words; empty where they can.
-
-    Args:
-        run: The station's `StationFolder.run`.
-    """
-    probe = run / ".health"
-    try:
-        probe.write_bytes(b"x")
-    except OSError as error:
-        what = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"fails ({error.strerror})"
-        return f"the disk of {run} {what}: processes cannot tell how they are"
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-    return ""
 
 
 def _is_there(vitals: Vitals | None) -> bool:

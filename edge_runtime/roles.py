@@ -27,7 +27,7 @@ from kenpin.edge_runtime.site import in_own_processes, make_publisher
 from kenpin.edge_runtime.sources import make_sources
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.station import DRAIN_S, Station
-from kenpin.edge_runtime.vitals import Vitals, read_vitals
+from kenpin.edge_runtime.vitals import Vitals, read_vitals, why_untold
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import ConfigError, StoreError
 from kenpin.heap import keep_freed_memory
@@ -158,6 +158,8 @@ def station_state(folder: StationFolder) -> tuple[State, str] | None:
     supervisor = found.get("supervisor")
     if supervisor is not None and supervisor.state == "STOPPED" and supervisor.pid == os.getppid():
         return None  # however long it takes: this process is the next one to end
+    if station is not None and station.has_process and (untold := why_untold(folder.run)):
+        return "FAULT", untold  # whoever went to start it again would leave the disk as it is
     why = supervisor.reason if supervisor is not None and supervisor.age_s < STALE_S else ""
     return "FAULT", why or "the station's process is not running"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -101,3 +102,21 @@ def read_vitals(run: Path) -> dict[str, Vitals]:
         if vitals.age_s >= 0:  # the clock begins anew with each boot, and the folder may be on a disk
             found[vitals.role] = vitals
     return found
+
+
+def why_untold(run: Path) -> str:
+    """Why processes cannot tell how they are, in words; empty where they can.
+
+    Args:
+        run: The station's `StationFolder.run`.
+    """
+    probe = run / ".probe"
+    try:
+        probe.write_bytes(b"x")
+    except OSError as error:
+        what = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"fails ({error.strerror})"
+        return f"the disk of {run} {what}: processes cannot tell how they are"
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return ""

@@ -113,7 +113,7 @@ def test_with_a_full_disk_processes_that_are_there_are_not_called_dead(workshop:
     full = f"the disk of {run} is full: processes cannot tell how they are"
 
     def reasons(path: str) -> list[str]:
-        (run / ".health").symlink_to("/dev/full")  # what is written there fails as on a full disk
+        (run / ".probe").symlink_to("/dev/full")  # what is written there fails as on a full disk
         found: list[str] = json.loads(get(served, path)[1])["reasons"]
         return found
 

@@ -339,6 +339,16 @@ def test_a_station_that_takes_long_to_end_is_not_told_as_a_fault(
     assert station_state(workshop.folder) == (fault if is_fault else None)
 
 
+def test_a_station_whose_disk_is_full_is_not_told_as_gone(workshop: Any) -> None:
+    run = workshop.ready().folder.run
+    run.mkdir()
+    long_ago_ns = time.monotonic_ns() - round((STALE_S + 1) * 1e9)
+    write_vitals(run, Vitals(role="station", pid=os.getpid(), written_ns=long_ago_ns))
+    (run / ".probe").symlink_to("/dev/full")  # what is written there fails as on a full disk
+    full = f"the disk of {run} is full: processes cannot tell how they are"
+    assert station_state(workshop.folder) == ("FAULT", full)
+
+
 def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
     supervisor = Supervisor([ChildSpec("station", ("/bin/true",))], tmp_path)
     address = "@" + supervisor._socket.getsockname()[1:].decode()
