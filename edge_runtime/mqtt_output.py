@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kenpin.edge_runtime.output import Result
-from kenpin.edge_runtime.result_inbox import send_result
+from kenpin.edge_runtime.result_inbox import require_publisher, send_result
 
 
 class MqttOutput:
@@ -19,7 +19,12 @@ class MqttOutput:
         self._run = run
 
     def beat(self, *, ready: bool) -> None:
-        """The status tells it."""
+        """The status tells it, where the publisher lives.
+
+        Raises:
+            ConnectionError: It does not.
+        """
+        require_publisher(self._run)
 
     def busy(self, *, busy: bool) -> None:
         """Not told."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
-from kenpin.edge_runtime.run_socket import bind_in, send_in
+from kenpin.edge_runtime.run_socket import bind_in, connect_in, send_in
 
 LATE_S = 1.0  # a result that is told later is told no more
 _SOCKET = "publisher.sock"
@@ -107,6 +107,18 @@ def wake_publisher(run: Path) -> None:
     """Say that an event waits in the outbox; where nobody listens, it waits there."""
     with contextlib.suppress(OSError):
         send_in(run, _SOCKET, _WAKE)
+
+
+def require_publisher(run: Path) -> None:
+    """Make sure that results are taken, also while there are none to be told; nothing is sent.
+
+    Raises:
+        ConnectionError: The publisher does not listen.
+    """
+    try:
+        connect_in(run, _SOCKET, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        raise ConnectionError(f"the publisher takes no results: {error.strerror}") from None
 
 
 def send_result(run: Path, result: Result) -> None:

@@ -164,6 +164,18 @@ def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
     wake_publisher(tmp_path)  # nobody there: no error
 
 
+def test_where_no_publisher_takes_results_that_is_trouble_also_between_two_parts(tmp_path: Path) -> None:
+    outputs = Outputs([MqttOutput(tmp_path)])
+    with pytest.raises(OSError, match="No such file"):
+        outputs.result(OK)
+    outputs.beat(ready=True)
+    assert outputs.trouble == "the output failed: the publisher takes no results: No such file or directory"
+    inbox = ResultInbox(tmp_path)
+    outputs.beat(ready=True)
+    assert outputs.trouble == ""
+    inbox.close()
+
+
 def test_a_result_that_lay_there_while_the_publisher_stood_still_is_told_no_more(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
