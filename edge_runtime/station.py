@@ -54,6 +54,7 @@ from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder
 
 DRAIN_S = 5.0
+ALARMS_S = 120.0  # a longer round of the watchman hangs; each of its duties may wait for the database
 BEAT_S = 0.2  # the line hears four times a second that the decision loop lives
 UNSTABLE_DROPS = 3.0  # connections in a row that did not live
 
@@ -130,9 +131,10 @@ class Station:
             self._settlement = Settlement(self._store, self._outputs, self._evidence, too_late=self._too_late)
             self._parts = PartWatch(config.decide.timeout_ms)
             self._results = config.mqtt.results
+            self._watch = Watch({"decide": DECIDE_S, "alarms": ALARMS_S})
             self._watchman = opened.enter_context(contextlib.closing(Watchman(self._post(config))))
             self._viewfinder = opened.enter_context(contextlib.closing(Viewfinder(folder.run)))
-            self._pulse = Pulse(folder.run, Watch({"decide": DECIDE_S}), self._vitals)
+            self._pulse = Pulse(folder.run, self._watch, self._vitals)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Station:
@@ -164,6 +166,7 @@ class Station:
             self._equipment,
             config.store.keep_days,
             self._news.wake,
+            lambda: self._watch.beat("alarms"),
             self._store.found_damaged,
             lambda: self._store.file is not None and self._news.damaged_file == self._store.file,
         )
@@ -279,7 +282,7 @@ class Station:
         finally:
             self._note_damage()
         self._changeover.come_round()
-        self._pulse.watch.beat("decide")
+        self._watch.beat("decide")
         state, reason = self._state()
         self._outputs.beat(ready=self._can_release())
         self._news.set_state(state, reason)
@@ -361,7 +364,7 @@ class Station:
             session_id=self._identity.session_id,
             state="STOPPED" if self._is_over else state,
             reason=reason,
-            beats=self._pulse.watch.beats(),
+            beats=self._watch.beats(),
             numbers={
                 **now.numbers(),
                 **self._settlement.numbers(),

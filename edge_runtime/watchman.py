@@ -47,6 +47,7 @@ class Post:
         equipment: What the station is made of now.
         keep_days: Age of the oldest record of a part that is kept.
         wake: Says that an event waits in the outbox.
+        beat: Says that a round is done.
         damaged: Takes what is wrong with the database, where its file is bad.
         damaged_elsewhere: Whether another process has found it bad.
     """
@@ -59,6 +60,7 @@ class Post:
     equipment: Callable[[], Equipment]
     keep_days: int
     wake: Callable[[], None]
+    beat: Callable[[], None]
     damaged: Callable[[str], None]
     damaged_elsewhere: Callable[[], bool]
 
@@ -121,6 +123,7 @@ class Watchman:
             is_last = self._stop.wait(_EVERY_S)
             for failure, duty in self._duties.items():
                 self._guarded(failure, duty)
+            self._post.beat()
             if is_last:
                 return
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 
 from kenpin.audit import Entry, append, audit_file
 from kenpin.edge_runtime import audit_mirror, room, watchman
+from kenpin.edge_runtime import station as station_module
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
@@ -65,6 +68,7 @@ def post(folder: StationFolder) -> Iterator[SimpleNamespace]:
             lambda: made.equipment,
             10,
             wake,
+            lambda: None,
             lambda _damage: None,
             lambda: False,
         )
@@ -348,6 +352,27 @@ def test_the_station_vouches_for_the_audit_each_hour(
         monkeypatch.setattr("kenpin.audit.CHECKPOINT_MS", 0)
         mirror.come_round()
     assert [t["subject"] for t in events(folder, "event/audit")] == ["bundle", "checkpoint"]
+
+
+def test_a_station_whose_alarms_nobody_looks_at_any_more_feeds_no_watchdog(
+    workshop: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station_module, "ALARMS_S", 1.0)
+    workshop.ready()
+    append(workshop.folder, Entry("bundle", "Abe", "1.0", "2.0"))
+    monkeypatch.setattr("kenpin.audit.CHECKPOINT_MS", 0)
+    with Station(workshop.config(f"folder:{workshop.pictures(10)}?loop=1&rate=20")) as station:
+        lock = audit_file(workshop.folder).with_suffix(".lock").open("a")
+        watch = station._pulse.watch
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(station.run)
+            wait_for(lambda: "alarms" not in watch.late(), "a round")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process that hangs while it writes
+            wait_for(lambda: watch.late() == ["alarms"], "the silence")
+            lock.close()
+            wait_for(lambda: watch.late() == [], "the next round")
+            station.stop()
+            running.result()
 
 
 def test_a_row_that_was_altered_is_told_as_such(folder: StationFolder) -> None:
