@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kenpin.edge_runtime.decide import DECIDED, Verdict
+from kenpin.edge_runtime.decide import DECIDED, Decision, Verdict
 from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.readiness import HOLDS
 from kenpin.quality_limits import Finding
 from kenpin.record import CalibrationRecord
 from kenpin.stability import population_stability
@@ -19,6 +20,8 @@ Values = Mapping[str, Sequence[float | None]]
 _WINDOW = 100  # decided parts that the NG rate looks back on
 _LEAST_PARTS = 50  # with fewer, one NG more or less would be an alarm
 _DRIFT_PARTS = 500
+UNJUDGED = 5  # parts in a row without a decision are no accident any more
+_HELD = frozenset((*HOLDS, "not_ready"))  # the station itself says why
 _WAITING = 1000  # parts between two rounds of the alarms
 _FINDINGS = frozenset(finding.value for finding in Finding)
 
@@ -40,11 +43,23 @@ class PartWatch:
         self._scores = deque[float](maxlen=_DRIFT_PARTS)
         self._good: tuple[float, ...] = ()
         self._good_parts = 0
+        self._unjudged = 0  # in a row, up to the newest part
+        self._why = ("", "")  # of the first of them
+
+    @property
+    def unjudged(self) -> tuple[str, str]:
+        """Why no part is judged though the station could, as one word and in words; empty where parts are.
+
+        In the words of the first one: those of each may differ by a number.
+        """
+        with self._lock:
+            return self._why if self._unjudged >= UNJUDGED else ("", "")
 
     def saw(self, part: Part) -> None:
         """A part is settled."""
         verdict, scored = part.decision.judged, part.decision.scored
         with self._lock:
+            self._note_decision(part.decision)
             self._quality.append(float(part.decision.cause in _FINDINGS))
             if scored is not None:
                 self._slowness.append(part.latency_ms / self._timeout_ms)
@@ -72,6 +87,14 @@ class PartWatch:
             "inference_slow": slowness,
             "score_drift": [_drift(scores, good, parts)],
         }
+
+    def _note_decision(self, decision: Decision) -> None:
+        if decision.judged in DECIDED or decision.cause in _HELD:
+            self._unjudged = 0
+            return
+        if not self._unjudged:
+            self._why = decision.cause, decision.reason
+        self._unjudged += 1
 
     def _note_score(self, score: float, record: CalibrationRecord) -> None:
         good = tuple(record.good.values())

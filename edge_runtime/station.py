@@ -297,7 +297,8 @@ class Station:
             self._told_trouble = trouble
             if trouble:
                 _log.warning("%s", trouble)
-        reason = trouble or self._changeover.trouble
+        why = self._parts.unjudged[1]
+        reason = trouble or (f"no part is judged: {why}" if why else self._changeover.trouble)
         if not reason and self._ready.note:
             reason = self._with_build(self._ready.note)
         return ("DEGRADED", reason) if reason else ("RUNNING", "")
@@ -322,11 +323,13 @@ class Station:
     def _conditions(self) -> dict[str, float | None]:
         """What needs an operator, by key of the alarm; asked by the watchman's thread."""
         ready = self._ready
+        unjudged = self._parts.unjudged[0]
+        has_no_engine = ready.engine is None and ready.cause != NOT_INSTALLED
         has_no_thresholds = bool(ready.engine and ready.fault and ready.cause == "not_ready")
         return {
-            "camera_lost": float(bool(self._line.down)),
+            "camera_lost": float(bool(self._line.down) or unjudged == "source"),
             "line_lost": float(bool(self._line.deaf or self._outputs.trouble)),
-            "engine_integrity": float(ready.engine is None and ready.cause != NOT_INSTALLED),
+            "engine_integrity": float(has_no_engine or unjudged in ("engine", "score")),
             "model_unapproved": float(has_no_thresholds or ready.cause == NOT_INSTALLED),
             "calibration_expired": float(ready.cause == CAMERA_SET),
             "masters_due": float(ready.cause == MASTERS_DUE),

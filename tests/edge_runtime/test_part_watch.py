@@ -37,6 +37,10 @@ def part(
     )
 
 
+def held(cause: str) -> Part:
+    return Part("p", "c", "s", 0, 0, Decision(Verdict.NO_DECISION, f"because of {cause}", cause=cause))
+
+
 @pytest.fixture
 def workshop(workshop: Any) -> Any:
     workshop.calibrated = workshop.record(workshop.bundle())
@@ -75,6 +79,18 @@ def test_a_run_of_ng_that_ended_between_two_looks_is_told_once(workshop: Any, wa
     for verdict in (*[Verdict.NG] * 5, Verdict.OK, Verdict.NG):
         watch.saw(part(workshop, verdict))
     assert [watch.values()["ng_consecutive"] for _ in range(2)] == [[5.0], [1.0]]
+
+
+def test_five_parts_in_a_row_without_a_decision_say_why_none_is_judged(workshop: Any, watch: PartWatch) -> None:
+    """Until one is, or the station itself holds them."""
+    for judged in (part(workshop), part(workshop).withheld("late", "deadline"), held("masters_due")):
+        for cause in ("score", *["engine"] * 3):
+            watch.saw(held(cause))
+        assert watch.unjudged == ("", "")
+        watch.saw(held("source"))
+        assert watch.unjudged == ("score", "because of score")
+        watch.saw(judged)
+        assert watch.unjudged == ("", "")
 
 
 @pytest.mark.parametrize("cause", ["store", "deadline", "output"])

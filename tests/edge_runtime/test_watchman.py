@@ -38,6 +38,7 @@ from kenpin.errors import StoreError
 from kenpin.events import now_ms
 from kenpin.ledger import head
 from kenpin.station_folder import StationFolder
+from tests.edge_runtime.conftest import brightness_model
 
 
 @pytest.fixture(autouse=True)
@@ -422,6 +423,30 @@ def test_a_line_that_cannot_be_told_is_an_alarm(workshop: Any) -> None:
         assert not station._conditions()["line_lost"]
         station.run()
         assert station._conditions()["line_lost"]
+
+
+def test_an_engine_that_gives_no_number_of_any_part_is_an_alarm(workshop: Any) -> None:
+    workshop.calibrate(workshop.install(workshop.bundle(model=brightness_model(breaks_at=60.0))))
+    states = []
+    config = workshop.config(f"folder:{workshop.pictures(*[90] * 6, 50)}")
+    with Station(config, on_part=lambda _part: states.append(station._state())) as station:
+        station.run(max_parts=6)
+        assert raised(workshop.folder) == ["engine_integrity"]
+        why = ("DEGRADED", "no part is judged: the model gave a number that is not finite")
+        assert states == [("RUNNING", "")] * 4 + [why] * 2
+        station.run()
+        assert states[-1] == ("RUNNING", "")
+
+
+def test_a_camera_that_misses_every_part_is_an_alarm_though_it_answers(workshop: Any) -> None:
+    pictures = workshop.ready().pictures(*[10] * 6)
+    for path in sorted(pictures.iterdir())[:5]:
+        path.write_bytes(b"none")
+    with Station(workshop.config(f"folder:{pictures}")) as station:
+        for _ in range(5):
+            assert not station._conditions()["camera_lost"]
+            station.run(max_parts=1)
+        assert station._conditions()["camera_lost"]
 
 
 def test_a_station_without_a_bundle_is_not_called_damaged_and_one_that_lost_it_is(workshop: Any) -> None:
