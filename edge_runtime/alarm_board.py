@@ -58,8 +58,8 @@ class AlarmBoard:
         Raises:
             StoreError: It cannot be written; the step is done again with the next round.
         """
-        now = Now(s=time.monotonic(), ms=now_ms())
         self._take_over(self._read())
+        now = _now()  # after it: what an operator did a moment later would look like one of before a boot
         outcomes = self._steps(values, now)
         flood = self._flooded(outcomes, now)
         if not (self._is_news(outcomes, flood) or now.s >= self._keep_s):
@@ -69,6 +69,7 @@ class AlarmBoard:
             rows = self._read()
             if rows != self._rows:  # an operator came between
                 self._take_over(rows)
+                now = _now()
                 outcomes = self._steps(values, now)
                 flood = self._flooded(outcomes, now)
             self._write_all(outcomes, flood, now)
@@ -93,8 +94,8 @@ class AlarmBoard:
         alarm = self._catalogue.get(key)
         if alarm is None:
             return f"there is no alarm {key!r}"
-        now = Now(s=time.monotonic(), ms=now_ms())
         self._take_over(self._read())
+        now = _now()
         outcome = step(alarm, self._standings[key], Inputs(action=action), now)
         if not outcome.rejected:
             self._write(alarm, outcome, now)
@@ -183,6 +184,10 @@ class AlarmBoard:
         for transition in outcome.transitions:
             if transition.name == "raise":
                 _log.warning("Alarm %s: %s. %s.", alarm.key, alarm.message, alarm.operator_action)
+
+
+def _now() -> Now:
+    return Now(s=time.monotonic(), ms=now_ms())
 
 
 def _follow(alarm: AlarmSpec, standing: Standing, values: Sequence[float | None], now: Now) -> Outcome:

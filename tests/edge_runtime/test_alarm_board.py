@@ -165,6 +165,29 @@ def test_an_operator_between_the_look_and_the_write_is_heard(
         assert retained(here)["alarm/camera_lost"]["state"] == "NORM"
 
 
+@pytest.mark.parametrize("meanwhile", ["look", "write"])
+def test_an_operator_meanwhile_is_not_taken_for_a_boot(
+    path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Whose reading of the clock is later than that of the round, and the machine has run for days."""
+    with closing(connect(path)) as here, closing(connect(path)) as there:
+        stepping, acting = board(here), board(there)
+        stepping.come_round(THERE)
+        seam = {"look": "_read", "write": "_flooded"}[meanwhile]
+        usual = getattr(stepping, seam)
+
+        def late(*given: object) -> Any:
+            monkeypatch.setattr(stepping, seam, usual)
+            assert act(there, acting, "camera_lost", Action("shelve", "Sato", minutes=60)) == ""
+            return usual(*given)
+
+        monkeypatch.setattr(stepping, seam, late)
+        stepping.come_round(NEVER)
+        stepping.come_round(THERE)
+        assert names(here) == [("camera_lost", "raise"), ("camera_lost", "shelve")]
+        assert retained(here)["alarm/camera_lost"]["state"] == "SHELVED"
+
+
 def test_what_cannot_be_written_is_told_with_the_next_round(
     connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
