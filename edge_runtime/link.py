@@ -126,7 +126,7 @@ class Link:
         client.on_log = self._on_log
         client.max_inflight_messages = 0  # the publisher's own window counts
         short, long = self._terms.reconnect_s
-        _set_pauses(client, short, long)
+        set_pauses(client, short, long)
         self._broker.equip(client)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -186,7 +186,7 @@ class Link:
     def take_time(self) -> None:
         """Always wait for long before a new attempt, until it is opened anew."""
         long = self._terms.reconnect_s[1]
-        _set_pauses(self._client, long, long)
+        set_pauses(self._client, long, long)
 
     def revive(self) -> bool:
         """Start paho's thread again if it has died, which it does without a word; whether it had."""
@@ -324,7 +324,14 @@ def _acknowledge_at_once(connected: Any) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def _set_pauses(client: Client, short_s: float, long_s: float) -> None:
+def set_pauses(client: Client, short_s: float, long_s: float) -> None:
+    """Let a client wait before each new attempt; no two of them wait the same time.
+
+    Args:
+        client: It connects by itself.
+        short_s: The first pause after a connection, in seconds; each further one is twice as long.
+        long_s: The longest one.
+    """
     short_s, long_s = (seconds * random.uniform(0.5, 1.5) for seconds in (short_s, long_s))
     client.reconnect_delay_set(short_s, max(short_s, long_s))  # type: ignore[arg-type]  # fractions work
 

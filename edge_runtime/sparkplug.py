@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.sparkplug_host import PrimaryHost
 from kenpin.edge_runtime.sparkplug_link import Down, Heard, LinkSignal, SparkplugLink, Subscribed, Timing, Up
@@ -87,6 +88,7 @@ class Sparkplug:
         self._born_s = 0.0
         self._rebirth_s: float | None = None
         self._once = Once()
+        self._clones = CloneWatch()
         self._thread = threading.Thread(target=self._run, name="sparkplug", daemon=True)
 
     @property
@@ -179,6 +181,7 @@ class Sparkplug:
     def _begin(self, up: Up) -> None:
         """Subscribe; births follow when the broker has answered, so that no command for them is missed."""
         self._once.forget("away")
+        self._clones.up(time.monotonic())
         self._connection = up.connection
         self._session.begin(up.bd_seq)
         self._host.begin()
@@ -204,6 +207,9 @@ class Sparkplug:
         self._session.end()
         self._is_subscribed = False
         self._rebirth_s = None
+        self._clones.down(time.monotonic())
+        if self._clones.suspects(time.monotonic()):  # or hosts get a death and a birth each second, for ever
+            self._link.take_time()
         self._once.say("away", f"No connection to {self._broker} for Sparkplug ({down.reason}).")
 
     def _hear(self, heard: Heard) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import socket
 import sys
 import threading
@@ -20,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.link import set_pauses
 from kenpin.edge_runtime.sparkplug_session import EdgeNode, Message, encode_death, next_bd_seq
 from kenpin.events import now_ms
 
@@ -135,8 +135,7 @@ class SparkplugLink:
         )
         client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
         client.max_inflight_messages = 0
-        short, long = (seconds * random.uniform(0.5, 1.5) for seconds in self._timing.reconnect_s)
-        client.reconnect_delay_set(short, max(short, long))  # type: ignore[arg-type]  # fractions work
+        set_pauses(client, *self._timing.reconnect_s)
         self._broker.equip(client)
         self._listen(client)
         client.connect_async(self._broker.host, self._broker.port, self._timing.keepalive_s)
@@ -151,6 +150,11 @@ class SparkplugLink:
         """Hand a message to the connection, QoS 0 and not retained; whether there was one."""
         info = self._client.publish(message.topic, message.body, qos=0)
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def take_time(self) -> None:
+        """Always wait for long before a new attempt, until it is opened anew."""
+        long = self._timing.reconnect_s[1]
+        set_pauses(self._client, long, long)
 
     def revive(self) -> bool:
         """Start paho's thread again if it has died, which it does without a word; whether it had."""

@@ -449,6 +449,20 @@ def test_a_broker_that_is_away_is_said_once(
     assert not sparkplug._thread.is_alive()
 
 
+def test_of_two_nodes_with_one_id_one_gives_way(
+    mosquitto: Any, make_host: Any, node: Node, wait_for: Any
+) -> None:
+    """As after copying a disk: else they would throw each other out for ever, a death and a birth each time."""
+    host = make_host(mosquitto.port)
+    for _ in range(2):
+        parts(node.start(mosquitto.port, timing=Timing(reconnect_s=(0.1, 1000.0))), 1)
+    wait_for(lambda: len(host.of("NBIRTH")) >= 6, "the fight")
+    time.sleep(3.0)
+    born = len(host.of("NBIRTH"))
+    time.sleep(3.0)
+    assert len(host.of("NBIRTH")) == born
+
+
 def test_no_birth_goes_out_on_a_connection_with_another_will(
     mosquitto: Any, make_host: Any, node: Node, wait_for: Any
 ) -> None:
