@@ -95,5 +95,6 @@ def contents_of(paths: Sequence[Path]) -> list[str]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, or of all pictures in a folder one after the other, as hex digits."""
+    files = list_pictures(path) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from kenpin.picture_files import (
 from kenpin.sight import Sight
 from kenpin.view import REFERENCE
 
+_MASK_END = re.compile("_mask$", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -39,7 +42,7 @@ class Picture:
         path: The file.
         label: `good` or the name of the defect.
         group: The physical part; pictures of one group never end up on both sides of a split.
-        mask: Mask of the defect (non-zero = defect), where there is one.
+        mask: Mask of the defect (non-zero = defect), where there is one; a folder where there are several.
         sight: What of it is looked at; `None` = all of it.
     """
 
@@ -79,7 +82,8 @@ class PictureSet:
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
-    Masks are looked for in `ground_truth/<defect>/`. A `manifest.csv` with the columns `file` and `group` in
+    Masks are looked for in `ground_truth/<defect>/`, several of one picture in a folder of its name.
+    A `manifest.csv` with the columns `file` and `group` in
     the folder, in one of the two above it, or in one of pictures below it, is honoured.
     Where the folder has no test part of its own, a fifth of the good groups is held back for testing.
 
@@ -366,8 +370,14 @@ def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[
     if folder.name == GOOD or not truth.is_dir():
         return pictures
     # With their subfolders: lots are often numbered alike.
-    masks = {name_below(m.with_suffix(""), truth).removesuffix("_mask"): m for m in list_pictures(truth)}
-    masked = [replace(p, mask=masks.get(name_below(p.path.with_suffix(""), folder))) for p in pictures]
+    masks = {_MASK_END.sub("", name_below(m.with_suffix(""), truth)): m for m in list_pictures(truth)}
+    # Of several masks of one picture, as MVTec LOCO has them, each lies in a folder of the picture's name.
+    several = {name_below(m.parent, truth): m.parent for m in masks.values()}
+    masked = []
+    for picture in pictures:
+        name = name_below(picture.path.with_suffix(""), folder)
+        own = several.get(name) if not (folder / name).is_dir() else None
+        masked.append(replace(picture, mask=masks.get(name, own)))
     _check_masked(masked, truth)
     return masked
 

@@ -254,6 +254,21 @@ def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(tm
     assert len(read_folder(tmp_path / "good", label="good")) == 5
 
 
+def test_several_masks_of_a_picture_lie_in_a_folder_of_its_name(tmp_path: Path) -> None:
+    """As in MVTec LOCO; a folder of a lot, which has pictures of its own, is not one."""
+    _fill(tmp_path, *_names("train/good", 6), *_names("test/pit", 2), *_names("test/pit/lot1", 1))
+    _fill(tmp_path, "test/pit/lot1.png")
+    _fill(tmp_path, *_names("ground_truth/pit/000", 2), "ground_truth/pit/lot1/000_MASK.PNG")
+    masks = {p.path.relative_to(tmp_path).as_posix(): p.mask for p in read_data(tmp_path).test}
+    truth = tmp_path / "ground_truth/pit"
+    assert masks == {
+        "test/pit/000.png": truth / "000",
+        "test/pit/001.png": None,
+        "test/pit/lot1.png": None,
+        "test/pit/lot1/000.png": truth / "lot1/000_MASK.PNG",
+    }
+
+
 @pytest.mark.parametrize("mask", ["hole/000_gt.png", "000_mask.png", "Hole/000_mask.png"])
 def test_masks_that_belong_to_no_picture_are_told(tmp_path: Path, mask: str) -> None:
     _fill(tmp_path, *_names("train/good", 6), *_names("test/hole", 2), f"ground_truth/{mask}")

@@ -19,7 +19,7 @@ from kenpin.counted import counted
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.frame import Image, read_picture
-from kenpin.picture_files import sha256_of
+from kenpin.picture_files import list_pictures, sha256_of
 from kenpin.pictures import Picture, PictureSet, split_groups
 from kenpin.preprocess import to_input
 from kenpin.sight import take
@@ -203,17 +203,27 @@ def shrink_mask(mask: Image, *, side: int) -> Bools:
 def read_mask(path: Path, *, of: Picture) -> Image:
     """Read the mask of a picture, as its view shows it: (h, w, 3), non-zero = defect.
 
+    Of a folder of masks, what any of them marks.
+
     Raises:
-        DataError: The mask or its picture cannot be read, or they differ in size.
+        DataError: A mask or its picture cannot be read, or they differ in size.
     """
-    mask, image = frame.read_mask(path), read_picture(of.path)
+    image = read_picture(of.path)
+    mask = np.zeros_like(image)
+    for file in list_pictures(path) if path.is_dir() else [path]:
+        mask |= _read_fitting(file, image, of.path)
+    if of.sight is None:
+        return mask
+    return of.sight.take_mask(mask, of.sight.take(image, where=of.path).cutout)
+
+
+def _read_fitting(path: Path, image: Image, of: Path) -> Image:
+    mask = frame.read_mask(path)
     if mask.shape != image.shape:
         sizes = [f"{width} x {height}" for height, width, _ in (mask.shape, image.shape)]
         raise DataError(
             f"the mask has {sizes[0]} pixels, its picture {sizes[1]}",
-            where=f"{path}, mask of {of.path}",
+            where=f"{path}, mask of {of}",
             cure="draw the mask on this picture in its full size, or remove it",
         )
-    if of.sight is None:
-        return mask
-    return of.sight.take_mask(mask, of.sight.take(image, where=of.path).cutout)
+    return mask

@@ -104,7 +104,7 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
 
 def _same(file: str, sha256: str, what: str) -> Path:
     path = Path(file)
-    if not path.is_file() or sha256_of(path) != sha256:
+    if not path.exists() or sha256_of(path) != sha256:
         raise DataError(
             f"{what} of this run {'was changed' if path.exists() else 'is gone'}",
             where=path,

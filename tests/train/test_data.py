@@ -11,7 +11,7 @@ import pytest
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet
-from kenpin.train.data import assign_roles, load_masks, shrink_mask
+from kenpin.train.data import Roles, assign_roles, load_masks, shrink_mask
 from kenpin.train.intake import check_masks, check_pictures
 
 
@@ -78,6 +78,24 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> No
     assert str(turned) in caught.value.where
     assert str(image) in caught.value.where
     assert "full size" in caught.value.cure
+
+
+def test_of_a_folder_of_masks_all_that_any_marks_is_defect(tmp_path: Path) -> None:
+    picture = Picture(write(tmp_path / "part.png", (64, 64, 3), 9), "pit", "1", tmp_path / "part")
+    folder = tmp_path / "part"
+    folder.mkdir()
+    halves = np.zeros((2, 64, 64), np.uint8)
+    halves[0, :, :16], halves[1, :, 48:] = 255, 255
+    for number, half in enumerate(halves):
+        assert cv2.imwrite(str(folder / f"{number}.png"), half)
+    marked = load_masks([picture], side=16)[0]
+    assert marked[:, :4].all()
+    assert marked[:, 12:].all()
+    assert not marked[:, 4:12].any()
+    before = Roles((), (), (picture,)).manifest()["pictures"][0]
+    assert before["mask"] == str(folder)
+    write(folder / "1.png", (64, 64), 0)
+    assert Roles((), (), (picture,)).manifest()["pictures"][0]["mask_sha256"] != before["mask_sha256"]
 
 
 def test_a_small_defect_beside_a_large_one_remains() -> None:
