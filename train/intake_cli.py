@@ -9,14 +9,17 @@ from pathlib import Path
 from kenpin.console import human_console
 from kenpin.counted import counted
 from kenpin.errors import DataError, OutOfView
+from kenpin.frame import lost_of
 from kenpin.pictures import Picture, PictureSet, passed_over
 from kenpin.sight import Sight
-from kenpin.train.data import Roles
+from kenpin.train.data import Roles, some_of
 from kenpin.train.intake import Looked, Masked, check_pictures, set_apart
 from kenpin.train.learn import progress_bar
 from kenpin.train.loose import Loose, follow_loose
 from kenpin.view import REFERENCE
 
+_LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
+_OF_14_BITS = 2**14
 # Of several processes that train together, as torchrun starts them, one speaks.
 console = human_console(quiet=os.environ.get("RANK", "0") != "0")
 
@@ -93,6 +96,7 @@ def look_with_bar(pictures: Sequence[Picture]) -> Looked:
     with progress_bar(console) as progress:
         bar = progress.add_task("read the pictures", total=len(pictures))
         looked = check_pictures(pictures, advance=lambda: progress.advance(bar))
+    _tell_lost(pictures)
     if len(looked.sizes) > 1:
         ((wide, high), usual), ((width, height), others) = list(looked.sizes.items())[:2]
         told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {wide} x {high}, {len(others)} "
@@ -100,6 +104,20 @@ def look_with_bar(pictures: Sequence[Picture]) -> Looked:
         told += "and a camera has one size"
         console.print(told, soft_wrap=True)
     return looked
+
+
+def _tell_lost(pictures: Sequence[Picture]) -> None:
+    """Say, of some pictures, where transparency is left away and where 16 bits become a few levels of grey."""
+    some = [picture.path for picture in some_of(pictures, _LOOKED_AT)]
+    lost = {path: lost_of(path) for path in some}
+    if clear := [path for path, (is_clear, _) in lost.items() if is_clear]:
+        told = f"transparency is left away, as in {clear[0]}: what lies under it is seen, often black; "
+        console.print(f"{told}save cut-out parts on the background that the camera sees", soft_wrap=True)
+    deep = {path: brightest for path, (_, brightest) in lost.items() if brightest >= 0}
+    if deep and (brightest := max(deep.values())) < _OF_14_BITS:
+        told = f"pictures of 16 bits are dark, as of a 14-bit camera: at most {brightest} of 65535, as in "
+        told += f"{next(iter(deep))}, which leaves {brightest // 256 + 1} levels of grey; multiply them all so "
+        console.print(f"{told}that white is near 65535, or save them with 8 bits", soft_wrap=True)
 
 
 def tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:

@@ -13,6 +13,7 @@ from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet
 from kenpin.train.data import Roles, assign_roles, load_masks, shrink_mask
 from kenpin.train.intake import check_masks, check_pictures
+from kenpin.train.intake_cli import look_with_bar
 
 
 def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
@@ -168,3 +169,23 @@ def test_of_many_pictures_that_cannot_be_used_the_first_are_named(
         check_pictures([Picture(p, GOOD, p.name) for p in paths], advance=lambda: seen.append(1))
     assert caught.value.where == ", ".join(map(str, paths[:5])) + more
     assert len(seen) == count
+
+
+def test_transparency_and_missing_bits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are read without a word else: cut-out parts on black, a 14-bit camera in 64 levels of grey."""
+    texture = np.random.default_rng(0).integers(0, 2**14, (64, 64, 3))
+    pictures = {
+        "clear.png": np.dstack([texture >> 6, np.full((64, 64), 254)]).astype(np.uint8),
+        "opaque.png": np.dstack([texture >> 6, np.full((64, 64), 255)]).astype(np.uint8),
+        "dim.tif": texture.astype(np.uint16),
+        "dim_grey.png": texture[..., 0].astype(np.uint16),
+        "full.tif": (texture << 2).astype(np.uint16),
+    }
+    told = {}
+    for name, image in pictures.items():
+        assert cv2.imwrite(str(tmp_path / name), image)
+        look_with_bar([Picture(tmp_path / name, GOOD, name)])
+        told[name] = " ".join(capsys.readouterr().err.split())
+    assert [name for name in told if "transparency is left away" in told[name]] == ["clear.png"]
+    assert [name for name in told if "as of a 14-bit camera" in told[name]] == ["dim.tif", "dim_grey.png"]
+    assert f"at most {texture.max()} of 65535, as in {tmp_path / 'dim.tif'}, which leaves 64" in told["dim.tif"]
