@@ -38,6 +38,7 @@ _BETTER = 2.0  # times less of a turned part is unlike the reference once it is 
 _LEAST_ROOM = 1.1  # times the farthest shift that was seen
 _MANY = 0.25  # share of the parts that lie turned
 _SHIFTED = 0.01  # of what the view shows: a tenth of the parts lies farther from the others' usual place
+_ROUNDED = 1.0  # pixel of the shrunk picture: places are whole ones, and a small part seems so far off
 _LEAST_MATCH = 0.85  # of the upright parts, in the median
 
 _Shapes = Sequence[tuple[float, float]]  # width and height of each part as it is shown, in the shrunk picture
@@ -118,7 +119,7 @@ def follow_loose(paths: Sequence[Path]) -> Loose | None:
     loose = None
     for one in sorted(followed, key=lambda one: -one.match):
         outline, scale = outlines[one.number], 1 / scales[0]
-        if one.turned_share < _MANY and one.shift < _SHIFTED * outline.side:
+        if one.turned_share < _MANY and one.shift <= max(_SHIFTED * outline.side, _ROUNDED):
             return None
         loose = Loose(None, one.turned_share, one.shift * scale)
         for way in _ways(outlines, scale, one, read_picture(looked_at[one.number])):

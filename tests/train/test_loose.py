@@ -301,6 +301,15 @@ def on_stripes(number: int) -> Image:
     return np.clip(frame, 0, 255).astype(np.uint8)
 
 
+def small_disc(number: int) -> Image:
+    """One that lies still; what is behind it decides to which whole pixel its place is rounded."""
+    rng = np.random.default_rng(number)
+    stripes = 90 + 30 * np.sin(np.arange(160) / 9 + rng.normal() / 10)
+    frame = rng.normal(stripes[:, None], 3, (120, 160, 3))
+    cv2.circle(frame, (80, 60), 30, (160, 150, 60), -1)
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
 def other_parts(number: int) -> Image:
     """Each of a shape of its own, none of which lies far off."""
     frame = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
@@ -328,6 +337,7 @@ def other_parts(number: int) -> Image:
         on_stripes,
         among_small_ones,
         other_parts,
+        small_disc,
         lambda _number: np.full((SIZE[1], SIZE[0], 3), 60, np.uint8),
         lambda _number: np.full((2, 2000, 3), 60, np.uint8),
     ],
@@ -346,6 +356,7 @@ def other_parts(number: int) -> Image:
         "stripes",
         "among small ones",
         "others",
+        "small",
         "empty",
         "a line",
     ],
