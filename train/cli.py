@@ -22,12 +22,14 @@ from kenpin.pictures import PictureSet, read_data, read_good_bad
 from kenpin.sight import Sight, read_sight
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
+from kenpin.train.doubts import read_doubts
 from kenpin.train.encoder import Encoder
 from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_teachers
 from kenpin.train.intake_cli import (
     console,
     tell_copies,
+    tell_doubts,
     tell_known,
     tell_masked,
     tell_passed_over,
@@ -166,6 +168,8 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     figures = measure_and_report(folder)
     figures["seconds"] = round(time.monotonic() - started, 1)
     show_figures(figures, folder.config.product)
+    if doubts := read_doubts(folder):
+        tell_doubts(doubts.pictures)
     console.print(f"run folder: {folder.root}   report: {folder.root / 'report.html'}", soft_wrap=True)
     if as_json:
         click.echo(json.dumps({"run": str(run), **figures}))

@@ -114,6 +114,39 @@ def update_head(
     return head
 
 
+@torch.no_grad()
+def doubt(head: AnomalyHead, trained: Pretrained, pictures: Tensor, held_back: Tensor) -> tuple[Tensor, Tensor]:
+    """How unlike all others each good picture is that a head was fitted to.
+
+    The maps that nothing is trained for judge each picture by what others teach: a defect that was learned as
+    good is still unlike them. The memory bank has part of it, and sees it less.
+
+    Args:
+        head: The fitted head; it stays as it is.
+        trained: Its encoder and discriminators.
+        pictures: The good pictures that it was fitted to, BGR uint8 (N, 3, S, S), those of a part side by side.
+        held_back: The good pictures that were held back, BGR uint8 (M, 3, S, S).
+
+    Returns:
+        Scores (N + M,) and maps (N + M, h, w), on the computer's processor.
+    """
+    trained.eval()
+    batches = [*torch.split(pictures, BATCH), *torch.split(held_back, BATCH)]
+    grids = _joined([_grids(head, batch) for batch in batches])
+    none = Grids(*(grid[:0] for grid in grids))
+    untrained = torch.cat(_cross_fitted(head, grids, none, AnomalyHead.fill_untrained), 1)
+    numbers = [MAPS.index(name) for name in UNTRAINED_MAPS]
+    found = []
+    for batch, by_others in zip(
+        batches, torch.split(untrained, [len(batch) for batch in batches]), strict=True
+    ):
+        raw = _raw_maps(head, trained, batch)
+        raw[:, numbers] = by_others
+        maps = (raw - head.offset) * head.scale * head.weight.view(1, -1, 1, 1)
+        found.append((maps.sum(1) * head.fused_scale).cpu())
+    return robust_maximum(torch.cat(found)), torch.cat(found)
+
+
 def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:
     """Weights of the maps: half of the way from the usual ones to those that separate drawn defects best.
 

@@ -87,6 +87,13 @@ def shelves(scores: Scores, limit: float) -> list[Shelf]:
     ]
 
 
+def doubt_shelf(doubts: Scores) -> Shelf:
+    """The good parts that are most unlike the others of what was learned from."""
+    brightest = float(np.percentile(doubts.maps.max((1, 2)), 90))
+    parts = [_part(doubts, number, brightest) for number in range(len(doubts.pictures))]
+    return Shelf("Good parts that are most unlike the others that were learned from: are they good?", parts)
+
+
 def mean_maps(held_back: Scores, test: Scores | None) -> list[MeanMap]:
     """The mean good part, the mean map of good parts and, where there are some, the one of defects."""
     pictures = [_input(held_back, n) for n in range(min(AVERAGED, len(held_back.pictures)))]

@@ -19,6 +19,7 @@ from kenpin.train.loose import Loose, follow_loose
 from kenpin.view import REFERENCE
 
 _LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
+_NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
 # Of several processes that train together, as torchrun starts them, one speaks.
 console = human_console(quiet=os.environ.get("RANK", "0") != "0")
@@ -157,6 +158,13 @@ def tell_copies(found: PictureSet, new: PictureSet) -> None:
     ):
         if count:
             console.print(f"{counted(count, 'picture')} {what}", soft_wrap=True)
+
+
+def tell_doubts(pictures: Sequence[Picture]) -> None:
+    """Say which good parts are most unlike the others, as a defect among them is learned as good."""
+    told = ", ".join(str(picture.path) for picture in pictures[:_NAMED])
+    told = f"the good parts most unlike the others, as the report shows them: {told}"
+    console.print(f"{told}; are they good? What is not was learned as good: take it out", soft_wrap=True)
 
 
 def tell_known(roles: Roles, known: Collection[str]) -> None:

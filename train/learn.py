@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from kenpin.pictures import Picture
 from kenpin.train.allot import PICTURES, Gauge, because
 from kenpin.train.data import Roles, evenly, load_pictures, some_of
-from kenpin.train.fit import fit_head
+from kenpin.train.doubts import save_doubts
+from kenpin.train.fit import doubt, fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
@@ -74,8 +75,11 @@ def learn(
     if means.compiled:
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
-    held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=config.size).to(device)
-    for_head = pictures.batch(torch.tensor(_for_head(roles.fit)))
+    numbers, held = _for_head(roles.fit), some_of(roles.held_back, HELD_BACK_PICTURES)
+    held_back, for_head = (
+        load_pictures(held, side=config.size).to(device),
+        pictures.batch(torch.tensor(numbers)),
+    )
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
@@ -90,7 +94,9 @@ def learn(
         progress.add_task("fit the anomaly head", total=None)
         head = fit_head(training.model, for_head, held_back, seed=config.seed)
     if means.fabric.is_global_zero:
-        folder.save_model(Inspector(training.model.encoder, head).cpu())
+        folder.save_model(Inspector(training.model.encoder, head))
+        looked_at = [*(roles.fit[number] for number in numbers), *held]
+        save_doubts(folder, looked_at, *doubt(head, training.model, for_head, held_back))
 
 
 def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> None:

@@ -12,8 +12,9 @@ import jinja2
 from kenpin.errors import TrainError
 from kenpin.synced_file import replace_synced
 from kenpin.train.card import facts, figure_rows
+from kenpin.train.doubts import read_doubts
 from kenpin.train.evaluate import Scores
-from kenpin.train.gallery import mean_maps, shelves
+from kenpin.train.gallery import doubt_shelf, mean_maps, shelves
 from kenpin.train.metrics import limit_at
 from kenpin.train.plots import histogram, loss_curves, roc
 from kenpin.train.run import RunFolder
@@ -52,6 +53,7 @@ def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figu
     """
     labelled = test is not None and bool(test.bad.any()) and not bool(test.bad.all())
     limit = limit_of(test) if test is not None and labelled else USUAL_LIMIT
+    doubts = read_doubts(folder)
     html = render(
         TEMPLATE,
         config=folder.config,
@@ -63,7 +65,7 @@ def write_report(folder: RunFolder, held_back: Scores, test: Scores | None, figu
         limit=limit,
         labelled=labelled,
         mean_maps=mean_maps(held_back, test),
-        shelves=shelves(test or held_back, limit),
+        shelves=[*map(doubt_shelf, [doubts] if doubts else []), *shelves(test or held_back, limit)],
         loss=loss_curves(folder.metrics()),
         allotment=last_allotment(folder.metrics()),
         studies=read_studies(folder.root),

@@ -5,6 +5,7 @@ data.json             every picture used, with SHA-256 and role
 metrics.jsonl         one line per step, with the seconds on the device so far; then one per evaluation
 checkpoint.safetensors  weights and optimiser state, to resume
 encoder.safetensors, head.safetensors   the finished model
+doubts.safetensors    good pictures that are most unlike the others
 report.html           what a person looks at
 train.lock            held by the process that trains here
 reference.png         the picture that the view was drawn on, where there is a view that needs it

@@ -18,6 +18,7 @@ from kenpin.train.fit import (
     _units,
     _validation_maps,
     choose_weights,
+    doubt,
     fit_head,
 )
 from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, robust_maximum
@@ -257,6 +258,27 @@ def test_maps_that_nothing_is_trained_for_know_every_picture_in_the_end() -> Non
     images = held_back.float() / 255
     score, levels, _ = head(images, trained.encoder(normalise(images)))
     assert torch.allclose(torch.cat([score[:, None], levels], 1).quantile(0.9, 0), torch.ones(4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", ["learned from", "held back"])
+def test_a_defect_that_was_taken_for_good_is_still_unlike_the_others(where: str) -> None:
+    torch.manual_seed(0)
+    pictures = (120 + 10 * torch.randn(20, 3, 64, 64)).to(torch.uint8)
+    number = 3 if where == "learned from" else 17
+    pictures[number, :, 20:30, 40:50] //= 4
+    trained = Pretrained(8)
+    head = fit_head(trained, pictures[:15], pictures[15:], seed=0)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    scores, maps = doubt(head, trained, pictures[:15], pictures[15:])
+    assert scores.argmax() == number
+    assert scores[number] > 2 * scores.topk(2).values[1]
+    images = pictures.float() / 255
+    assert scores[number] > 2 * head(images, trained.encoder(normalise(images)))[0][number]
+    row, column = divmod(int(maps[number].argmax()), 16)
+    assert 4 <= row <= 8
+    assert 9 <= column <= 13
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from kenpin.pictures import read_data, read_good_bad
 from kenpin.synthetic import draw_part
 from kenpin.train.card import figure_of, fingerprint, model_size
 from kenpin.train.data import assign_roles
+from kenpin.train.doubts import read_doubts, save_doubts
 from kenpin.train.encoder import Encoder
 from kenpin.train.evaluate import Scores
 from kenpin.train.gallery import mean_maps, shelves, usual_areas
@@ -221,6 +222,31 @@ def test_where_maps_light_up_is_said_in_words(parts: Path, tmp_path: Path) -> No
     for number, place in enumerate([(0, 0), (4, 6), (4, 5), (3, 11)]):
         maps[number][place] = 1
     assert usual_areas(maps)[:3] == [("the middle", 0.5), ("upper left", 0.25), ("right", 0.25)]
+
+
+def test_good_parts_unlike_the_others_are_shown_but_not_those_that_were_taken_out(
+    parts: Path, tmp_path: Path
+) -> None:
+    folder = untrained_run(tmp_path / "run", parts)
+    learned = [*pictures_of(folder, "fit"), *pictures_of(folder, "held_back")]
+    scores, maps = torch.arange(10.0), torch.rand(10, 16, 16)
+    save_doubts(folder, learned, scores, maps)
+    rows = folder.data
+    next(row for row in rows["pictures"] if row["file"] == str(learned[9].path))["sha256"] = "0" * 64
+    (folder.root / "data.json").write_text(json.dumps(rows))
+    doubts = read_doubts(folder)
+    assert doubts is not None
+    assert list(doubts.pictures) == learned[8::-1]
+    assert doubts.score.tolist() == list(range(8, -1, -1))
+    assert np.array_equal(doubts.maps[0], maps[8].numpy())
+    held_back = Scores(tuple(learned[8:]), np.ones(2), np.ones((2, 3)), maps[8:].numpy(), 1.0)
+    write_report(folder, held_back, None, {})
+    page = (folder.root / "report.html").read_text()
+    shown = page.split("most unlike the others")[1].split("<h3>")[0]
+    assert re.findall(r"score (\d)\.00", shown) == [str(n) for n in range(8, -1, -1)]
+    (folder.root / "doubts.safetensors").write_bytes(b"x")
+    with pytest.raises(TrainError, match="cannot read"):
+        read_doubts(folder)
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])

@@ -229,6 +229,9 @@ def test_pictures_of_several_sizes_are_told(
         f"the pictures have 2 sizes: 39 are {width} x {height}, 1 {width} x {height // 2}, like {turned}"
         in told
     )
+    # Learned as good, it is still the one that is most unlike the others.
+    assert f"the good parts most unlike the others, as the report shows them: {turned.resolve()}," in told
+    assert "are they good?" in (tmp_path / "run/report.html").read_text()
 
 
 @pytest.mark.parametrize(("roi", "is_small"), [(31, True), (32, False)])
