@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -18,6 +19,9 @@ def replace_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OSError: It cannot be written; the old file is as it was.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Root would put a file in the place of /dev/null, for everybody.
+        raise OSError(errno.EINVAL, "it is a device or a pipe, and no file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     # Never one that lies there: in a folder like /tmp somebody else may have put a link or an open file there.
     partial.unlink(missing_ok=True)

@@ -134,3 +134,13 @@ def test_what_somebody_else_has_put_there_is_not_written_to(tmp_path: Path) -> N
     partial.chmod(0o666)
     replace_synced(target, b"secret", mode=0o600)
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_file_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    """As of /dev/null, where root gives it to --out."""
+    pipe = tmp_path / "null"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="a device or a pipe") as refused:
+        replace_synced(pipe, b"report")
+    assert refused.value.filename == str(pipe)
+    assert pipe.is_fifo()
