@@ -181,7 +181,7 @@ def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
     if activation.state == "trial":
         words += ", on trial"
     if activation.trouble:
-        what, _, cure = activation.trouble.rpartition("; ")
+        what, _, cure = activation.trouble.partition("; ")
         return warned("bundle", f"{words}; {what}", cure)
     if activation.left and activation.reason:
         given_up = f"{words}; {activation.left[:16]} was given up: {activation.reason}"
@@ -203,8 +203,8 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
     ready = _ready(config, folder)
     ready.close()
     if ready.fault:
-        what, _, cure = ready.fault.rpartition("; ")
-        return failed("calibration", what or ready.fault, cure if what else "see the lines above")
+        what, _, cure = ready.fault.partition("; ")
+        return failed("calibration", what, cure or "see the lines above")
     assert ready.record is not None
     if due := read_demand(folder).why(now_ms()):
         return failed("calibration", due.words, due.cure)

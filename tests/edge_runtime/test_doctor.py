@@ -27,6 +27,7 @@ from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.readiness import Readiness
 from kenpin.edge_runtime.result_inbox import ResultInbox
 from kenpin.edge_runtime.roles import publisher_vitals
 from kenpin.edge_runtime.series import families
@@ -146,6 +147,17 @@ def test_masters_that_cannot_be_read_are_not_to_be_shown(workshop: Any) -> None:
     assert (found.verdict, found.cure) == (
         "FAIL",
         "find out who changed it; move the file away, keep it as evidence, and start a new one",
+    )
+
+
+def test_a_cure_of_several_steps_is_told_whole(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.ready()
+    ready = Readiness(fault="the engine key can be read by others; chmod 600 engine.key; build it again")
+    monkeypatch.setattr(doctor_station, "check_readiness", lambda *_: ready)
+    found = findings(workshop)["calibration"]
+    assert (found.words, found.cure) == (
+        "the engine key can be read by others",
+        "chmod 600 engine.key; build it again",
     )
 
 
