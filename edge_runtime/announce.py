@@ -266,6 +266,7 @@ def kpi(identity: Identity, now: Snapshot, depth: Depth, traffic: Traffic, *, fp
         infer_ms_p99=now.infer_ms_p99,
         latency_ms_p99=now.latency_ms_p99,
         gpu_temp_c=now.temperature_c,
+        power_w=now.power_w,
         score_psi=now.score_psi,
         outbox_depth=depth.waiting,
         outbox_bytes=depth.bytes,

@@ -37,6 +37,7 @@ class Snapshot:
         elapsed_s: Time since the start.
         score_psi: How far the scores have moved from the calibration's, as a population stability index.
         temperature_c: Highest temperature of the machine in degrees Celsius; 0 = not known.
+        power_w: What it takes, in watts; 0 = not known.
     """
 
     parts: Mapping[Verdict, int]
@@ -50,6 +51,7 @@ class Snapshot:
     elapsed_s: float
     score_psi: float = 0.0
     temperature_c: float = 0.0
+    power_w: float = 0.0
 
     @classmethod
     def from_vitals(cls, vitals: Vitals) -> Snapshot:
@@ -75,6 +77,7 @@ class Snapshot:
             numbers.get("elapsed_seconds", 0.0),
             numbers.get("score_psi", 0.0),
             numbers.get("temperature_celsius", 0.0),
+            numbers.get("power_watts", 0.0),
         )
 
     def numbers(self) -> dict[str, float]:
@@ -88,6 +91,7 @@ class Snapshot:
         found[series_name("engine_seconds", quantile="0.5")] = self.infer_ms_p50 / 1000
         found[series_name("engine_seconds", quantile="0.99")] = self.infer_ms_p99 / 1000
         found |= {"score_psi": self.score_psi, "temperature_celsius": self.temperature_c}
+        found |= {"power_watts": self.power_w} if self.power_w else {}
         return {**found, "events_total": self.events, "elapsed_seconds": self.elapsed_s}
 
     @property
@@ -115,7 +119,7 @@ class Counters:
         self._infers = deque[float](maxlen=_TIMES)
         self._recent = deque[Verdict](maxlen=_RATE_PARTS)
         self._start_s = time.monotonic()
-        self._gauges = (0.0, 0.0)
+        self._gauges = (0.0, 0.0, 0.0)
 
     def add(self, decision: Decision, *, has_event: bool) -> None:
         """Count a part."""
@@ -137,9 +141,9 @@ class Counters:
             self._latencies.append(latency_ms)
             self._infers.append(infer_ms)
 
-    def note(self, *, score_psi: float, temperature_c: float) -> None:
+    def note(self, *, score_psi: float, temperature_c: float, power_w: float) -> None:
         """Take what the watchman measured."""
-        self._gauges = (score_psi, temperature_c)
+        self._gauges = (score_psi, temperature_c, power_w)
 
     def ng_rate_with(self, verdict: Verdict) -> float:
         """Share of NG among the last 100 decided parts, the one in hand included."""

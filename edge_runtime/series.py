@@ -62,6 +62,7 @@ SERIES: Mapping[str, Series] = {
     "evidence_bytes": Series("gauge", (), "Size of all pictures that are kept."),
     "score_psi": Series("gauge", (), "How far the scores have moved from the calibration's (PSI)."),
     "temperature_celsius": Series("gauge", (), "Highest temperature of the machine; 0 = not known."),
+    "power_watts": Series("gauge", (), "What a Jetson's module takes; not there where nothing measures it."),
     "outbox_depth": Series("gauge", (), "Events that wait for the broker."),
     "outbox_oldest_seconds": Series("gauge", (), "Age of the oldest event that waits."),
     "outbox_dropped": Series("gauge", (), "Events that were evicted before they were acknowledged, ever."),

@@ -22,7 +22,7 @@ from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.retention import Retention
 from kenpin.edge_runtime.room import Room
 from kenpin.errors import KenpinError, StoreDamaged
-from kenpin.machine_state import read_state
+from kenpin.machine_state import read_power_w, read_state
 from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
@@ -85,6 +85,7 @@ class Watchman:
         self._room = Room.on_disk_of(post.folder.database)
         self._untold: dict[str, list[float | None]] = {}  # what parts said, until the alarms are kept
         self._host: Mapping[str, float] = {}
+        self._power_w = 0.0
         self._host_due_s = 0.0
         self._seq = 0
         self._equipment: Equipment | None = None
@@ -149,7 +150,8 @@ class Watchman:
         told["outbox_pressure"] = [self._room.pressure(self._outbox.depth().waiting_bytes)]
         self._board.come_round(told)
         self._untold.clear()
-        self._post.counters.note(score_psi=psi or 0.0, temperature_c=self._host.get("gpu_thermal", 0.0))
+        hottest_c = self._host.get("gpu_thermal", 0.0)
+        self._post.counters.note(score_psi=psi or 0.0, temperature_c=hottest_c, power_w=self._power_w)
 
     def _wake_publisher(self) -> None:
         newest = self._outbox.newest()
@@ -175,7 +177,7 @@ class Watchman:
     def _host_values(self) -> Mapping[str, float]:
         if time.monotonic() >= self._host_due_s:
             self._host_due_s = time.monotonic() + _HOST_EVERY_S
-            self._host = host_values(self._post.folder.root)
+            self._host, self._power_w = host_values(self._post.folder.root), read_power_w()
         return self._host
 
 

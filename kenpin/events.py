@@ -481,7 +481,7 @@ class Kpi(Payload):
         infer_ms_p99: Its 99th percentile.
         latency_ms_p99: 99th percentile of the time from exposure to verdict.
         gpu_temp_c: Highest temperature of the machine; 0 = not known.
-        power_w: Always 0: nothing measures it yet.
+        power_w: What a Jetson's module takes; 0 = not known.
         score_psi: How far the scores have moved from the calibration's (population stability index); 0 = not
             known.
         outbox_depth: Events that wait for the broker.

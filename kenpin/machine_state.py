@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ _CPU = Path("/proc/cpuinfo")
 
 
 def read_state(sys: Path = _SYS, cpuinfo: Path = _CPU) -> dict[str, str | float]:
-    """Processor, power mode of a Jetson, clocks in MHz and the highest temperature in degrees Celsius.
+    """Processor, clocks in MHz and the highest temperature in degrees Celsius; of a Jetson its mode and watts.
 
     What a machine does not have is left out.
 
@@ -27,8 +28,28 @@ def read_state(sys: Path = _SYS, cpuinfo: Path = _CPU) -> dict[str, str | float]
     for name, values in (("temperature_c", temperatures), ("cpu_mhz", cpu), ("gpu_mhz", gpu)):
         if values:
             found[name] = max(values)
+    if power_w := read_power_w(sys):
+        found["power_w"] = power_w
     mode = _power_mode()
     return {**found, "power_mode": mode} if mode else found
+
+
+def read_power_w(sys: Path = _SYS) -> float:
+    """What a Jetson's module takes, watts: of its INA3221 the channel VDD_IN; 0 where there is none.
+
+    Volts and amperes in thousandths: https://docs.kernel.org/hwmon/ina3221.html
+
+    Args:
+        sys: The kernel's `/sys`.
+    """
+    for label in sys.glob("class/hwmon/hwmon*/in[123]_label"):
+        with contextlib.suppress(OSError):
+            if label.read_text().strip() == "VDD_IN":
+                channel = label.name.removeprefix("in").removesuffix("_label")
+                millivolts = _numbers(label.parent, f"in{channel}_input")
+                milliamperes = _numbers(label.parent, f"curr{channel}_input")
+                return sum(millivolts) * sum(milliamperes) / 1e6
+    return 0.0
 
 
 def processor(cpuinfo: Path = _CPU) -> str:

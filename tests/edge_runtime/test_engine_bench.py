@@ -18,7 +18,7 @@ from kenpin.edge_runtime.engine_bench import WARM_UP, Times, time_streams
 from kenpin.edge_runtime.engine_bench_cli import engine
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.errors import ConfigError, EngineError
-from kenpin.machine_state import read_state
+from kenpin.machine_state import read_power_w, read_state
 from kenpin.quality_limits import Finding
 from tests.edge_runtime.conftest import Clock, Workshop
 from tests.edge_runtime.test_view_at_station import REFERENCE, VIEW
@@ -151,12 +151,22 @@ def test_the_state_of_a_jetson_is_read_from_its_files(tmp_path: Path) -> None:
         "class/thermal/thermal_zone1/temp": "asleep\n",
         "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1728000\n",
         "class/devfreq/17000000.gpu/cur_freq": "1020000000\n",
+        "class/hwmon/hwmon0/in1_label": "VDD_CPU_GPU_CV\n",
+        "class/hwmon/hwmon0/in1_input": "4900\n",
+        "class/hwmon/hwmon0/curr1_input": "1000\n",
+        "class/hwmon/hwmon1/in2_label": "VDD_IN\n",
+        "class/hwmon/hwmon1/in2_input": "5000\n",
+        "class/hwmon/hwmon1/curr2_input": "2400\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     found = read_state(tmp_path, tmp_path / "no cpuinfo")
-    assert {k: found[k] for k in ("temperature_c", "cpu_mhz", "gpu_mhz")} == {
+    assert {k: found[k] for k in ("temperature_c", "cpu_mhz", "gpu_mhz", "power_w")} == {
         "temperature_c": 41.5,
         "cpu_mhz": 1728,
         "gpu_mhz": 1020,
+        "power_w": 12.0,
     }
+    (tmp_path / "class/hwmon/hwmon1/curr2_input").unlink()  # as where the chip does not answer
+    assert read_power_w(tmp_path) == 0
+    assert "power_w" not in read_state(tmp_path, tmp_path / "no cpuinfo")

@@ -148,7 +148,7 @@ def test_the_status_says_how_the_station_and_its_clock_are(
 
 def test_the_kpi_says_what_was_counted() -> None:
     parts = {Verdict.OK: 1, Verdict.REVIEW: 2, Verdict.NG: 4, Verdict.MISSED: 8, Verdict.NO_DECISION: 16}
-    now = Snapshot(parts, {}, {}, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    now = Snapshot(parts, {}, {}, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     traffic = Traffic(acked=20, rejected=21, no_subscriber=22, connections=23)
     told = announce.kpi(IDENTITY, now, Depth(24, 25, 2.6, 27), traffic, fps=2.8).model_dump()
     names = ("ok", "review", "ng", "missed", "no_decision", "parts")
@@ -159,10 +159,11 @@ def test_the_kpi_says_what_was_counted() -> None:
         "infer_ms_p99",
         "score_psi",
         "gpu_temp_c",
+        "power_w",
         "outbox_oldest_s",
         "fps",
     )
-    assert [told[name] for name in measured] == [0.2, 0.3, 0.4, 0.6, 0.7, 2.6, 2.8]
+    assert [told[name] for name in measured] == [0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 2.6, 2.8]
     assert told["ng_rate"] == pytest.approx(4 / 7)
     counted = ("broker_rejected", "no_subscriber", "reconnects", "outbox_dropped")
     assert [told[f"{name}_total"] for name in counted] == [21, 22, 22, 27]

@@ -119,11 +119,13 @@ def test_what_the_machine_says_reaches_the_alarms(
     monkeypatch.setattr(AlarmBoard, "come_round", lambda _board, values: told.append(values))
     machine = {"clock_unsynced": 1.0, "disk_low": 0.97, "gpu_thermal": 88.0}
     monkeypatch.setattr(watchman, "host_values", lambda _root: machine)
+    monkeypatch.setattr(watchman, "read_power_w", lambda: 12.5)
     post.watchman._host_due_s = 0.0
     wait_for(lambda: told and told[-1].get("gpu_thermal") == [88.0], "the temperature")
     assert {key: told[-1][key] for key in machine} == {key: [value] for key, value in machine.items()}
     counters = post.watchman._post.counters
     wait_for(lambda: counters.snapshot().temperature_c == 88.0, "the temperature among the counters")
+    assert counters.snapshot().power_w == 12.5
 
 
 def test_what_the_station_is_made_of_is_told_though_the_disk_refused_it_first(
