@@ -20,6 +20,7 @@ from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.errors import StoreError
+from tests.edge_runtime.conftest import Clock
 
 LOST = AlarmSpec(key="camera_lost", priority=3, severity=700, message="no picture", operator_action="look")
 SLOW = AlarmSpec(
@@ -106,6 +107,29 @@ def test_what_is_told_once_per_part_counts_each_part(connection: sqlite3.Connect
     made.come_round({})  # no part, no value
     made.come_round({"inference_slow": [2.0]})
     assert names(connection) == [("inference_slow", "raise")]
+
+
+def test_between_the_values_of_one_round_no_time_passes(connection: sqlite3.Connection) -> None:
+    made = AlarmBoard(connection, Identity("st1"), (replace(SLOW, off_delay_s=60.0),))
+    made.come_round({"inference_slow": [1.0, 1.0]})
+    made.come_round({"inference_slow": [0.0] * 9})
+    assert names(connection) == [("inference_slow", "raise")]
+
+
+def test_the_end_of_a_chatter_is_told_though_the_alarm_stays(
+    connection: sqlite3.Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm_board, "time", clock)
+    made = board(connection)
+    for values in (THERE, NEVER, THERE, NEVER, THERE):
+        made.come_round(values)
+        clock.now_s += 1
+    assert retained(connection)["alarm/camera_lost"]["chattering"]
+    clock.now_s += 30
+    made.come_round(THERE)  # the minute's row is written
+    clock.now_s += 30
+    made.come_round(THERE)
+    assert not retained(connection)["alarm/camera_lost"]["chattering"]
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

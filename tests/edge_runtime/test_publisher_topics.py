@@ -409,6 +409,16 @@ def test_what_changes_is_published_while_another_topic_is_refused(
     assert publisher.is_denied
 
 
+def test_the_status_is_told_again_though_nothing_has_changed(
+    line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
+) -> None:
+    """A broker may have forgotten it, and who reads it sees that the station still lives."""
+    scada = make_subscriber(mosquitto.port)
+    line.publish(mosquitto.port, replace(FAST, status_s=0.3))
+    running = lambda: [s for s in scada.payloads("status") if s["state"] == "RUNNING"]  # noqa: E731
+    wait_for(lambda: len(running()) >= 3, "the same once more")
+
+
 def test_every_new_connection_gets_what_is_retained(
     line: PublishingLine, mosquitto: Any, make_subscriber: Any, wait_for: Any
 ) -> None:

@@ -203,6 +203,7 @@ def test_missed_parts_that_are_counted_are_written_together(bench: Bench) -> Non
     assert names() == "abcde"
     for number in range(16):
         bench.settle("f", Verdict.MISSED, trigger_id=5 + number)
+    assert names() == "abcde" + "f" * 16  # a camera that misses every part must not fill the memory
     for number, verdict in enumerate((Verdict.NG, Verdict.REVIEW, Verdict.NO_DECISION), start=21):
         bench.settle("g", verdict, trigger_id=number)
     assert names() == "abcde" + "f" * 16 + "ggg"
