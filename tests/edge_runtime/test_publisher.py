@@ -210,7 +210,8 @@ def test_a_broker_that_never_answers_what_it_shall_retain_is_given_up_too(
         sql = "INSERT INTO state SELECT ?, '{}', count(*) + 1 FROM state"
         line.store.change(lambda connection, _, sql=sql, name=name: connection.execute(sql, (name,)))
     line.commit(3)
-    publisher = line.publish(broker.port, replace(FAST, ack_s=0.5))
+    # Nor does this broker answer pings: for those the connection would end as well, much later.
+    publisher = line.publish(broker.port, replace(FAST, ack_s=0.5, keepalive_s=600))
     wait_for(lambda: publisher.traffic.connections >= 2, "the end of its patience")
     wait_for(lambda: line.waiting() == 0, "the events on a new connection")
 
