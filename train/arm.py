@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kenpin.train.metrics import Floats, Interval, auroc, escapes_at, hierarchical_interval, seconds_to
+from kenpin.train.metrics import (
+    Floats,
+    Interval,
+    auroc,
+    escapes_at,
+    hierarchical_interval,
+    members_of,
+    seconds_to,
+)
 from kenpin.train.outcome import Outcome
 
 _RESAMPLES = 300
@@ -78,20 +87,14 @@ def headline(arm: Arm, reference: Arm) -> Headline:
 def difference(arm: Arm, reference: Arm, *, which: str = "learned") -> Interval:
     """Mean difference of AUROC in points, the interval by resampling parts and seeds of both together."""
     first = arm.outcomes[0]
-    names, number = np.unique(np.array(first.groups), return_inverse=True)
-    members = [np.flatnonzero(number == i) for i in range(len(names))]
+    members = members_of(first.groups)
     pairs = list(zip(arm.outcomes, reference.outcomes, strict=True))
     rng = np.random.default_rng(0)
 
-    def mean(
-        chosen: list[tuple[Outcome, Outcome]], rows: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
-    ) -> float:
+    def mean(chosen: list[tuple[Outcome, Outcome]], rows: NDArray[np.intp]) -> float:
         bad = first.bad[rows]
-        return 100 * float(
-            np.mean(
-                [auroc(getattr(a, which)[rows], bad) - auroc(getattr(b, which)[rows], bad) for a, b in chosen]
-            )
-        )
+        ahead = [auroc(getattr(a, which)[rows], bad) - auroc(getattr(b, which)[rows], bad) for a, b in chosen]
+        return 100 * float(np.mean(ahead))
 
     values = []
     for _ in range(_RESAMPLES):

@@ -106,6 +106,7 @@ class Encoder(nn.Module):
         """
         width, area = self.channels[0], side**2
         early = area / 4 * 147 * width + area / 16 * 4 * 9 * width**2
-        # Each later stage has a quarter of the places and twice the channels: 3.5 + 0.5 (downsample) blocks.
+        # Stage 2: a convolution of 2 width^2 channels, three of 4, and the shortcut's. Stage 3 has a quarter of
+        # the places and twice the channels, so it costs the same.
         stage = area / 64 * (9 * 2 + 3 * 9 * 4 + 2) * width**2
         return (1 if frozen else 3) * early + 3 * 2 * stage

@@ -1,4 +1,4 @@
-"""The three losses of a level. Negatives are synthetic defects only.
+"""The three losses of a level, whose negatives are synthetic defects only; and NT-Xent, a reference.
 
 Other places of good parts are not used as negatives: on textures they look alike by nature, and pushing
 them apart destroys what makes a good part recognisable.
@@ -93,17 +93,3 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     alike = (both @ both.T / temperature).fill_diagonal_(-1e4)
     partner = torch.arange(len(both), device=both.device).roll(len(first))
     return functional.cross_entropy(alike, partner, reduction="none").view(2, -1).mean(0)
-
-
-def spread_loss(embedded: Tensor) -> Tensor:
-    """Variance term of VICReg (Bardes et al., ICLR 2022): every dimension keeps unit spread.
-
-    mean_d max(0, 1 - sqrt(var_d + 1e-4))
-
-    Args:
-        embedded: Projections before they are scaled to unit length (N, D).
-
-    Returns:
-        Scalar.
-    """
-    return functional.relu(1 - (embedded.var(0) + 1e-4).sqrt()).mean()

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 Figure = Callable[[Floats, Bools], float]
+# Good parts that a limit of a report may stop.
+STOPPED_PER_1000 = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ def limit_at(good: Floats, *, false_calls_per_1000: float) -> float:
     return float(np.nextafter(np.sort(good)[len(good) - 1 - allowed], np.inf))
 
 
-def escapes_at(scores: Floats, bad: Bools, *, false_calls_per_1000: float = 10.0) -> float:
-    """Escapes per 1,000 bad parts where at most this many of 1,000 good parts are stopped."""
-    limit = limit_at(scores[~bad], false_calls_per_1000=false_calls_per_1000)
+def escapes_at(scores: Floats, bad: Bools) -> float:
+    """Escapes per 1,000 bad parts where at most 10 of 1,000 good parts are stopped."""
+    limit = limit_at(scores[~bad], false_calls_per_1000=STOPPED_PER_1000)
     return float((scores[bad] < limit).mean() * 1000)
 
 
@@ -126,7 +128,7 @@ def hierarchical_interval(
         rounds: Number of resamples; those with one class only are left out.
     """
     of_groups, of_seeds = np.random.default_rng(0), np.random.default_rng(1)
-    members, seeds = _members(groups), len(per_seed)
+    members, seeds = members_of(groups), len(per_seed)
     means = []
     for _ in range(rounds):
         drawn = np.concatenate([members[i] for i in of_groups.integers(0, len(members), len(members))])
@@ -157,7 +159,7 @@ def seconds_to(curve: Sequence[tuple[float, float]], target: float) -> float:
     return float("nan")
 
 
-def _members(groups: Sequence[str]) -> list[NDArray[np.intp]]:
+def members_of(groups: Sequence[str]) -> list[NDArray[np.intp]]:
     """Indices of the pictures of each group."""
     names, inverse = np.unique(np.asarray(groups), return_inverse=True)
     in_order = np.argsort(inverse, kind="stable")

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from kenpin.train.encoder import Encoder, normalise
 
+# Pictures at a time, at most, while batch norms settle.
+BATCH = 20
+
 
 class Pretrained(nn.Module):
     """Encoder with projections and discriminators at strides 8 and 16.
@@ -40,21 +43,21 @@ def _projection(channels: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def settle_batch_norms(encoder: Encoder, pictures: Tensor, *, batch: int = 20) -> None:
+def settle_batch_norms(encoder: Encoder, pictures: Tensor) -> None:
     """Re-estimate batch norm statistics on clean, whole good pictures: that is what the station shows.
 
     Args:
         encoder: Changed in place; left in evaluation mode.
         pictures: BGR uint8 (N, 3, S, S).
-        batch: Pictures at a time, at most; the statistics are the mean over the batches. These are alike
-            in size: of 21 pictures the last one would otherwise count as much as the first twenty.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     encoder.train()
-    for some in pictures.tensor_split(-(-len(pictures) // batch)):
+    # The statistics are the mean over batches, so these are alike in size: of 21 pictures the last one would
+    # otherwise count as much as the first twenty.
+    for some in pictures.tensor_split(-(-len(pictures) // BATCH)):
         encoder(normalise(some.float() / 255))
     for norm in norms:
         norm.momentum = 0.1

@@ -7,13 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.train.levels import Level
-from kenpin.train.losses import (
-    defect_contrast,
-    defect_discrimination,
-    nt_xent,
-    soft_nearest_neighbour,
-    spread_loss,
-)
+from kenpin.train.losses import defect_contrast, defect_discrimination, nt_xent, soft_nearest_neighbour
 from kenpin.train.model import Pretrained
 from kenpin.train.ranks import gather, joined_mean, rank, world
 from kenpin.train.scene import Scene
@@ -61,15 +55,11 @@ class Objective(nn.Module):
         Returns:
             Scalar loss, the sum over the taps at strides 8 and 16; and how hard each picture was, (N,).
         """
-        level, scene, importance = task.level, task.scene, task.importance
-        views = scene.views.contiguous(memory_format=torch.channels_last)
+        views = task.scene.views.contiguous(memory_format=torch.channels_last)
         taps = self.model.encoder(views)[1:]
-        if level.negatives == "pictures":
-            return self._among_pictures(level, taps[1])
-        losses, hard = zip(
-            *(self._at_tap(tap, features, level, scene, importance) for tap, features in enumerate(taps)),
-            strict=True,
-        )
+        if task.level.negatives == "pictures":
+            return self._among_pictures(task.level, taps[1])
+        losses, hard = zip(*(self._at_tap(n, features, task) for n, features in enumerate(taps)), strict=True)
         return torch.stack(losses).sum(), torch.stack(hard).sum(0)
 
     def _among_pictures(self, level: Level, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,43 +69,52 @@ class Objective(nn.Module):
         loss = nt_xent(first, second, temperature=level.temperatures[1])
         return loss.mean(), own[0].new_zeros(len(own[0]))
 
-    def _at_tap(
-        self, tap: int, features: Tensor, level: Level, scene: Scene, importance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the losses at one tap, and how hard each picture was, (N,)."""
-        clean, other, changed = features.chunk(3)
+    def _at_tap(self, tap: int, features: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the three losses at one tap, and how hard each picture was, (N,)."""
+        level, scene = task.level, task.scene
         for_contrast, for_neighbour, for_discrimination = level.losses
-        share = functional.adaptive_avg_pool2d(scene.mask, features.shape[-1])[:, 0]
-        logits = self.model.discriminators[tap](torch.cat([clean, changed]))[:, 0].float()
-        share = suspect(share, logits[len(clean) :].detach())
-        shares = torch.cat([torch.zeros_like(share), share])
-        loss = for_discrimination * defect_discrimination(logits, shares, threshold=DEFECT_SHARE[tap])
+        clean, other, changed = features.chunk(3)
+        loss, is_defect = self._discriminate(tap, clean, changed, scene.mask)
+        loss, not_hard = for_discrimination * loss, task.importance.new_zeros(len(clean))
         if for_contrast == for_neighbour == 0:
-            return loss, importance.new_zeros(len(clean))
+            return loss, not_hard
         good = [sample(clean, scene.places), sample(other, scene.places_second)]
-        defects = _defect_places(changed, share > DEFECT_SHARE[tap])
+        defects = _defect_places(changed, is_defect)
         embedded = self.model.projections[tap](torch.cat([*good, defects])).float()
-        unit = functional.normalize(embedded)
-        anchors, positives, own = torch.split(unit, [len(good[0]), len(good[1]), len(defects)])
+        both, own = torch.split(functional.normalize(embedded), [2 * len(good[0]), len(defects)])
         negatives = gather(own)
         if len(negatives) == 0:
-            return loss, importance.new_zeros(len(clean))
-        temperature = level.temperatures[tap]
-        pull = defect_contrast(anchors, positives, negatives, temperature=temperature)
-        pull = 0.5 * (pull + defect_contrast(positives, anchors, negatives, temperature=temperature))
-        pull = pull.view_as(scene.seen)
-        loss = loss + for_contrast * joined_mean(pull * importance[:, None], scene.seen)
-        both = unit[: 2 * len(anchors)]
-        picture = _picture_numbers(len(clean), scene.seen.shape[1], both.device)
-        known, of_known = gather(both), gather(picture)
-        near = soft_nearest_neighbour(
-            both, known, picture[:, None] != of_known, negatives, temperature=temperature
-        )
-        loss = loss + for_neighbour * joined_mean(near, torch.ones_like(near))
-        if level.spread:
-            loss = loss + level.spread * spread_loss(gather(embedded[: len(both)]))
-        hard = (pull.detach() * scene.seen).sum(1) / scene.seen.sum(1).clamp(min=1)
-        return loss, hard
+            return loss, not_hard
+        pull = _pull_together(both, negatives, level.temperatures[tap]).view_as(scene.seen)
+        near = _pull_to_like(both, negatives, level.temperatures[tap], pictures=len(clean))
+        contrast = joined_mean(pull * task.importance[:, None], scene.seen)
+        loss = loss + for_contrast * contrast + for_neighbour * joined_mean(near, torch.ones_like(near))
+        return loss, (pull.detach() * scene.seen).sum(1) / scene.seen.sum(1).clamp(min=1)
+
+    def _discriminate(self, tap: int, clean: Tensor, changed: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the defect map of good and changed views; and which cells of these are defect, (N, h, w)."""
+        logits = self.model.discriminators[tap](torch.cat([clean, changed]))[:, 0].float()
+        share = functional.adaptive_avg_pool2d(mask, changed.shape[-1])[:, 0]
+        share = suspect(share, logits[len(clean) :].detach())
+        shares = torch.cat([torch.zeros_like(share), share])
+        loss = defect_discrimination(logits, shares, threshold=DEFECT_SHARE[tap])
+        return loss, share > DEFECT_SHARE[tap]
+
+
+def _pull_together(both: Tensor, defects: Tensor, temperature: float) -> Tensor:
+    """Contrast of places in two views (2 * N * K, D), the mean of both directions: (N * K,)."""
+    first, second = both.chunk(2)
+    there = defect_contrast(first, second, defects, temperature=temperature)
+    return 0.5 * (there + defect_contrast(second, first, defects, temperature=temperature))
+
+
+def _pull_to_like(both: Tensor, defects: Tensor, temperature: float, *, pictures: int) -> Tensor:
+    """Soft nearest neighbours of places in two views (2 * N * K, D) among other pictures: (2 * N * K,)."""
+    # Different on every rank.
+    numbers = torch.arange(pictures, device=both.device) * world() + rank()
+    picture = numbers.repeat_interleave(len(both) // (2 * pictures)).repeat(2)
+    is_other = picture[:, None] != gather(picture)
+    return soft_nearest_neighbour(both, gather(both), is_other, defects, temperature=temperature)
 
 
 def suspect(share: Tensor, logits: Tensor) -> Tensor:
@@ -136,12 +135,6 @@ def suspect(share: Tensor, logits: Tensor) -> Tensor:
     rated = logits.masked_fill(~unknown, -torch.inf).flatten(1)
     highest = torch.zeros_like(rated, dtype=torch.bool).scatter(1, rated.topk(count, 1).indices, True)
     return share.masked_fill(highest.view_as(share) & unknown, 1.0)
-
-
-def _picture_numbers(pictures: int, places: int, device: torch.device) -> Tensor:
-    """Picture of each place of the first and of the second view, (2 * N * K,), different on every rank."""
-    numbers = torch.arange(pictures, device=device) * world() + rank()
-    return numbers.repeat_interleave(places).repeat(2)
 
 
 def _defect_places(features: Tensor, is_defect: Tensor) -> Tensor:

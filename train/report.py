@@ -15,7 +15,7 @@ from kenpin.train.card import facts, figure_rows
 from kenpin.train.doubts import read_doubts
 from kenpin.train.evaluate import Scores
 from kenpin.train.gallery import doubt_shelf, mean_maps, shelves
-from kenpin.train.metrics import limit_at
+from kenpin.train.metrics import STOPPED_PER_1000, limit_at
 from kenpin.train.plots import histogram, loss_curves, roc
 from kenpin.train.run import RunFolder
 from kenpin.train.study import read_studies
@@ -23,7 +23,6 @@ from kenpin.train.study import read_studies
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Without labels: a score of 1 is what the worst place of one good part in ten reaches.
 USUAL_LIMIT = 1.0
-STOPPED_PER_1000 = 10.0
 
 
 @dataclass(frozen=True)

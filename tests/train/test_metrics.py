@@ -48,7 +48,7 @@ def test_escapes_and_false_calls_at_an_operating_point() -> None:
     scores = np.concatenate([np.arange(1000.0), [995.5, 980.5, 2000.0, 989.5]])
     bad = np.arange(1004) >= 1000
     # 10 of 1,000 good parts may be stopped: the limit lies just above 989.
-    assert escapes_at(scores, bad, false_calls_per_1000=10) == 250.0
+    assert escapes_at(scores, bad) == 250.0
     assert false_calls_at(scores, bad, caught=0.75) == pytest.approx(10.0)
     # A good part that scores as the worst one that must be caught is stopped with it.
     assert false_calls_at(np.array([5.0, 5.0]), np.array([False, True])) == 1000.0

@@ -39,7 +39,6 @@ from kenpin.train.views import Photometry
 TIMEOUT_S = 150.0
 # Pictures of a joined batch, and how the two processes share them.
 SHARES = (5, 3)
-SPREAD = replace(FINE, name="fine, spread out", spread=1.0)
 SIMCLR = replace(COARSE, name="SimCLR", negatives="pictures")
 DISCRIMINATION = replace(FINE, name="discrimination", losses=(0.0, 0.0, 1.0))
 
@@ -213,7 +212,7 @@ def too_few_pictures(fabric: Fabric) -> None:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # Before the processes meet: each one computes what a single one would.
-    joined = [joined_step(level) for level in (COARSE, SPREAD, DISCRIMINATION, SIMCLR)]
+    joined = [joined_step(level) for level in (COARSE, FINE, DISCRIMINATION, SIMCLR)]
     fabric = open_fabric("cpu", precision="fp32")
     assert world() == 2
     for step in joined:
