@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kenpin.train.data import evenly
-from kenpin.train.encoder import normalise
+from kenpin.train.fit import known_of, maps_of, raw_maps_of
 from kenpin.train.head import MAPS, AnomalyHead, HeadShape, robust_maximum
 from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import Pretrained, settle_batch_norms
@@ -26,7 +26,6 @@ FLOOR = 0.05
 # gains are from few pictures: a smaller number would follow noise.
 TRUST = 0.03
 PICTURES = 32
-BATCH = 32
 BANK = 250
 LEARNED = [1.0 if name.startswith("bank") else 0.5 if name.startswith("defect") else 0.0 for name in MAPS]
 
@@ -106,19 +105,9 @@ def score_quickly(model: Pretrained, known: Tensor, good: Tensor, pictures: Tens
     model.eval()
     shape = HeadShape(known.shape[-1], model.encoder.channels, BANK)
     head = AnomalyHead(shape, model.discriminators).to(known.device)
-    images = known.float() / 255
-    taps = model.encoder(normalise(images))
-    head.fill(head.grids(images), taps[1], taps[2])
-    images = good.float() / 255
-    head.standardise(head.raw_maps(images, model.encoder(normalise(images))).unbind(1))
-    return score_learned(maps_of(model, head, pictures))
-
-
-@torch.no_grad()
-def maps_of(model: Pretrained, head: AnomalyHead, pictures: Tensor) -> Tensor:
-    """Standardised maps (N, 7, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
-    images = (batch.float() / 255 for batch in torch.split(pictures, BATCH))
-    return torch.cat([head.maps(image, model.encoder(normalise(image))) for image in images])
+    head.fill(*known_of(head, model, known))
+    head.standardise(raw_maps_of(head, model, good).unbind(1))
+    return score_learned(maps_of(head, model, pictures))
 
 
 def score_learned(maps: Tensor) -> Floats:

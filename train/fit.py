@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -64,11 +64,11 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     trained.eval()
     shape = HeadShape(pictures.shape[-1], trained.encoder.channels)
     head = AnomalyHead(shape, trained.discriminators).to(pictures.device).eval()
-    known, held = _known(head, trained, pictures), _grids(head, held_back)
+    known, held = known_of(head, trained, pictures), _grids(head, held_back)
     untrained = _cross_fitted(head, known[0], held, AnomalyHead.fill_untrained)
     head.fill(*known)
-    head.standardise(_with_untrained(untrained, _raw_maps(head, trained, held_back)))
-    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
+    head.standardise(_with_untrained(untrained, raw_maps_of(head, trained, held_back)))
+    good, bad = maps_of(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     number = len(pictures) + len(held_back)
     head.weight.copy_(choose_weights(good, bad, number).to(pictures.device))
     levels, fused = _units(head, good)
@@ -99,12 +99,12 @@ def update_head(
     """
     trained.eval()
     head = copy.deepcopy(head).eval()
-    known, held = _known(head, trained, pictures), _grids(head, held_back)
+    known, held = known_of(head, trained, pictures), _grids(head, held_back)
     untrained = _cross_fitted(head, known[0], held, AnomalyHead.merge_untrained)
     head.merge(*known)
-    head.restandardise(_with_untrained(untrained, _raw_maps(head, trained, held_back)))
+    head.restandardise(_with_untrained(untrained, raw_maps_of(head, trained, held_back)))
     share = len(held_back) / float(head.count[MAPS.index("bank8")])
-    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
+    good, bad = maps_of(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
     number = int(head.grain.count) + len(held_back)
     head.weight.lerp_(choose_weights(good, bad, number).to(pictures.device), share)
     levels, fused = _units(head, good)
@@ -211,22 +211,37 @@ def _joined(grids: Sequence[Grids]) -> Grids:
     return Grids(*(torch.cat(pictures) for pictures in zip(*grids, strict=True)))
 
 
-def _known(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> tuple[Grids, Tensor, Tensor]:
-    """What the head is filled from: grids, and features at strides 8 and 16."""
-    batches = torch.split(pictures, BATCH)
+@torch.no_grad()
+def known_of(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> tuple[Grids, Tensor, Tensor]:
+    """What the head is filled from: grids, and features at strides 8 and 16, of pictures (N, 3, S, S)."""
     # Without the tap at stride 4, which is the largest and not remembered.
-    taps = [_taps(trained, batch)[1:] for batch in batches]
-    return _grids(head, pictures), torch.cat([t[0] for t in taps]), torch.cat([t[1] for t in taps])
+    seen = [(head.grids(images), taps[1], taps[2]) for images, taps in _seen(trained, pictures)]
+    grids, stride8, stride16 = zip(*seen, strict=True)
+    return _joined(grids), torch.cat(stride8), torch.cat(stride16)
+
+
+@torch.no_grad()
+def raw_maps_of(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
+    """Raw maps (N, 7, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
+    return torch.cat([head.raw_maps(images, taps) for images, taps in _seen(trained, pictures)])
+
+
+@torch.no_grad()
+def maps_of(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
+    """Standardised maps (N, 7, S/4, S/4) of pictures, BGR uint8 (N, 3, S, S)."""
+    return torch.cat([head.maps(images, taps) for images, taps in _seen(trained, pictures)])
+
+
+def _seen(trained: Pretrained, pictures: Tensor) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+    """Pictures BGR 0..1 and their features, a batch at a time."""
+    for batch in torch.split(pictures, BATCH):
+        images = batch.float() / 255
+        yield images, trained.encoder(normalise(images))
 
 
 def _grids(head: AnomalyHead, pictures: Tensor) -> Grids:
     """The grids of pictures, BGR uint8 (N, 3, S, S)."""
     return _joined([head.grids(batch.float() / 255) for batch in torch.split(pictures, BATCH)])
-
-
-def _raw_maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
-    batches = torch.split(pictures, BATCH)
-    return torch.cat([head.raw_maps(b.float() / 255, _taps(trained, b)) for b in batches])
 
 
 def _units(head: AnomalyHead, good: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,17 +255,4 @@ def _validation_maps(head: AnomalyHead, trained: Pretrained, held_back: Tensor, 
     images = [np.ascontiguousarray(p) for p in held_back.permute(0, 2, 3, 1).cpu().numpy()]
     per_picture = max(1, min(4, 160 // len(images)))
     drawn = np.stack(draw_validation_defects(images, per_picture=per_picture, seed=seed))
-    return _maps(head, trained, torch.from_numpy(drawn).permute(0, 3, 1, 2).to(held_back.device))
-
-
-def _maps(head: AnomalyHead, trained: Pretrained, pictures: Tensor) -> Tensor:
-    """Standardised maps (N, 7, h, w)."""
-    batches = [head.maps(b.float() / 255, _taps(trained, b)) for b in torch.split(pictures, BATCH)]
-    maps = torch.cat(batches)
-    assert maps.shape[1] == len(MAPS)
-    return maps
-
-
-def _taps(trained: Pretrained, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    taps: tuple[Tensor, Tensor, Tensor] = trained.encoder(normalise(pictures.float() / 255))
-    return taps
+    return maps_of(head, trained, torch.from_numpy(drawn).permute(0, 3, 1, 2).to(held_back.device))

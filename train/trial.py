@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from kenpin.train.allot import Gauge, maps_of, score_learned, score_quickly
+from kenpin.train.allot import Gauge, score_learned, score_quickly
 from kenpin.train.bench_set import BenchSet
 from kenpin.train.device import open_fabric
-from kenpin.train.fit import fit_head
+from kenpin.train.fit import fit_head, maps_of
 from kenpin.train.head import LEVEL_NAMES, by_level, robust_maximum
 from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import settle_batch_norms
@@ -99,7 +99,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
         settle_batch_norms(training.model.encoder, data.fit)
     watch.finish()
     head = fit_head(training.model, data.fit_by_part, data.held_back, seed=schedule.seed)
-    maps = maps_of(training.model, head, data.test)
+    maps = maps_of(head, training.model, data.test)
     levels = by_level(maps * head.weight.view(1, -1, 1, 1))
     fused = levels[:, _kept(schedule.recipe)].sum(1).cpu()
     return Trial(

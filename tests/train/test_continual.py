@@ -153,7 +153,7 @@ def test_an_update_asks_parts_held_back_only_and_counts_old_and_new_ones_alike(
 
         monkeypatch.setattr(fit, name, watched)
 
-    for name in ("_raw_maps", "_maps", "_validation_maps"):
+    for name in ("raw_maps_of", "maps_of", "_validation_maps"):
         watch(name, 2)
     watch("_cross_fitted", 3)
     learned = []
