@@ -15,10 +15,9 @@ import torch
 from kenpin.errors import ConfigError, TrainError
 from kenpin.picture_files import sha256_of
 from kenpin.synced_file import replace_synced
-from kenpin.train.bench_set import check_measurable, read_set
+from kenpin.train.bench_set import BATCH, check_measurable, read_set
 from kenpin.train.outcome import Job, Outcome, as_json
 from kenpin.train.recipe import RECIPES
-from kenpin.train.training import Schedule
 from kenpin.train.trial import UNTRAINED, Setting, run_trial
 
 # Goes up when a result says or means something else than before.
@@ -33,7 +32,6 @@ class Bench:
         steps: Compute of each, in steps of the coarse level.
         side: Side of the pictures.
         results: Folder of results; a trial whose result is there is not run again.
-        batch: Pictures per step.
         device: cpu or cuda.
         init: File of initial weights; random ones without.
     """
@@ -41,7 +39,6 @@ class Bench:
     steps: int
     side: int
     results: Path
-    batch: int = 24
     device: str = "cpu"
     init: Path | None = None
 
@@ -115,7 +112,7 @@ class Bench:
             "form": FORM,
             "steps": self.steps,
             "side": self.side,
-            "batch": self.batch,
+            "batch": BATCH,
             "device": self.device,
             "init": sha256_of(self.init) if self.init else "",
         }
@@ -134,9 +131,7 @@ class Bench:
         data = whole.with_few(job.pictures, draw=job.seed) if job.pictures else whole
         recipe = RECIPES.get(job.recipe, RECIPES["hierarchical"])
         steps = 0 if job.recipe == UNTRAINED else self.steps
-        batch = min(self.batch, len(data.fit))
-        # The same compute for few pictures as for many, so fewer a step are more steps.
-        schedule = Schedule(steps * self.batch // batch, batch, job.seed, recipe)
+        schedule = data.schedule(steps, seed=job.seed, recipe=recipe)
         trial = run_trial(data, Setting(schedule, curve=job.curve, device=self.device, init=self.init))
         self._write(job.file_name, as_json(trial, whole))
 

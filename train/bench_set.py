@@ -20,10 +20,14 @@ from kenpin.preprocess import to_input
 from kenpin.synthetic import PRODUCTS, draw_part
 from kenpin.train.data import HELD_BACK_SHARE, load_masks, load_pictures, shrink_mask
 from kenpin.train.metrics import Bools, Floats, aupro, auroc
+from kenpin.train.recipe import Recipe
+from kenpin.train.training import Schedule
 
 DRAWN_TRAIN, DRAWN_TEST = 160, 200
 # Test pictures of each class are limited, or measuring would take longer than training.
 MOST_OF_A_CLASS = 200
+# Pictures per step.
+BATCH = 24
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class BenchSet:
         known = ~self.bad | self.masks.any((1, 2))
         maps, masks = maps[known], self.masks[known]
         return auroc(maps, masks), aupro(maps, masks, limit=0.3), aupro(maps, masks, limit=0.05)
+
+    def schedule(self, steps: int, *, seed: int, recipe: Recipe) -> Schedule:
+        """As much compute as that of steps of `BATCH` pictures: with fewer in each there are more of them."""
+        batch = min(BATCH, len(self.fit))
+        return Schedule(steps * BATCH // batch, batch, seed, recipe)
 
     def on(self, device: torch.device) -> BenchSet:
         """The same set with its pictures in the memory of a device."""

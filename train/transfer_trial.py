@@ -19,12 +19,10 @@ from kenpin.train.model import Pretrained, settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
 from kenpin.train.recipe import HIERARCHICAL, Recipe
-from kenpin.train.training import Schedule, Training
+from kenpin.train.training import Training
 from kenpin.train.transfer import STAGE, TRANSFER, Origin, remember, start_from
 
 BATCH = 32
-# Pictures per step of a training.
-STEP = 24
 AS_IS, SCRATCH = "origin as it is", "trained from scratch"
 BOTH, STAGED = "memory of both (--update)", "short stage, memory of the new (--from)"
 NEW_MEMORY, SETTLED = "memory of the new", "batch norms settled, memory of the new"
@@ -145,9 +143,7 @@ class Lines:
         return Inspector(model.encoder, fit_head(model, fit, held_back, seed=self.seed)).eval()
 
     def _train(self, training: Training, data: BenchSet, steps: int, recipe: Recipe) -> None:
-        batch = min(STEP, len(data.fit))
-        # The same compute for few pictures as for many, so fewer a step are more steps.
-        schedule = Schedule(steps * STEP // batch, batch, self.seed, recipe)
+        schedule = data.schedule(steps, seed=self.seed, recipe=recipe)
         gauge = Gauge(data.fit, data.held_back, seed=self.seed + 1)
         fabric = Fabric(accelerator="cpu", devices=1)
         Trainer(training, PictureCache.of(data.fit), schedule, fabric, lambda _: None, gauge).run()
