@@ -89,7 +89,8 @@ def learn(
         known = pictures.batch(torch.tensor(evenly(len(pictures), PICTURES)))
         gauge = Gauge(known, held_back, seed=config.seed + 1)
         tell = means.console.print
-        Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell, real).run()
+        trainer = Trainer(training, pictures, schedule, means.fabric, record.step, gauge, tell=tell, real=real)
+        trainer.run()
         record.finish()
         progress.add_task("fit the anomaly head", total=None)
         head = fit_head(training.model, for_head, held_back, seed=config.seed)

@@ -1,15 +1,23 @@
 """Hierarchical contrastive pretraining. Read from top to bottom.
 
-Three levels, coarse -> mid -> fine, each with its own views, negatives, temperature and weights (`levels.py`).
+Three levels look at a part, coarse -> mid -> fine, each with its own views, negatives and temperatures
+(`levels.py`).
 
-One step: a batch of good pictures, hard ones preferred early (`importance.py`) -> two overlapping views with
-known geometry and a third one with a synthetic defect of the level's size (`scene.py`) -> one pass through
-the encoder -> at strides 8 and 16 the losses of `losses.py` (`objective.py`). Good places are pulled to
-themselves in the other view and to their like in other pictures, and pushed from synthetic defects only.
+One step, of one level (`Trainer._step`, `Trainer._accumulate`):
 
-All steps: the levels one after the other (start), then a short probe of each from the same weights; what
-it gained decides its share of the rest (`allot.py`). Views grow early, first layers freeze late. Compute is
-counted in multiply-accumulates, so that machines and recipes compare.
+1. A batch of good pictures is drawn, hard ones preferred early (`importance.py`).
+2. Each gives three views: two that overlap with known geometry, and a third one with a synthetic defect of the
+   level's size (`scene.py`).
+3. They pass through the encoder once. At strides 8 and 16 three losses are summed (`objective.py`; the formulas
+   stand in `losses.py`): a good place is pulled to itself in the other view, and to its like in other pictures,
+   and pushed from synthetic defects only; and a 1x1 discriminator tells defect cells from good ones.
+
+All steps (`Trainer.run`): the levels one after the other (start), then a short probe of each from the same
+weights; what it gained decides its share of the rest (`allot.py`), where levels take turns by lot. Views grow
+early, first layers freeze late. Compute is counted in multiply-accumulates, so that machines and recipes
+compare.
+
+Why it is so, and what each part was measured to be worth: docs/training.md.
 """
 
 from __future__ import annotations
@@ -42,12 +50,15 @@ if TYPE_CHECKING:
     # Importing it takes seconds, and whoever only reads a run does not need it.
     from lightning_fabric import Fabric
 
+# Of each picture in a step.
 VIEWS = 3
 # Early views are smaller until this share of the compute is spent.
 GROWN_AT = 0.2
 # Share of the compute that the probe of one level takes; without a probe where measuring would cost more.
 PROBE = 0.04
+# Of a step, as a place is pulled to its like in other pictures.
 LEAST_PICTURES = 2
+# That show the spread of light at the start, and settle the batch norms at the end.
 SETTLE_PICTURES = 200
 
 
@@ -64,6 +75,10 @@ class Trainer:
         gauge: Measures the probe; without one the usual mix of the recipe is kept.
         tell: Called with what a person should know.
         real: Pictures of bad parts to push away from, besides the drawn defects.
+        parts: Into how many a batch is cut, as the device's memory wants it.
+        compute: Multiply-accumulates to spend: `Schedule.steps` of the coarse level.
+        importance: How hard each picture is.
+        photometry: How far light and contrast of the views may differ.
     """
 
     training: Training
@@ -89,7 +104,7 @@ class Trainer:
         if self.training.hardness is not None:
             self.importance.loss = self.training.hardness
         self.training.hardness = self.importance.loss
-        self.photometry = Photometry.measure(self._some(SETTLE_PICTURES))
+        self.photometry = Photometry.measure(self._some())
         objective = Objective(synchronise_norms(self.training.model))
         self.objective, self.optimizer = self.fabric.setup(objective, self.training.optimizer)
         if self.training.scaling:
@@ -106,7 +121,7 @@ class Trainer:
                 self._probe()
             else:
                 self._step(self._next_level())
-        settle_batch_norms(self.training.model.encoder, self._some(SETTLE_PICTURES))
+        settle_batch_norms(self.training.model.encoder, self._some())
 
     @property
     def progress(self) -> float:
@@ -123,6 +138,7 @@ class Trainer:
         return random.Random(f"{self.schedule.seed} {self.training.step}").choices(recipe.levels, mix)[0]
 
     def _probe_is_due(self) -> bool:
+        """After the start, once, and only where it costs less to measure than to train."""
         recipe = self.schedule.recipe
         if self.gauge is None or not recipe.allot or self.training.allotment or len(recipe.levels) == 1:
             return False
@@ -140,37 +156,22 @@ class Trainer:
         self.training.probing = True
         before = self.gauge(model)
         self.training.spent += (len(recipe.levels) + 1) * self.gauge.multiply_adds(model)
-        origin = self._snapshot()
+        origin = self.training.snapshot()
         ends: list[dict[str, Tensor]] = []
         gain = {}
         for level in recipe.levels:
-            self._restore(origin)
+            self.training.restore(origin)
             until = self.training.spent + PROBE * self.compute
             while self.training.spent < until:
                 self._step(level)
             # Not left to each process: one rounding apart, they would train different levels and wait forever.
             gain[level.name] = self.fabric.broadcast(self.gauge(model) - before)
-            ends.append(self._snapshot())
-        self._restore({k: torch.stack([e[k].float() for e in ends]).mean(0).to(v) for k, v in origin.items()})
+            ends.append(self.training.snapshot())
+        mean = {k: torch.stack([end[k].float() for end in ends]).mean(0).to(v) for k, v in origin.items()}
+        self.training.restore(mean)
         shares = allot(list(gain.values()), recipe.mix)
         self.training.allotment = Allotment(gain, dict(zip(gain, shares, strict=True)))
         self.training.probing = False
-
-    def _snapshot(self) -> dict[str, Tensor]:
-        """Copies of weights and of the optimiser's moments."""
-        tensors = dict(self.training.model.state_dict())
-        for number, state in enumerate(self.training.optimizer.state.values()):
-            tensors |= {f"optimizer {number} {k}": v for k, v in state.items()}
-        return {k: v.detach().clone() for k, v in tensors.items()}
-
-    def _restore(self, snapshot: dict[str, Tensor]) -> None:
-        current = dict(self.training.model.state_dict())
-        for number, state in enumerate(self.training.optimizer.state.values()):
-            current |= {f"optimizer {number} {k}": v for k, v in state.items()}
-        with torch.no_grad():
-            for name, tensor in current.items():
-                # The optimiser has no moments before its first step.
-                tensor.copy_(snapshot[name]) if name in snapshot else tensor.zero_()
 
     def _step(self, level: Level) -> None:
         """One step; where the device's memory does not suffice, in parts whose gradients are summed."""
@@ -200,6 +201,7 @@ class Trainer:
 
     @property
     def _step_seed(self) -> int:
+        """Of every draw of the next step: a resumed run draws what the interrupted one would have drawn."""
         return self.schedule.seed * 1_000_003 + self.training.step
 
     def _backward(self, level: Level, drawn: Tensor, weight: Tensor) -> float:
@@ -224,14 +226,13 @@ class Trainer:
                 )
 
     def _accumulate(self, level: Level, drawn: tuple[Tensor, ...], weight: tuple[Tensor, ...]) -> float:
-        mean = 0.0
-        shares = [len(some) / sum(map(len, drawn)) for some in drawn]
-        for number, (some, weights, share) in enumerate(zip(drawn, weight, shares, strict=True)):
-            batch = self.pictures.batch(some).float() / 255
-            scene = cut_scene(level, batch, self.photometry, growth=self._growth(), real=self.real)
-            last = number == len(drawn) - 1
-            with self.fabric.no_backward_sync(self.objective, enabled=not last):
-                loss, hard = self.objective(Task(level, scene, weights.to(batch.device)))
+        """Views, losses and gradients, one part of the batch after the other; the mean loss."""
+        mean, count = 0.0, sum(map(len, drawn))
+        for number, (some, weights) in enumerate(zip(drawn, weight, strict=True), start=1):
+            pictures, share = self.pictures.batch(some).float() / 255, len(some) / count
+            scene = cut_scene(level, pictures, self.photometry, growth=self._growth(), real=self.real)
+            with self.fabric.no_backward_sync(self.objective, enabled=number < len(drawn)):
+                loss, hard = self.objective(Task(level, scene, weights.to(pictures.device)))
                 self.fabric.backward(loss * share)
             everyone = gather(torch.stack([some.to(hard.device, torch.float32), hard.float()], 1)).cpu()
             self.importance.update(everyone[:, 0].long(), everyone[:, 1])
@@ -239,6 +240,7 @@ class Trainer:
         return mean
 
     def _growth(self) -> float:
+        """Resolution of the views, relative to the level's full one."""
         return self.schedule.recipe.growth if self.progress < GROWN_AT else 1.0
 
     def _set_modes(self) -> bool:
@@ -253,5 +255,6 @@ class Trainer:
             module.requires_grad_(not frozen)
         return frozen
 
-    def _some(self, most: int) -> Tensor:
-        return self.pictures.batch(torch.tensor(evenly(len(self.pictures), most)))
+    def _some(self) -> Tensor:
+        """Some pictures, evenly taken from all."""
+        return self.pictures.batch(torch.tensor(evenly(len(self.pictures), SETTLE_PICTURES)))

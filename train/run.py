@@ -199,10 +199,7 @@ class RunFolder:
 
     def save_training(self, training: Training) -> None:
         """Write the checkpoint; the old one stays until the new one is complete."""
-        names = {id(p): name for name, p in training.model.named_parameters()}
-        tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
-        for parameter, state in training.optimizer.state.items():
-            tensors |= {f"optimizer.{k}.{names[id(parameter)]}": v for k, v in state.items()}
+        tensors = training.tensors()
         if training.hardness is not None:
             tensors["hardness"] = training.hardness
         progress = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ class Training:
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = PEAK_LEARNING_RATE
         return cls(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and the optimiser's moments by name, as they are at work."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for parameter, state in self.optimizer.state.items():
+            tensors |= {f"optimizer.{k}.{names[parameter]}": v for k, v in state.items()}
+        return tensors
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of these tensors."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Set these tensors to those of a snapshot."""
+        for name, tensor in self.tensors().items():
+            # The optimiser has no moments before its first step.
+            tensor.copy_(snapshot[name]) if name in snapshot else tensor.zero_()
 
 
 def learning_rate(progress: float, step: int) -> float:
