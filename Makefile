@@ -61,7 +61,7 @@ check-export: $(DEV_READY)
 	$(BIN)/python scripts/check_export.py $(ARGS)
 
 bench: $(DEV_READY)
-	$(BIN)/python benchmarks/real_pictures.py $(ARGS)
+	$(BIN)/python -m benchmarks.real_pictures $(ARGS)
 
 DRAWN := --product fabric --product metal --product board --product cap
 
@@ -75,8 +75,8 @@ bench-few: $(DEV_READY)
 	$(BIN)/kenpin bench few --results runs/bench-few $(foreach set,$(SETS),--data $(set)) --product board $(ARGS)
 
 bench-edge: $(DEV_READY)
-	$(BIN)/python benchmarks/edge_cost.py $(ARGS)
-	$(BIN)/python benchmarks/engine_overhead.py
+	$(BIN)/python -m benchmarks.edge_cost $(ARGS)
+	$(BIN)/python -m benchmarks.engine_overhead
 
 bench-mqtt: $(DEV_READY)
 	$(BIN)/python -m benchmarks.mqtt $(ARGS)

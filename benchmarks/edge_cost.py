@@ -21,7 +21,6 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from onnx import ModelProto, shape_inference
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kenpin.commit import git_commit
+from benchmarks.stamp import stamp
 from kenpin.edge_runtime.engine_ort import session_options
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.placement import find_placement
@@ -40,7 +39,6 @@ from kenpin.export.quantize import quantize
 from kenpin.export.range_methods import ranges_by
 from kenpin.export.ranges import measure_reach
 from kenpin.frame import Image
-from kenpin.machine_state import processor
 from kenpin.preprocess import to_input
 from kenpin.synthetic import draw_part
 from kenpin.train.encoder import Encoder, normalise
@@ -87,36 +85,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--peer", type=Path, help="a model of one float picture (1, 3, S, S)")
     options = parser.parse_args()
-    images = np.stack(
-        [
-            to_input(
-                draw_part("board", seed=1, index=i, defect_share=0).image,
-                height=options.size,
-                width=options.size,
-            )
-            for i in range(48)
-        ]
-    )
-    fp = to_onnx(kenpin_model(images), side=options.size)
-    placement = find_placement(fp)
-    ranges = ranges_by("max_1.25", measure_reach(fp, placement.activations, images))
-    models = {
-        "kenpin, float": fp,
-        "kenpin, INT8": quantize(fp, placement, ranges),
-        "PatchCore, float": to_onnx(PatchCore(options.size).eval(), side=options.size),
-    }
+    images = pictures(options.size)
+    models = made(images, options.size)
     if options.peer:
         models[options.peer.stem] = onnx.load(options.peer)
     times = measure(models, images[:1], options.rounds)
     rates = measure_streams(models, images[:1], max(options.rounds // 10, 1))
-    print(
-        f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {options.size} px\n"
-    )
+    print(f"{stamp()}, {options.size} px\n")
     print("| model | GFLOP | MB | ms, minimum | ms, median | images/s, two streams |\n" + "|---" * 6 + "|")
     for name, model in models.items():
         ms = np.array(times[name]) * 1000
         cells = (2 * multiply_adds(model) / 1e9, model.ByteSize() / 1e6, ms.min(), np.median(ms))
         print(f"| {name} | {' | '.join(f'{c:.2f}' for c in cells)} | {np.median(rates[name]):.1f} |")
+
+
+def pictures(side: int) -> Image:
+    """Drawn good parts, BGR uint8 (48, side, side, 3)."""
+    drawn = [draw_part("board", seed=1, index=i, defect_share=0).image for i in range(48)]
+    return np.stack([to_input(image, height=side, width=side) for image in drawn])
+
+
+def made(images: Image, side: int) -> dict[str, ModelProto]:
+    """The models that are compared, by name."""
+    fp = to_onnx(kenpin_model(images), side=side)
+    placement = find_placement(fp)
+    ranges = ranges_by("max_1.25", measure_reach(fp, placement.activations, images))
+    return {
+        "kenpin, float": fp,
+        "kenpin, INT8": quantize(fp, placement, ranges),
+        "PatchCore, float": to_onnx(PatchCore(side).eval(), side=side),
+    }
 
 
 def kenpin_model(images: Image) -> Inspector:

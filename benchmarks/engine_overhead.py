@@ -1,6 +1,6 @@
 """What the engine adds to ONNX Runtime: kenpin's engine beside a bare session, frame by frame in turns.
 
-    python benchmarks/engine_overhead.py [--run RUN] [--frames 300]
+    python -m benchmarks.engine_overhead [--run RUN] [--frames 300]
 
 Without --run a model with random weights is made (224 px): speed does not depend on weights.
 """
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from kenpin.commit import git_commit
+from benchmarks.stamp import stamp
 from kenpin.edge_runtime.engine_bench import WARM_UP, random_frame
 from kenpin.edge_runtime.engine_ort import OrtEngine, session_options
 from kenpin.export.onnx_model import OUTPUTS, to_onnx
 from kenpin.frame import Image
-from kenpin.machine_state import processor
 from kenpin.train.encoder import Encoder
 from kenpin.train.head import AnomalyHead, HeadShape
 from kenpin.train.inspector import Inspector
@@ -41,8 +39,7 @@ def main() -> None:
         load_inspector(options.run) if options.run else _random(side), side=side
     ).SerializeToString()
     bare, engine = _times(model, random_frame((side, side)), options.frames)
-    today = f"{datetime.now(tz=timezone.utc):%Y-%m-%d}"
-    print(f"{processor()}, {today}, commit {git_commit()}, float, {side} px\n")
+    print(f"{stamp()}, float, {side} px\n")
     print("| | ms, median | ms, minimum |\n|---|---|---|")
     for name, seconds in (("bare onnxruntime", bare), ("kenpin's engine", engine)):
         print(f"| {name} | {1000 * np.median(seconds):.2f} | {1000 * min(seconds):.2f} |")

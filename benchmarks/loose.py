@@ -8,22 +8,18 @@ part lies (what a person would draw as a region of interest), and as `kenpin tra
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kenpin.commit import git_commit
+from benchmarks.real_pictures import kenpin
+from benchmarks.stamp import stamp
 from kenpin.cutout import turned_about
 from kenpin.frame import Image
-from kenpin.machine_state import processor
 
 _WIDTH, _HEIGHT = 640, 480
 _MIDDLE = (_WIDTH / 2, _HEIGHT / 2)
@@ -188,20 +184,7 @@ def write(name: str, root: Path) -> None:
 
 def figures(data: Path, run: Path, given: list[str]) -> str:
     """Train and measure."""
-    command = [
-        sys.executable,
-        "-m",
-        "kenpin",
-        "train",
-        "--data",
-        str(data),
-        "--run",
-        str(run),
-        "--json",
-        *given,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    found = kenpin("train", "--data", str(data), "--run", str(run), *given)
     values = (found[name]["value"] if isinstance(found[name], dict) else found[name] for name in _FIGURES)
     return " / ".join(form.format(value) for form, value in zip(_FIGURES.values(), values, strict=True))
 
@@ -213,7 +196,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
-    print(f"{processor()}, {datetime.now(timezone.utc):%Y-%m-%d}, commit {git_commit()}")
+    print(stamp())
     print(f"{given.size} px, {given.steps} steps; {' / '.join(_FIGURES)}")
     with tempfile.TemporaryDirectory() as work:
         region = Path(work, "region.toml")

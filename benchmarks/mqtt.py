@@ -15,14 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.mqtt_station import STATION, bad_part, publishing
+from benchmarks.stamp import stamp
 from kenpin.broker import DemoBroker, demo_broker, free_port
-from kenpin.commit import git_commit
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.link_signal import Acked
@@ -31,7 +30,6 @@ from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.report import rss_mb
 from kenpin.edge_runtime.room import Room
 from kenpin.edge_runtime.store import Store
-from kenpin.machine_state import processor
 
 PER_S = 50
 IDENTITY = Identity(STATION)
@@ -60,8 +58,7 @@ def main() -> None:
             ),
             *offline(root / "offline.db", options.offline),
         ]
-    today = f"{datetime.now(tz=timezone.utc):%Y-%m-%d}"
-    print(f"{processor()}, {today}, commit {git_commit()}, {broker.name}, Python {sys.version.split()[0]}\n")
+    print(f"{stamp()}, {broker.name}, Python {sys.version.split()[0]}\n")
     print("| what | measured |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")

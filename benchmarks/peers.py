@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import cv2
 import numpy as np
@@ -24,8 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kenpin.commit import git_commit
-from kenpin.machine_state import processor
+from benchmarks.stamp import stamp
 from kenpin.train.bank import k_centres
 from kenpin.train.bench_set import BenchSet, read_set
 from kenpin.train.encoder import Encoder
@@ -174,7 +172,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     setting = f"{options.size} px, {options.seeds} seeds"
-    print(f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
+    print(f"{stamp()}, {setting}\n")
     print(f"| set | peer | batch norms | image AUROC (lowest .. highest) | AUPRO 30 % / 5 % |\n{'|---' * 5}|")
     for name in options.sets:
         data = read_set(name, side=options.size)

@@ -1,6 +1,6 @@
 """Train, export and measure on folders of real pictures; prints the README's table.
 
-    python benchmarks/real_pictures.py DIR [DIR…] [--size 160] [--budget quick]
+    python -m benchmarks.real_pictures DIR [DIR…] [--size 160] [--budget quick]
 
 Each folder is MVTec style with good and defective test pictures. Test pictures take part in no choice.
 Beside each figure stands what mean brightness alone reaches on the same pictures.
@@ -13,16 +13,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kenpin.commit import git_commit
+from benchmarks.stamp import stamp
 from kenpin.folder_names import GOOD
 from kenpin.frame import read_picture
-from kenpin.machine_state import processor
 from kenpin.pictures import read_data
 from kenpin.train.card import interval_of
 from kenpin.train.metrics import auroc
@@ -50,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     options = parser.parse_args()
     setting = f"{options.size} px, {options.budget}, seed {options.seed}"
-    print(f"{processor()}, {datetime.now(tz=timezone.utc):%Y-%m-%d}, commit {git_commit()}, {setting}\n")
+    print(f"{stamp()}, {setting}\n")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for folder in options.folders:
         print(row(folder, options), flush=True)

@@ -1,4 +1,4 @@
-"""How often the sentence "95 % certain not more than" is right: python benchmarks/threshold_coverage.py [RUNS].
+"""How often the sentence "95 % certain not more than" is right: python -m benchmarks.threshold_coverage [RUNS].
 
 Every scenario draws parts, sets thresholds and counts as `kenpin calibrate` does, and looks whether the true
 rate of false calls lies within the bound. Those that kenpin uses must be right in 94.5 % of runs or more; below
