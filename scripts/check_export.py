@@ -21,12 +21,12 @@ from typing import Any
 import click
 import cv2
 from onnx import ModelProto
+from rtx_build import build_with_rtx, has_rtx
 
 from kenpin.bundle import MODEL, open_bundle
 from kenpin.commit import git_commit
 from kenpin.errors import KenpinError
 from kenpin.export.audit import find_faults
-from kenpin.export.rtx import build_with_rtx, has_rtx
 from kenpin.machine_state import processor
 from kenpin.signing import PublicKey
 from kenpin.synthetic import draw_part

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from onnx import ModelProto
+from rtx_build import build_with_rtx, has_rtx
 
 from kenpin.errors import EngineError
 from kenpin.export.audit import audit
@@ -23,7 +24,6 @@ from kenpin.export.half import to_half
 from kenpin.export.onnx_model import ENCODER, to_onnx
 from kenpin.export.placement import find_placement
 from kenpin.export.quantize import quantize
-from kenpin.export.rtx import build_with_rtx, has_rtx
 from kenpin.export.scheme import Scheme
 from kenpin.precision import Precision
 from kenpin.train.run import load_inspector
