@@ -136,15 +136,14 @@ def doubt(head: AnomalyHead, trained: Pretrained, pictures: Tensor, held_back: T
     none = Grids(*(grid[:0] for grid in grids))
     untrained = torch.cat(_cross_fitted(head, grids, none, AnomalyHead.fill_untrained), 1)
     numbers = [MAPS.index(name) for name in UNTRAINED_MAPS]
-    found = []
-    for batch, by_others in zip(
-        batches, torch.split(untrained, [len(batch) for batch in batches]), strict=True
-    ):
-        raw = _raw_maps(head, trained, batch)
-        raw[:, numbers] = by_others
+    found, by_others = [], torch.split(untrained, [len(batch) for batch in batches])
+    for batch, seen in zip(batches, by_others, strict=True):
+        raw = raw_maps_of(head, trained, batch)
+        raw[:, numbers] = seen
         maps = (raw - head.offset) * head.scale * head.weight.view(1, -1, 1, 1)
         found.append((maps.sum(1) * head.fused_scale).cpu())
-    return robust_maximum(torch.cat(found)), torch.cat(found)
+    maps = torch.cat(found)
+    return robust_maximum(maps), maps
 
 
 def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:

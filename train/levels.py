@@ -17,6 +17,9 @@ class Level:
         resolution: Side of a view relative to the side of the model's input.
         temperatures: Temperature of the contrast at strides 8 and 16.
         places: Anchors per picture.
+        rotation_deg: Largest rotation of a view either way.
+        light: Photometric jitter, as a multiple of the spread seen among good parts.
+        spread: Weight of the term that keeps the embedding from collapsing.
         losses: Weights of contrast, soft nearest neighbour and discrimination.
         negatives: Synthetic defects; or, as SimCLR does, other pictures.
     """
@@ -27,6 +30,9 @@ class Level:
     resolution: float = 0.5
     temperatures: tuple[float, float] = (0.1, 0.15)
     places: int = 12
+    rotation_deg: float = 6.0
+    light: float = 1.0
+    spread: float = 0.0
     losses: tuple[float, float, float] = (1.0, 1.0, 1.0)
     negatives: Literal["defects", "pictures"] = "defects"
 

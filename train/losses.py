@@ -93,3 +93,17 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     alike = (both @ both.T / temperature).fill_diagonal_(-1e4)
     partner = torch.arange(len(both), device=both.device).roll(len(first))
     return functional.cross_entropy(alike, partner, reduction="none").view(2, -1).mean(0)
+
+
+def spread_loss(embedded: Tensor) -> Tensor:
+    """Variance term of VICReg (Bardes et al., ICLR 2022): every dimension keeps unit spread.
+
+    mean_d max(0, 1 - sqrt(var_d + 1e-4))
+
+    Args:
+        embedded: Projections before they are scaled to unit length (N, D).
+
+    Returns:
+        Scalar.
+    """
+    return functional.relu(1 - (embedded.var(0) + 1e-4).sqrt()).mean()

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kenpin.train.levels import Level
-from kenpin.train.losses import defect_contrast, defect_discrimination, nt_xent, soft_nearest_neighbour
+from kenpin.train.losses import (
+    defect_contrast,
+    defect_discrimination,
+    nt_xent,
+    soft_nearest_neighbour,
+    spread_loss,
+)
 from kenpin.train.model import Pretrained
 from kenpin.train.ranks import gather, joined_mean, rank, world
 from kenpin.train.scene import Scene
@@ -89,6 +95,8 @@ class Objective(nn.Module):
         near = _pull_to_like(both, negatives, level.temperatures[tap], pictures=len(clean))
         contrast = joined_mean(pull * task.importance[:, None], scene.seen)
         loss = loss + for_contrast * contrast + for_neighbour * joined_mean(near, torch.ones_like(near))
+        if level.spread:
+            loss = loss + level.spread * spread_loss(gather(embedded[: len(both)]))
         return loss, (pull.detach() * scene.seen).sum(1) / scene.seen.sum(1).clamp(min=1)
 
     def _discriminate(self, tap: int, clean: Tensor, changed: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,8 @@ def _crops(level: Level, masks: Tensor, known: Tensor) -> Tensor:
 
     Where none is known, nearly the whole part: only then does "bad" hold for what the view shows.
     """
-    crops, wide = (random_crops(len(masks), extent) for extent in (level.extent, COARSE.extent))
+    crops = random_crops(len(masks), level.extent, rotation_deg=level.rotation_deg)
+    wide = random_crops(len(masks), COARSE.extent, rotation_deg=level.rotation_deg)
     scale = crops[:, :, :2].flatten(1).norm(dim=1) / 2**0.5
     room = (1 - scale).clamp(min=0)[:, None]
     defect = _places_in(masks | ~known.view(-1, 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,14 +46,15 @@ def cut_scene(
     corner would look like any other.
 
     Args:
-        level: Geometry and defects of the views.
+        level: Geometry, light and defects of the views.
         batch: Good pictures, BGR 0..1, (N, 3, S, S).
         photometry: Spread of light and contrast among good parts.
         growth: Resolution of the views relative to the level's full one.
         real: Bad pictures to show besides the drawn defects.
     """
     count, side = len(batch), level.view_side(batch.shape[-1], growth=growth)
-    first, others = (random_crops(count, level.extent) for _ in range(2))
+    first = random_crops(count, level.extent, rotation_deg=level.rotation_deg)
+    others = random_crops(count, level.extent, rotation_deg=level.rotation_deg)
     second = overlapping(first, others, extent=level.extent[0])
     view = warp(batch, first, side)
     middle = sum(level.extent) / 2
@@ -62,10 +63,11 @@ def cut_scene(
     if real is not None:
         some = math.ceil(count * REAL_SHARE)
         third = third.replace_first(real.cut(level, some, side=side, device=batch.device))
+    light = replace(photometry, gain=photometry.gain * level.light, contrast=photometry.contrast * level.light)
     views = []
     for cut, whole in ((view, batch), (warp(batch, second, side), batch), (third.views, third.wholes)):
         mean, spread = light_of(whole)
-        views.append((jitter(cut, photometry) - mean) / spread)
+        views.append((jitter(cut, light) - mean) / spread)
     places = [p.to(batch.device) for p in _common_places(first, second, level.places)]
     return Scene(torch.cat(views), third.mask, *places)
 

@@ -13,11 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Largest rotation of a view either way.
-ROTATION_DEG = 6.0
-# Standard deviation of the noise that is added to a view at most, 0..1 scale.
-NOISE = 0.01
-
 
 @dataclass(frozen=True)
 class Photometry:
@@ -28,10 +23,12 @@ class Photometry:
     Attributes:
         gain: Standard deviation of the logarithm of a picture's mean.
         contrast: Standard deviation of the logarithm of a picture's standard deviation.
+        noise: Standard deviation of the added noise, 0..1 scale.
     """
 
     gain: float
     contrast: float
+    noise: float = 0.01
 
     @classmethod
     def measure(cls, pictures: Tensor) -> Photometry:
@@ -47,16 +44,17 @@ def uniform(count: int, low: float, high: float) -> Tensor:
     return torch.rand(count) * (high - low) + low
 
 
-def random_crops(count: int, extent: tuple[float, float]) -> Tensor:
+def random_crops(count: int, extent: tuple[float, float], *, rotation_deg: float = 6.0) -> Tensor:
     """Random crops as affine matrices (count, 2, 3).
 
     Args:
         count: Number of crops.
         extent: Smallest and largest linear extent relative to the picture.
+        rotation_deg: Largest rotation either way.
     """
     scale = torch.exp(uniform(count, math.log(extent[0]), math.log(extent[1])))
     stretch = torch.exp(uniform(count, -0.08, 0.08))
-    angle = uniform(count, -ROTATION_DEG, ROTATION_DEG) * math.pi / 180
+    angle = uniform(count, -rotation_deg, rotation_deg) * math.pi / 180
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     rows = [torch.stack([cos * stretch, -sin / stretch], 1), torch.stack([sin * stretch, cos / stretch], 1)]
     room = (1 - scale).clamp(min=0)
@@ -109,6 +107,6 @@ def jitter(views: Tensor, photometry: Photometry) -> Tensor:
     views = (views - mean) * contrast + mean * gain
     soft = functional.avg_pool2d(functional.pad(views, (1, 1, 1, 1), mode="reflect"), 3, 1)
     blend = (torch.rand(count) * 0.5 * (torch.rand(count) < 0.3)).view(-1, 1, 1, 1).to(device)
-    noise = torch.randn(views.shape, device=device) * NOISE
+    noise = torch.randn(views.shape, device=device) * photometry.noise
     strength = torch.rand(count, 1, 1, 1).to(device)
     return views + blend * (soft - views) + noise * strength

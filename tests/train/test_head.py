@@ -14,12 +14,12 @@ from kenpin.train.encoder import Encoder, normalise
 from kenpin.train.fit import (
     _cross_fitted,
     _grids,
-    _maps,
     _units,
     _validation_maps,
     choose_weights,
     doubt,
     fit_head,
+    maps_of,
 )
 from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, robust_maximum
 from kenpin.train.inspector import Inspector
@@ -253,7 +253,7 @@ def test_maps_that_nothing_is_trained_for_know_every_picture_in_the_end() -> Non
     assert not trained.training  # its features are those of a station
     # Weights and units are of parts that were not known then.
     head.fill_untrained(_grids(head, pictures[:15]))
-    good, bad = _maps(head, trained, held_back), _validation_maps(head, trained, held_back, 0)
+    good, bad = maps_of(head, trained, held_back), _validation_maps(head, trained, held_back, 0)
     assert torch.equal(head.weight, choose_weights(good, bad, 20))
     images = held_back.float() / 255
     score, levels, _ = head(images, trained.encoder(normalise(images)))

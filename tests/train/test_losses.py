@@ -11,6 +11,7 @@ from kenpin.train.losses import (
     defect_discrimination,
     nt_xent,
     soft_nearest_neighbour,
+    spread_loss,
 )
 
 
@@ -74,3 +75,12 @@ def test_nt_xent_is_the_formula_written_as_loops() -> None:
         expected.append(-math.log(math.exp(float(both[i] @ both[(i + 4) % 8]) / t) / total))
     got = nt_xent(first, second, temperature=t)
     assert got.tolist() == pytest.approx([(expected[i] + expected[i + 4]) / 2 for i in range(4)])
+
+
+def test_spread_loss_is_zero_only_where_every_dimension_is_spread() -> None:
+    torch.manual_seed(4)
+    spread = torch.randn(500, 3) * 1.5
+    assert spread_loss(spread) == 0
+    collapsed = spread.clone()
+    collapsed[:, 1] = 2.0
+    assert float(spread_loss(collapsed)) == pytest.approx((1 - 0.01) / 3, abs=1e-4)

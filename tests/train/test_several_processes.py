@@ -39,6 +39,7 @@ from kenpin.train.views import Photometry
 TIMEOUT_S = 150.0
 # Pictures of a joined batch, and how the two processes share them.
 SHARES = (5, 3)
+SPREAD = replace(FINE, name="fine, spread out", spread=1.0)
 SIMCLR = replace(COARSE, name="SimCLR", negatives="pictures")
 DISCRIMINATION = replace(FINE, name="discrimination", losses=(0.0, 0.0, 1.0))
 
@@ -93,7 +94,7 @@ def test_torchrun_trains_one_run_and_writes_it_once(tmp_path: Path) -> None:
     assert done.stderr.count("report.html") == 1
     assert done.stderr.count("fit the anomaly head") == 1
     names = ("config.json", "data.json", "metrics.jsonl", "report.html", "train.lock")
-    tensors = ("checkpoint", "encoder", "head")
+    tensors = ("checkpoint", "doubts", "encoder", "head")
     assert {p.name for p in folder.iterdir()} == {*names, *(f"{name}.safetensors" for name in tensors)}
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [entry["step"] for entry in logged if "step" in entry]
@@ -212,7 +213,7 @@ def too_few_pictures(fabric: Fabric) -> None:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # Before the processes meet: each one computes what a single one would.
-    joined = [joined_step(level) for level in (COARSE, FINE, DISCRIMINATION, SIMCLR)]
+    joined = [joined_step(level) for level in (COARSE, SPREAD, DISCRIMINATION, SIMCLR)]
     fabric = open_fabric("cpu", precision="fp32")
     assert world() == 2
     for step in joined:

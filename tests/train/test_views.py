@@ -28,12 +28,11 @@ def test_a_place_is_the_same_place_in_picture_and_view() -> None:
 def test_crops_stay_inside_and_overlap(level: object) -> None:
     extent = level.extent  # type: ignore[attr-defined]
     torch.manual_seed(1)
-    first = random_crops(200, extent)
-    second = overlapping(first, random_crops(200, extent), extent=extent[0])
+    first = random_crops(200, extent, rotation_deg=0)
+    second = overlapping(first, random_crops(200, extent, rotation_deg=0), extent=extent[0])
     corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).expand(200, 2, 2)
-    # A corner of a whole picture that is turned and stretched lies a little outside.
-    assert to_picture(first, corners).abs().max() < 1.2
-    assert to_picture(second, corners).abs().max() < 1.2
+    assert to_picture(first, corners).abs().max() < 1.1
+    assert to_picture(second, corners).abs().max() < 1.1
     centre = torch.zeros(200, 1, 2)
     assert to_view(second, to_picture(first, centre)).abs().max() < 1.0
 
