@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,8 @@ def _password(path: Path) -> str:
 
 def _check_is_private(path: Path, what: str) -> None:
     try:
-        mode = path.stat().st_mode
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
         cure = "correct its path in [mqtt], or let this user read it"
         raise ConfigError(f"{what} cannot be read: {reason_of(error)}", where=path, cure=cure) from None

@@ -13,7 +13,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.opencv_camera import AUTOMATIC, MANUAL, Camera
 from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger, takes_no_trigger
 from kenpin.edge_runtime.usb_camera import usb_camera
-from kenpin.errors import ConfigError, SourceError, private_again
+from kenpin.errors import ConfigError, SourceError, private_again, reason_of
 from kenpin.frame import Frame, Image
 
 _REOPEN_S = 1.0
@@ -172,14 +172,14 @@ def login(url: SourceUrl) -> str:
         return ""
     path = Path(url.options["password_file"])
     try:
+        password = path.read_text(encoding="utf-8").strip()
         if path.stat().st_mode & 0o077:
             raise SourceError(
                 "the camera's password can be read by others", where=path, cure=private_again(path)
             )
-        password = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"the camera's password cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}",
+            f"the camera's password cannot be read: {reason_of(error)}",
             where=path,
             cure="give password_file=FILE after the camera's address, readable for this user",
         ) from None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, reason_of
 
 _LIMIT_S = 30.0
 
@@ -94,6 +94,9 @@ def _look(check: Check) -> Finding:
     except KenpinError as error:
         return failed(check.name, f"{error.what}: {error.where}" if error.where else error.what, error.cure)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            cure = "let this user work there, or run this as the station's user"
+            return failed(check.name, f"{reason_of(error)}: {error.filename}", cure)
         return failed(
             check.name,
             f"{type(error).__name__}: {error}",

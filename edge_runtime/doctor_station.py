@@ -121,7 +121,9 @@ def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
 
 
 def _is_open(path: Path | None, mask: int) -> bool:
-    return path is not None and path.exists() and bool(path.stat().st_mode & mask)
+    with contextlib.suppress(OSError):  # what this user cannot look at, others do not read by it either
+        return path is not None and path.is_file() and bool(path.stat().st_mode & mask)
+    return False
 
 
 def _database(folder: StationFolder) -> Finding:

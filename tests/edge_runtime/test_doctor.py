@@ -206,6 +206,15 @@ def test_secrets_that_others_can_read(workshop: Any) -> None:
     assert found.cure == f"chmod 600 {workshop.folder.key}"
 
 
+def test_a_secret_that_this_user_cannot_look_at_keeps_no_other_from_being_looked_at(workshop: Any) -> None:
+    workshop.ready()
+    hidden = workshop.root / ("x" * 300)  # as in a folder of another user: asking whether it is there fails
+    url = f"rtsp://127.0.0.1:9/x?user=boss&password_file={hidden}"
+    assert findings(workshop, url)["secrets"].verdict == "PASS"
+    workshop.folder.key.chmod(0o644)
+    assert findings(workshop, url)["secrets"].cure == f"chmod 600 {workshop.folder.key}"
+
+
 def test_the_password_of_a_camera_is_a_secret(workshop: Any, tmp_path: Path) -> None:
     workshop.ready()
     password = tmp_path / "camera.password"
@@ -499,10 +508,16 @@ def test_a_check_that_fails_or_hangs_is_a_finding() -> None:
         time.sleep(3)
         return passed("hangs", "late")
 
-    ours, other = examine([Check("a", raise_ours), Check("b", raise_other)], limit_s=180)
+    def raise_systems() -> Finding:
+        raise PermissionError(errno.EACCES, "Permission denied", "/etc/kenpin/mqtt")
+
+    checks = [Check("a", raise_ours), Check("b", raise_other), Check("d", raise_systems)]
+    ours, other, systems = examine(checks, limit_s=180)
     (hung,) = examine([Check("c", hang)], limit_s=0.3)
     assert ours == Finding("a", "FAIL", "the disk is full", "make room")
     assert other.words == "ValueError: oops"
+    assert systems.words == "Permission denied: /etc/kenpin/mqtt"
+    assert "station's user" in systems.cure
     assert (hung.verdict, hung.words) == ("FAIL", "no answer within 0.3 s")
 
 

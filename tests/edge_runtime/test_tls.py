@@ -23,14 +23,16 @@ from kenpin.config import MqttSection
 from kenpin.edge_runtime import doctor_broker
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.camera_source import login
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.herald import Desk
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.publisher import Publisher, Timing
 from kenpin.edge_runtime.simulate_cli import simulate
+from kenpin.edge_runtime.source import SourceUrl
 from kenpin.edge_runtime.store import Store
-from kenpin.errors import BrokerError, ConfigError
+from kenpin.errors import BrokerError, ConfigError, SourceError
 
 FAST = Timing(reconnect_s=(0.1, 0.4), watch_s=0.1)
 
@@ -226,6 +228,15 @@ def test_a_private_key_that_others_can_read_is_refused(plant: Authority) -> None
         BrokerAddress.from_config(
             section(8883, plant.folder / "ca.pem", plant.folder / "st1.pem"), client_id="st1"
         )
+
+
+def test_a_folder_in_place_of_a_secret_is_not_to_be_made_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    mqtt = MqttSection(url="mqtt://127.0.0.1", username="st1", password_file=tmp_path)
+    with pytest.raises(ConfigError, match="the password file cannot be read: Is a directory"):
+        BrokerAddress.from_config(mqtt, client_id="st1")
+    with pytest.raises(SourceError, match="the camera's password cannot be read: Is a directory"):
+        login(SourceUrl.parse(f"rtsp://127.0.0.1:9/x?user=boss&password_file={tmp_path}"))
 
 
 def test_a_password_that_others_can_read_is_refused(tmp_path: Path) -> None:
