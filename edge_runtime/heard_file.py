@@ -38,8 +38,9 @@ def load_heard(path: Path) -> dict[str, Heard]:
     except FileNotFoundError:
         return {}
     except (OSError, ValidationError) as error:
+        why = reason_of(error) if isinstance(error, OSError) else "it is damaged"
         raise StoreError(
-            f"what a subscriber has heard cannot be read: {reason_of(error).splitlines()[0]}",
+            f"what a subscriber has heard cannot be read: {why}",
             where=path,
             cure="remove the file: the subscriber then starts with the next event, and some may come twice",
         ) from None

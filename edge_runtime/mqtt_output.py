@@ -33,7 +33,7 @@ class MqttOutput:
         """Hand the result to the publisher.
 
         Raises:
-            OSError: The publisher does not take it.
+            ConnectionError: It does not take it.
         """
         send_result(self._run, result)
 

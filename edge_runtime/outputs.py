@@ -13,7 +13,7 @@ from kenpin.edge_runtime.log_output import LogOutput
 from kenpin.edge_runtime.mqtt_output import MqttOutput
 from kenpin.edge_runtime.output import Output, Result
 from kenpin.edge_runtime.trigger_input import TriggerInput
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Outputs:
     def _fail(self, output: Output, error: Exception) -> None:
         if not self.trouble:
             _log.warning("%s failed: %s", type(output).__name__, error)
-        self.trouble = f"the output failed: {error}"
+        self.trouble = f"the output failed: {reason_of(error)}"
 
 
 def check_outputs(section: OutputSection) -> None:

@@ -11,12 +11,14 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.run_socket import bind_in, connect_in, send_in
+from kenpin.errors import reason_of
 
 LATE_S = 1.0  # a result that is told later is told no more
 _SOCKET = "publisher.sock"
@@ -115,18 +117,25 @@ def require_publisher(run: Path) -> None:
     Raises:
         ConnectionError: The publisher does not listen.
     """
-    try:
+    with _told_in_words():
         connect_in(run, _SOCKET, socket.SOCK_DGRAM).close()
-    except OSError as error:
-        raise ConnectionError(f"the publisher takes no results: {error.strerror}") from None
 
 
 def send_result(run: Path, result: Result) -> None:
     """Hand a result to the publisher.
 
     Raises:
-        OSError: The publisher does not listen or is too slow.
+        ConnectionError: The publisher does not listen or is too slow.
     """
     content = {"part_id": result.part_id, "trigger_id": result.trigger_id, "verdict": result.verdict.value}
     content["mono_ns"] = time.monotonic_ns()
-    send_in(run, _SOCKET, json.dumps(content).encode())
+    with _told_in_words():
+        send_in(run, _SOCKET, json.dumps(content).encode())
+
+
+@contextlib.contextmanager
+def _told_in_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConnectionError(f"the publisher's process takes no result ({reason_of(error)})") from None

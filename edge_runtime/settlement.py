@@ -21,7 +21,7 @@ from kenpin.edge_runtime.inspection import Inspection
 from kenpin.edge_runtime.output import Output, Result
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.store import Store
-from kenpin.errors import StoreError
+from kenpin.errors import StoreError, reason_of
 
 _OWED = 1000
 _TOGETHER = 16  # missed parts in one commit: on a line that is too fast they would take the time of the others
@@ -152,7 +152,7 @@ class Settlement:
             self._line.result(Result(part.part_id, part.trigger_id, part.decision.verdict))
         except Exception as error:
             self._note_untold(part, error)
-            return f"the output failed: {error}"
+            return f"the output failed: {reason_of(error)}"
         return ""
 
     def _note_untold(self, part: Part, error: Exception) -> None:

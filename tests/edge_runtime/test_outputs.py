@@ -148,8 +148,12 @@ def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> No
 
 def test_results_reach_the_publisher_or_nobody(tmp_path: Path) -> None:
     output = MqttOutput(tmp_path)
-    with pytest.raises(OSError, match="No such file"):
-        output.result(OK)
+    outputs = Outputs([output])
+    with pytest.raises(OSError, match="takes no result"):
+        outputs.result(OK)
+    assert outputs.trouble == (
+        "the output failed: the publisher's process takes no result (No such file or directory)"
+    )
     inbox = ResultInbox(tmp_path)
     output.result(OK)
     wake_publisher(tmp_path)
