@@ -173,7 +173,10 @@ def test_where_no_publisher_takes_results_that_is_trouble_also_between_two_parts
     with pytest.raises(OSError, match="No such file"):
         outputs.result(OK)
     outputs.beat(ready=True)
-    assert outputs.trouble == "the output failed: the publisher takes no results: No such file or directory"
+    assert (
+        outputs.trouble
+        == "the output failed: the publisher's process takes no result (No such file or directory)"
+    )
     inbox = ResultInbox(tmp_path)
     outputs.beat(ready=True)
     assert outputs.trouble == ""
