@@ -32,9 +32,13 @@ def will_properties(body: bytes, *, source: str) -> Properties:
 
 
 def attributes(body: bytes, *, source: str) -> list[tuple[str, str]]:
-    """The attributes of CloudEvents; none where the payload is not one of `kenpin.events`."""
+    """The attributes of CloudEvents; none where the payload is not one of `kenpin.events`.
+
+    Raises:
+        ValueError: It is no JSON: it was damaged on the disk.
+    """
     payload = json.loads(body) if body else {}
-    if "schema" not in payload:
+    if not all(isinstance(payload.get(name), str) for name in ("schema", "id", "ts")):
         return []
     return [
         ("specversion", "1.0"),

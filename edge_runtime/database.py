@@ -7,6 +7,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from kenpin.edge_runtime.damage import find_damage, is_damage
@@ -19,6 +20,8 @@ from kenpin.synced_file import replace_synced, sync_folder
 APPLICATION_ID = 0x6B656E70  # "kenp"
 # A fresh database after damage starts its numbers this far on: no number is ever given twice.
 SEQ_JUMP = 1_000_000
+# A bit that flips on the disk can make a text of one row no UTF-8, and reading it would fail for all rows.
+_TEXT = partial(str, encoding="utf-8", errors="replace")
 _HIGHEST = 1 << 53  # beyond it JSON's numbers are no longer exact
 
 _log = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
     """
     with explained(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _TEXT
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before anything is in it
@@ -59,6 +63,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         )
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with explained(path), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        connection.text_factory = _TEXT
         connection.execute("PRAGMA busy_timeout = 5000")
         yield connection
 

@@ -222,11 +222,11 @@ class Delivery:
         expiry_s = Reply.expiry_s if entry.topic.startswith(_REPLIES) else 0
         try:
             body = _body(entry, late=late)
-        except (StoreError, KeyError, TypeError) as error:  # or it would keep all others from going out
+            message = self._link.publish(f"{self._topic}/{entry.topic}", body, qos=1, expiry_s=expiry_s)
+        except (StoreError, KeyError, TypeError, ValueError) as error:  # or it would keep all others back
             _log.warning("Event %d cannot be sent and is given up: %s", entry.seq, error)
             self._outbox.give_up(entry)
             return True
-        message = self._link.publish(f"{self._topic}/{entry.topic}", body, qos=1, expiry_s=expiry_s)
         if message is None:
             return False
         self._on_way[message] = _Sent(entry.seq, entry.topic, time.monotonic())

@@ -105,11 +105,18 @@ class RetainedTopics:
             return
         self._look()
         if due := self._due():
-            self._topic_sent = due[0].topic
-            self._message = self._link.publish(
-                f"{self._topic}/{self._topic_sent}", due[0].body.encode(), qos=1, retain=True
+            self._publish(due[0])
+
+    def _publish(self, value: Retained) -> None:
+        try:
+            message = self._link.publish(
+                f"{self._topic}/{value.topic}", value.body.encode(), qos=1, retain=True
             )
-            self._sent_s = time.monotonic()
+        except ValueError as error:  # or all others, and events, would wait for it
+            _log.warning("The topic %s cannot be told, as its value was damaged: %s", value.topic, error)
+            del self._pending[value.topic]
+            return
+        self._message, self._topic_sent, self._sent_s = message, value.topic, time.monotonic()
 
     def _look(self) -> None:
         """Find what has changed. A refused topic must not keep the changes of the others from being seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,26 @@ from click.testing import CliRunner
 
 from benchmarks.rig import Rig
 from kenpin.audit import Entry, append
+from kenpin.edge_runtime import announce
+from kenpin.edge_runtime.alarm import Action
+from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.audit_mirror import AuditMirror
 from kenpin.edge_runtime.cli import events
+from kenpin.edge_runtime.cloud_event import message_properties
 from kenpin.edge_runtime.database import connect
 from kenpin.edge_runtime.decide import Decision, Verdict
+from kenpin.edge_runtime.delivery import Delivery, Manner
+from kenpin.edge_runtime.equipment import Equipment
+from kenpin.edge_runtime.link_signal import Acked, Up
+from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.part import Part
+from kenpin.edge_runtime.retained_topics import RetainedTopics
+from kenpin.edge_runtime.room import Gap
 from kenpin.edge_runtime.site import NoNews, in_own_processes
 from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.store import Store
+from kenpin.edge_runtime.stored_body import shorten
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import StoreDamaged, StoreError
 from tests.edge_runtime.publishing_line import FakeEvent, PublishingLine
@@ -174,6 +186,86 @@ def test_an_event_that_cannot_be_read_keeps_no_other_from_going_out(
     assert [seq for seq in scada.first_seqs() if seq != 2] == [1, 3]
     for gap in scada.payloads("event/audit"):
         assert (gap["kind"], gap["gap_first_seq"], gap["gap_count"]) == ("gap", 2, 1)
+
+
+class Wire:
+    """Takes what paho takes, and notes it."""
+
+    connection = 1
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+
+    def publish(self, topic: str, body: bytes, **_: object) -> int:
+        message_properties(body, source="P")
+        if "+" in topic or "#" in topic:
+            raise ValueError("Publish topic cannot contain wildcards.")
+        self.topics.append(topic)
+        return len(self.topics)
+
+
+def flipped(text: str) -> Iterator[bytes]:
+    """The text with one bit of it flipped, which SQLite does not notice: two of each byte, one at a time."""
+    whole = text.encode()
+    for place, byte in enumerate(whole):
+        for bit in (7, place % 7):
+            yield whole[:place] + bytes([byte ^ 1 << bit]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize("column", ["topic", "body"])
+def test_no_flipped_bit_of_an_event_keeps_the_next_one_from_going_out(path: Path, column: str) -> None:
+    bad, good = (announce.gap(Identity("st1"), Gap("event/anomaly", 1, 2, 2)) for _ in range(2))
+    with closing(Store(path)) as store:
+        connection, wire = store._connection, Wire()
+        connection.execute("PRAGMA synchronous = OFF")
+        link: Any = wire
+        delivery = Delivery(Outbox(connection), link, "P", Manner(backlog_per_s=1e9))
+        for text in flipped(bad.topic if column == "topic" else shorten(bad.to_json().decode())):
+            connection.execute("DELETE FROM outbox")
+            store.change(lambda _, outbox: outbox.put(bad) and None)
+            connection.execute(f"UPDATE outbox SET {column} = CAST(? AS TEXT)", (text,))
+            store.change(lambda _, outbox: outbox.put(good) and None)
+            before = len(wire.topics)
+            delivery.begin(Up(1, 16))
+            delivery.send()
+            assert wire.topics[before:][-1:] == ["P/event/audit"], text
+
+
+@pytest.mark.parametrize("column", ["topic", "body"])
+def test_no_flipped_bit_of_what_is_retained_keeps_the_rest_from_being_told(path: Path, column: str) -> None:
+    with closing(Store(path)) as store:
+        store.change(lambda _, outbox: outbox.set_state(Equipment().meta(Identity("st1"))))
+        ((whole,),) = store._connection.execute(f"SELECT {column} FROM state").fetchall()
+        store._connection.execute("PRAGMA synchronous = OFF")
+        for text in flipped(whole[:300]):
+            ending = whole[300:].encode()
+            store._connection.execute("DELETE FROM state")
+            rows = [(1, "meta", "{}"), (2, "alarm/a", "{}")]
+            store._connection.executemany("INSERT INTO state (ver, topic, body) VALUES (?, ?, ?)", rows)
+            sql = f"UPDATE state SET {column} = CAST(? AS TEXT) WHERE ver = 1"
+            store._connection.execute(sql, (text + ending,))
+            link: Any = (wire := Wire())
+            topics = RetainedTopics(Outbox(store._connection), link, "P", refused_s=1.0)
+            for _ in range(3):
+                topics.send()
+                topics.take(Acked(len(wire.topics), 0, ""))
+            assert "P/alarm/a" in wire.topics, text
+            assert topics.has_begun, text
+
+
+def test_no_flipped_bit_of_an_alarm_keeps_the_alarms_from_being_watched(path: Path) -> None:
+    with closing(Store(path)) as store:
+        ack = lambda _connection, _outbox: board.act("camera_lost", Action("ack", "Sato"))  # noqa: E731
+        board = AlarmBoard(store._connection, Identity("st1"))
+        board.come_round({"camera_lost": [1.0]})
+        board.come_round({"camera_lost": [1.0]})
+        store.change(ack)
+        ((whole,),) = store._connection.execute("SELECT json FROM alarm WHERE key = 'camera_lost'").fetchall()
+        store._connection.execute("PRAGMA synchronous = OFF")
+        for text in flipped(whole):
+            sql = "UPDATE alarm SET json = CAST(? AS TEXT) WHERE key = 'camera_lost'"
+            store._connection.execute(sql, (text,))
+            AlarmBoard(store._connection, Identity("st1")).come_round({})
 
 
 def test_events_that_cannot_be_read_hide_no_others(path: Path) -> None:
