@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +263,46 @@ def test_paho_11a_two_clients_with_one_id_fight_for_ever_and_the_status_says_so(
     assert (told["state"], "copied disk" in told["reason"]) == ("DEGRADED", True)
     clone.stop(drain_s=0)
     clone.store.close()
+
+
+def test_of_two_clients_with_one_id_one_gives_way(
+    line: PublishingLine, tmp_path: Path, mosquitto: Any, wait_for: Any
+) -> None:
+    clone = PublishingLine(tmp_path / "clone.db")
+    both = [s.publish(mosquitto.port, replace(FAST, reconnect_s=(0.1, 1000.0))) for s in (line, clone)]
+    wait_for(lambda: any(publisher.is_unstable for publisher in both), "the fight")
+    time.sleep(3.0)
+    made = [publisher.traffic.connections for publisher in both]
+    time.sleep(3.0)
+    assert [publisher.traffic.connections for publisher in both] == made
+    clone.stop(drain_s=0)
+    clone.store.close()
+
+
+def test_no_packet_is_larger_than_the_broker_takes_and_none_that_fits_is_kept_back(closed: Any) -> None:
+    """But for the bytes by which the head of a packet may be shorter."""
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        link = closed(make_link(broker.getsockname()[1]))
+        link.open(MQTTProtocolVersion.MQTTv5)
+        with broker.accept()[0] as connected:
+            connected.recv(4096)
+            connected.sendall(b"\x20\x08\0\0\x05\x27\0\0\x01\x90")  # CONNACK: up to 400 bytes
+            assert isinstance(link._signals.get(timeout=180), Up)
+            event = {"schema": "kenpin.audit.v1", "id": "a", "ts": "b"}
+            for size in range(400):
+                body = json.dumps({**event, "new": "x" * size}).encode()
+                link.publish("plant/line/st1/event/audit", body, qos=1, expiry_s=300)
+            link.disconnect()
+            came = b""
+            while data := connected.recv(65536):
+                came += data
+    sizes = []
+    while came:
+        size = 2 + came[1] if came[1] < 0x80 else 3 + (came[1] & 0x7F) + (came[2] << 7)
+        sizes.append(size)
+        came = came[size:]
+    assert 396 <= max(sizes) <= 400
+    assert len(sizes) > 100
 
 
 CONNACK, TAKEN_OVER = b"\x20\x03\0\0\0", b"\xe0\x02\x8e\0"

@@ -117,6 +117,15 @@ def test_what_does_not_come_up_at_the_first_start_ends_all_with_its_code(tmp_pat
     assert len(starts(tmp_path, "capture-0")) == 1
 
 
+def test_what_comes_up_at_no_later_start_ends_nobody_else(tmp_path: Path) -> None:
+    """It may have been killed at the first one, before it was ready."""
+    first = "len((root / 'starts').read_text().split()) == 1"
+    killed = spec(tmp_path, "publisher", f"os.kill(os.getpid(), signal.SIGKILL) if {first} else sys.exit(2)")
+    leading = spec(tmp_path, "station", "live(999)")
+    assert run(tmp_path, leading, killed, until=lambda: len(starts(tmp_path, "publisher")) == 3) == 0
+    assert len(starts(tmp_path, "station")) == 1
+
+
 def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path) -> None:
     def kill_and_see() -> bool:
         found = starts(tmp_path, "capture-0")
