@@ -7,6 +7,9 @@ import logging
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from pydantic import ValidationError
 
 from kenpin.edge_runtime.alarm import Action, Inputs, Outcome, step
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE, AlarmSpec
@@ -168,7 +171,9 @@ class AlarmBoard:
         """Whether the summary tells of a flood: only the board that steps counts the raises."""
         sql = "SELECT body FROM state WHERE topic = ?"
         row = self._connection.execute(sql, (AlarmSummary.topic,)).fetchone()
-        return row is not None and bool(json.loads(row[0]).get("flood"))
+        with suppress(ValidationError):  # it was damaged on the disk; the next one replaces it
+            return row is not None and AlarmSummary.model_validate_json(row[0]).flood
+        return False
 
     def _read(self) -> dict[str, str]:
         with explained("the station's database"):

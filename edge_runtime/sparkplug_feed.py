@@ -19,9 +19,9 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.sparkplug import Sparkplug
 from kenpin.edge_runtime.sparkplug_payload import DataType, Value
 from kenpin.edge_runtime.sparkplug_refusal import Refusal
-from kenpin.edge_runtime.sparkplug_session import EdgeNode
+from kenpin.edge_runtime.sparkplug_session import EdgeNode, check_device
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.errors import StoreError
+from kenpin.errors import BrokerError, StoreError
 from kenpin.station_folder import StationFolder
 
 _EVERY_S = 1.0
@@ -94,7 +94,10 @@ class SparkplugFeed:
             with reading(self._folder.database) as connection:
                 sql = "SELECT body FROM state WHERE topic LIKE ? AND body <> ''"
                 lasts = [json.loads(body) for (body,) in connection.execute(sql, (_CAMERA,))]
-        except (StoreError, ValueError):
+            for last in lasts:  # what was damaged on the disk must not end the publisher
+                check_device(str(last["camera"]))
+                camera_values(last)
+        except (StoreError, BrokerError, ValueError, KeyError, TypeError):
             return self._known
         return {str(last["camera"]): last for last in lasts}
 

@@ -274,6 +274,15 @@ def test_a_damaged_row_starts_that_alarm_anew(
     assert "camera_lost starts anew" in caplog.text
 
 
+@pytest.mark.parametrize("body", ["{", "[]", "{}"])
+def test_a_damaged_summary_keeps_no_operator_from_acting(connection: sqlite3.Connection, body: str) -> None:
+    made = board(connection)
+    made.come_round(THERE)
+    connection.execute("UPDATE state SET body = ? WHERE topic = 'alarm_summary'", (body,))
+    assert act(connection, made, "camera_lost", Action("ack", "Sato")) == ""
+    assert retained(connection)["alarm_summary"]["unacked_count"] == 0
+
+
 def test_a_flood_is_said_once(
     connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

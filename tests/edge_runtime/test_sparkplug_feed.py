@@ -112,7 +112,18 @@ def test_a_camera_that_does_not_answer_dies_and_is_born_again_when_it_is_back(wo
     assert cameras_down(read_vitals(workshop.folder.run)) == {'12" disc'}
 
 
-@pytest.mark.parametrize("damage", ["DROP TABLE state", "UPDATE state SET body = '{'"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE state",
+        "UPDATE state SET body = '{'",
+        "UPDATE state SET body = '[7]'",
+        "UPDATE state SET body = replace(body, 'score', 'skore')",
+        "UPDATE state SET body = replace(body, '2.5', '[]')",
+        "UPDATE state SET body = replace(body, 'camera', 'kamera')",
+        "UPDATE state SET body = replace(body, '\"cam\"', '\"c#m\"')",
+    ],
+)
 def test_a_database_that_cannot_be_read_does_not_end_the_publisher(workshop: Any, damage: str) -> None:
     workshop.folder.create()
     workshop.folder.run.mkdir(exist_ok=True)
