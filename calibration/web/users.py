@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -115,11 +117,11 @@ class Users:
             StoreError: The change cannot be written to the audit; it was not made.
         """
         _check_strength(pin, self.path)
-        users = dict(self.read())
-        old = users[name].role if name in users else ""
-        audit.append(self._folder, audit.Entry("users", by, f"{name}: {old}" if old else "", f"{name}: {role}"))
-        users[name] = User(role=role, pin=_HASHER.hash(pin), since_ms=now_ms())
-        self._write(users)
+        self._folder.create()
+        with self._changed() as users:
+            old = f"{name}: {users[name].role}" if name in users else ""
+            audit.append(self._folder, audit.Entry("users", by, old, f"{name}: {role}"))
+            users[name] = User(role=role, pin=_HASHER.hash(pin), since_ms=now_ms())
 
     def remove(self, name: str, *, by: str) -> None:
         """Take a user off the list; who is logged in by that name is logged out.
@@ -128,12 +130,12 @@ class Users:
             ConfigError: There is none of that name, or the file cannot be written.
             StoreError: The change cannot be written to the audit; it was not made.
         """
-        users = dict(self.read())
-        if name not in users:
-            raise self._unusable(f"has no user {name}", "see who there is: kenpin web user list")
-        audit.append(self._folder, audit.Entry("users", by, f"{name}: {users[name].role}"))
-        del users[name]
-        self._write(users)
+        self._folder.require()
+        with self._changed() as users:
+            if name not in users:
+                raise self._unusable(f"has no user {name}", "see who there is: kenpin web user list")
+            audit.append(self._folder, audit.Entry("users", by, f"{name}: {users[name].role}"))
+            del users[name]
 
     def verify(self, name: str, pin: str) -> User | None:
         """The user, if the PIN is right; takes as long if it is not, or if there is no such user.
@@ -149,9 +151,17 @@ class Users:
                 return None
         return user
 
-    def _write(self, users: Mapping[str, User]) -> None:
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, User]]:
+        """All users, to be changed; written at the end. Whoever changes them meanwhile waits for that."""
+        self._folder.refuse_root()
         try:
-            replace_synced(self.path, _File(users=dict(users)).model_dump_json(indent=1).encode(), mode=0o600)
+            with self.path.with_suffix(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                users = dict(self.read())
+                yield users
+                content = _File(users=users).model_dump_json(indent=1)
+                replace_synced(self.path, content.encode(), mode=0o600)
         except OSError as error:
             raise self._unusable(
                 f"cannot be written: {error.strerror}",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def test_every_change_of_users_is_in_the_audit(folder: StationFolder) -> None:
         ("users", "abe", "sato: viewer", "sato: technician"),
         ("users", "abe", "sato: technician", ""),
     ]
+
+
+def test_users_that_are_added_at_once_are_all_there(folder: StationFolder) -> None:
+    names = [f"user{number}" for number in range(4)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        for added in [pool.submit(Users(folder).add, name, "viewer", PIN, by="root") for name in names]:
+            added.result()
+    assert sorted(Users(folder).read()) == names
 
 
 def test_a_pin_is_kept_as_argon2id_in_a_file_of_the_owner(people: StationFolder) -> None:
