@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.alarm_deed import do_to_alarm
-from kenpin.calibration.web.line_alarms import LISTED, SHELVE_MIN, Deed, shown_alarms
+from kenpin.calibration.web.line_alarms import SHELVE_MIN, Deed, shown_alarms
 from kenpin.calibration.web.page import page
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
@@ -25,7 +25,7 @@ router = APIRouter()
 def alarms(request: Request, sheet: int = Query(default=1, ge=1, le=100)) -> Response:
     """One sheet of the alarms that stand or are set aside, the most urgent first."""
     try:
-        found = shown_alarms(site_of(request).folder.database, LISTED)
+        found = shown_alarms(site_of(request).folder.database)
     except StoreError:
         found = ()
     sheets = max(1, -(-len(found) // _ROWS))
@@ -56,7 +56,7 @@ def act(
         Refused: 409 if it was raised anew, or is settled already.
     """
     site = site_of(request)
-    shown = {found.spec.key: found for found in shown_alarms(site.folder.database, LISTED)}.get(alarm)
+    shown = {found.spec.key: found for found in shown_alarms(site.folder.database)}.get(alarm)
     if shown is None or deed not in shown.deeds or shown.standing.occurrence != occurrence:
         raise Refused(409, "alarm_changed")
     if do_to_alarm(site.folder, site.station, shown, deed, by=visitor_of(request).name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from kenpin.errors import StoreError
 
 SHELVE_MIN = 30
 ACTIVE = (*TO_ACK, AlarmState.ACKED, AlarmState.LATCH_ACKED)
-LISTED = (*ACTIVE, AlarmState.SHELVED)
+_LISTED = (*ACTIVE, AlarmState.SHELVED)
 
 Deed = Literal["ack", "reset", "shelve", "unshelve"]
 
@@ -51,12 +51,11 @@ class ShownAlarm:
         return (*first, "shelve") if may_shelve else first
 
 
-def shown_alarms(database: Path, states: Collection[AlarmState] = ACTIVE) -> Sequence[ShownAlarm]:
-    """Alarms in these states; the most urgent first, then the newest.
+def shown_alarms(database: Path) -> Sequence[ShownAlarm]:
+    """Alarms that are raised, acknowledged, latched or set aside; the most urgent first, then the newest.
 
     Args:
         database: The station's database.
-        states: Default: raised, acknowledged or latched.
 
     Raises:
         StoreError: The database is missing or cannot be read.
@@ -67,7 +66,7 @@ def shown_alarms(database: Path, states: Collection[AlarmState] = ACTIVE) -> Seq
         except sqlite3.OperationalError:
             rows = {}  # a database from before there were alarms
     found = [ShownAlarm(spec, _standing(rows[spec.key])) for spec in CATALOGUE if spec.key in rows]
-    shown = [alarm for alarm in found if alarm.standing.state in states]
+    shown = [alarm for alarm in found if alarm.standing.state in _LISTED]
     return sorted(shown, key=lambda a: (-a.spec.priority, not a.is_to_ack, -a.standing.raised_ms))
 
 

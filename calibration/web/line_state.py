@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kenpin.calibration.review import reviewed_parts
 from kenpin.calibration.review_bench import waiting_parts
-from kenpin.calibration.web.line_alarms import ACTIVE, LISTED, ShownAlarm, shown_alarms
+from kenpin.calibration.web.line_alarms import ACTIVE, ShownAlarm, shown_alarms
 from kenpin.calibration.web.line_held import Held, why_held
 from kenpin.calibration.web.line_parts import Counted, PartRow, count_parts, last_parts
 from kenpin.calibration.web.review_tabs import LIMIT
@@ -140,7 +140,7 @@ class LineReader:
         """How it is now."""
         vitals, facts = _vitals(self._folder), self._slow()
         database = self._folder.database
-        alarms = _or_none(lambda: shown_alarms(database, LISTED))
+        alarms = _or_none(lambda: shown_alarms(database))
         active = [alarm for alarm in alarms if alarm.standing.state in ACTIVE]
         return LineState(
             vitals.state,

@@ -71,6 +71,6 @@ def _shown(
 
 
 def _limits(wanted: tuple[float | None, float | None], now: Limits) -> Limits:
-    """T1 never stands above T2: whichever was moved pushes the other."""
+    """T1 never stands above T2; which one was moved the browser knows, and lets it push the other."""
     t1, t2 = (now_t if t is None else t for t, now_t in zip(wanted, (now.t1, now.t2), strict=True))
     return Limits(t1, max(t1, t2))

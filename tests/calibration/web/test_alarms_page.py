@@ -11,7 +11,7 @@ import pytest
 
 from kenpin import audit
 from kenpin.calibration.web import alarm_deed
-from kenpin.calibration.web.line_alarms import LISTED, shown_alarms
+from kenpin.calibration.web.line_alarms import shown_alarms
 from kenpin.edge_runtime.alarm_board import AlarmBoard
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.announce import Identity
@@ -168,7 +168,7 @@ def test_an_alarm_is_set_aside_and_brought_back(sato: Visit, raised: Raised) -> 
     assert fields["deed"] == "shelve"
     assert press(sato, fields).status_code == 303
     assert raised.state("disk_low") == "SHELVED"
-    (aside,) = shown_alarms(raised.folder.database, LISTED)
+    (aside,) = shown_alarms(raised.folder.database)
     assert aside.standing.shelved_s == 1800
     assert "Alarms set aside: 1" in sato.get("/line").text
     assert press(sato, form_of(sato, "disk_low")).status_code == 303

@@ -132,7 +132,7 @@ def test_the_most_urgent_alarm_comes_first_and_settled_ones_are_not_shown(folder
     }
     raise_alarms(folder, states)
     keys = [alarm.spec.key for alarm in shown_alarms(folder.database)]
-    assert keys == ["engine_integrity", "camera_lost", "ng_rate", "disk_low"]
+    assert keys == ["engine_integrity", "camera_lost", "ng_rate", "disk_low", "score_drift"]
 
 
 def test_alarms_are_told_with_what_to_do(visit: MakeVisit, folder: StationFolder) -> None:
