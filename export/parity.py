@@ -24,6 +24,7 @@ WEAK_SQNR_DB = 15.0
 OPERATING_PERCENTILE = 95
 # What is written for outputs that do not differ at all.
 MAX_SQNR_DB = 150.0
+_NAMES = ("score", "level_scores", "anomaly_map")
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,6 @@ def operating_point(scores: NDArray[np.float32]) -> float:
 def stay_below(good: int) -> int:
     """OPERATING_PERCENTILE of so many good parts; of fewer than 20 all but one, which are less."""
     return min(math.ceil(good * OPERATING_PERCENTILE / 100), good - 1)
-
-
-_NAMES = ("score", "level_scores", "anomaly_map")
 
 
 def sqnr_db(signal: NDArray[np.float32], changed: NDArray[np.float32]) -> float:

@@ -23,6 +23,7 @@ from kenpin.train.study import Study
 from kenpin.train.transfer_trial import Figures, Lines, Outcome, false_calls
 
 COUNTS = (20, 50)
+_TOLD = "Means over the seeds; image AUROC with its 95 % interval over seeds and parts."
 # Outcomes of all seeds, by arm and number of pictures.
 Arms = dict[tuple[str, int], list[Outcome]]
 console = human_console()
@@ -107,9 +108,6 @@ def continual_table(found: Arms, old: BenchSet, new: BenchSet) -> Study:
     columns = ["model", *(f"old: {k}" for k in kinds), *(f"new: {k}" for k in kinds)]
     columns.append("new good above the limit of 5 % of old good")
     return study(f"Going on from {old.name} to {new.name}", columns, rows, [_TOLD])
-
-
-_TOLD = "Means over the seeds; image AUROC with its 95 % interval over seeds and parts."
 
 
 def _run(
