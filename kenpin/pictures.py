@@ -186,7 +186,7 @@ def read_folder(folder: Path, *, label: str) -> list[Picture]:
 
 
 def split_groups(
-    pictures: Sequence[Picture], share: float, *, seed: int, last: Collection[str] = ()
+    pictures: Sequence[Picture], share: float, *, seed: int, last: Collection[str] = (), least: int = 1
 ) -> tuple[list[Picture], list[Picture]]:
     """Split pictures in two by group.
 
@@ -198,6 +198,7 @@ def split_groups(
         share: Share of the pictures that the second part should get, 0 to 1.
         seed: Decides which groups go where.
         last: Groups that go to the second part only where all others do not fill it.
+        least: Groups that the first part keeps where it can: more than one go to the second only from others.
 
     Returns:
         The rest and the part of about `share`, each in the given order. With two groups or more neither is
@@ -210,7 +211,7 @@ def split_groups(
     second: set[str] = set()
     taken = 0
     for name in names:
-        if taken >= share * len(pictures):
+        if taken >= share * len(pictures) or (second and len(names) - len(second) <= least):
             break
         # Half of the way from the share to all there is.
         if taken + size[name] <= (1 + share) / 2 * len(pictures):
@@ -331,7 +332,8 @@ def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet
             where=good[0].path.parent,
             cure=f"add pictures of parts that have no defect, or correct the groups in {MANIFEST}",
         )
-    train, _ = split_groups(free, 0.2, seed=seed)
+    # Of what is left one more part is held back, to set the scale.
+    train, _ = split_groups(free, 0.2, seed=seed, least=2)
     kept = {p.path for p in train}
     return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad), copies)
 

@@ -563,6 +563,8 @@ def test_a_part_with_most_of_the_pictures_is_learned_from(tmp_path: Path, seed: 
     assert _is_whole(parts)
     assert len(parts.train) >= 36
     assert parts.test
+    # Of them alone nothing could be held back, and the training would refuse them.
+    assert len({p.group for p in parts.train}) >= 2
 
 
 @pytest.mark.parametrize("seed", range(6))

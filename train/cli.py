@@ -30,6 +30,7 @@ from kenpin.train.intake_cli import (
     console,
     tell_copies,
     tell_doubts,
+    tell_few,
     tell_known,
     tell_masked,
     tell_passed_over,
@@ -220,6 +221,7 @@ def _assign(found: PictureSet, where: Path, given: dict[str, Any], origin: Origi
     tell_copies(found, new)
     roles = assign_roles(new, where=where, seed=given["seed"], teach=given["teach"], known=known)
     tell_known(roles, known)
+    tell_few(roles.held_back)
     masked = check_masks((*roles.test, *roles.teach))
     tell_masked(masked)
     tell_unmasked([picture for picture in roles.test if picture.label != GOOD])

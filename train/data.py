@@ -105,7 +105,8 @@ def assign_roles(
         raise DataError(
             "all pictures to learn from show the same part (one group)",
             where=where,
-            cure="give pictures of several parts, or correct the column group in manifest.csv",
+            cure="give pictures of several parts, or correct the column group in manifest.csv: it names the "
+            "part, not its lot or day",
         )
     roles = Roles(tuple(fit), tuple(held_back), pictures.test, pictures.misfits)
     return _with_teachers(roles, teach, where=where, seed=seed) if teach else roles

@@ -19,6 +19,7 @@ from kenpin.train.loose import Loose, follow_loose
 from kenpin.view import REFERENCE
 
 _LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
+_FEW_PARTS = 5
 _NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
 # Of several processes that train together, as torchrun starts them, one speaks.
@@ -172,6 +173,14 @@ def tell_known(roles: Roles, known: Collection[str]) -> None:
     if count := sum(picture.group in known for picture in roles.held_back):
         told = f"{counted(count, 'picture')} of parts that the model knows held back, for want of others: "
         console.print(told + "new good parts will score higher than they", soft_wrap=True)
+
+
+def tell_few(held_back: Sequence[Picture]) -> None:
+    """Say where few parts are held back: all scores are in units of what they reach."""
+    if (parts := len({picture.group for picture in held_back})) < _FEW_PARTS:
+        told = f"only {counted(len(held_back), 'picture')} of {counted(parts, 'part')} held back: the scale of "
+        told += "the score rests on few, and an export to INT8 needs 5 pictures; give more good parts"
+        console.print(told, soft_wrap=True)
 
 
 def tell_masked(masked: Masked) -> None:

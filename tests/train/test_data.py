@@ -13,7 +13,7 @@ from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet
 from kenpin.train.data import Roles, assign_roles, load_masks, shrink_mask
 from kenpin.train.intake import check_masks, check_pictures
-from kenpin.train.intake_cli import look_with_bar
+from kenpin.train.intake_cli import look_with_bar, tell_few
 
 
 def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
@@ -189,3 +189,13 @@ def test_transparency_and_missing_bits_are_told(tmp_path: Path, capsys: pytest.C
     assert [name for name in told if "transparency is left away" in told[name]] == ["clear.png"]
     assert [name for name in told if "as of a 14-bit camera" in told[name]] == ["dim.tif", "dim_grey.png"]
     assert f"at most {texture.max()} of 65535, as in {tmp_path / 'dim.tif'}, which leaves 64" in told["dim.tif"]
+
+
+def test_few_parts_held_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else it shows at the export, after the training."""
+    pictures = [Picture(tmp_path / f"{n}.png", GOOD, f"part {n // 2}") for n in range(10)]
+    tell_few(pictures)
+    assert not capsys.readouterr().err
+    tell_few(pictures[:8])
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("only 8 pictures of 4 parts held back: the scale of the score rests on few")
