@@ -39,7 +39,7 @@ def save_doubts(folder: RunFolder, pictures: Sequence[Picture], scores: Tensor, 
         TrainError: The file cannot be written.
     """
     chosen = scores.topk(min(_KEPT, len(pictures))).indices
-    tensors = {"scores": scores[chosen].contiguous(), "maps": maps[chosen].contiguous()}
+    tensors = {"scores": scores[chosen].cpu().contiguous(), "maps": maps[chosen].cpu().contiguous()}
     files = json.dumps([str(pictures[number].path.resolve()) for number in chosen.tolist()])
     try:
         replace_synced(folder.root / _FILE, save(tensors, {"files": files}), mode=0o666)

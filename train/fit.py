@@ -115,35 +115,29 @@ def update_head(
 
 
 @torch.no_grad()
-def doubt(head: AnomalyHead, trained: Pretrained, pictures: Tensor, held_back: Tensor) -> tuple[Tensor, Tensor]:
+def doubt(head: AnomalyHead, pictures: Tensor, held_back: Tensor) -> tuple[Tensor, Tensor]:
     """How unlike all others each good picture is that a head was fitted to.
 
-    The maps that nothing is trained for judge each picture by what others teach: a defect that was learned as
-    good is still unlike them. The memory bank has part of it, and sees it less.
+    By the maps that nothing is trained for, each by what the others teach: a defect that was learned as good is
+    still unlike them. The memory banks have part of it, and with them it is found less often.
 
     Args:
         head: The fitted head; it stays as it is.
-        trained: Its encoder and discriminators.
         pictures: The good pictures that it was fitted to, BGR uint8 (N, 3, S, S), those of a part side by side.
         held_back: The good pictures that were held back, BGR uint8 (M, 3, S, S).
 
     Returns:
-        Scores (N + M,) and maps (N + M, h, w), on the computer's processor.
+        Scores (N + M,) and maps (N + M, h, w).
     """
-    trained.eval()
-    batches = [*torch.split(pictures, BATCH), *torch.split(held_back, BATCH)]
-    grids = _joined([_grids(head, batch) for batch in batches])
+    grids = _joined([_grids(head, pictures), _grids(head, held_back)])
     none = Grids(*(grid[:0] for grid in grids))
-    untrained = torch.cat(_cross_fitted(head, grids, none, AnomalyHead.fill_untrained), 1)
-    numbers = [MAPS.index(name) for name in UNTRAINED_MAPS]
-    found, by_others = [], torch.split(untrained, [len(batch) for batch in batches])
-    for batch, seen in zip(batches, by_others, strict=True):
-        raw = raw_maps_of(head, trained, batch)
-        raw[:, numbers] = seen
-        maps = (raw - head.offset) * head.scale * head.weight.view(1, -1, 1, 1)
-        found.append((maps.sum(1) * head.fused_scale).cpu())
-    maps = torch.cat(found)
-    return robust_maximum(maps), maps
+    fused = torch.zeros_like(grids.energies[:, 0])
+    found = _cross_fitted(head, grids, none, AnomalyHead.fill_untrained)
+    for name, raw in zip(UNTRAINED_MAPS, found, strict=True):
+        number = MAPS.index(name)
+        fused += (raw[:, 0] - head.offset[number]) * head.scale[number] * head.weight[number]
+    fused *= head.fused_scale
+    return robust_maximum(fused), fused
 
 
 def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:

@@ -97,7 +97,7 @@ def learn(
     if means.fabric.is_global_zero:
         folder.save_model(Inspector(training.model.encoder, head))
         looked_at = [*(roles.fit[number] for number in numbers), *held]
-        save_doubts(folder, looked_at, *doubt(head, training.model, for_head, held_back))
+        save_doubts(folder, looked_at, *doubt(head, for_head, held_back))
 
 
 def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> None:

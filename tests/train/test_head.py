@@ -270,7 +270,7 @@ def test_a_defect_that_was_taken_for_good_is_still_unlike_the_others(where: str)
     trained = Pretrained(8)
     head = fit_head(trained, pictures[:15], pictures[15:], seed=0)
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    scores, maps = doubt(head, trained, pictures[:15], pictures[15:])
+    scores, maps = doubt(head, pictures[:15], pictures[15:])
     assert scores.argmax() == number
     assert scores[number] > 2 * scores.topk(2).values[1]
     images = pictures.float() / 255
