@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,17 @@ from kenpin.bundle_cli import trusted_keys
 from kenpin.calibration.camera_settings import unknown_settings
 from kenpin.calibration.confirm import WANTED_RATE, record_confirm
 from kenpin.calibration.fit import Basis, record_fit
-from kenpin.calibration.likeness import unlike
+from kenpin.calibration.likeness import fence_above, unlike
+from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.shown import Shown, score_shown
 from kenpin.calibration.tell import tell
+from kenpin.counted import counted
 from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.options import signer
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
+
+_NAMED = 3
 
 
 @click.command()
@@ -74,6 +79,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
             "bundle, folder, camera and light are those of this product, else bad parts pass too",
             err=True,
         )
+    _tell_far(scored.good, record.t1)
     if unknown := unknown_settings(folder):
         click.echo(f"warning: {unknown}", err=True)
     light = light_against_sign_off(folder)
@@ -84,6 +90,22 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
             "station will judge no part until its light is theirs, or it is calibrated with parts of its own",
             err=True,
         )
+
+
+def _tell_far(good: Sequence[PictureScore], t1: float) -> None:
+    """Name good pictures far above the others: one bad part among them lets all that are less bad pass."""
+    fence = fence_above([one.score for one in good])
+    far = sorted((one for one in good if fence < one.score < t1), key=lambda one: -one.score)
+    if not far:
+        return
+    named = ", ".join(f"{one.name} {one.score:.4g}" for one in far[:_NAMED])
+    usual = max(one.score for one in good if one.score <= fence)
+    click.echo(
+        f"warning: {counted(len(far), 'good picture')} far above {usual:.4g}, which the others reach: {named}"
+        f"{', …' if far[_NAMED:] else ''}; T1 stands above, so bad parts below it pass; look whether they are "
+        "good, and show what is not as masters",
+        err=True,
+    )
 
 
 @click.command()

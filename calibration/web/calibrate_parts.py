@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
-from kenpin.calibration.likeness import Unlike
+from kenpin.calibration.likeness import Unlike, fence_above
 from kenpin.calibration.scores import PictureScore
 from kenpin.calibration.web.calibrate_run import Label, Run
 from kenpin.calibration.web.part_time import minutes_of
@@ -22,8 +22,6 @@ from kenpin.record import Origin
 MOST_LOTS = 9  # more is not asked for
 MOST_GOOD = 3000  # who shows more has forgotten to go on
 NEWEST = 8
-_ENOUGH_TO_DOUBT = 8
-_FAR_OUT = 3.0  # quartile distances above the upper quartile (Tukey, Exploratory Data Analysis, 1977)
 _COLUMNS = """seq, part_id, ts_ms, score, image_ref, image_sha256, score_coarse, score_mid, score_fine, light,
     captured_mono_ns"""
 _SCORED = "bundle_sha256 = ? AND cause = 'calibrating' AND score IS NOT NULL"
@@ -223,8 +221,5 @@ def read_shown(database: Path, run: Run) -> Shown:
 
 def _far_out(good: Sequence[ShownPart]) -> list[ShownPart]:
     """Those that score far above the others, highest first."""
-    if len(good) < _ENOUGH_TO_DOUBT:
-        return []
-    lower, _, upper = quantiles([part.score for part in good], n=4, method="inclusive")
-    fence = upper + _FAR_OUT * (upper - lower)
+    fence = fence_above([part.score for part in good])
     return sorted((part for part in good if part.score > fence), key=lambda part: -part.score)

@@ -540,3 +540,15 @@ def test_racing_processes_leave_a_whole_chain(
     codes = sorted(racer.returncode for racer in racers)
     assert len(records_of(station)) == codes.count(0) >= 1
     assert codes == [0, 0] or "another calibration of this station is running" in "".join(errors)
+
+
+@pytest.mark.parametrize(("rank", "warns"), [(1, True), (2, False)])
+def test_a_bad_part_shown_as_good_is_named_where_it_lifts_t1(
+    fit: Fit, tmp_path: Path, rank: int, *, warns: bool
+) -> None:
+    rows = [(f"good {n}", 1 + n / 100, "good") for n in range(50)]
+    path = write_scores(tmp_path / "scores.csv", [*rows, ("odd", 9.0, "good")])
+    result = fit("--scores", path, "--precision", "int8", "--rank", rank)
+    told = "1 good picture far above 1.49, which the others reach: odd 9; T1 stands above"
+    assert (told in result.stderr) == warns
+    assert "far above" not in fit("--scores", write_scores(path, rows), "--precision", "int8").stderr
