@@ -104,9 +104,13 @@ def test_what_it_says_is_of_the_station_that_runs_now(
         newest = [status for status in scada.payloads("status") if status["online"]][-1:]
         return (newest[0]["session_id"], newest[0]["test"]) if newest else ("", False)
 
-    write_vitals(workshop.folder.run, Vitals(role="station", pid=1, session_id="first"))
+    def is_told_at_all() -> bool:
+        write_vitals(workshop.folder.run, Vitals(role="station", pid=1, session_id="first"))
+        return bool(scada.payloads("status"))
+
+    assert not is_told_at_all()
     start()
-    wait_for(lambda: scada.payloads("status"), "the status")
+    wait_for(is_told_at_all, "the status")
     assert [status["state"] for status in scada.payloads("status")] == ["RUNNING"]
     for session, test in (("first", "0"), ("second", "1")):  # the station was killed in between
 

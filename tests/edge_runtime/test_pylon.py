@@ -29,6 +29,7 @@ SERIAL = "0815-0000"  # of the emulated camera
 def emulator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYLON_CAMEMU", "1")
     monkeypatch.setattr(f"{GenicamSource.__module__}.LOST_S", 60.0)  # however slow the machine is
+    monkeypatch.setattr(f"{PylonCamera.__module__}._READY_MS", 60_000)
 
 
 @pytest.fixture
