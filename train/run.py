@@ -221,14 +221,7 @@ class RunFolder:
             (self.root / "metrics.jsonl").unlink(missing_ok=True)
             return
         tensors, metadata = _load(path)
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        training.model.load_state_dict(model)
-        for name, parameter in training.model.named_parameters():
-            if f"optimizer.step.{name}" in tensors:
-                training.optimizer.state[parameter] = {
-                    k: tensors[f"optimizer.{k}.{name}"].to(parameter.device if k != "step" else "cpu")
-                    for k in ("step", "exp_avg", "exp_avg_sq")
-                }
+        training.load(tensors)
         progress = json.loads(metadata["progress"])
         training.step, training.spent = progress["step"], progress["spent"]
         training.hardness = tensors.get("hardness")

@@ -108,13 +108,24 @@ class Training:
             tensors |= {f"optimizer.{k}.{names[parameter]}": v for k, v in state.items()}
         return tensors
 
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave, of the same model on whatever device."""
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.model.load_state_dict(model)
+        for name, parameter in self.model.named_parameters():
+            if f"optimizer.step.{name}" in tensors:
+                self.optimizer.state[parameter] = {
+                    k: tensors[f"optimizer.{k}.{name}"].to(parameter.device if k != "step" else "cpu")
+                    for k in ("step", "exp_avg", "exp_avg_sq")
+                }
+
     def snapshot(self) -> dict[str, Tensor]:
-        """Copies of these tensors."""
+        """Copies of what `tensors` gives."""
         return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
 
     @torch.no_grad()
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Set these tensors to those of a snapshot."""
+        """Set what `tensors` gives to a snapshot."""
         for name, tensor in self.tensors().items():
             # The optimiser has no moments before its first step.
             tensor.copy_(snapshot[name]) if name in snapshot else tensor.zero_()
