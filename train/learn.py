@@ -76,10 +76,8 @@ def learn(
         training.model.encoder.compile()
     pictures = PictureCache(pictures=roles.fit, side=config.size, limit_bytes=means.cache_bytes, device=device)
     numbers, held = _for_head(roles.fit), some_of(roles.held_back, HELD_BACK_PICTURES)
-    held_back, for_head = (
-        load_pictures(held, side=config.size).to(device),
-        pictures.batch(torch.tensor(numbers)),
-    )
+    for_head = pictures.batch(torch.tensor(numbers))
+    held_back = load_pictures(held, side=config.size).to(device)
     real = RealDefects.load(roles.teach, side=config.size) if roles.teach else None
     recipe = TRANSFER if origin else HIERARCHICAL
     recipe = replace(recipe, importance=recipe.importance if config.importance else 0)
@@ -95,9 +93,10 @@ def learn(
         progress.add_task("fit the anomaly head", total=None)
         head = fit_head(training.model, for_head, held_back, seed=config.seed)
     if means.fabric.is_global_zero:
-        folder.save_model(Inspector(training.model.encoder, head))
         looked_at = [*(roles.fit[number] for number in numbers), *held]
         save_doubts(folder, looked_at, *doubt(head, for_head, held_back))
+        # Last, as a run with a model is finished: whatever could not be saved is saved by a resume.
+        folder.save_model(Inspector(training.model.encoder, head))
 
 
 def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> None:

@@ -13,10 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from kenpin.errors import TrainError
 from kenpin.pictures import read_data
 from kenpin.synthetic import draw_part
 from kenpin.train.data import Roles, assign_roles, load_pictures
 from kenpin.train.device import open_fabric
+from kenpin.train.doubts import read_doubts
 from kenpin.train.encoder import Encoder
 from kenpin.train.init import load_initial_weights
 from kenpin.train.learn import Means, learn, update
@@ -160,6 +162,20 @@ def test_a_resume_keeps_the_allotment_once(
     steps = [line["step"] for line in lines if "step" in line]
     assert steps == list(range(1, len(steps) + 1))
     assert lines[-1]["device_seconds"] == pytest.approx(sum(line.get("seconds", 0) for line in lines), abs=0.01)
+
+
+def test_a_run_is_finished_only_when_all_of_it_is_saved(
+    folder: RunFolder, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kenpin.train.learn.Gauge", FineGains)
+    (folder.root / "doubts.safetensors").mkdir()
+    with pytest.raises(TrainError, match="cannot write"):
+        go(folder, roles)
+    assert not folder.finished
+    (folder.root / "doubts.safetensors").rmdir()
+    go(folder, roles)
+    assert folder.finished
+    assert read_doubts(folder) is not None
 
 
 @HOW
