@@ -16,7 +16,7 @@ from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.signed_settings import set_otherwise
 from kenpin.edge_runtime.source import Settings
 from kenpin.engine_passport import Passport
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, reason_of
 from kenpin.hold import read_hold
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, newest_for, station_records
@@ -156,7 +156,11 @@ def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[Calibrati
 
 
 def _in_one_line(error: Exception) -> str:
-    return error.in_one_line if isinstance(error, KenpinError) else str(error)
+    if isinstance(error, KenpinError):
+        return error.in_one_line
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used: {reason_of(error)}; let the station's user read and write it"
+    return str(error)
 
 
 def _model_of(bundle: Bundle, engine: Engine, passport: Passport | None) -> Model:

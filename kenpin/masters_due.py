@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kenpin.audit import names_masters
-from kenpin.errors import KenpinError, StoreError
+from kenpin.errors import KenpinError, StoreError, reason_of
 from kenpin.masters import Masters, masters_file, read_masters
 from kenpin.record import newest_for, station_records
 from kenpin.station_folder import StationFolder
@@ -87,7 +87,7 @@ def read_demand(folder: StationFolder) -> Demand:
         what, cure = (
             (error.what, error.cure)
             if isinstance(error, KenpinError)
-            else (str(error), "let the station's user read and write its folder")
+            else (f"{reason_of(error)}: {error.filename}", "let the station's user read and write its folder")
         )
         return Demand(fault=Due("fault", f"the masters cannot be read: {what}", {"fault": what}, cure))
 

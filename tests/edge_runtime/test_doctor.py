@@ -150,6 +150,15 @@ def test_masters_that_cannot_be_read_are_not_to_be_shown(workshop: Any) -> None:
     )
 
 
+def test_a_calibration_that_cannot_be_read_is_told_in_words(workshop: Any) -> None:
+    records = workshop.ready().folder.records
+    records.unlink()
+    records.mkdir()
+    found = findings(workshop)["calibration"]
+    assert (found.verdict, found.words) == ("FAIL", f"{records} cannot be used: Is a directory")
+    assert found.cure == "let the station's user read and write it"
+
+
 def test_a_cure_of_several_steps_is_told_whole(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     workshop.ready()
     ready = Readiness(fault="the engine key can be read by others; chmod 600 engine.key; build it again")
