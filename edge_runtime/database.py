@@ -13,7 +13,7 @@ from pathlib import Path
 from kenpin.edge_runtime.damage import find_damage, is_damage
 from kenpin.edge_runtime.migrations import MIGRATIONS
 from kenpin.edge_runtime.notify import Notifier
-from kenpin.errors import StoreDamaged, StoreError
+from kenpin.errors import StoreDamaged, StoreError, reason_of
 from kenpin.events import now_ms
 from kenpin.synced_file import replace_synced, sync_folder
 
@@ -184,8 +184,8 @@ def explained(where: object) -> Iterator[None]:
         damaged = isinstance(error, sqlite3.DatabaseError) and is_damage(error)
         kind = StoreDamaged if damaged else StoreError
         raise kind(
-            f"the store does not work: {error}",
-            where=where,
+            f"the store does not work: {reason_of(error)}",
+            where=getattr(error, "filename2", None) or where,  # of a file that cannot be replaced
             cure="check the free space, the permissions and the health of the disk",
         ) from None
 

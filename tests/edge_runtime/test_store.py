@@ -16,7 +16,7 @@ import pytest
 from kenpin.edge_runtime import database, notify
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.damage import find_damage
-from kenpin.edge_runtime.database import SEQ_JUMP
+from kenpin.edge_runtime.database import SEQ_JUMP, lease_numbers
 from kenpin.edge_runtime.decide import Decision, Verdict
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.part_news import PartNews
@@ -75,6 +75,14 @@ def test_numbers_are_not_used_again_when_the_file_is_lost(path: Path) -> None:
     store = Store(path)
     assert last < store.commit([(part(), None)])[0] <= last + SEQ_JUMP
     store.close()
+
+
+def test_a_file_that_cannot_be_replaced_is_named(path: Path) -> None:
+    path.with_suffix(".seq").mkdir()
+    with pytest.raises(StoreError) as error:
+        lease_numbers(path, 7)
+    assert error.value.what == "the store does not work: Is a directory"
+    assert error.value.where == str(path.with_suffix(".seq"))
 
 
 @pytest.mark.parametrize("said", ["1,000,000", "-5", "0", "", "1" * 30])
