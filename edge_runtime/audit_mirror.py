@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Literal
 
 from kenpin.audit import audit_file, checkpoint
@@ -67,7 +68,12 @@ class AuditMirror:
         path = audit_file(self._folder)
         if not path.exists():
             return
-        checkpoint(self._folder, by="station")
+        try:
+            checkpoint(self._folder, by="station")
+        finally:  # where it cannot be continued, as its end was damaged, that most of all
+            self._tell_new(path)
+
+    def _tell_new(self, path: Path) -> None:
         seen = file_stamp(path)
         if seen == self._seen:
             return

@@ -357,6 +357,27 @@ def test_the_station_vouches_for_the_audit_each_hour(
     assert [t["subject"] for t in events(folder, "event/audit")] == ["bundle", "checkpoint"]
 
 
+@pytest.mark.parametrize("newest", ["damaged", "whole, and the key is gone"])
+def test_an_audit_that_cannot_go_on_is_told_all_the_same(
+    folder: StationFolder, newest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for new in ("2.0", "3.0"):
+        append(folder, Entry("bundle", "Abe", new=new))
+    if newest == "damaged":
+        path = audit_file(folder)
+        path.write_bytes(path.read_bytes().replace(b'"3.0"', b'"3.0'))
+    else:
+        monkeypatch.setattr("kenpin.audit.CHECKPOINT_MS", 0)
+        folder.key.unlink()
+    with closing(connect(folder.database)) as connection:
+        mirror = AuditMirror(folder, connection, Identity("st1"))
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                mirror.come_round()
+    told = [(t.get("new", ""), t.get("reason", "")) for t in events(folder, "event/audit")]
+    assert told == [("2.0", ""), ("", "is damaged") if newest == "damaged" else ("3.0", "")]
+
+
 def test_a_station_whose_alarms_nobody_looks_at_any_more_feeds_no_watchdog(
     workshop: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
