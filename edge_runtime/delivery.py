@@ -222,14 +222,21 @@ class Delivery:
         expiry_s = Reply.expiry_s if entry.topic.startswith(_REPLIES) else 0
         try:
             body = _body(entry, late=late)
+        except (StoreError, KeyError, TypeError) as error:
+            return self._give_up(entry, error)
+        try:
             message = self._link.publish(f"{self._topic}/{entry.topic}", body, qos=1, expiry_s=expiry_s)
-        except (StoreError, KeyError, TypeError, ValueError) as error:  # or it would keep all others back
-            _log.warning("Event %d cannot be sent and is given up: %s", entry.seq, error)
-            self._outbox.give_up(entry)
-            return True
+        except ValueError as error:  # its topic was damaged
+            return self._give_up(entry, error)
         if message is None:
             return False
         self._on_way[message] = _Sent(entry.seq, entry.topic, time.monotonic())
+        return True
+
+    def _give_up(self, entry: Entry, error: Exception) -> bool:
+        """One that was damaged on the disk would keep all others from going out."""
+        _log.warning("Event %d cannot be sent and is given up: %s", entry.seq, error)
+        self._outbox.give_up(entry)
         return True
 
     def _note(self, topic: str, answer: Acked) -> None:
