@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.config import StationConfig
@@ -68,6 +68,9 @@ class MqttTrigger:
 
     def wait(self, deadline_s: float) -> Trigger | None:
         """Wait for the next trigger."""
+        # paho's thread may have died, which it does without a word: nothing would be heard any more.
+        if self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            _log.warning("The network thread of the trigger had died and was started again.")
         try:
             return self._queue.get(timeout=max(0.0, deadline_s - time.monotonic()))
         except queue.Empty:

@@ -167,6 +167,34 @@ def test_a_trigger_that_cannot_be_heard_says_why(
     assert trigger.trouble == "the broker does not let the station read plc/part"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_network_thread_is_started_again(
+    workshop: Any, mosquitto: Any, wait_for: Any, closed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.port = mosquitto.port
+    trigger = closed(MqttTrigger(workshop.config("usb:0"), "plc/part"))
+    wait_for(lambda: trigger.trouble == "", "the subscription")
+    client = trigger._client
+    usual, thread, pair = client.on_message, client._thread, (client._sockpairR, client._sockpairW)
+
+    def dies(*_: Any) -> None:
+        client.on_message = usual
+        raise SystemExit  # passes by paho's own guard, and ends its thread without a word
+
+    client.on_message = dies
+    publish(mosquitto.port, "5")
+    wait_for(lambda: not thread.is_alive(), "the end of it")
+
+    def hears() -> bool:
+        publish(mosquitto.port, "6")
+        return trigger.wait(time.monotonic() + 0.2) is not None
+
+    wait_for(hears, "a trigger")
+    assert "had died" in caplog.text
+    for forgotten in pair:
+        forgotten.close()
+
+
 def test_a_broker_that_refuses_the_trigger_is_told(
     workshop: Any, make_mosquitto: Any, tmp_path: Path, wait_for: Any, closed: Any
 ) -> None:
