@@ -7,7 +7,6 @@ are in `benchmarks.faults`.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -79,7 +78,7 @@ class Day:
 
     def _camera_hangs(self) -> Row:
         pid = self._rig.pid("capture-0")
-        os.kill(pid, signal.SIGSTOP)
+        self._rig.kill("capture-0", signal.SIGSTOP)
         noticed_s = self._rig.wait(lambda: "down" in self._rig.reason(), "the camera's loss")
         said = self._rig.reason()
         self._rig.wait(lambda: self._rig.pid("capture-0") not in (0, pid), "a new capture process")

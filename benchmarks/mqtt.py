@@ -113,14 +113,15 @@ def hand_over(path: Path) -> Iterator[tuple[str, str]]:
 
 def drain(path: Path, port: int, count: int, backlog_per_s: float) -> float:
     """Events per second that waited when the connection came."""
+    batches = -(-count // 100)
     with closing(Store(path)) as store:
-        for _ in range(0, count, 100):
+        for _ in range(batches):
             store.commit([bad_part(IDENTITY) for _ in range(100)])
         with publishing(path, port, IDENTITY, backlog_per_s=backlog_per_s) as publisher:
             _wait_for_connection(publisher)
             start_s = time.perf_counter()
-            _wait(publisher, count // 100 * 100)
-            return count / (time.perf_counter() - start_s)
+            _wait(publisher, 100 * batches)
+            return 100 * batches / (time.perf_counter() - start_s)
 
 
 def offline(path: Path, count: int) -> Iterator[tuple[str, str]]:

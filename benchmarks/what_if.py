@@ -115,7 +115,7 @@ def measure(folder: StationFolder) -> dict[str, float]:
         "move_ms_p50": statistics.median(moves),
         "first_page_ms": first_ms,
         "page_move_ms_p50": statistics.median(pages),
-        "page_move_ms_p95": sorted(pages)[int(0.95 * MOVES)],
+        "page_move_ms_p95": sorted(pages)[round(0.95 * MOVES) - 1],
         "bench_page_ms": timed(partial(fetch, browser, "/review"))[1],
         "near_misses_page_ms": timed(partial(fetch, browser, "/review/near"))[1],
         "drift_ms": timed(lambda: read_drift(folder, record, now_ms=now_ms()))[1],
