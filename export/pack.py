@@ -64,8 +64,13 @@ class Content:
 
 def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: SecretKey) -> str:
     """Write the bundle; returns its identity."""
-    config = run.config
     lineage = lineage_of(run)
+    files = _files(run, content, label, lineage)
+    return write_bundle(path, manifest=_manifest(run, content, label, lineage), files=files, key=key)
+
+
+def _files(run: RunFolder, content: Content, label: Label, lineage: dict[str, Any]) -> dict[str, bytes]:
+    config, sight = run.config, run.sight
     card = write_card(
         names=(label.product, label.version),
         shown=f"{looked_at(config.view)}, at {config.size} x {config.size} pixels",
@@ -80,10 +85,12 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         **content.golden.files,
         **{name: (run.root / Path(name).name).read_bytes() for name in TRAINED},
     }
-    sight = run.sight
-    if sight is not None and sight.reference:
-        files[REFERENCE] = sight.reference
-    manifest = {
+    return files | ({REFERENCE: sight.reference} if sight is not None and sight.reference else {})
+
+
+def _manifest(run: RunFolder, content: Content, label: Label, lineage: dict[str, Any]) -> dict[str, Any]:
+    config, sight = run.config, run.sight
+    return {
         "product": label.product,
         "version": label.version,
         "created_ms": now_ms(),
@@ -100,7 +107,6 @@ def pack(path: Path, *, run: RunFolder, content: Content, label: Label, key: Sec
         "quantization": content.quantization,
         "view": sight.view.model_dump(mode="json") if sight is not None else None,
     }
-    return write_bundle(path, manifest=manifest, files=files, key=key)
 
 
 def lineage_of(run: RunFolder) -> dict[str, Any]:
