@@ -74,6 +74,7 @@ def test_a_run_leaves_everything_that_is_needed_later(run: tuple[Path, dict[str,
         "data.json",
         "metrics.jsonl",
         "checkpoint.safetensors",
+        "doubts.safetensors",
         "encoder.safetensors",
         "head.safetensors",
         "report.html",
@@ -307,7 +308,7 @@ def test_an_unfinished_run_is_not_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_a_stopped_training_goes_on_with_resume(parts: Path, tmp_path: Path, how: signal.Signals) -> None:
     folder = tmp_path / "run"
-    arguments = [str(a) for a in ("train", "--data", parts, "--run", folder, "--size", 64, "--steps", 12)]
+    arguments = [str(a) for a in ("train", "--data", parts, "--run", folder, "--size", 64, "--steps", 40)]
     command = [sys.executable, "-m", "kenpin", *arguments]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
