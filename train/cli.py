@@ -31,6 +31,7 @@ from kenpin.train.intake_cli import (
     tell_copies,
     tell_doubts,
     tell_few,
+    tell_folders,
     tell_known,
     tell_masked,
     tell_passed_over,
@@ -221,6 +222,7 @@ def _assign(found: PictureSet, where: Path, given: dict[str, Any], origin: Origi
     tell_copies(found, new)
     roles = assign_roles(new, where=where, seed=given["seed"], teach=given["teach"], known=known)
     tell_known(roles, known)
+    tell_folders([picture for picture in (*found.train, *found.test) if picture.label == GOOD])
     tell_few(roles.held_back)
     masked = check_masks((*roles.test, *roles.teach))
     tell_masked(masked)

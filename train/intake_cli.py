@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kenpin.view import REFERENCE
 
 _LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
 _FEW_PARTS = 5
+_VIEWS = 8  # of a part in a folder of its own; a lot has more pictures
 _NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
 # Of several processes that train together, as torchrun starts them, one speaks.
@@ -173,6 +176,22 @@ def tell_known(roles: Roles, known: Collection[str]) -> None:
     if count := sum(picture.group in known for picture in roles.held_back):
         told = f"{counted(count, 'picture')} of parts that the model knows held back, for want of others: "
         console.print(told + "new good parts will score higher than they", soft_wrap=True)
+
+
+def tell_folders(pictures: Sequence[Picture]) -> None:
+    """Say where each folder may be one part, as with several cameras: its pictures count as several parts."""
+    counts = Counter(picture.path.parent for picture in pictures)
+    usual = statistics.median(counts.values())
+    # But for copies each is a part of its own: no manifest says otherwise.
+    are_parts = len({picture.group for picture in pictures}) > 0.9 * len(pictures)
+    if are_parts and len(counts) >= _FEW_PARTS and 1 < usual <= _VIEWS:
+        told = (
+            f"good pictures lie in {len(counts)} folders, {usual:g} in most, like {pictures[0].path.parent}: "
+        )
+        told += (
+            "where a folder is one part, name it as the group of its pictures in manifest.csv, else views of "
+        )
+        console.print(f"{told}one part are learned from and measure", soft_wrap=True)
 
 
 def tell_few(held_back: Sequence[Picture]) -> None:

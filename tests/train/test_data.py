@@ -13,7 +13,7 @@ from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet
 from kenpin.train.data import Roles, assign_roles, load_masks, shrink_mask
 from kenpin.train.intake import check_masks, check_pictures
-from kenpin.train.intake_cli import look_with_bar, tell_few
+from kenpin.train.intake_cli import look_with_bar, tell_few, tell_folders
 
 
 def write(path: Path, shape: tuple[int, ...], value: int, *, compression: int = 1) -> Path:
@@ -199,3 +199,19 @@ def test_few_parts_held_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     tell_few(pictures[:8])
     told = " ".join(capsys.readouterr().err.split())
     assert told.startswith("only 8 pictures of 4 parts held back: the scale of the score rests on few")
+
+
+def test_folders_that_may_be_a_part_each_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five cameras and no manifest: four views of a part would be learned from, and the fifth measure."""
+
+    def told(folders: int, views: int, *, grouped: bool = False) -> bool:
+        places = [(part, tmp_path / f"S{part}/{view}.png") for part in range(folders) for view in range(views)]
+        tell_folders([Picture(path, GOOD, f"S{part}" if grouped else str(path)) for part, path in places])
+        words = " ".join(capsys.readouterr().err.split())
+        return f"good pictures lie in {folders} folders, {views} in most, like {tmp_path / 'S0'}" in words
+
+    assert told(12, 5)
+    assert not told(12, 5, grouped=True)
+    assert not told(12, 1)
+    assert not told(12, 40)  # lots
+    assert not told(2, 5)
