@@ -49,7 +49,7 @@ def held_for_check(folder: StationFolder, by: str) -> Iterator[None]:
                 raise CalibrationError(
                     f"{note.by} calibrates or checks this station", where=folder.calibrating, cure=busy
                 )
-            begin_calibrating(folder, by + _MARK)
+            begin_calibrating(folder, by + _MARK, instead_of=note)
             yield from _let_go_after(folder)
 
 

@@ -6,18 +6,32 @@ called away has not finished.
 
 from __future__ import annotations
 
+import fcntl
+
 from kenpin.errors import CalibrationError
 from kenpin.hold import Hold, hold, let_go, read_hold
 from kenpin.station_folder import StationFolder
 
 
-def begin_calibrating(folder: StationFolder, by: str) -> None:
+def begin_calibrating(folder: StationFolder, by: str, *, instead_of: Hold | None = None) -> None:
     """Let the station release nothing; it still scores each part and keeps its picture.
 
+    Of two who begin at once one is refused: the end of the first would let the parts of the other be released.
+
+    Args:
+        folder: The station's folder.
+        by: Who begins.
+        instead_of: The note of somebody who is gone, which is taken over.
+
     Raises:
+        CalibrationError: Somebody calibrates or checks.
         OSError: It cannot be written.
     """
-    hold(folder.calibrating, by)
+    with folder.calibrating.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_calibrating(folder) != instead_of:
+            refuse_while_calibrating(folder)
+        hold(folder.calibrating, by)
 
 
 def end_calibrating(folder: StationFolder) -> None:

@@ -31,7 +31,7 @@ from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.site import Page
 from kenpin.calibration.web.visitor import site_of, visitor_of
 from kenpin.edge_runtime.database import explained
-from kenpin.errors import DataError, StoreError
+from kenpin.errors import DataError, KenpinError
 from kenpin.frame import read_picture
 from kenpin.masters import active_product, read_masters
 from kenpin.record import record_in_force
@@ -89,7 +89,7 @@ def begin(request: Request) -> Response:
     try:
         with explained(folder.calibrating):
             begin_calibrating(folder, name)
-    except StoreError:  # the station goes on releasing
+    except KenpinError:  # the station goes on releasing, or somebody else has begun just now
         _runs(request).end()
         raise
     return RedirectResponse(MENU.path, status_code=303)

@@ -8,8 +8,10 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -453,6 +455,26 @@ def test_nothing_is_released_during_a_check(two: StationFolder) -> None:
     with pytest.raises(CalibrationError, match="Ben calibrates"), held_for_check(two, "Aiko"):
         pass
     assert read_calibrating(two) is not None
+
+
+def test_of_those_who_begin_at_once_one_holds_the_station(two: StationFolder) -> None:
+    """The end of the one would let the parts of the other be released."""
+    names = ("Aiko", "Ben", "Chiyo", "Dan")
+    together = Barrier(len(names))
+
+    def begin(name: str) -> str:
+        together.wait()
+        try:
+            begin_calibrating(two, name)
+        except CalibrationError as error:
+            return error.what
+        return ""
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        told = list(pool.map(begin, names))
+    note = read_calibrating(two)
+    assert note is not None
+    assert sorted(told) == ["", *[f"{note.by} calibrates or checks this station"] * 3]
 
 
 def test_the_note_of_a_check_that_was_killed_is_taken_over(two: StationFolder) -> None:
