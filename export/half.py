@@ -9,13 +9,44 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from kenpin.errors import ExportError
 from kenpin.export.onnx_model import HALF_OPSET
+from kenpin.export.outputs import Fusion, open_session
 from kenpin.export.placement import encoder_nodes
 
 MAX_HALF = 65504.0
+
+
+def check_rounding() -> None:
+    """Make sure that ONNX Runtime counts steps of fp16 numbers as a GPU does.
+
+    1.23, the last one for Python 3.10, cuts the fraction off where ONNX rounds: the gate would judge, and the
+    golden frames would hold, scores that no engine gives.
+
+    Raises:
+        ExportError: It does not.
+    """
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["value", "scale", "zero"], ["step"])],
+        "rounding",
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT16, [2])],
+        [helper.make_tensor_value_info("step", TensorProto.INT8, [2])],
+        [
+            numpy_helper.from_array(np.float16(1).reshape(()), "scale"),
+            numpy_helper.from_array(np.int8(0).reshape(()), "zero"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", HALF_OPSET)], ir_version=9)
+    (steps,) = open_session(model, Fusion.NONE).run(None, {"value": np.array([1.75, -1.75], np.float16)})
+    if steps.tolist() != [2, -2]:
+        raise ExportError(
+            f"onnxruntime {onnxruntime.__version__} cuts fp16 numbers off instead of rounding them, so nobody "
+            "would know what an engine with fp16 scores",
+            cure="export with Python 3.11 or later, which has newer ones, or with --precision int8",
+        )
 
 
 def to_half(model: ModelProto) -> ModelProto:

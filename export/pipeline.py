@@ -13,6 +13,7 @@ from onnx import ModelProto
 from kenpin.export.compress import Compressed, Step, compress
 from kenpin.export.gate import Judged, check_enough
 from kenpin.export.golden import make_golden
+from kenpin.export.half import check_rounding
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.outputs import Floats, Fusion, Models, run_onnx, run_torch
 from kenpin.export.pack import Content, Label, pack
@@ -84,6 +85,8 @@ def export_run(run: RunFolder, inspector: Inspector, out: Path, order: Order, *,
     small = order.scheme.precision != "fp32"
     if small:
         check_enough(len(chosen["held_back"]))
+    if order.scheme.half:
+        check_rounding()
     advance = step("read pictures", sum(len(rows) for rows in chosen.values()))
     samples = read_samples(chosen, side=side, sight=run.sight, advance=advance)
 

@@ -16,7 +16,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kenpin.export.half import to_half
+from kenpin.errors import ExportError
+from kenpin.export.half import check_rounding, to_half
 from kenpin.export.onnx_model import to_onnx
 from kenpin.export.placement import Placement, find_placement
 from kenpin.export.quantize import quantize
@@ -130,6 +131,15 @@ def pair_model(float_model: ModelProto, placement: Placement, ranges: dict[str, 
 def half_model(float_model: ModelProto, placement: Placement, ranges: dict[str, float]) -> ModelProto:
     """INT8 and fp16."""
     return to_half(quantize(float_model, placement, ranges, Scheme("fp16")))
+
+
+@pytest.fixture(scope="session")
+def rounding() -> None:
+    """Needs an ONNX Runtime that rounds fp16; Python 3.10 has none."""
+    try:
+        check_rounding()
+    except ExportError as error:
+        pytest.skip(error.what)
 
 
 @pytest.fixture

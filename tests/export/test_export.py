@@ -233,7 +233,7 @@ def test_golden_frames_expose_another_model(exported: Exported, precision: Liter
 
 
 @pytest.fixture(scope="session")
-def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def half(rounding: None, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export_as(run, tmp_path_factory.mktemp("half"), "--precision", "fp16", "--weights", "fp32qdq")
 
 

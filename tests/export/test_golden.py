@@ -111,6 +111,7 @@ def test_the_tolerance_of_fp16_is_what_scores_move_by_in_fp32(
     assert made(half=True).tolerance == pytest.approx(NOISE_MARGIN * 0.05)
 
 
+@pytest.mark.usefixtures("rounding")
 def test_a_real_model_with_fp16_has_room_for_its_rounding(
     float_model: ModelProto, half_model: ModelProto, pictures: Image
 ) -> None:

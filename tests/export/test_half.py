@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from kenpin.errors import ExportError
 from kenpin.export.audit import audit
-from kenpin.export.half import to_half
+from kenpin.export.half import check_rounding, to_half
 from kenpin.export.onnx_model import ENCODER, HALF_OPSET, check_model
 from kenpin.export.outputs import Fusion, run_onnx
 from kenpin.export.parity import sqnr_db
@@ -40,6 +40,19 @@ def test_the_encoder_is_half_and_nothing_else(half_model: ModelProto, float_mode
     assert casts - already == {TensorProto.FLOAT16: 1, TensorProto.FLOAT: 2}
 
 
+class CutsOff:
+    def run(self, _: object, values: dict[str, np.ndarray[tuple[int], np.dtype[np.float16]]]) -> list[object]:
+        return [np.trunc(values["value"]).astype(np.int8)]
+
+
+def test_an_onnxruntime_that_does_not_round_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kenpin.export.half.open_session", lambda *_: CutsOff())
+    with pytest.raises(ExportError, match="cuts fp16 numbers off") as error:
+        check_rounding()
+    assert "Python 3.11" in error.value.cure
+
+
+@pytest.mark.usefixtures("rounding")
 def test_the_numbers_are_those_of_int8(
     half_model: ModelProto, int8_model: ModelProto, float_model: ModelProto, pictures: Image
 ) -> None:

@@ -46,7 +46,8 @@ def test_frames_are_cast_first(float_model: ModelProto) -> None:
 def test_a_large_picture_is_normalised_as_exactly_as_a_small_one() -> None:
     """ONNX Runtime adds the numbers of a mean in a row; over a whole picture that lost three digits."""
     side = 512
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         example = (torch.zeros(1, 3, side, side),)
         program = torch.onnx.export(Normalised(), example, dynamo=True, opset_version=18, verbose=False)
     assert program is not None
