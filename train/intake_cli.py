@@ -22,6 +22,7 @@ from kenpin.view import REFERENCE
 
 _LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
 _FEW_PARTS = 5
+_INT8_PICTURES = 5  # that the gate of the export wants, held back
 _VIEWS = 8  # of a part in a folder of its own; a lot has more pictures
 _NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
@@ -198,8 +199,10 @@ def tell_few(held_back: Sequence[Picture]) -> None:
     """Say where few parts are held back: all scores are in units of what they reach."""
     if (parts := len({picture.group for picture in held_back})) < _FEW_PARTS:
         told = f"only {counted(len(held_back), 'picture')} of {counted(parts, 'part')} held back: the scale of "
-        told += "the score rests on few, and an export to INT8 needs 5 pictures; give more good parts"
-        console.print(told, soft_wrap=True)
+        told += "the score rests on few"
+        if len(held_back) < _INT8_PICTURES:
+            told += f", and an export to INT8 needs {_INT8_PICTURES}"
+        console.print(f"{told}; give more good parts", soft_wrap=True)
 
 
 def tell_masked(masked: Masked) -> None:

@@ -198,7 +198,14 @@ def test_few_parts_held_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not capsys.readouterr().err
     tell_few(pictures[:8])
     told = " ".join(capsys.readouterr().err.split())
-    assert told.startswith("only 8 pictures of 4 parts held back: the scale of the score rests on few")
+    assert (
+        told
+        == "only 8 pictures of 4 parts held back: the scale of the score rests on few; give more good parts"
+    )
+    tell_few(pictures[:4])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "4 pictures of 2 parts held back" in told
+    assert told.endswith("rests on few, and an export to INT8 needs 5; give more good parts")
 
 
 def test_folders_that_may_be_a_part_each_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
