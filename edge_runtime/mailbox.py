@@ -8,13 +8,14 @@ wait.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -24,6 +25,8 @@ _SUBSCRIBED_S = 10.0
 _KEEPALIVE_S = 15
 _MAX_WAITING = 1000
 _UNAVAILABLE = 136  # a broker that starts or is full, and will take us later; all other refusals stay
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ class Mailbox:
         Raises:
             BrokerError: At a new connection the broker refused the client or its subscription.
         """
+        # paho's thread may have died, which it does without a word: nothing would be heard any more.
+        if self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            _log.warning("The network thread of %s had died and was started again.", self._broker.client_id)
         try:
             return self._letters.get(timeout=timeout_s)
         except queue.Empty:

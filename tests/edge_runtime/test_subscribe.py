@@ -418,6 +418,28 @@ def test_a_broker_that_cannot_take_a_client_yet_is_tried_again(wait_for: Any) ->
         wait_for(lambda: subscription.is_connected, "the connection")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_network_thread_is_started_again(
+    mosquitto: Any, subscribe: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with subscribe() as subscription:
+        client = subscription._mailbox._client
+        usual, thread, pair = client.on_message, client._thread, (client._sockpairR, client._sockpairW)
+
+        def dies(*_: Any) -> None:
+            client.on_message = usual
+            raise SystemExit  # passes by paho's own guard, and ends its thread without a word
+
+        client.on_message = dies
+        send(mosquitto.port, 1)
+        wait_for(lambda: not thread.is_alive(), "the end of it")
+        send(mosquitto.port, 2)
+        wait_for(lambda: seqs(read(subscription, 1)) == [2], "the next event")
+        assert "had died" in caplog.text
+    for forgotten in (*pair, client._sockpairR, client._sockpairW):  # the dead thread's last words hold them
+        forgotten.close()
+
+
 def test_a_consumer_can_see_that_it_hears_nothing(mosquitto: Any, subscribe: Any, wait_for: Any) -> None:
     with subscribe() as subscription:
         assert subscription.is_connected
