@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,19 @@ def test_what_is_installed_first_is_what_constraints_pin() -> None:
     (torch,) = [pin for pin in pins if pin.startswith("torch==")]
     for name in ("Makefile", "README.md", "CONTRIBUTING.md"):
         assert torch in (REPOSITORY / name).read_text(), f"{name} installs another torch"
+
+
+def test_what_is_pinned_for_every_python_runs_on_the_oldest() -> None:
+    """JetPack 6 and Ubuntu 22.04 have Python 3.10; one pin that it cannot have, and nothing is installed."""
+    pins = re.findall(r"^([a-z0-9.-]+)==([0-9.]+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    installed = {d.name.lower().replace("_", "-"): d.metadata["Requires-Python"] for d in distributions()}
+    asked = {name: installed[name] for name, _ in pins if name in installed}
+    assert len(asked) > 80
+    least = {
+        name: max(map(int, re.findall(r">=? *3\.(\d+)", wants or "")), default=0)
+        for name, wants in asked.items()
+    }
+    assert [name for name, minor in least.items() if minor > 10] == []
 
 
 def test_every_direct_dependency_is_pinned_and_explained() -> None:
