@@ -213,6 +213,8 @@ def test_who_is_slow_or_has_left_keeps_no_turn() -> None:
         crowd = Crowd()
         slow = [crowd.visit("10.0.0.1", BEGINS), crowd.visit("10.0.0.2", WHOLE, is_read=False)]
         waiting = [asyncio.ensure_future(one) for one in slow]
+        while not crowd.served:
+            await asyncio.sleep(0.001)
         await crowd.visit("10.0.0.3", WHOLE, LEFT)
         await asyncio.wait_for(crowd.visit("10.0.0.4", WHOLE), 180)
         for one in waiting:
