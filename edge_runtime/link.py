@@ -189,8 +189,8 @@ class Link:
         set_pauses(self._client, long, long)
 
     def revive(self) -> bool:
-        """Start paho's thread again if it has died, which it does without a word; whether it had."""
-        return self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS
+        """Start paho's thread again if it has died; whether it had."""
+        return revive(self._client)
 
     def is_unanswered(self, limit_s: float) -> bool:
         """Whether CONNECT has been without an answer for longer."""
@@ -322,6 +322,11 @@ def _acknowledge_at_once(connected: Any) -> None:
     if connected is not None and hasattr(socket, "TCP_QUICKACK"):
         with contextlib.suppress(OSError):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def revive(client: Client) -> bool:
+    """Start paho's thread again if it has died, which it does without a word; whether it had."""
+    return client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def set_pauses(client: Client, short_s: float, long_s: float) -> None:

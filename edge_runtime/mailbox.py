@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.link import revive
 from kenpin.errors import BrokerError
 
 _SUBSCRIBED_S = 10.0
@@ -107,8 +108,7 @@ class Mailbox:
         Raises:
             BrokerError: At a new connection the broker refused the client or its subscription.
         """
-        # paho's thread may have died, which it does without a word: nothing would be heard any more.
-        if self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if revive(self._client):  # or nothing would be heard any more
             _log.warning("The network thread of %s had died and was started again.", self._broker.client_id)
         try:
             return self._letters.get(timeout=timeout_s)

@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.link import revive
 from kenpin.edge_runtime.source import Trigger
 from kenpin.edge_runtime.trigger_message import read_trigger
 from kenpin.errors import ConfigError
@@ -68,8 +69,7 @@ class MqttTrigger:
 
     def wait(self, deadline_s: float) -> Trigger | None:
         """Wait for the next trigger."""
-        # paho's thread may have died, which it does without a word: nothing would be heard any more.
-        if self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if revive(self._client):  # or nothing would be heard any more
             _log.warning("The network thread of the trigger had died and was started again.")
         try:
             return self._queue.get(timeout=max(0.0, deadline_s - time.monotonic()))

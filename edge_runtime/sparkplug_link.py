@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.link import set_pauses
+from kenpin.edge_runtime.link import revive, set_pauses
 from kenpin.edge_runtime.sparkplug_session import EdgeNode, Message, encode_death, next_bd_seq
 from kenpin.events import now_ms
 
@@ -157,8 +157,8 @@ class SparkplugLink:
         set_pauses(self._client, long, long)
 
     def revive(self) -> bool:
-        """Start paho's thread again if it has died, which it does without a word; whether it had."""
-        return self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS
+        """Start paho's thread again if it has died; whether it had."""
+        return revive(self._client)
 
     def leave(self, last: Message) -> None:
         """Say the last message with QoS 1, then disconnect and close; it blocks for a few seconds at most."""
