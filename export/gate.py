@@ -20,14 +20,13 @@ from kenpin.errors import ExportError
 from kenpin.export.outputs import Floats, Outputs
 from kenpin.export.parity import operating_point
 from kenpin.frame import Image
+from kenpin.train.data import MIN_HELD_BACK
 from kenpin.train.metrics import auroc
 
 Bools = NDArray[np.bool_]
 Rows = Sequence[int]
 
 CONFIDENCE = 0.95
-# Fewer give no operating point, and hardly a flip could be seen. Training holds a fifth of the good ones back.
-MIN_HELD_BACK = 5
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 MIN_PICTURES = 8
 HELD_BACK_SHARE = 0.2
+# Of fewer the gate of an export to INT8 has no operating point, and hardly a flip could be seen.
+MIN_HELD_BACK = 5
 # Of 255.
 QUARTER = 64
 ROLES = ("fit", "held_back", "test", "no_decision", "teach")

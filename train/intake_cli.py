@@ -14,7 +14,7 @@ from kenpin.errors import DataError, OutOfView
 from kenpin.frame import lost_of
 from kenpin.pictures import Picture, PictureSet, passed_over
 from kenpin.sight import Sight
-from kenpin.train.data import Roles, some_of
+from kenpin.train.data import MIN_HELD_BACK, Roles, some_of
 from kenpin.train.intake import Looked, Masked, check_pictures, set_apart
 from kenpin.train.learn import progress_bar
 from kenpin.train.loose import Loose, follow_loose
@@ -22,7 +22,6 @@ from kenpin.view import REFERENCE
 
 _LOOKED_AT = 8  # for what reading loses, which is alike in all pictures of a source
 _FEW_PARTS = 5
-_INT8_PICTURES = 5  # that the gate of the export wants, held back
 _VIEWS = 8  # of a part in a folder of its own; a lot has more pictures
 _NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
@@ -200,8 +199,8 @@ def tell_few(held_back: Sequence[Picture]) -> None:
     if (parts := len({picture.group for picture in held_back})) < _FEW_PARTS:
         told = f"only {counted(len(held_back), 'picture')} of {counted(parts, 'part')} held back: the scale of "
         told += "the score rests on few"
-        if len(held_back) < _INT8_PICTURES:
-            told += f", and an export to INT8 needs {_INT8_PICTURES}"
+        if len(held_back) < MIN_HELD_BACK:
+            told += f", and an export to INT8 needs {MIN_HELD_BACK}"
         console.print(f"{told}; give more good parts", soft_wrap=True)
 
 

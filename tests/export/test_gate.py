@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from kenpin.errors import ExportError
-from kenpin.export.gate import MIN_HELD_BACK, Judged, Limits, check_enough, flip_risk, judge, upper_bound
+from kenpin.export.gate import Judged, Limits, check_enough, flip_risk, judge, upper_bound
 from kenpin.export.outputs import Outputs
 from kenpin.export.parity import operating_point
 from kenpin.pictures import read_good_bad
-from kenpin.train.data import assign_roles
+from kenpin.train.data import MIN_HELD_BACK, assign_roles
 
 # 20 held-back good pictures, 2 good and 3 bad test pictures, 2 drawn defects.
 SCORES = [*np.arange(20) / 10, 1.0, 1.95, 1.2, 3, 9, 1.8, 4]
