@@ -24,6 +24,7 @@ from kenpin.train.head import (
     Grids,
     HeadShape,
     by_level,
+    fuse,
     robust_maximum,
 )
 from kenpin.train.metrics import auroc
@@ -163,7 +164,7 @@ def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:
     some, any_half = (0.5, 1.0), (0.0, 0.5)
     for pattern, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
         weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8, grain)
-        fused = torch.einsum("nchw,c->nhw", maps, maps.new_tensor(weight))
+        fused = fuse(by_level(maps * maps.new_tensor(weight).view(1, -1, 1, 1)))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
     chosen = torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
@@ -240,7 +241,7 @@ def _grids(head: AnomalyHead, pictures: Tensor) -> Grids:
 def _units(head: AnomalyHead, good: Tensor) -> tuple[Tensor, Tensor]:
     """What one good part in ten exceeds: of each level (3,) and of the fused map ()."""
     levels = by_level(good * head.weight.view(1, -1, 1, 1))
-    fused = robust_maximum(levels.sum(1)).quantile(UNIT_QUANTILE)
+    fused = robust_maximum(fuse(levels)).quantile(UNIT_QUANTILE)
     return robust_maximum(levels).quantile(UNIT_QUANTILE, 0).clamp(min=1e-3), fused.clamp(min=1e-3)
 
 

@@ -13,7 +13,8 @@ Seven maps:
 
 Each map is standardised on good pictures that it does not know, and at each place for itself (PaDiM, Defard et
 al. 2020, has that idea for features): edges and prints vary more than plain surface. A score of 1 is what the
-worst place of one good part in ten reaches.
+worst place of one good part in ten reaches. The levels add up to one map, in which mid stands where the others
+see most (`fuse`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ BANK_SIZE = 1000
 PLACE_PICTURES = 30
 # The score is the mean of this share of the fused map's highest places: robust against a single hot pixel.
 TOP_SHARE = 0.001
+# What mid sees goes to the highest of so many places along a side, one of its own cells to either side.
+OUTLINE_PLACES = 9
+# Where the other levels see less than this, all places count alike, in units of the score.
+OUTLINE_LEAST = 0.25
 # Quantile of the per-picture maximum over held-back good pictures that becomes 1.
 UNIT_QUANTILE = 0.9
 
@@ -151,7 +156,7 @@ class AnomalyHead(nn.Module):
         """
         maps = self.maps(pictures, taps) * self.weight.view(1, -1, 1, 1)
         levels = by_level(maps)
-        fused = levels.sum(1) * self.fused_scale
+        fused = fuse(levels) * self.fused_scale
         level_scores = robust_maximum(levels) * self.level_scale
         return robust_maximum(fused), level_scores, fused
 
@@ -283,6 +288,20 @@ def by_level(maps: Tensor) -> Tensor:
     """Sum of each level's maps: (N, 7, h, w) -> (N, 3, h, w)."""
     levels = torch.split(maps, [len(of_level) for of_level in MAPS_OF_LEVEL.values()], 1)
     return torch.stack([level.sum(1) for level in levels], 1)
+
+
+def fuse(levels: Tensor) -> Tensor:
+    """One map of those of the levels: (N, 3, h, w) -> (N, h, w).
+
+    Mid sees a defect in cells of 16 pixels, and spread over them it would hide the outline that fine shows. So
+    of what it adds each place gets the share that the other levels see there of what they see nearby; where
+    they see most it is all.
+    """
+    coarse, mid, fine = levels.unbind(1)
+    others = coarse + fine
+    seen = functional.relu(others) + OUTLINE_LEAST
+    nearby = functional.max_pool2d(seen[:, None], OUTLINE_PLACES, 1, OUTLINE_PLACES // 2)[:, 0]
+    return others + mid * (seen / nearby)
 
 
 def smooth(x: Tensor) -> Tensor:

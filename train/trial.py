@@ -17,7 +17,7 @@ from kenpin.train.allot import Gauge, score_learned, score_quickly
 from kenpin.train.bench_set import BenchSet
 from kenpin.train.device import open_fabric
 from kenpin.train.fit import fit_head, maps_of
-from kenpin.train.head import LEVEL_NAMES, by_level, robust_maximum
+from kenpin.train.head import LEVEL_NAMES, by_level, fuse, robust_maximum
 from kenpin.train.metrics import Floats, auroc
 from kenpin.train.model import settle_batch_norms
 from kenpin.train.picture_cache import PictureCache
@@ -101,7 +101,7 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     head = fit_head(training.model, data.fit_by_part, data.held_back, seed=schedule.seed)
     maps = maps_of(head, training.model, data.test)
     levels = by_level(maps * head.weight.view(1, -1, 1, 1))
-    fused = levels[:, _kept(schedule.recipe)].sum(1).cpu()
+    fused = fuse(levels * levels.new_tensor(_kept(schedule.recipe)).view(1, -1, 1, 1)).cpu()
     return Trial(
         data.name,
         schedule.recipe.name if schedule.steps else UNTRAINED,
@@ -115,9 +115,9 @@ def run_trial(data: BenchSet, setting: Setting) -> Trial:
     )
 
 
-def _kept(recipe: Recipe) -> list[int]:
-    """Numbers of the levels whose maps count."""
-    return [k for k, name in enumerate(LEVEL_NAMES) if name != recipe.left_out]
+def _kept(recipe: Recipe) -> list[float]:
+    """Of each level, whether its maps count: 1, else 0."""
+    return [float(name != recipe.left_out) for name in LEVEL_NAMES]
 
 
 class _Watch:

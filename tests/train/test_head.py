@@ -21,7 +21,7 @@ from kenpin.train.fit import (
     fit_head,
     maps_of,
 )
-from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, robust_maximum
+from kenpin.train.head import MAPS, AnomalyHead, Grids, HeadShape, fuse, robust_maximum
 from kenpin.train.inspector import Inspector
 from kenpin.train.light import DARK, cells_of, colour, light
 from kenpin.train.model import Pretrained
@@ -172,6 +172,25 @@ def test_robust_maximum_is_the_mean_of_the_highest_places() -> None:
     maps = torch.zeros(1, 40, 50)
     maps[0, 3, 4], maps[0, 5, 5] = 10.0, 6.0
     assert robust_maximum(maps).tolist() == [8.0]
+
+
+def test_what_mid_sees_is_put_where_the_other_levels_see_most_nearby() -> None:
+    coarse, mid, fine = torch.zeros(3, 1, 20, 20)
+    mid[0, 2:10, 2:10] = mid[0, 2:4, 15:17] = 2.0
+    coarse[0, 5, 5], fine[0, 5, 5], fine[0, 6, 5] = 1.0, 3.75, 2.25
+    fused = fuse(torch.stack([coarse, mid, fine], 1))[0]
+    assert fused[5, 5] == 6.75  # all of it, where the others see most
+    assert fused[6, 5] == 3.25  # half of it, where they see half, with the quarter that counts everywhere
+    assert fused[9, 9] == pytest.approx(2 * 0.25 / 5)
+    assert fused[2, 15] == 2.0  # out of their reach
+    assert fused[19, 19] == 0.0
+
+
+def test_where_the_other_levels_see_nothing_mid_stands_as_it_is() -> None:
+    torch.manual_seed(0)
+    mid = torch.randn(2, 12, 12)
+    less = torch.full_like(mid, -1.0)
+    assert torch.equal(fuse(torch.stack([less, mid, less], 1)), mid - 2)
 
 
 def test_weights_prefer_the_map_that_separates() -> None:
