@@ -225,6 +225,11 @@ class SourceUrl:
         return cls(shown, scheme, target, options)
 
     @property
+    def takes_triggers(self) -> bool:
+        """Whether it has an option for what it waits for; a camera that runs freely has none."""
+        return "trigger" in _OPTIONS[self.scheme]
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """What it names on the disk."""
         password = self.options.get("password_file")

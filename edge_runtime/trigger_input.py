@@ -137,20 +137,25 @@ def _check_camera(url: SourceUrl, kind: str) -> None:
     if url.scheme == "replay" and kind in ("", "camera-line"):
         return  # it has the numbers that it was recorded with
     waits_for = url.options.get("trigger", "off")
-    if kind == "camera-line":
-        fits, cure = waits_for.startswith("line"), "add trigger=line1, or the line that its cable is at"
-    elif kind:
-        fits = waits_for in ("software", "1")
-        option = "trigger=1" if url.scheme == "synthetic" else "trigger=software"
-        cure = f"add {option}; without such an option it cannot be triggered: leave out [source] trigger"
-    else:
-        fits = waits_for in ("off", "0")
-        cure = 'set [source] trigger, to "camera-line" for a cable, or leave out its option trigger'
+    fits, cure = _fit(url, kind, waits_for)
     if not fits:
         told = f'"{kind}"' if kind else "empty"
         raise ConfigError(
             f"[source] trigger is {told}, but this camera's is {waits_for}", where=url.url, cure=cure
         )
+
+
+def _fit(url: SourceUrl, kind: str, waits_for: str) -> tuple[bool, str]:
+    """Whether a camera waits for the station's triggers, and what to do where it does not."""
+    if not kind:
+        cure = 'set [source] trigger, to "camera-line" for a cable, or leave out its option trigger'
+        return waits_for in ("off", "0"), cure
+    if not url.takes_triggers:
+        return False, "it runs freely and cannot be triggered: leave out [source] trigger"
+    if kind == "camera-line":
+        return waits_for.startswith("line"), "add trigger=line1, or the line that its cable is at"
+    option = "trigger=1" if url.scheme == "synthetic" else "trigger=software"
+    return waits_for in ("software", "1"), f"add {option}, or leave out [source] trigger"
 
 
 def check_trigger(config: StationConfig, *, has_modbus: bool) -> None:

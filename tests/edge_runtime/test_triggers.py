@@ -262,9 +262,9 @@ def test_cameras_that_wait_for_the_triggers_that_the_station_has(
     ("trigger", "url", "cure"),
     [
         ("camera-line", "aravis:0?trigger=software", "add trigger=line1"),
-        ("camera-line", "usb:0", "add trigger=line1"),
+        ("camera-line", "usb:0", "runs freely and cannot be triggered"),
         ("modbus", "pylon:0?trigger=line1", "add trigger=software"),
-        ("modbus", "usb:0", "cannot be triggered"),
+        ("modbus", "usb:0", "runs freely and cannot be triggered"),
         ("modbus", "synthetic:fabric?rate=5", "add trigger=1"),
         ("modbus", "replay:recording", "cannot be triggered"),
         ("", "synthetic:fabric?trigger=1", "set [source] trigger"),
