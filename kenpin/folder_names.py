@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from kenpin.errors import DataError
+from kenpin.picture_files import subfolders
 
 GOOD = "good"
 GROUND_TRUTH = "ground_truth"
@@ -45,7 +46,7 @@ def check_good_only(folder: Path, pictures: Sequence[Path]) -> None:
     if not any(name.casefold() in _SIDES for name in names) and not (odd and len(places) > 1):
         return
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-    inner = next((folder / name for name in ("good", "train/good") if (folder / name).is_dir()), None)
+    inner = good_in(folder) or good_in(folder / "train")
     raise DataError(
         f"it is not clear that all pictures below the folder are of good parts: it has subfolders ({shown})",
         where=folder,
@@ -67,13 +68,30 @@ def check_no_twins(pictures: Sequence[Path]) -> None:
     for path in pictures:
         by_stem.setdefault(path.with_suffix(""), path)
     for path in pictures:
-        twin = by_stem.get(path.with_name(_MASK_END.sub("", path.stem)))
+        own = _MASK_END.sub("", path.stem)
+        twin = by_stem.get(path.with_name(own))
+        if own != path.stem and twin is None:
+            twin = by_stem.get(path.parent.with_name(own))  # masks in a folder of their own beside the pictures
         if twin not in (None, path):
             raise DataError(
                 f"a mask beside its picture {twin.name}, or the same part twice: each would count as a part",
                 where=path,
-                cure=f"take masks out, for --data to {GROUND_TRUTH}/DEFECT; keep one file of each picture",
+                cure=f"take masks out, for --data to {GROUND_TRUTH}/DEFECT, and the pictures they mark to "
+                "DEFECT: these are not good; keep one file of each picture",
             )
+
+
+def good_in(folder: Path) -> Path | None:
+    """The folder of good parts in a folder: `good`, or the only one with a name like `OK` or `Normal`."""
+    if (folder / GOOD).is_dir():
+        return folder / GOOD
+    named = [d for d in subfolders(folder) if is_name_of_good(d.name)] if folder.is_dir() else []
+    return named[0] if len(named) == 1 else None
+
+
+def is_like_good(name: str) -> bool:
+    """Whether a name begins like one of good parts: `ok_front`, `Good parts`. That is only worth a question."""
+    return is_name_of_good(re.split(r"[\W\d_]", name, maxsplit=1)[0])
 
 
 def check_kind(folder: Path) -> None:

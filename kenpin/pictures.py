@@ -17,7 +17,8 @@ from kenpin.folder_names import (
     check_good_only,
     check_kind,
     check_no_twins,
-    is_name_of_good,
+    good_in,
+    is_like_good,
 )
 from kenpin.part_groups import MANIFEST, read_groups, read_groups_beside
 from kenpin.picture_files import (
@@ -82,6 +83,7 @@ class PictureSet:
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
     """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
 
+    `good` may be called `OK` or `Normal`, too, where no other folder beside it is named so.
     Masks are looked for in `ground_truth/<defect>/`, several of one picture in a folder of its name.
     A `manifest.csv` with the columns `file` and `group` in
     the folder, in one of the two above it, or in one of pictures below it, is honoured.
@@ -95,12 +97,12 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         DataError: No picture of a good part was found, or it is not clear which ones are good.
     """
     groups = _groups_below(folder)
-    if (folder / "train" / GOOD).is_dir():
-        return _read_mvtec(folder, groups, seed)
-    if (folder / GOOD).is_dir():
-        bad_dirs = [d for d in subfolders(folder) if d.name not in (GOOD, GROUND_TRUTH)]
+    if good := good_in(folder / "train"):
+        return _read_mvtec(folder, good, groups, seed)
+    if good := good_in(folder):
+        bad_dirs = [d for d in subfolders(folder) if d != good and d.name != GROUND_TRUTH]
         bad = _label_kinds(bad_dirs, folder, groups)
-        return _hold_back(_label(_parts_below(folder / GOOD), GOOD, folder, groups), bad, seed)
+        return _hold_back(_label(_parts_below(good), GOOD, folder, groups), bad, seed)
     pictures = _parts_below(folder)
     nested = sorted({p.relative_to(folder).parts[0] for p in pictures if p.parent != folder})
     if nested:
@@ -117,14 +119,15 @@ def passed_over(folder: Path) -> list[Path]:
 
     Beside `train/good`, defects lie in `test/DEFECT`; those in `train/DEFECT` or `DEFECT` are not read.
     """
-    by_sides = (folder / "train" / GOOD).is_dir()
-    if not by_sides and not (folder / GOOD).is_dir():
+    learned = good_in(folder / "train")
+    by_sides = learned is not None
+    if not by_sides and not good_in(folder):
         return []
 
     def is_read(parts: tuple[str, ...]) -> bool:
         if not by_sides or parts[0] == "test":
             return len(parts) > 1 + by_sides
-        return parts[:2] == ("train", GOOD)
+        return learned is not None and parts[:2] == ("train", learned.name)
 
     places = [(p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if is_picture(p, folder)]
     apart = (GROUND_TRUTH, REFERENCE)
@@ -138,7 +141,7 @@ def read_measured(folder: Path) -> list[Picture]:
         DataError: As `read_data`.
     """
     found = read_data(folder)
-    has_own = (folder / "train" / GOOD).is_dir() and (folder / "test").is_dir()
+    has_own = good_in(folder / "train") is not None and (folder / "test").is_dir()
     return [*(() if has_own else found.train), *found.test]
 
 
@@ -253,11 +256,16 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
 
 
 def _cure_of(folder: Path, pictures: Sequence[Path]) -> str:
-    """What to do with a folder of which no folder is named `good`: data sets name theirs `ok` or `Normal`."""
-    named = Counter(path.parent for path in pictures if is_name_of_good(path.parent.name))
+    """What to do with a folder that has none of good parts by its name: it is named `ok_front`, or deeper."""
+    named = Counter(path.parent for path in pictures if is_like_good(path.parent.name))
     if named:
         likely = max(named, key=named.__getitem__)
-        return f"give --good {quote(str(likely))}, and bad parts with --bad; or rename it to {GOOD}"
+        root = likely.parents[1] if likely.parent.name == "train" else likely.parent
+        if root != folder and good_in(likely.parent) == likely:
+            return f"give --data {quote(str(root))}"
+        others = [d for d in subfolders(likely.parent) if d != likely]
+        bad = f" --bad {quote(str(others[0]))}" if len(others) == 1 else ", and bad parts with --bad"
+        return f"give --good {quote(str(likely))}{bad}; or rename it to {GOOD}"
     return f"name the folder of good parts {GOOD}, or give it alone: --good {quote(str(folder))}/NAME"
 
 
@@ -294,12 +302,12 @@ def _groups_below(folder: Path) -> dict[str, str]:
     return {name.removeprefix(above): group for name, group in groups.items() if name.startswith(above)}
 
 
-def _read_mvtec(folder: Path, groups: dict[str, str], seed: int) -> PictureSet:
-    train = _label(_parts_below(folder / "train" / GOOD), GOOD, folder, groups)
+def _read_mvtec(folder: Path, good: Path, groups: dict[str, str], seed: int) -> PictureSet:
+    train = _label(_parts_below(good), GOOD, folder, groups)
     test_dir = folder / "test"
     if not test_dir.is_dir():
         return _hold_back(train, [], seed)
-    test = _label_kinds(subfolders(test_dir), folder, groups)
+    test = _label_kinds(subfolders(test_dir), folder, groups, good=good_in(test_dir))
     if not test:
         raise DataError(
             "the test folder has no subfolders",
@@ -338,15 +346,21 @@ def _hold_back(good: list[Picture], bad: list[Picture], seed: int) -> PictureSet
     return PictureSet(tuple(train), tuple([p for p in good if p.path not in kept] + bad), copies)
 
 
-def _label_kinds(kinds: list[Path], root: Path, groups: dict[str, str]) -> list[Picture]:
-    """Label the pictures of folders that are named after a kind of defect each, or `good`.
+def _label_kinds(
+    kinds: list[Path], root: Path, groups: dict[str, str], *, good: Path | None = None
+) -> list[Picture]:
+    """Label the pictures of folders that are named after a kind of defect each, but for one of good parts.
 
     Raises:
         DataError: A folder holds something else by its name, or there are masks and none belongs to a picture.
     """
+    pictures = []
     for folder in kinds:
-        check_kind(folder)
-    pictures = [p for folder in kinds for p in _label_with_masks(folder, root, groups)]
+        if folder == good:
+            pictures += _label(_parts_below(folder), GOOD, root, groups)
+        else:
+            check_kind(folder)
+            pictures += _label_with_masks(folder, root, groups)
     bad, truth = [p for p in pictures if p.label != GOOD], root / GROUND_TRUTH
     # Some may be left of a kind that was taken out; where all are, they lie in the wrong place.
     if bad and truth.is_dir() and any(is_picture(p, truth) for p in files_below(truth)):
@@ -366,10 +380,10 @@ def _check_masked(pictures: list[Picture], truth: Path) -> None:
 
 
 def _label_with_masks(folder: Path, root: Path, groups: dict[str, str]) -> list[Picture]:
-    """Label the pictures of one folder by its name, with their masks where it names a defect."""
+    """Label the pictures of one folder by its name, which is that of a defect, with their masks."""
     pictures = _label(_parts_below(folder), folder.name, root, groups)
     truth = root / GROUND_TRUTH / folder.name
-    if folder.name == GOOD or not truth.is_dir():
+    if not truth.is_dir():
         return pictures
     # With their subfolders: lots are often numbered alike.
     masks = {_MASK_END.sub("", name_below(m.with_suffix(""), truth)): m for m in list_pictures(truth)}

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import os
+import shlex
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -146,16 +147,44 @@ def test_subfolders_without_a_good_one_are_not_taken_for_good_parts(tmp_path: Pa
     ("good", "others"),
     [
         ("Data/Images/Normal", ["Data/Images/Anomaly/0.png", "Data/Masks/Anomaly/0.png"]),
-        ("train/ok", ["test/ok/0.png", "test/ko/0.png", "ground_truth/ko/0.png"]),
+        ("caps/train/ok", ["caps/test/ok/0.png", "caps/test/ko/0.png", "caps/ground_truth/ko/0.png"]),
+        ("casting/train/ok_front", ["casting/train/def_front/0.png", "casting/test/ok_front/0.png"]),
+        ("Good parts", ["scratch/0.png", "pit/0.png"]),
     ],
 )
-def test_a_folder_of_good_parts_by_another_name_or_deeper_is_named(
+def test_what_to_give_is_told_where_good_parts_lie_deeper_or_by_another_name(
     tmp_path: Path, good: str, others: list[str]
 ) -> None:
     _fill(tmp_path, *_names(good, 3), *others)
-    error = _refused(tmp_path)
-    assert error.cure == f"give --good {tmp_path / good}, and bad parts with --bad; or rename it to good"
-    assert len(read_good_bad(tmp_path / good, None).train) > 0
+    given = shlex.split(_refused(tmp_path).cure.removeprefix("give ").split(";")[0].split(",")[0])
+    if given[0] == "--data":
+        found = read_data(Path(given[1]))
+    else:
+        found = read_good_bad(Path(given[1]), Path(given[3]) if len(given) > 2 else None)
+    assert {p.path.parent for p in found.train} == {tmp_path / good}
+    assert {tmp_path / name for name in others if "ground" not in name and "Masks" not in name} >= {
+        p.path for p in found.test if p.label != "good"
+    }
+
+
+@pytest.mark.parametrize("good", ["ok", "OK", "Normal", "良品"])
+def test_folders_of_good_parts_have_several_names(tmp_path: Path, good: str) -> None:
+    _fill(tmp_path / "flat", *_names(good, 10), *_names("NG", 2))
+    _fill(tmp_path / "sides", *_names(f"train/{good}", 6), *_names(f"test/{good}", 2), *_names("test/ko", 2))
+    _fill(tmp_path / "sides", "ground_truth/ko/000.png", "train/ko/1.png")
+    flat, sides = (read_data(tmp_path / name) for name in ("flat", "sides"))
+    assert _labels(flat.train) == ["good"] * 8
+    assert sorted(_labels(flat.test)) == ["NG", "NG", "good", "good"]
+    assert _labels(sides.train) == ["good"] * 6
+    assert sorted(_labels(sides.test)) == ["good", "good", "ko", "ko"]
+    assert sum(p.mask is not None for p in sides.test) == 1
+    assert passed_over(tmp_path / "sides") == [tmp_path / "sides/train/ko/1.png"]
+    assert len(read_measured(tmp_path / "sides")) == 4
+
+
+def test_of_two_folders_that_are_both_named_like_good_parts_none_is_taken(tmp_path: Path) -> None:
+    _fill(tmp_path, *_names("OK", 9), *_names("normal", 9))
+    assert "none is named good" in _refused(tmp_path).what
 
 
 def test_good_beside_folders_of_defects_with_masks(tmp_path: Path) -> None:
@@ -204,7 +233,8 @@ def test_masks_of_lots_that_are_numbered_alike_are_told_apart(tmp_path: Path) ->
 def test_a_folder_that_is_no_kind_of_defect_does_not_count_as_bad_parts(
     tmp_path: Path, folder: str, cure: str, root: str
 ) -> None:
-    _fill(tmp_path, *_names("train/good" if root else "good", 9), *_names(f"{root}{folder}", 2))
+    _fill(tmp_path, *_names("train/good", 9 if root else 0), *_names(f"{root}good", 9))
+    _fill(tmp_path, *_names(f"{root}{folder}", 2))
     _fill(tmp_path, *_names(f"{root}hole", 2))
     error = _refused(tmp_path)
     assert f"the folder {folder} would count as bad parts" in error.what
@@ -229,7 +259,7 @@ def _read_bad(folder: Path) -> PictureSet:
     return read_good_bad(folder / "good", folder / "bad")
 
 
-@pytest.mark.parametrize("twin", ["1_mask.png", "1_GT.png", "1-label.bmp", "1.jpg"])
+@pytest.mark.parametrize("twin", ["1_mask.png", "1_GT.png", "1-label.bmp", "1.jpg", "lot2/1_label.PNG"])
 @pytest.mark.parametrize(
     ("folder", "read"),
     [
@@ -246,7 +276,7 @@ def test_a_mask_beside_its_picture_is_no_part(
     _fill(tmp_path, *_names("good", 9), *_names("train/good", 9), f"{folder}/1.png", f"{folder}/{twin}")
     with pytest.raises(DataError, match="beside its picture") as caught:
         read(tmp_path)
-    assert Path(caught.value.where).parent == tmp_path / folder
+    assert tmp_path / folder in Path(caught.value.where).parents
 
 
 def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(tmp_path: Path) -> None:
@@ -680,7 +710,7 @@ def test_a_folder_of_good_parts_with_subfolders_of_other_things_is_refused(
             reader()
         assert all(part in caught.value.what for name in subfolders for part in name.split("/") if part != ".")
         assert caught.value.where == str(folder)
-        inner = {"good": "/good", "train/good": "/train/good"}.get(subfolders[0])
+        inner = {"good": "/good", "Good": "/Good", "train/good": "/train/good"}.get(subfolders[0])
         assert (f"--good '{folder}{inner}';" if inner else "the one folder of good parts") in caught.value.cure
     assert read_folder(folder, label="master")
 

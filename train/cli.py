@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from kenpin import options
 from kenpin.commit import git_commit
 from kenpin.errors import ConfigError, TrainError
-from kenpin.folder_names import GOOD
+from kenpin.folder_names import GOOD, good_in, is_name_of_good
 from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import PictureSet, read_data, read_good_bad
 from kenpin.sight import Sight, read_sight
@@ -52,8 +52,8 @@ BUDGET = "quick"
 BATCH = 24
 WIDTH = 32
 SIZE = 160
-# Folders of a part's pictures, which do not have its name.
-_NO_PRODUCT = (GOOD, "train", "test")
+# Folders of a part's pictures, which do not have its name; nor has one of good parts.
+_NO_PRODUCT = ("train", "test")
 # Every draw depends on the seed times a large number, which has to fit into 64 bits.
 MOST_SEED = 2**32 - 1
 # What has no effect together with a model that is there.
@@ -84,8 +84,8 @@ class _Source:
 
     def check_apart(self, run: Path) -> None:
         """Refuse a run folder among the pictures: they could not be read again, to resume or to measure."""
-        if self.data and (self.data / "train" / GOOD).is_dir():
-            folders = [self.data / "train" / GOOD, self.data / "test"]
+        if self.data and (learned := good_in(self.data / "train")):
+            folders = [learned, self.data / "test"]
         else:
             folders = [folder for folder in (self.data, self.good, self.bad) if folder]
         for folder in folders:
@@ -301,7 +301,8 @@ def _product(root: Path) -> str:
 
     Masters and versions belong to a name, so two parts must not share one: ボルト and ナット would both be ---.
     """
-    name = next((folder.name for folder in (root, *root.parents) if folder.name not in _NO_PRODUCT), "")
+    names = (folder.name for folder in (root, *root.parents))
+    name = next((n for n in names if n not in _NO_PRODUCT and not is_name_of_good(n)), "")
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name)
     if name.isascii():
         return safe[:64] or "part"

@@ -380,6 +380,7 @@ def test_parts_with_foreign_names_are_different_products() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", product) for product in products)
     assert products[2].startswith("M6-")
     assert products[5:7] == ["bolt-7", "bolt"]
+    assert _product(Path("/parts/bolt/train/OK")) == "bolt"
     assert _product(Path("/", unicodedata.normalize("NFD", "ボルト"))) == products[0]
 
 
