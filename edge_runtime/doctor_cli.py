@@ -18,6 +18,7 @@ from kenpin.edge_runtime.doctor import Finding, examine
 from kenpin.edge_runtime.doctor_host import host_checks
 from kenpin.edge_runtime.doctor_station import station_checks
 from kenpin.edge_runtime.support import write_dump
+from kenpin.out_file import refuse_other
 
 _STYLE = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
 
@@ -44,6 +45,7 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Zip file to write.")
 def support(config_path: Path, out: Path) -> None:
     """Collect what somebody elsewhere needs to see of a station; no password, key or picture is in it."""
+    refuse_other(out, "doctor.json")
     config = load_config(config_path)
     names = write_dump(config, _examine(config), out)
     click.echo(f"{out}: {', '.join(names)}\nlook into it before you send it", err=True)

@@ -23,6 +23,7 @@ from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.errors import ConfigError, EngineError, reason_of
 from kenpin.machine_state import read_state
+from kenpin.out_file import refuse_other
 from kenpin.station_folder import StationFolder
 
 # Figures of other engines or cameras do not compare.
@@ -45,6 +46,8 @@ def engine(*, state: Path, trust: tuple[Path, ...], as_json: bool, **given: Any)
 
     Nothing of the station is changed. Stop the station first, or each makes the other slower.
     """
+    if given["save"]:
+        refuse_other(given["save"], '"kenpin": "', option="--save")
     folder = StationFolder(state)
     before = _read(given["against"]) if given["against"] else None
     machine = {"before": read_state()}

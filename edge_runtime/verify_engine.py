@@ -20,12 +20,15 @@ from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.edge_runtime.golden_check import GoldenCheck, check_golden
 from kenpin.errors import ConfigError, EngineError, KenpinError
 from kenpin.events import now_ms
+from kenpin.out_file import refuse_other
 from kenpin.precision import Precision
 from kenpin.record import newest_for, station_records
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced
+
+_COMMENT = "engine report"
 
 
 class Frame(BaseModel):
@@ -85,12 +88,15 @@ def verify_engine(state: Path, trust: tuple[Path, ...], out: Path | None, *, as_
 
     The signature is minisign's: minisign -Vm REPORT -p STATE/station.pub
     """
+    if out is not None:
+        refuse_other(out, EngineReport.model_fields["schema_"].default)
+        refuse_other(_signature_of(out), _COMMENT)
     folder = StationFolder(state)
     bundle = open_bundle(folder.installed(), trusted_keys(trust))
     report = make_report(folder, bundle)
     body = report.model_dump(mode="json", by_alias=True)
     key = station_key(folder)
-    signature = key.sign(canonical_json(body), comment=f"engine report bundle={bundle.sha256[:16]}")
+    signature = key.sign(canonical_json(body), comment=f"{_COMMENT} bundle={bundle.sha256[:16]}")
     if out is not None:
         _write(out, canonical_json(body), signature)
     _tell(report, key)
@@ -139,10 +145,14 @@ def _calibrated_precision(folder: StationFolder, bundle: Bundle) -> Precision | 
     return record.precision if record is not None else None
 
 
+def _signature_of(out: Path) -> Path:
+    return out.with_name(out.name + ".minisig")
+
+
 def _write(out: Path, body: bytes, signature: str) -> None:
     try:
         replace_synced(out, body)
-        replace_synced(out.with_name(out.name + ".minisig"), signature.encode())
+        replace_synced(_signature_of(out), signature.encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write the report: {error.strerror}", where=out, cure="choose another place, or make room"

@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kenpin import options
 from kenpin.activation import version_order
+from kenpin.bundle import MANIFEST
 from kenpin.console import human_console
 from kenpin.errors import ConfigError
 from kenpin.export.pack import Label
 from kenpin.export.pipeline import Exported, Order, export_run
 from kenpin.export.scheme import Scheme
 from kenpin.export.tables import document, gate_table, layer_table, parity_table
+from kenpin.out_file import refuse_other
 from kenpin.precision import Precision
 from kenpin.signing import SecretKey, default_key
 from kenpin.train.run import RunFolder, load_inspector
@@ -57,6 +59,7 @@ def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: An
     change verdicts are returned to float, the most sensitive first, until that holds.
     """
     started = time.monotonic()
+    refuse_other(out, MANIFEST)
     folder = RunFolder(run)
     label = Label(
         product=_checked("--product", given["product"] or folder.config.product),

@@ -13,6 +13,7 @@ from rich.table import Table
 from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
+from kenpin.out_file import refuse_other
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
 from kenpin.train.card import figure_of
@@ -116,6 +117,8 @@ def _same(file: str, sha256: str, what: str) -> Path:
 def _compare(roots: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
     if len(roots) < 2:
         raise ConfigError("fewer than two runs to compare", cure="give: kenpin report compare RUN RUN")
+    if out is not None:
+        refuse_other(out, "<title>kenpin: ")
     entries = read_entries(roots)
     console = human_console()
     console.print(as_table(entries))

@@ -55,7 +55,9 @@ def test_figures_are_kept_and_compared(station: Workshop, tmp_path: Path) -> Non
     first = bench(station, "--save", kept)
     assert json.loads(kept.read_text()) == first
     arguments = ["--state", station.folder.root, "--trust", station.public_key, "--camera", "64x48"]
-    done = CliRunner().invoke(engine, [str(a) for a in [*arguments, "--frames", 10, "--against", kept]])
+    done = CliRunner().invoke(
+        engine, [str(a) for a in [*arguments, "--frames", 10, "--against", kept, "--save", kept]]
+    )
     assert done.exit_code == 0
     assert done.stdout == ""
     assert "times" in done.stderr

@@ -827,6 +827,7 @@ def test_verify_engine_signs_what_the_engine_scored(jetson: FakeJetson, tmp_path
     assert out.read_bytes() == canonical_json(report)
     assert signature == document["signature"]
     assert "passed: lamp-1.0, int8 on tensorrt, 1 golden frames, the worst off by 0.02" in result.stderr
+    verify_engine(jetson, "--out", out)  # over its own
 
 
 def test_verify_engine_does_not_pass_where_onnx_runtime_stands_in(jetson_6: FakeJetson, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_dump_holds_what_is_needed_and_no_secret(
     assert '"product":"lamp"' in content["station/active/manifest.json"]
     assert '"name": "bundle"' in content["doctor.json"]
     assert (tmp_path / "dump.zip").stat().st_mode & 0o077 == 0
+    assert support(config, tmp_path / "dump.zip").returncode == 0, "its own file is replaced"
 
 
 def test_a_login_in_the_address_of_a_camera_is_in_no_part_of_a_dump(workshop: Any, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_other_test_pictures_are_marked_everywhere(tmp_path: Path, capsys: pytes
     document = json.loads(printed.out)
     assert not document["comparable"]
     assert [r["comparable"] for r in document["runs"]] == [True, True, False]
+    call(*runs, "--out", out)
     told = " ".join(re.sub(r"[│┃]", " ", printed.err).split())
     assert f"three: {OTHER_PICTURES} it with one" in told
     page = out.read_text()
