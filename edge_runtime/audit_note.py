@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from kenpin.audit import Entry, append
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, reason_and_file
 from kenpin.station_folder import StationFolder
 
 _log = logging.getLogger(__name__)
@@ -16,6 +16,6 @@ def note(folder: StationFolder, entry: Entry) -> bool:
     try:
         append(folder, entry)
     except (KenpinError, OSError) as error:
-        _log.warning("A row on %s is not in the audit: %s", entry.what, error)
+        _log.warning("A row on %s is not in the audit: %s", entry.what, reason_and_file(error))
         return False
     return True

@@ -13,6 +13,7 @@ from paho.mqtt.client import Client
 from kenpin.config import MqttSection
 from kenpin.edge_runtime.certificate import load_pair, read_certificates
 from kenpin.errors import ConfigError, private_again, reason_of
+from kenpin.tls_refusal import tls_cure, tls_words
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class BrokerAddress:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def why(self, failure: BaseException | None) -> str:
+        """Why a connection to it did not come up, in words."""
+        if not isinstance(failure, Exception):
+            return "no answer"
+        # With TLS only the handshake can be reset: a port without a listener refuses.
+        is_tls = self.tls is not None and isinstance(failure, ConnectionResetError)
+        return tls_words(f"[SSL] {failure}") if is_tls else reason_of(failure)
+
     def equip(self, client: Client) -> None:
         """Give a client what the broker lets it in by."""
         if self.tls is not None:
@@ -72,14 +81,12 @@ def cure_for(trouble: str) -> str:
     """What to do where there is no connection.
 
     Args:
-        trouble: Why, in words of the system or of OpenSSL.
+        trouble: Why, in words.
     """
-    if "CERTIFICATE_VERIFY_FAILED" in trouble:
-        return (
-            "give the authority of its certificate as ca_file, a name in it as url; "
-            "let the broker have a new one where it has expired; set the clock"
-        )
-    return "check that it runs, its address, TLS or not (mqtts://), the login or certificate, and the rights"
+    return (
+        tls_cure(trouble)
+        or "check that it runs, its address, TLS or not (mqtts://), the login or certificate, and the rights"
+    )
 
 
 def _tls(config: MqttSection) -> ssl.SSLContext:

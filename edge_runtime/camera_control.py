@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from kenpin.edge_runtime.genicam_camera import GenicamCamera
-from kenpin.errors import SourceError
+from kenpin.errors import SourceError, reason_of
 
 _PROBE_S = 0.2
 _REOPEN_S = 1.0
@@ -66,7 +66,7 @@ class CameraControl:
                     self._speak(fires=self._fire.wait(_PROBE_S))
             except Exception as error:  # whatever a library raises: the camera is opened again until it is back
                 _log.exception("The camera %s failed.", self._device.name)
-                self._trouble = str(error) or type(error).__name__
+                self._trouble = reason_of(error) or type(error).__name__
                 self._asked_s = None
 
     def _speak(self, *, fires: bool) -> None:

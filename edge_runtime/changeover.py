@@ -25,7 +25,7 @@ from kenpin.edge_runtime.masters_clock import MastersClock
 from kenpin.edge_runtime.readiness import Readiness, check_readiness, with_holds, with_record
 from kenpin.edge_runtime.shadow import Shadow
 from kenpin.edge_runtime.trial import Trial
-from kenpin.errors import KenpinError
+from kenpin.errors import KenpinError, reason_and_file
 from kenpin.frame import Frame
 from kenpin.masters import masters_file
 from kenpin.station_folder import StationFolder
@@ -68,7 +68,7 @@ def _change(folder: StationFolder, step: Callable[[Activation], Activation]) -> 
     try:
         after = change_activation(folder, step)
     except OSError as error:
-        _log.warning("The activation cannot be written: %s", error)
+        _log.warning("The activation cannot be written: %s", reason_and_file(error))
         after = step(before)
     if after.reason and after.reason != before.reason:
         _log.warning("The bundle %s was given up: %s", after.left[:16], after.reason)
@@ -305,7 +305,7 @@ class Changeover:
             _note(self._proof.folder, before, self._activation)
         except (KenpinError, OSError) as error:
             self._drop_candidate()
-            reason = f"it could not be activated: {error}"
+            reason = f"it could not be activated: {reason_and_file(error)}"
             self._activation = _change(self._proof.folder, lambda was: was.refused(reason))
             return
         self._candidate = None

@@ -12,6 +12,7 @@ from kenpin.audit import Entry, audit_file
 from kenpin.config import SourceSection, StationConfig
 from kenpin.edge_runtime.audit_note import note
 from kenpin.edge_runtime.source import without_login
+from kenpin.errors import reason_and_file
 from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 
@@ -39,7 +40,7 @@ def note_config(config: StationConfig, folder: StationFolder) -> None:
     try:
         replace_synced(path, json.dumps(now, indent=1).encode())
     except OSError as error:
-        _log.warning("What the station started with cannot be written: %s", error)
+        _log.warning("What the station started with cannot be written: %s", reason_and_file(error))
 
 
 def _values(config: StationConfig) -> dict[str, Any]:

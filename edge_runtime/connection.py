@@ -17,6 +17,7 @@ from kenpin.edge_runtime.link import Link
 from kenpin.edge_runtime.link_signal import Acked, Down, Up
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.protocol_choice import ProtocolChoice
+from kenpin.tls_refusal import tls_cure
 
 _PAUSES_S = (1.0, 30.0)  # where the broker takes neither version: the first one, and the longest
 
@@ -139,7 +140,7 @@ class Connection:
                 "No connection to the broker %s (%s). "
                 "The line runs on; events are kept and sent when it is back.",
                 self._broker,
-                down.reason,
+                f"{down.reason}; {cure}" if (cure := tls_cure(down.reason)) else down.reason,
             )
 
     def _change_version(self, down: Down) -> None:

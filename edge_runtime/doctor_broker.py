@@ -18,9 +18,10 @@ from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
 from kenpin.edge_runtime.link import TLS_ALERT
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
-from kenpin.errors import ConfigError, reason_of
+from kenpin.errors import ConfigError
 from kenpin.events import MAX_BYTES, now_ms, uuid7
 from kenpin.station_folder import StationFolder
+from kenpin.tls_refusal import tls_words
 
 _ANSWER_S = 5.0
 _OLD_S = 60.0
@@ -69,14 +70,14 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
     )
     client.on_message = on_message
     # In TLS 1.3 the broker's word on a certificate comes when the handshake is over, here, and not each time.
-    client.on_log = lambda _c, _d, _level, text: answers.put(text) if TLS_ALERT in text else None
+    client.on_log = lambda _c, _d, _level, text: answers.put(tls_words(text)) if TLS_ALERT in text else None
     client.on_disconnect = lambda *_: heard.put(_HUNG_UP)
     try:
         client.connect(broker.host, broker.port, 10)
         client.loop_start()
         return heard, answers.get(timeout=_ANSWER_S)
     except OSError as error:
-        return heard, reason_of(error)
+        return heard, broker.why(error)
     except queue.Empty:
         return heard, "no answer" if heard.empty() else "it hangs up without an answer"
 

@@ -23,6 +23,7 @@ import cv2
 
 from kenpin.config import EvidenceSection
 from kenpin.edge_runtime.decide import Verdict
+from kenpin.errors import reason_and_file
 from kenpin.events import now_ms, uuid7
 from kenpin.frame import Image
 from kenpin.synced_file import replace_synced, sync_folder
@@ -117,7 +118,9 @@ class Evidence:
             return step()
         except Exception as error:  # without this thread nobody would empty the queue, and no end would come
             if not self._resume_s:
-                _log.warning("Pictures cannot be kept: %s. The line goes on without them.", error)
+                _log.warning(
+                    "Pictures cannot be kept: %s. The line goes on without them.", reason_and_file(error)
+                )
             self._resume_s = time.monotonic() + _PAUSE_S
             self._is_known = False  # the folder itself may be gone, or have come back with other pictures
             return False

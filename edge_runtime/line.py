@@ -19,7 +19,7 @@ from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.source import Fault, FrameSource, Lull, Trigger, too_old
 from kenpin.edge_runtime.standstill import Standstill
 from kenpin.edge_runtime.trigger_input import TriggerInput
-from kenpin.errors import SourceError
+from kenpin.errors import SourceError, reason_of
 from kenpin.frame import Frame
 
 # Triggers that wait for the station. Beyond the first bound a part is missed; such parts count no more, or a
@@ -255,7 +255,7 @@ class Line:
             except Exception as error:  # such as a GPIO chip that was unplugged: it must not end the listening
                 if not self._trouble:
                     _log.exception("Listening for triggers failed.")
-                self._trouble = str(error) or type(error).__name__
+                self._trouble = reason_of(error) or type(error).__name__
                 time.sleep(_TRIGGER_WAIT_S)
                 trigger = None
             else:

@@ -28,7 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import message_properties, will_properties
 from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Up
-from kenpin.errors import reason_of
+from kenpin.tls_refusal import tls_words
 
 REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
@@ -262,14 +262,14 @@ class Link:
         if text.startswith("Caught exception"):
             _log.error("%s", text)
         elif TLS_ALERT in text:
-            self._alert = text
+            self._alert = tls_words(text)
 
     def _on_connect_fail(self, *_: Any) -> None:
         failure = sys.exc_info()[1]
-        reason = reason_of(failure) if isinstance(failure, Exception) else "no answer"
+        said = str(failure)
         # A clock that was not set yet sees certificates of the future, and that passes by itself.
-        is_untrusted = _NOT_TRUSTED in reason and _CLOCK not in reason
-        self._signals.put(Down(reason, denied=TLS_ALERT in reason or is_untrusted))
+        is_untrusted = _NOT_TRUSTED in said and _CLOCK not in said
+        self._signals.put(Down(self._broker.why(failure), denied=TLS_ALERT in said or is_untrusted))
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _props: Any

@@ -24,7 +24,7 @@ from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.output import Result
 from kenpin.edge_runtime.source import Trigger
 from kenpin.edge_runtime.watch import DECIDE_S
-from kenpin.errors import ConfigError
+from kenpin.errors import ConfigError, reason_of
 
 if TYPE_CHECKING:
     from pymodbus.server import ModbusTcpServer
@@ -192,7 +192,7 @@ class ModbusOutput:
         except ImportError:
             self._failure = "it needs the Python package pymodbus: pip install 'kenpin[modbus]'"
         except (OSError, RuntimeError, ValueError) as error:
-            self._failure = str(error)
+            self._failure = reason_of(error)
         self._started.set()
         if not self._failure:
             self._loop.run_forever()

@@ -13,7 +13,7 @@ from kenpin.edge_runtime.log_output import LogOutput
 from kenpin.edge_runtime.mqtt_output import MqttOutput
 from kenpin.edge_runtime.output import Output, Result
 from kenpin.edge_runtime.trigger_input import TriggerInput
-from kenpin.errors import ConfigError, reason_of
+from kenpin.errors import ConfigError, reason_and_file, reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Outputs:
 
     def _fail(self, output: Output, error: Exception) -> None:
         if not self.trouble:
-            _log.warning("%s failed: %s", type(output).__name__, error)
+            _log.warning("%s failed: %s", type(output).__name__, reason_and_file(error))
         self.trouble = f"the output failed: {reason_of(error)}"
 
 

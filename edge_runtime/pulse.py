@@ -10,6 +10,7 @@ from pathlib import Path
 from kenpin.edge_runtime.notify import Notifier
 from kenpin.edge_runtime.vitals import EVERY_S, Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
+from kenpin.errors import reason_and_file
 
 _log = logging.getLogger(__name__)
 
@@ -58,5 +59,5 @@ class Pulse:
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                _log.warning("%s cannot tell how it is: %s", vitals.role, error)
+                _log.warning("%s cannot tell how it is: %s", vitals.role, reason_and_file(error))
             self._has_failed = True

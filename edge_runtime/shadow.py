@@ -14,6 +14,7 @@ from kenpin.edge_runtime.inspection import Inspection, Judge
 from kenpin.edge_runtime.line import Shot
 from kenpin.edge_runtime.part import Part
 from kenpin.edge_runtime.readiness import HOLDS
+from kenpin.errors import reason_and_file
 from kenpin.frame import Frame
 
 MAX_BYTES = 4 << 20  # then the list begins anew, and the one before is kept
@@ -83,7 +84,7 @@ class Shadow:
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                _log.warning("Disagreements cannot be listed: %s", error)
+                _log.warning("Disagreements cannot be listed: %s", reason_and_file(error))
             self._has_failed = True
 
     def _list(self, line: dict[str, object]) -> None:

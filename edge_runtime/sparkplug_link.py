@@ -204,7 +204,8 @@ class SparkplugLink:
         self._signals.put(Up(self.connection, self._bd_seq))
 
     def _on_connect_fail(self, *_: Any) -> None:
-        self._signals.put(Down(str(sys.exc_info()[1] or "no answer")))
+        failure = sys.exc_info()[1]
+        self._signals.put(Down(self._broker.why(failure)))
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         self.connection += 1

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from kenpin.edge_runtime.inspection import Inspection
+from kenpin.errors import reason_and_file
 from kenpin.frame import Image
 from kenpin.quality import Quality, locate, measure
 from kenpin.quality_limits import QualityLimits
@@ -75,7 +76,7 @@ class Viewfinder:
                 self._write("live.json", json.dumps(words(inspection, image)).encode())
             except (OSError, cv2.error) as error:
                 if not self._has_failed:
-                    _log.warning("The picture for the page cannot be written: %s", error)
+                    _log.warning("The picture for the page cannot be written: %s", reason_and_file(error))
                 self._has_failed = True
 
     def _write(self, name: str, data: bytes) -> None:

@@ -21,7 +21,7 @@ from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.part_watch import PartWatch
 from kenpin.edge_runtime.retention import Retention
 from kenpin.edge_runtime.room import Room
-from kenpin.errors import KenpinError, StoreDamaged
+from kenpin.errors import KenpinError, StoreDamaged, reason_and_file
 from kenpin.machine_state import read_power_w, read_state
 from kenpin.station_folder import StationFolder
 
@@ -139,7 +139,7 @@ class Watchman:
             if self._trouble.get(failure) != repr(error):
                 self._trouble[failure] = repr(error)
                 is_known = isinstance(error, (KenpinError, OSError))
-                _log.warning("%s: %s", failure, error, exc_info=None if is_known else error)
+                _log.warning("%s: %s", failure, reason_and_file(error), exc_info=None if is_known else error)
 
     def _watch_alarms(self) -> None:
         for key, seen in self._post.parts.values().items():

@@ -22,6 +22,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from kenpin.tls_refusal import tls_words
+
 
 def printable(text: str) -> str:
     """Text without what a terminal or a log would take for a command or another line; only line ends stay.
@@ -42,7 +44,7 @@ def private_again(*paths: object) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What an exception of the system or a library says, without number, path and codec.
+    """What an exception of the system or a library says, without number, path and codec; of TLS in our words.
 
     Args:
         error: Caught where a file or a connection was used; where it lies is said beside it.
@@ -50,8 +52,14 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is not UTF-8 text"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return tls_words(error.strerror)
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
+def reason_and_file(error: Exception) -> str:
+    """The same with the file that the system names, for a log line that names none."""
+    file = error.filename if isinstance(error, OSError) else None
+    return f"{reason_of(error)}: {file}" if file else reason_of(error)
 
 
 class KenpinError(Exception):

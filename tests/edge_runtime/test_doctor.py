@@ -449,12 +449,11 @@ def test_a_certificate_of_the_broker_that_does_not_verify(
     workshop: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.ready().port = free_port
-    why = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate is not yet valid"
+    why = "its certificate is not yet valid, by this machine's clock"
     monkeypatch.setattr(doctor_broker, "_listen", lambda *_: (queue.SimpleQueue(), why))
     found = findings(workshop)["broker"]
     assert found.verdict == "FAIL"
-    assert "ca_file" in found.cure
-    assert "clock" in found.cure
+    assert "set the clock" in found.cure
 
 
 def test_a_broker_that_allows_nothing(workshop: Any, make_mosquitto: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from kenpin.broker import free_port
 from kenpin.config import MqttSection
 from kenpin.edge_runtime import doctor_broker
 from kenpin.edge_runtime.announce import Identity
-from kenpin.edge_runtime.broker_address import BrokerAddress
+from kenpin.edge_runtime.broker_address import BrokerAddress, cure_for
 from kenpin.edge_runtime.camera_source import login
 from kenpin.edge_runtime.counters import Counters
 from kenpin.edge_runtime.decide import Decision, Verdict
@@ -168,7 +168,12 @@ def test_of_a_broker_whose_certificate_does_not_hold_today_an_operator_hears(
     port = secure_broker(plant, make_mosquitto)
     mqtt = section(port, plant.folder / "ca.pem", plant.folder / "st1.pem")
     assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=denied)
-    assert f"certificate {'has expired' if denied else 'is not yet valid'}" in caplog.text
+    assert (
+        f"certificate {'has expired' if denied else 'is not yet valid'}, by this machine's clock; "
+        in caplog.text
+    )
+    assert "timedatectl" in caplog.text
+    assert "_ssl.c" not in caplog.text
 
 
 def test_a_station_without_certificate_is_not_let_in(
@@ -178,25 +183,65 @@ def test_a_station_without_certificate_is_not_let_in(
     assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=True)
 
 
-def test_the_doctor_hears_why_the_broker_ends_the_connection(plant: Authority, secure_port: int) -> None:
-    mqtt = section(secure_port, plant.folder / "ca.pem", None)
-    plain = MqttSection(url=f"mqtt://127.0.0.1:{secure_port}")
-    for asked, words in ((mqtt, "certificate required"), (plain, "hangs up")):
-        broker = BrokerAddress.from_config(asked, client_id="st1-doctor")
-        client = Client(CallbackAPIVersion.VERSION2, client_id="st1-doctor")
-        broker.equip(client)
-        _, trouble = doctor_broker._listen(client, broker, "plant/st1/doctor")
-        client.disconnect()
-        client.loop_stop()
-        assert words in trouble
+def heard_of(asked: MqttSection) -> str:
+    """What the doctor hears of a broker: why there is no connection, in words."""
+    broker = BrokerAddress.from_config(asked, client_id="st1-doctor")
+    client = Client(CallbackAPIVersion.VERSION2, client_id="st1-doctor")
+    broker.equip(client)
+    _, trouble = doctor_broker._listen(client, broker, "plant/st1/doctor")
+    client.disconnect()
+    client.loop_stop()
+    return trouble
+
+
+def test_the_doctor_hears_of_a_port_that_wants_tls(secure_port: int) -> None:
+    assert "hangs up" in heard_of(MqttSection(url=f"mqtt://127.0.0.1:{secure_port}"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("case", "words", "cure"),
+    [
+        ("sound", "", ""),
+        ("another authority", "of an authority that is not known here", "ca_file"),
+        ("broker ended", "its certificate has expired, by this machine's clock", "timedatectl"),
+        ("broker of tomorrow", "its certificate is not yet valid, by this machine's clock", "timedatectl"),
+        ("another name", "for another name or address than localhost", "as url"),
+        ("no certificate", "it wants a certificate of this station", "cert_file"),
+        ("certificate of a stranger", "the authority of this station's certificate", "mqtt issue --client"),
+        ("station ended", "this station's certificate has expired", "mqtt issue --client"),
+        ("station of tomorrow", "it refuses this station's certificate", "compare the clocks"),
+        ("no TLS", "perhaps this port speaks none", "8883"),
+    ],
+)
+def test_why_tls_fails_is_told_in_words_with_its_cure(
+    plant: Authority, make_mosquitto: Callable[..., Any], tmp_path: Path, *, case: str, words: str, cure: str
+) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    stranger.issue("st1")
+    for who, name in (("broker", "broker"), ("station", "st1")):
+        if case.startswith(who):
+            plant.issue(name, first_day=-3 if "ended" in case else 1)
+    port = free_port() if case == "no TLS" else secure_broker(plant, make_mosquitto)
+    if case == "no TLS":
+        make_mosquitto(f"listener {port} 127.0.0.1\n").start()
+    ca = (stranger if case == "another authority" else plant).folder / "ca.pem"
+    own = (stranger if "stranger" in case else plant).folder / "st1.pem"
+    asked = section(port, ca, own if case != "no certificate" else None)
+    if case == "another name":
+        asked = asked.model_copy(update={"url": f"mqtts://localhost:{port}"})
+    trouble = heard_of(asked)
+    assert words in trouble if words else not trouble
+    assert "SSL" not in trouble
+    assert cure in cure_for(trouble)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("authority", "said"),
     [
-        ("", ("certificate verify failed", "as ca_file")),
-        ("ca.pem", ("certificate required", "or certificate")),
+        ("", ("of an authority that is not known here", "as ca_file")),
+        ("ca.pem", ("it wants a certificate of this station", "cert_file")),
     ],
 )
 def test_a_simulated_station_that_is_not_let_in_is_told_why_at_once(
