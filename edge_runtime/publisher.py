@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
@@ -257,14 +258,11 @@ class Publisher:
         return True
 
     def _listen(self, timeout_s: float) -> None:
-        """Handle all tasks that are there, after waiting for the first."""
-        try:
-            task = self._tasks.get(timeout=timeout_s)
-            while True:
-                self._handle(task)
-                task = self._tasks.get_nowait()
-        except queue.Empty:
-            pass
+        """Handle all tasks that are there, after waiting for the first; what comes meanwhile has no end."""
+        with contextlib.suppress(queue.Empty):
+            self._handle(self._tasks.get(timeout=timeout_s))
+            for _ in range(self._tasks.qsize()):
+                self._handle(self._tasks.get_nowait())
 
     def _handle(self, task: Task) -> None:
         if isinstance(task, Up):

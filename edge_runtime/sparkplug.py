@@ -7,6 +7,7 @@ signals into its queue. See docs/sparkplug.md.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -153,14 +154,11 @@ class Sparkplug:
         self._refusals.tell()
 
     def _listen(self) -> None:
-        """Handle all signals that are there, after waiting for the first."""
-        try:
-            signal = self._signals.get(timeout=_TICK_S)
-            while True:
-                self._handle(signal)
-                signal = self._signals.get_nowait()
-        except queue.Empty:
-            pass
+        """Handle all signals that are there, after waiting for the first; what comes meanwhile has no end."""
+        with contextlib.suppress(queue.Empty):
+            self._handle(self._signals.get(timeout=_TICK_S))
+            for _ in range(self._signals.qsize()):
+                self._handle(self._signals.get_nowait())
 
     def _handle(self, signal: _Signal) -> None:
         if isinstance(signal, _Told):

@@ -12,6 +12,7 @@ import pytest
 from kenpin.edge_runtime import delivery
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.counters import Counters, Snapshot
+from kenpin.edge_runtime.link_signal import Incoming
 from kenpin.errors import StoreError
 from tests.edge_runtime.publishing_line import FAST, ForgetfulBroker, PublishingLine, RawBroker, SlowBroker
 
@@ -358,3 +359,25 @@ def test_a_publisher_whose_thread_hangs_is_not_alive(
     wait_for(lambda: not publisher.is_alive, "the end of its rounds")
     go_on.set()
     wait_for(lambda: publisher.is_alive, "the next round")
+
+
+def test_a_flood_of_messages_keeps_no_event_back(line: PublishingLine, mosquitto: Any, wait_for: Any) -> None:
+    class Flooded:
+        """While it looks at a message, the next one comes."""
+
+        is_over = False
+
+        def take(self, topic: str, body: bytes, *, retained: bool) -> None:
+            if not self.is_over:
+                line.link._signals.put(Incoming(f"plant/line/st1/{topic}", body, retained))
+
+    listener = Flooded()
+    publisher = line.publish(mosquitto.port, listener=listener)
+    try:
+        wait_for(lambda: publisher.traffic.connections == 1, "the connection")
+        listener.take("cmd/ack", b"{}", retained=False)
+        line.commit(5)
+        wait_for(lambda: line.waiting() == 0, "all acknowledgements")
+        assert publisher.is_alive
+    finally:
+        listener.is_over = True

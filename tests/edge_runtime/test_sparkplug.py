@@ -560,3 +560,20 @@ def test_data_that_finds_no_connection_ends_the_session() -> None:
     sparkplug._is_subscribed = True
     sparkplug._birth()
     assert not sparkplug.is_born
+
+
+def test_a_flood_of_commands_keeps_nothing_back(mosquitto: Any, node: Node, wait_for: Any) -> None:
+    sparkplug, is_over = node.start(mosquitto.port), False
+
+    def obey(heard: Heard) -> None:
+        """While it looks at a command, the next one comes."""
+        sparkplug._refusals.note(heard.topic, "of a flood")
+        if not is_over:
+            sparkplug._signals.put(heard)
+
+    sparkplug._obey = obey  # type: ignore[method-assign]
+    sparkplug._signals.put(Heard(NCMD, b"", is_retained=False))
+    try:
+        wait_for(lambda: node.refusals, "what is reported after each round")
+    finally:
+        is_over = True
