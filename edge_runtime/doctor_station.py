@@ -96,6 +96,9 @@ def _folder(folder: StationFolder) -> Finding:
         command = f"sudo chown -R {owner_name(os.geteuid())} {quote(str(folder.root))}"
         cure = f"{command}; work there as that user, never as root"
         return failed("folder", f"this user cannot read or write {', '.join(strange)} in {folder.root}", cure)
+    if folder.root.stat().st_mode & 0o007:
+        words = f"every user of this machine may look into {folder.root}, lock what is there, and stop the line"
+        return warned("folder", words, f"chmod o-rwx {quote(str(folder.root))}")
     return passed("folder", str(folder.root))
 
 

@@ -156,14 +156,15 @@ class StationFolder:
         return self.active.resolve()
 
     def create(self) -> None:
-        """Make the folder.
+        """Make the folder, for its user alone: who may read a file there can lock it, and so stop the line.
 
         Raises:
             ConfigError: It cannot be made or written, or is another user's and this is root.
         """
         self.refuse_root()
         try:
-            self.bundles.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.bundles.mkdir(exist_ok=True)
         except OSError as error:
             name = self._other_owner()
             cure = f"run this as {name}: sudo -u {name} …" if name else "create it for this user"

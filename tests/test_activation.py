@@ -53,6 +53,10 @@ def test_root_makes_no_files_in_the_folder_of_another_user(
         assert "sudo -u" in caught.value.cure
 
 
+def test_a_new_folder_is_its_users_alone(folder: StationFolder) -> None:
+    assert folder.root.stat().st_mode & 0o777 == 0o700
+
+
 def test_who_may_not_work_in_a_folder_is_told_whose_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,16 @@ def test_secrets_that_others_can_read(workshop: Any) -> None:
     assert found.cure == f"chmod 600 {workshop.folder.key}"
 
 
+def test_a_folder_that_others_can_look_into(workshop: Any) -> None:
+    workshop.ready()
+    workshop.folder.root.chmod(0o755)  # as useradd makes it on Debian: a file that others read they can lock
+    found = findings(workshop)["folder"]
+    assert (found.verdict, found.cure) == ("WARN", f"chmod o-rwx {workshop.folder.root}")
+    assert "lock" in found.words
+    workshop.folder.root.chmod(0o750)
+    assert findings(workshop)["folder"].verdict == "PASS"
+
+
 def test_a_secret_that_this_user_cannot_look_at_keeps_no_other_from_being_looked_at(workshop: Any) -> None:
     workshop.ready()
     hidden = workshop.root / ("x" * 300)  # as in a folder of another user: asking whether it is there fails
