@@ -136,11 +136,11 @@ def read_image(capture: cv2.VideoCapture) -> Image | None:
 
 def _rtsp(url: SourceUrl) -> Camera:
     host, slash, path = url.target.removeprefix("//").partition("/")
-    if not url.target.startswith("//") or not host or "@" in host:
+    if not url.target.startswith("//") or not host:
         raise ConfigError(
             "the camera's address is not usable",
-            where="[source] url",
-            cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE; no password in the address",
+            where=url.url,
+            cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE",
         )
     if ("user" in url.options) != ("password_file" in url.options):
         raise ConfigError(

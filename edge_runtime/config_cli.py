@@ -17,7 +17,7 @@ from kenpin.edge_runtime.certificate import RENEW_DAYS, days_left, load_pair
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.outputs import check_outputs
 from kenpin.edge_runtime.own_ports import check_ports
-from kenpin.edge_runtime.source import SourceUrl
+from kenpin.edge_runtime.source import SourceUrl, without_login
 from kenpin.edge_runtime.sources import check_address
 from kenpin.edge_runtime.sparkplug_feed import SparkplugFeed
 from kenpin.edge_runtime.trigger_input import check_trigger
@@ -51,7 +51,7 @@ def check(file: Path) -> None:
         SparkplugFeed.from_config(loaded, StationFolder(loaded.station.state_dir))
     click.echo(f"{file}: correct", err=True)
     click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir.absolute()}", err=True)
-    click.echo(f"  frames from {', '.join(loaded.source.urls)}", err=True)
+    click.echo(f"  frames from {', '.join(map(without_login, loaded.source.urls))}", err=True)
     click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
     for line in ending:
         click.echo(f"warning: {line}", err=True)

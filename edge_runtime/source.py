@@ -173,10 +173,16 @@ class FrameSource(Protocol):
 
 
 def without_login(url: str) -> str:
-    """An address that can be shown: between // and @, and behind the ? of a network camera, stands a login."""
-    address, _, _query = url.partition("?") if url.lower().startswith("rtsp") else (url, "", "")
-    scheme, slashes, rest = address.partition("//")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else address
+    """An address that can be shown: up to the last @, and behind the ? of a network camera, stands a login.
+
+    Where the @ comes behind the ?, nobody can tell whether a password has a ? in it: nothing is shown then.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme.strip().lower().startswith("rtsp"):
+        address, _, options = rest.partition("?")
+        return f"{scheme}://" + ("…" if "@" in options else address.rpartition("@")[2].removeprefix("//"))
+    address, slashes, rest = url.partition("//")
+    return f"{address}{slashes}{rest.rpartition('@')[2]}" if slashes else url
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,14 @@ class SourceUrl:
         # A folder or file may have a ? in its name, where the kind of source takes no option after it.
         target, _, query = rest.rpartition("?") if "?" in rest and _OPTIONS[scheme] else (rest, "", "")
         options = dict(parse_qsl(query, keep_blank_values=True))
-        for name in options.keys() - set(_OPTIONS[scheme]):
+        unknown = options.keys() - set(_OPTIONS[scheme])
+        if scheme == "rtsp" and "@" in (rest if unknown else target):
+            raise ConfigError(  # what is unknown is not named: it may be the end of a password
+                "the camera's address is not usable",
+                where="[source] url",
+                cure="write rtsp://HOST/PATH?user=NAME&password_file=FILE; no password in the address",
+            )
+        for name in unknown:
             known = ", ".join(_OPTIONS[scheme])
             raise ConfigError(
                 f"{scheme}: has no option {name!r}",

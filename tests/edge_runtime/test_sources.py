@@ -12,7 +12,7 @@ from kenpin.edge_runtime import sources, synthetic_source
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.readiness import Readiness
-from kenpin.edge_runtime.source import Fault, FrameSource
+from kenpin.edge_runtime.source import Fault, FrameSource, without_login
 from kenpin.edge_runtime.sources import make_source, make_sources
 from kenpin.errors import ConfigError, SourceError
 from kenpin.frame import Frame
@@ -32,6 +32,17 @@ def test_an_unknown_source_is_answered_with_every_kind() -> None:
     with pytest.raises(ConfigError) as caught:
         make_source("webcam")
     assert [scheme for scheme in sources._MAKE if f"{scheme}:" not in caught.value.cure] == []
+
+
+@pytest.mark.parametrize("word", ["CANARY", "CANARY/1", "CANARY?1", "1?CANARY", "1?CANARY=2", "1@CANARY"])
+def test_a_login_in_the_address_of_a_camera_is_refused_and_not_shown(word: str) -> None:
+    for url in (f"rtsp://boss:{word}@host/path", f"rtsp:boss:{word}@host/path", f"rtsps://boss:{word}@host"):
+        with pytest.raises(ConfigError) as error:
+            make_source(url)
+        assert "CANARY" not in str(error.value)
+        assert "CANARY" not in without_login(url)
+    assert without_login("rtsp://host/path?user=boss") == "rtsp://host/path"
+    assert make_source("rtsp://host/path?user=a@b&password_file=p").camera == "rtsp-host"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,14 @@ def test_a_dump_holds_what_is_needed_and_no_secret(
 def test_a_login_in_the_address_of_a_camera_is_in_no_part_of_a_dump(workshop: Any, tmp_path: Path) -> None:
     workshop.ready()
     for number, url in enumerate(
-        (f"rtsp://boss:{CANARY}@127.0.0.1:9/x", f"rtsp://127.0.0.1:9/x?user=boss&password={CANARY}")
+        (
+            f"rtsp://boss:{CANARY}@127.0.0.1:9/x",
+            f"rtsp://boss:{CANARY}/1@127.0.0.1:9/x",
+            f"rtsp://boss:{CANARY}?1@127.0.0.1:9/x",
+            f"rtsp://boss:1?{CANARY}@127.0.0.1:9/x",
+            f"rtsp:boss:{CANARY}@127.0.0.1:9/x",
+            f"rtsp://127.0.0.1:9/x?user=boss&password={CANARY}",
+        )
     ):
         done = support(workshop.toml(url), tmp_path / f"{number}.zip")
         assert done.returncode == 0, done.stderr
