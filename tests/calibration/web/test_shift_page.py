@@ -64,6 +64,18 @@ def test_a_check_is_guided_to_its_end(checking: Visit, folder: StationFolder) ->
     assert audited(folder) == ["passed"]
 
 
+def test_who_writes_the_result_down_stands_beside_who_has_begun(
+    checking: Visit, visit: MakeVisit, folder: StationFolder
+) -> None:
+    checking.submit("/shift/begin")
+    inspect(folder, SHOWN * 6)
+    other = visit()
+    other.log_in("abe")
+    assert other.submit("/shift/end").status_code == 303
+    rows = audit.read_audit(folder, PublicKey.load(folder.public_key))
+    assert [row["by"] for row in rows if row["what"] == "masters check"] == ["sato + abe"]
+
+
 def test_a_failed_check_lists_every_part_since_the_last_good_one(
     checking: Visit, folder: StationFolder
 ) -> None:
