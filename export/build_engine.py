@@ -25,6 +25,10 @@ from kenpin.tensorrt_seam import Tensor, check_tensors, failure, load_tensorrt, 
 
 _NO_COMPUTING = ("Reformat", "NoOp", "Constant")
 _MAC_CHARS = 64
+_CURE = (
+    "if it speaks of memory, stop other programs and try again with less --workspace-mb; if it names a node, "
+    "export again with --weights fp32qdq, then with --precision fp32; else report it with the versions"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -79,11 +83,12 @@ def build_plan(order: BuildOrder) -> Built:
         monitor = make_monitor(trt, order.listen, cancelled)
         with _network(trt, log, builder, order.model) as network:
             config = _configure(trt, builder, order, monitor)
+            log.forget()  # timings that it refused are no reason for what may follow
             started_s = time.monotonic()
             memory = builder.build_serialized_network(network, config)
             build_s = time.monotonic() - started_s
         if memory is None:
-            raise failure(log, "build the engine")
+            raise failure(log, "build the engine", cure=_CURE)
         plan = bytes(memory)
         _keep_timings(order, config)
     with plain_errors(log, "load the engine that it has just built"):

@@ -20,12 +20,21 @@ from kenpin.errors import EngineError, KenpinError
 
 OLDEST_MAJOR = 10
 _KEPT_ERRORS = 8
+# TensorRT names a shortage of memory in a warning or an early error; its last one then speaks of a layer only.
+_SHORTAGE = (
+    "out of memory",
+    "outofmemory",
+    "insufficient memory",
+    "memory is insufficient",
+    "not be allocated",
+)
 INSTALL = (
     "apt install python3-libnvinfer (JetPack 6.1 or newer), in an environment made with --system-site-packages"
 )
 INPUT = "frames"
 OUTPUTS = ("score", "level_scores", "anomaly_map")
 _EXPORT_AGAIN = "export the bundle again with this version of kenpin"
+_CURE = "if it speaks of memory, stop other programs and try again; else report it with the versions"
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +91,7 @@ def load_tensorrt() -> Any:
 
 @cache
 def shared_log(trt: Any) -> Any:
-    """The logger of this process, which keeps the errors, in `errors`, and hands the rest to `logging`.
+    """The logger of this process: it keeps errors and a shortage of memory, and hands all to `logging`.
 
     TensorRT keeps the first logger that it is given and ignores every other one: with a logger for each engine
     an error would be told to one that nobody reads, or that is gone.
@@ -93,10 +102,18 @@ def shared_log(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors = deque[str](maxlen=_KEPT_ERRORS)
+            self.shortage = ""
+
+        def forget(self) -> None:
+            self.errors.clear()
+            self.shortage = ""
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            is_error = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            if is_error:
                 self.errors.append(msg)
+            if (is_error or severity == trt.ILogger.WARNING) and any(w in msg.lower() for w in _SHORTAGE):
+                self.shortage = msg
             _log.debug("TensorRT: %s", msg)
 
     return Log()
@@ -110,7 +127,7 @@ def plain_errors(log: Any, doing: str) -> Iterator[None]:
         log: What `shared_log` returned. It forgets what was said before.
         doing: What TensorRT is asked for, to follow "TensorRT cannot".
     """
-    log.errors.clear()
+    log.forget()
     try:
         yield
     except KenpinError:
@@ -119,13 +136,19 @@ def plain_errors(log: Any, doing: str) -> Iterator[None]:
         raise failure(log, doing, error=str(error)) from None
 
 
-def failure(log: Any, doing: str, *, error: str = "") -> EngineError:
-    """The error for something that TensorRT did not do, with what it said itself."""
-    said = " ".join((log.errors[-1] if log.errors else error).split())[:400]
-    return EngineError(
-        f"TensorRT cannot {doing}" + (f": {said}" if said else ""),
-        cure="if it speaks of memory, stop other programs and try again; else report it with the versions",
-    )
+def failure(log: Any, doing: str, *, error: str = "", cure: str = _CURE) -> EngineError:
+    """The error for something that TensorRT did not do, with what it said itself.
+
+    The last error may only say that it failed; what it said before, of memory above all, is then the reason.
+    """
+    last = _shortened(log.errors[-1] if log.errors else error)
+    before = _shortened(log.shortage or (log.errors[0] if log.errors else ""))
+    said = f"{last}; before that: {before}" if before not in ("", last) else last
+    return EngineError(f"TensorRT cannot {doing}" + (f": {said}" if said else ""), cure=cure)
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:400]
 
 
 def check_tensors(tensors: Iterable[Tensor]) -> tuple[int, int]:

@@ -90,6 +90,7 @@ class FakeTensorrt(types.ModuleType):
         gpu: What the plans are built for.
         noise: Added to every score, to play a GPU that computes something else.
         fail_build: What the builder says before it gives up; empty = nothing.
+        said_before: What it says before that: severity and words.
         arrives: Is called at the beginning of each call from TensorRT, as a signal that came meanwhile is.
         takes_timings: Whether it keeps a cache of timings at all.
         enqueue: Puts work on the stream of this handle, and says whether it could.
@@ -107,6 +108,7 @@ class FakeTensorrt(types.ModuleType):
         self.builds = 0
         self.loads, self.noise = 0, 0.0
         self.fail_build: str | None = None
+        self.said_before: list[tuple[str, str]] = []
         self.gpu = "Orin"
         self.arrives: Callable[[], object] = lambda: None
         self.takes_timings = True
@@ -242,6 +244,8 @@ def _builder(trt: FakeTensorrt) -> type:
                 trt.say(trt.ILogger.ERROR, "Error Code 7: BuildCanceled (Build canceled by user)")
                 return None
             if trt.fail_build is not None:
+                for severity, words in trt.said_before:
+                    trt.say(getattr(trt.ILogger, severity), words)
                 if trt.fail_build:
                     trt.say(trt.ILogger.ERROR, trt.fail_build)
                 return None
@@ -342,6 +346,7 @@ class Config(Guarded):
         if not self._trt.takes_timings:
             return False
         if cache._timings not in (b"", b"measured"):
+            self._trt.say(self._trt.ILogger.ERROR, "the timing cache is of another version")
             return ignore_mismatch
         self._cache = cache
         self._given = cache._timings

@@ -490,6 +490,22 @@ def test_a_sealed_engine_that_does_not_load_is_built_again_where_that_helps(
     assert_all_is_given_back(jetson_6)
 
 
+def test_a_lack_of_memory_is_seen_also_where_the_last_words_do_not_say_so(
+    jetson: FakeJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building again would take more of it."""
+    trt = jetson.trt
+
+    def refuse(*_: object) -> None:
+        trt.say(trt.ILogger.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
+        trt.say(trt.ILogger.ERROR, "Error Code 4: Internal Error (Engine deserialization failed.)")
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", refuse)
+    choice = choose(jetson)
+    assert "deserialization failed.); before that: Error Code 1: Cuda Runtime (out of memory)" in choice.note
+    assert choice.build is None
+
+
 def test_builds_that_take_the_machine_down_are_given_up(jetson_6: FakeJetson) -> None:
     folder, key = jetson_6.workshop.folder, jetson_6.passport.target.key
     cut_plan(jetson_6)

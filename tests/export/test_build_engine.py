@@ -236,6 +236,44 @@ def test_a_second_build_tells_its_own_error(jetson: FakeJetson) -> None:
     assert caught.value.what == "TensorRT cannot build the engine"
 
 
+# The words and their order are those of TensorRT 10: NVIDIA/TensorRT#4258 and yuanyang1991/birefnet_tensorrt#4.
+NO_MEMORY = ("ERROR", "Error Code 1: Cuda Runtime (out of memory)")
+TOO_SMALL = (
+    "WARNING",
+    "UNSUPPORTED_STATE: Skipping tactic 0 due to insufficient memory on requested size of 38",
+)
+SKIPPED = ("ERROR", "Error Code: 9: Skipping tactic 0x0000000000000000 due to exception")
+
+
+@pytest.mark.parametrize("said_before", [[NO_MEMORY, *[SKIPPED] * 9], [TOO_SMALL, SKIPPED], [SKIPPED]])
+def test_why_tensorrt_gave_up_is_told_also_where_its_last_words_do_not(
+    jetson: FakeJetson, said_before: list[tuple[str, str]]
+) -> None:
+    jetson.trt.said_before = said_before
+    jetson.trt.fail_build = "Internal Error (Could not find any implementation for node {ForeignNode[a...b]})"
+    with pytest.raises(EngineError, match="implementation for node") as caught:
+        jetson.build()
+    assert caught.value.what.endswith(f"; before that: {said_before[0][1]}")
+    assert "--workspace-mb" in caught.value.cure
+    assert "--weights fp32qdq" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("severity", "words"), [("WARNING", "TF32 is not used"), ("INFO", "not out of memory")]
+)
+def test_what_is_no_reason_is_not_told(jetson_6: FakeJetson, severity: str, words: str) -> None:
+    cache = jetson_6.workshop.folder.engines / "timings-10.3.0.cache"
+    cache.parent.mkdir(parents=True)
+    timings = b"of another version"
+    key = load_engine_key(jetson_6.workshop.folder)
+    cache.write_bytes(mac(key, timings).encode() + timings)
+    jetson_6.trt.said_before = [(severity, words)]
+    jetson_6.trt.fail_build = "no tactic"
+    with pytest.raises(EngineError) as caught:
+        jetson_6.build()
+    assert caught.value.what == "TensorRT cannot build the engine: no tactic"
+
+
 def test_a_build_that_gives_up_without_a_word_is_an_error(jetson_6: FakeJetson) -> None:
     jetson_6.trt.fail_build = ""
     with pytest.raises(EngineError) as caught:
