@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from kenpin.synced_file import replace_synced
 from kenpin.tensorrt_seam import Tensor, check_tensors, failure, load_tensorrt, plain_errors, shared_log
 
 _NO_COMPUTING = ("Reformat", "NoOp", "Constant")
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_SEPARATOR = re.compile(r"[\x1e\x1f]")
 _MAC_CHARS = 64
 _CURE = (
     "if it speaks of memory, stop other programs and try again with less --workspace-mb; if it names a node, "
@@ -184,20 +187,38 @@ def read_layers(text: str) -> Layers:
 
     Args:
         text: What the inspector returned.
+
+    Returns:
+        No layers also where none is seen to be a convolution: each model has some, so what it says is not
+        understood, and that all of them run in INT8 must not be told.
     """
     try:
-        layers = [layer for layer in json.loads(text)["Layers"] if isinstance(layer, dict)]
+        # Separators stood in it as they are: NVIDIA/TensorRT#2779.
+        told = json.loads(text, strict=False)["Layers"]
+        layers = [layer for layer in told if isinstance(layer, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         return Layers()
     computing = [layer for layer in layers if layer.get("LayerType") not in _NO_COMPUTING]
+    convolutions = [layer for layer in computing if _is_convolution(layer)]
+    if not convolutions:
+        return Layers()
     int8 = [_name(layer) for layer in computing if _takes_int8(layer)]
-    convolutions = [layer for layer in computing if "conv" in f"{layer.get('LayerType')}{_name(layer)}".lower()]
     others = [_name(layer) for layer in convolutions if not _takes_int8(layer)]
     return Layers(total=len(layers), int8=tuple(int8), float_convolutions=tuple(others))
 
 
 def _name(layer: dict[str, Any]) -> str:
-    return str(layer.get("Name", "?"))
+    """Its name; of what Myelin, the compiler inside, made, the ONNX nodes that it was made of."""
+    name = str(layer.get("Name", "?"))
+    nodes = _NODE.findall(str(layer.get("Metadata", ""))) if name.startswith("__myl") else []
+    return _SEPARATOR.sub(" + ", " + ".join(dict.fromkeys(nodes)) or name)
+
+
+def _is_convolution(layer: dict[str, Any]) -> bool:
+    kind = str(layer.get("LayerType")).lower()
+    # A node that only stores or quantises a weight has the name of its convolution, too.
+    nodes = [node for node in _name(layer).lower().split(" + ") if not node.endswith(("_q", "_dq"))]
+    return "conv" in kind or kind == "correlation" or any("conv" in node for node in nodes)
 
 
 def _takes_int8(layer: dict[str, Any]) -> bool:

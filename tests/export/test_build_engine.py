@@ -445,9 +445,42 @@ def test_an_inspector_that_cannot_be_read_gives_no_layers(text: str) -> None:
     assert read_layers(text) == Layers()
 
 
+def told_layer(name: str, kind: str, first_input: str, nodes: str = "") -> dict[str, Any]:
+    """A layer as TensorRT 10 tells it; `nodes` are the ONNX nodes that it was made of."""
+    metadata = "\x1e".join(f"[ONNX Layer: {node}]" for node in nodes.split())
+    inputs = [{"Name": "x", "Dimensions": [1, 3, 8, 8], "Format/Datatype": first_input}]
+    return {"Name": name, "LayerType": kind, "Inputs": inputs, "Outputs": [], "Metadata": metadata}
+
+
 def test_uint8_is_not_int8() -> None:
-    layer = {"Name": "cast", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Row major UInt8"}]}
-    assert read_layers(json.dumps({"Layers": [layer]})).int8 == ()
+    layers = [told_layer("cast", "kgen", "Row major UInt8"), told_layer("conv1", "CaskConvolution", "Int8")]
+    assert read_layers(json.dumps({"Layers": layers})).int8 == ("conv1",)
+
+
+def test_layers_that_tensorrts_own_compiler_made_have_the_names_of_the_model() -> None:
+    """The forms are those of NVIDIA/TensorRT#4397, and of its trt-engine-explorer for the separators."""
+    layers = [
+        told_layer("__myl_ConvRelu_myl0_1", "fusion", "Int8", "w.conv1.weight_dq encoder.conv1 node_relu"),
+        told_layer("__myl_Conv_myl0_2", "correlation", "Float", "encoder.layer2.0.downsample.0"),
+        told_layer("__myl_Dequ_myl0_3", "kgen", "Int8", "w.layer3.0.conv1.weight_dq"),
+        told_layer("__myl_MaxPool_myl0_4", "kgen", "Float"),
+        told_layer("w.conv2.weight_dq\x1eencoder.conv2", "CaskConvolution", "Float"),
+        told_layer("w.conv2.weight_q", "Scale", "Float"),
+    ]
+    found = read_layers(json.dumps({"Layers": layers}))
+    assert found.total == len(layers)
+    assert found.int8 == ("w.conv1.weight_dq + encoder.conv1 + node_relu", "w.layer3.0.conv1.weight_dq")
+    assert found.float_convolutions == ("encoder.layer2.0.downsample.0", "w.conv2.weight_dq + encoder.conv2")
+
+
+def test_separators_that_stand_as_they_are_are_read() -> None:
+    text = json.dumps({"Layers": [told_layer("encoder.conv1", "CaskConvolution", "Int8", "a b")]})
+    assert read_layers(text.replace("\\u001e", "\x1e")).int8 == ("encoder.conv1",)
+
+
+def test_that_no_convolution_is_seen_does_not_tell_that_all_run_in_int8() -> None:
+    layers = [told_layer("__myl_A_myl0_1", "kgen", "Float"), told_layer("__myl_B_myl0_2", "fusion", "Int8")]
+    assert read_layers(json.dumps({"Layers": layers})) == Layers()
 
 
 def test_the_fake_knows_only_names_of_its_version() -> None:
