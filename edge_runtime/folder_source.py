@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, storable, takes_no_trigger
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
 from kenpin.picture_files import list_pictures
@@ -29,7 +29,7 @@ class FolderSource:
     settings = NO_SETTINGS
 
     def __init__(self, root: Path, *, period_s: float, loop: bool) -> None:
-        self.camera = root.resolve().name
+        self.camera = storable(root.resolve().name)
         self._root = root
         self._paths: Sequence[Path] = ()
         self._period_s = period_s
@@ -74,8 +74,7 @@ class FolderSource:
         self._index += 1
         self._taken += 1
         self._due_s = max(self._due_s, time.monotonic()) + self._period_s
-        # A name that is not UTF-8 could be neither stored nor sent.
-        part_id = path.relative_to(self._root).as_posix().encode("utf-8", "backslashreplace").decode()
+        part_id = storable(path.relative_to(self._root).as_posix())
         try:
             return Frame(read_picture(path), part_id, self.camera, frame_id=self._taken)
         except DataError as error:

@@ -20,6 +20,7 @@ from kenpin.edge_runtime.source import (
     Lull,
     SourceUrl,
     Trigger,
+    storable,
     takes_no_trigger,
 )
 from kenpin.errors import DataError, SourceError, reason_of
@@ -67,7 +68,7 @@ class ReplaySource:
     settings = NO_SETTINGS
 
     def __init__(self, root: Path, *, speed: float) -> None:
-        self.camera = root.resolve().name
+        self.camera = storable(root.resolve().name)
         self.waits = speed == 0
         self._root = root
         self._speed = speed

@@ -278,6 +278,11 @@ class SourceUrl:
         return value
 
 
+def storable(name: str) -> str:
+    """A name of a file or folder, what is not UTF-8 as numbers: else it can be neither stored nor sent."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def takes_no_trigger(camera: str) -> SourceError:
     """What a source raises that cannot be triggered."""
     return SourceError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from kenpin.edge_runtime.camera_source import read_image
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, storable, takes_no_trigger
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 
@@ -25,7 +25,7 @@ class VideoSource:
     settings = NO_SETTINGS
 
     def __init__(self, path: Path) -> None:
-        self.camera = path.stem
+        self.camera = storable(path.stem)
         self._path = path
         self._capture = cv2.VideoCapture()
         self._index = 0

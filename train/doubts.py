@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from kenpin.synced_file import replace_synced
 from kenpin.train.evaluate import Scores
 from kenpin.train.journal import cannot_write
 from kenpin.train.run import RunFolder
+from kenpin.train.tensor_file import read_tensors
 
 _FILE = "doubts.safetensors"
 _KEPT = 12
@@ -59,9 +60,9 @@ def read_doubts(folder: RunFolder) -> Scores | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            files = json.loads(file.metadata()["files"])
-            scores, maps = file.get_tensor("scores").numpy(), file.get_tensor("maps").numpy()
+        tensors, metadata = read_tensors(path)
+        files = json.loads(metadata["files"])
+        scores, maps = tensors["scores"].numpy(), tensors["maps"].numpy()
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise TrainError(f"cannot read: {error}", where=path, cure="remove it, or train again") from None
     rows = {row["file"]: row for row in folder.data["pictures"]}

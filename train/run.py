@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from kenpin import __version__
@@ -36,6 +36,7 @@ from kenpin.train.data import MEASURE
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.journal import append, cannot_write, read_journal, rewrite
+from kenpin.train.tensor_file import read_tensors
 from kenpin.train.training import Allotment, Training
 from kenpin.view import REFERENCE, View
 
@@ -312,8 +313,6 @@ def _bytes(path: Path) -> bytes:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        return load_file(path), metadata
+        return read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise TrainError(f"cannot read: {reason_of(error)}", where=path, cure="train again") from None

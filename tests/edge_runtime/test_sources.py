@@ -115,6 +115,13 @@ def test_a_file_name_that_is_not_utf8_can_be_stored(tmp_path: Path) -> None:
     assert item.part_id.encode("utf-8") == b"\\udcff.png"
 
 
+@pytest.mark.parametrize("scheme", ["folder", "replay", "video"])
+def test_a_camera_named_after_a_file_or_folder_that_is_not_utf8_can_be_stored(
+    scheme: str, tmp_path: Path
+) -> None:
+    assert make_source(f"{scheme}:{tmp_path}/M\udcfcll").camera == "M\\udcfcll"
+
+
 def test_a_folder_keeps_its_rate_and_starts_over(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(grey_png(5))

@@ -227,7 +227,7 @@ def test_where_maps_light_up_is_said_in_words(parts: Path, tmp_path: Path) -> No
 def test_good_parts_unlike_the_others_are_shown_but_not_those_that_were_taken_out(
     parts: Path, tmp_path: Path
 ) -> None:
-    folder = untrained_run(tmp_path / "run", parts)
+    folder = untrained_run(tmp_path / "r\udcfcn", parts)  # a name that is not UTF-8
     learned = [*pictures_of(folder, "fit"), *pictures_of(folder, "held_back")]
     scores, maps = torch.arange(10.0), torch.rand(10, 16, 16)
     save_doubts(folder, learned, scores, maps)
