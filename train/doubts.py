@@ -51,7 +51,7 @@ def save_doubts(folder: RunFolder, pictures: Sequence[Picture], scores: Tensor, 
 def read_doubts(folder: RunFolder) -> Scores | None:
     """What was kept, the most unlike first, without pictures that are gone or were changed since.
 
-    `None` where nothing is left, as where runs of before or updates have kept nothing.
+    `None` where nothing is left, as where a run of before has kept nothing.
 
     Raises:
         TrainError: The file is damaged.

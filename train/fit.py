@@ -116,7 +116,9 @@ def update_head(
 
 
 @torch.no_grad()
-def doubt(head: AnomalyHead, pictures: Tensor, held_back: Tensor) -> tuple[Tensor, Tensor]:
+def doubt(
+    head: AnomalyHead, pictures: Tensor, held_back: Tensor, *, beside: bool = False
+) -> tuple[Tensor, Tensor]:
     """How unlike all others each good picture is that a head was fitted to.
 
     By the maps that nothing is trained for, each by what the others teach: a defect that was learned as good is
@@ -126,6 +128,7 @@ def doubt(head: AnomalyHead, pictures: Tensor, held_back: Tensor) -> tuple[Tenso
         head: The fitted head; it stays as it is.
         pictures: The good pictures that it was fitted to, BGR uint8 (N, 3, S, S), those of a part side by side.
         held_back: The good pictures that were held back, BGR uint8 (M, 3, S, S).
+        beside: Whether all these come beside those that it was fitted to, which then teach, too.
 
     Returns:
         Scores (N + M,) and maps (N + M, h, w).
@@ -133,7 +136,8 @@ def doubt(head: AnomalyHead, pictures: Tensor, held_back: Tensor) -> tuple[Tenso
     grids = _joined([_grids(head, pictures), _grids(head, held_back)])
     none = Grids(*(grid[:0] for grid in grids))
     fused = torch.zeros_like(grids.energies[:, 0])
-    found = _cross_fitted(head, grids, none, AnomalyHead.fill_untrained)
+    learn = AnomalyHead.merge_untrained if beside else AnomalyHead.fill_untrained
+    found = _cross_fitted(head, grids, none, learn)
     for name, raw in zip(UNTRAINED_MAPS, found, strict=True):
         number = MAPS.index(name)
         fused += (raw[:, 0] - head.offset[number]) * head.scale[number] * head.weight[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -113,9 +114,11 @@ def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> Non
     side, device = folder.config.size, means.fabric.device
     with progress_bar(means.console) as progress:
         progress.add_task("update the anomaly head", total=None)
-        pictures = load_pictures((roles.fit[n] for n in _for_head(roles.fit)), side=side).to(device)
-        held_back = load_pictures(some_of(roles.held_back, HELD_BACK_PICTURES), side=side).to(device)
+        new, held = [roles.fit[n] for n in _for_head(roles.fit)], some_of(roles.held_back, HELD_BACK_PICTURES)
+        pictures, held_back = (load_pictures(some, side=side).to(device) for some in (new, held))
         inspector = remember(origin, pictures, held_back, seed=folder.config.seed)
+    before = copy.deepcopy(origin.inspector.head).to(device)
+    save_doubts(folder, [*new, *held], *doubt(before, pictures, held_back, beside=True))
     folder.save_model(inspector.cpu())
 
 

@@ -185,11 +185,18 @@ def write_caps(folder: Path, count: int, seed: int) -> Path:
 
 def test_an_updated_run_keeps_the_encoder_and_remembers_both(tmp_path: Path) -> None:
     first, second = write_caps(tmp_path / "caps", 20, 1), write_caps(tmp_path / "more", 15, 2)
+    bad = second / "good" / "2-07.png"  # taken for good
+    image = cv2.imread(str(bad))
+    height, width = image.shape[:2]
+    cv2.circle(image, (width // 2, height // 2), width // 8, (0, 0, 0), -1)
+    assert cv2.imwrite(str(bad), image)
 
     def kenpin_train(*options: object) -> None:
         done = CliRunner().invoke(train, [str(o) for o in options], catch_exceptions=False)
         assert done.exit_code == 0
+        told.append("".join(done.stderr.split("\n")))
 
+    told: list[str] = []
     kenpin_train("--data", first, "--run", tmp_path / "a", "--size", 64, "--steps", 4)
     kenpin_train("--data", second, "--run", tmp_path / "b", "--update", tmp_path / "a")
     a, b = tmp_path / "a", tmp_path / "b"
@@ -208,3 +215,4 @@ def test_an_updated_run_keeps_the_encoder_and_remembers_both(tmp_path: Path) -> 
         sum(fits) + sum(held)
     ]
     assert "report.html" in {p.name for p in b.iterdir()}
+    assert f"most unlike the others, as the report shows them: {bad}" in told[1]
