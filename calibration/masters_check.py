@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kenpin.book import open_book
@@ -25,6 +26,7 @@ from kenpin.record import CalibrationRecord
 from kenpin.station_folder import StationFolder
 
 SHOWINGS = 3
+_SHOWN = 6  # of the parts in doubt, at a glance
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,53 @@ class Suspect:
 
 
 @dataclass(frozen=True)
+class Suspects:
+    """Every part between the last check that was passed, or the first part of all, and a failed one.
+
+    Numbers without a record stand there too: such parts are in a database of before, or were too old to be
+    kept. All are read each time that they are gone through, and none is kept: those of a day on a fast line
+    take more memory than the page has.
+
+    Attributes:
+        folder: The station's folder.
+        last_passed: The check before; `None` = there was none.
+        failed: The failed check.
+    """
+
+    folder: StationFolder
+    last_passed: Check | None
+    failed: Check
+
+    def __iter__(self) -> Iterator[Suspect]:
+        return _suspects(self.folder, self.last_passed, self.failed)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How many parts are in doubt.
+
+    Attributes:
+        parts: Their number.
+        released: How many of them were released.
+        last: The newest ones.
+    """
+
+    parts: int
+    released: int
+    last: Sequence[Suspect]
+
+
+@dataclass(frozen=True)
 class Result:
     """What came of a check.
 
     Attributes:
         check: As it was written down.
-        suspects: Every part since the last check that was passed, where this one was not.
+        suspects: Every part since the last check that was passed, where this one was not; read anew each time.
     """
 
     check: Check
-    suspects: tuple[Suspect, ...]
+    suspects: Iterable[Suspect]
 
 
 def steps(masters: Masters) -> list[Step]:
@@ -135,8 +174,7 @@ def check_masters(folder: StationFolder, next_seen: Callable[[Step], Seen], *, b
     if check.passed:
         require_settings(folder, record)
     append_check(folder, check, by=by)
-    suspects = () if check.passed else tuple(suspects_of(folder, masters.last_passed, check))
-    return Result(check, suspects)
+    return Result(check, () if check.passed else Suspects(folder, masters.last_passed, check))
 
 
 def require_settings(folder: StationFolder, record: CalibrationRecord) -> None:
@@ -190,17 +228,7 @@ def check_of(showings: Sequence[Showing], record: CalibrationRecord, product: st
     )
 
 
-def suspects_of(folder: StationFolder, last_passed: Check | None, failed: Check) -> Iterator[Suspect]:
-    """Every part between the last check that was passed, or the first part of all, and a failed one.
-
-    Numbers without a record stand there too: such parts are in a database of before, or were too old to be
-    kept.
-
-    Args:
-        folder: The station's folder.
-        last_passed: The check before; `None` = there was none.
-        failed: The failed check.
-    """
+def _suspects(folder: StationFolder, last_passed: Check | None, failed: Check) -> Iterator[Suspect]:
     after = max((s.seq for s in last_passed.showings), default=0) if last_passed else 0
     before = min(s.seq for s in failed.showings)
     since_ms = last_passed.ts_ms if last_passed else 0
@@ -228,7 +256,18 @@ def _without_record(first: int, last: int | str, ts_ms: int) -> Suspect:
     return Suspect(first, f"{first} to {last}: no record", ts_ms, Verdict.NO_DECISION.value, released=False)
 
 
-def suspects_csv(suspects: Sequence[Suspect], *, separator: str = ",") -> str:
+def doubt_of(suspects: Iterable[Suspect]) -> Doubt:
+    """How many there are, and the newest of them; only these are kept in memory."""
+    parts = released = 0
+    last: deque[Suspect] = deque(maxlen=_SHOWN)
+    for suspect in suspects:
+        parts += 1
+        released += suspect.released
+        last.append(suspect)
+    return Doubt(parts, released, tuple(last))
+
+
+def suspects_csv(suspects: Iterable[Suspect], *, separator: str = ",") -> str:
     """Parts in doubt for a spreadsheet, which must not take an identity for a formula.
 
     Args:

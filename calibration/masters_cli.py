@@ -14,7 +14,7 @@ import click
 from kenpin import options
 from kenpin.calibrating import refuse_while_calibrating
 from kenpin.calibration.masters_book import add_master, make_master, remove_master, set_interval
-from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, suspects_csv
+from kenpin.calibration.masters_check import Result, Seen, Step, check_masters, doubt_of, suspects_csv
 from kenpin.calibration.masters_hold import PartWatch, held_for_check
 from kenpin.counted import counted
 from kenpin.errors import DataError
@@ -173,18 +173,18 @@ def _tell(folder: StationFolder, result: Result) -> None:
     for showing in (s for s in result.check.showings if not s.is_right):
         what = f"master {showing.master}" if showing.master else "the good part"
         click.echo(f"FAILED: {what} was {showing.verdict}, expected {showing.expected}", err=True)
-    released = sum(s.released for s in result.suspects)
+    doubt = doubt_of(result.suspects)
     path = folder.root / "masters" / f"suspects-{result.check.showings[0].seq}.csv"
     try:
         path.write_text(suspects_csv(result.suspects), encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(
-            f"the list of {counted(len(result.suspects), 'part')} in doubt cannot be written: {error.strerror}",
+            f"the list of {counted(doubt.parts, 'part')} in doubt cannot be written: {error.strerror}",
             where=path,
             cure="make room, and ask for the list with: kenpin masters check --json",
         ) from None
     click.echo(
-        f"parts in doubt since the last passed check: {len(result.suspects)}, {released} of them released; "
+        f"parts in doubt since the last passed check: {doubt.parts}, {doubt.released} of them released; "
         f"hold them back: {path}",
         err=True,
     )

@@ -12,6 +12,7 @@ from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrat
 from kenpin.calibration.masters_check import (
     check_masters,
     check_of,
+    doubt_of,
     require_settings,
     steps,
     suspects_csv,
@@ -51,7 +52,8 @@ def shift(request: Request) -> Response:
     may = visitor_of(request).role >= Role.TECHNICIAN
     if run is not None:
         return page(request, "shift_run.html", {"run": run, "progress": read_progress(folder, run), "may": may})
-    return page(request, "shift.html", {"standing": read_standing(folder), "may": may})
+    standing = read_standing(folder)
+    return page(request, "shift.html", {"standing": standing, "doubt": doubt_of(standing.suspects), "may": may})
 
 
 @router.get("/shift/panel", dependencies=needs(Role.VIEWER))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, showing_of, steps, suspects_of
+from kenpin.calibration.masters_check import SHOWINGS, Step, Suspect, Suspects, showing_of, steps
 from kenpin.calibration.web.shift_run import ShiftRun, plan_of, shown_parts
 from kenpin.events import now_ms
 from kenpin.masters import Master, Masters, Showing, read_masters
@@ -69,17 +69,13 @@ class Standing:
     Attributes:
         masters: What is registered, and the last checks.
         due: Why they must be shown; `None` = they need not.
-        suspects: Every part since the last check that was passed, where the last one was not.
+        suspects: Every part since the last check that was passed, where the last one was not; read anew each
+            time.
     """
 
     masters: Masters
     due: Due | None
-    suspects: Sequence[Suspect]
-
-    @property
-    def released(self) -> int:
-        """How many parts in doubt were released to the line."""
-        return sum(suspect.released for suspect in self.suspects)
+    suspects: Iterable[Suspect]
 
 
 def read_standing(folder: StationFolder) -> Standing:
@@ -91,7 +87,7 @@ def read_standing(folder: StationFolder) -> Standing:
     """
     masters = read_masters(folder)
     failed = masters.last if masters.last and not masters.last.passed else None
-    suspects = tuple(suspects_of(folder, masters.last_passed, failed)) if failed else ()
+    suspects = Suspects(folder, masters.last_passed, failed) if failed else ()
     return Standing(masters, read_demand(folder).why(now_ms()), suspects)
 
 

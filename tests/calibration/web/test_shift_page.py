@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sqlite3
+import tracemalloc
+from contextlib import closing
 
 import pytest
 
@@ -101,6 +104,29 @@ def test_a_failed_check_lists_every_part_since_the_last_good_one(
     ]
     assert masters_due(folder, now_ms()) == "the last check of the masters failed"
     assert audited(folder) == ["passed", "FAILED, 1 of 12 showings wrong"]
+
+
+def test_the_page_has_room_for_any_number_of_parts_in_doubt(checking: Visit, folder: StationFolder) -> None:
+    sql = """WITH RECURSIVE n(seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < 30000)
+        INSERT INTO part ({0}) SELECT n.seq, {1} FROM n, part WHERE part.seq = 1"""
+    with closing(sqlite3.connect(folder.database)) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(part)")]
+        assert names[0] == "seq"
+        connection.execute(sql.format(", ".join(names), ", ".join(f"part.{name}" for name in names[1:])))
+        connection.commit()
+    checking.get("/shift")
+    tracemalloc.start()
+    try:
+        checking.submit("/shift/begin")
+        inspect(folder, [SHOWN[1], *SHOWN * 6][:12])
+        checking.submit("/shift/end")
+        text = checking.get("/shift").text
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "Parts in doubt: 30,000" in text
+    assert "Released of them: 30,000" in text
+    assert peak < 4_000_000  # they take 10 MB, and those of a day on a fast line more than the page may have
 
 
 def test_parts_that_were_under_way_count_for_nothing(checking: Visit, folder: StationFolder) -> None:
