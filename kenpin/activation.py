@@ -113,22 +113,28 @@ def read_activation(folder: StationFolder) -> Activation:
     try:
         return _read(folder)
     except OSError as error:
-        return _linked(folder, f"cannot be read ({error.strerror})")
+        return _linked(folder, f"cannot be read ({error.strerror})", "remove it, then: ")
 
 
 def _read(folder: StationFolder) -> Activation:
+    linked = folder.active_sha256
     try:
-        return Activation.model_validate_json(folder.activation.read_bytes())
+        found = Activation.model_validate_json(folder.activation.read_bytes())
     except FileNotFoundError:
-        return Activation(current=folder.active_sha256)
+        return Activation(current=linked)
     except ValidationError:
         return _linked(folder, "was damaged")
+    # A flipped bit may leave a name of no bundle; followed, it would lead the link astray, and nothing ran.
+    if linked and found.current not in ("", linked) and not (folder.bundles / found.current).exists():
+        return _linked(folder, "was damaged: it names a bundle that is not there")
+    return found
 
 
-def _linked(folder: StationFolder, why: str) -> Activation:
+def _linked(folder: StationFolder, why: str, first: str = "") -> Activation:
+    """What the link says; the cure writes the file anew, once what keeps it from that is done `first`."""
     current = folder.active_sha256
     bundle = folder.bundles / current if current else "FILE"
-    cure = f"remove it, then: kenpin bundle install {quote(str(bundle))} {folder.as_option}"
+    cure = f"{first}kenpin bundle install {quote(str(bundle))} {folder.as_option}"
     return Activation(current=current, reason=f"{folder.activation} {why}; {cure}")
 
 

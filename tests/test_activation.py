@@ -212,6 +212,21 @@ def test_a_damaged_file_is_answered_by_the_link(folder: StationFolder, tmp_path:
         assert "damaged" in found.reason
 
 
+def test_no_flipped_bit_leads_to_a_bundle_that_is_not_there(folder: StationFolder, tmp_path: Path) -> None:
+    bundle = make(tmp_path, "1")
+    first(folder, bundle)
+    whole = folder.activation.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        folder.activation.write_bytes(damaged)
+        assert read_activation(folder).current == bundle.sha256
+    folder.activation.write_bytes(whole.replace(bundle.sha256.encode(), b"A" + bundle.sha256[1:].encode()))
+    now = change_activation(folder, Activation.started)
+    assert "names a bundle that is not there; kenpin bundle install" in now.trouble
+    assert folder.active_sha256 == bundle.sha256, "the link was led astray"
+
+
 def test_a_file_that_cannot_be_read_is_answered_by_the_link_and_not_replaced(
     folder: StationFolder, tmp_path: Path
 ) -> None:

@@ -722,7 +722,7 @@ def test_a_disk_that_takes_nothing_does_not_stop_the_way_back(
     assert read_activation(workshop.folder) == on_trial
 
 
-@pytest.mark.parametrize("kind", ["no JSON", "another type", "a folder"])
+@pytest.mark.parametrize("kind", ["no JSON", "another type", "another bundle", "a folder"])
 def test_an_activation_that_cannot_be_read_lets_the_station_go_on_and_is_told(
     workshop: Any, belt: Belt, options: list[object], caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
@@ -735,6 +735,8 @@ def test_an_activation_that_cannot_be_read_lets_the_station_go_on_and_is_told(
         file.unlink(missing_ok=True)
         if kind == "a folder":
             file.mkdir()
+        elif kind == "another bundle":  # by a flipped bit, say
+            file.write_text(f'{{"current": "A{bundle.sha256[1:]}"}}')
         else:
             file.write_text("{" if kind == "no JSON" else '{"current": 1}')
 
@@ -753,8 +755,10 @@ def test_an_activation_that_cannot_be_read_lets_the_station_go_on_and_is_told(
     assert reason.startswith(f"{file} ")
     assert reason in caplog.text
 
-    _, _, cure = reason.partition("remove it, then: kenpin bundle ")
-    file.rmdir() if file.is_dir() else file.unlink()
+    first, _, cure = reason.partition("; ")[2].partition("kenpin bundle ")
+    assert first == ("remove it, then: " if kind == "a folder" else "")
+    if first:
+        file.rmdir()
     assert invoke(*cure.split(), *options[2:]).exit_code == 0
     assert read_activation(workshop.folder).trouble == ""
 

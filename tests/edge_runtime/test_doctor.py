@@ -117,7 +117,7 @@ def test_an_activation_that_was_damaged_is_told(workshop: Any) -> None:
     found = findings(workshop)["bundle"]
     assert found.verdict == "WARN"
     assert f"{workshop.folder.activation} was damaged" in found.words
-    assert found.cure.startswith("remove it, then: kenpin bundle install ")
+    assert found.cure.startswith("kenpin bundle install ")
 
 
 def add_a_master(workshop: Any) -> None:
