@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from kenpin.audit import Entry, audit_file
@@ -33,6 +34,8 @@ def note_config(config: StationConfig, folder: StationFolder) -> None:
     changed = sorted(key for key in now if now[key] != before[key])
     if known and not changed:
         return
+    if known and "station.topic" in changed and before["mqtt.url"]:
+        _tell_retained(before["station.topic"])
     if known and audit_file(folder).exists():
         old, new = _in_words(before, changed), _in_words(now, changed)
         if not note(folder, Entry("configuration", "unknown", old, new, "found when the station started")):
@@ -41,6 +44,17 @@ def note_config(config: StationConfig, folder: StationFolder) -> None:
         replace_synced(path, json.dumps(now, indent=1).encode())
     except OSError as error:
         _log.warning("What the station started with cannot be written: %s", reason_and_file(error))
+
+
+def _tell_retained(topic: str) -> None:
+    """Say what stays under a topic that the station had. It clears nothing there: another may have it now."""
+    _log.warning(
+        "The station's topic was %s. Its status and alarms of then stay on the broker, retained. Where no "
+        "other station has that topic, clear it with a login that may write there: "
+        "mosquitto_sub -t %s --remove-retained -W 3",
+        topic,
+        quote(f"{topic}/#"),
+    )
 
 
 def _values(config: StationConfig) -> dict[str, Any]:

@@ -97,3 +97,18 @@ def test_a_key_that_an_older_kenpin_did_not_know_has_not_changed(workshop: Any) 
     assert told(workshop) == []
     note_config(config(workshop, engine={"workspace_mb": 256}), workshop.folder)
     assert told(workshop) == [("engine.workspace_mb = 1024", "engine.workspace_mb = 256")]
+
+
+def test_what_stays_retained_under_the_topic_of_before_is_told_once(
+    workshop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.ready()
+    broker = {"url": "mqtt://127.0.0.1:9"}
+    note_config(config(workshop, mqtt=broker, station={"topic": "plant/line1/st1"}), workshop.folder)
+    for _ in range(2):
+        note_config(config(workshop, mqtt=broker, station={"topic": "plant/line2/st1"}), workshop.folder)
+    assert caplog.text.count("mosquitto_sub -t 'plant/line1/st1/#' --remove-retained") == 1
+    caplog.clear()
+    note_config(config(workshop, mqtt={"url": ""}, station={"topic": "plant/line2/st1"}), workshop.folder)
+    note_config(config(workshop, mqtt={"url": ""}, station={"topic": "plant/line3/st1"}), workshop.folder)
+    assert not caplog.text
