@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -14,6 +15,7 @@ from kenpin.errors import ConfigError
 from kenpin.events import now_ms
 
 MAX_BYTES = 64 << 20
+_LEAST_FREE_BYTES = 1 << 16
 
 
 class LogOutput:
@@ -40,7 +42,14 @@ class LogOutput:
             ) from None
 
     def beat(self, *, ready: bool) -> None:
-        """Not written down."""
+        """Not written down; but the line must not be told READY where the next result could not be.
+
+        Raises:
+            OSError: The disk has no room left.
+        """
+        disk = os.fstatvfs(self._handle)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def busy(self, *, busy: bool) -> None:
         """Not written down."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from contextlib import closing
@@ -138,6 +139,23 @@ def test_an_ok_of_which_the_log_takes_a_part_only_is_none(tmp_path: Path) -> Non
         output.result(NG)
     lines = (tmp_path / "outputs.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in lines] == ["NG"]
+
+
+def test_on_a_full_disk_of_the_log_the_line_is_not_ready_between_two_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, other = LogOutput(tmp_path / "outputs.jsonl"), Told()
+    outputs = Outputs([log, other])
+    full = os.statvfs_result((4096, 4096, 1000, 10, 0, 100, 10, 10, 0, 255))
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fstatvfs", lambda _: full)
+        for _ in range(2):
+            outputs.beat(ready=not outputs.trouble)
+    outputs.beat(ready=not outputs.trouble)
+    assert other.beats == [True, False, False]
+    assert outputs.trouble == "", "there is room again"
+    assert caplog.text.count(f"No space left on device: {tmp_path / 'outputs.jsonl'}") == 1
+    log.close()
 
 
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
