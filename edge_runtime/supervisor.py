@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.child import Child, ChildSpec
+from kenpin.edge_runtime.run_socket import bind_in
 from kenpin.edge_runtime.vitals import EVERY_S, Vitals, write_vitals
+from kenpin.errors import ConfigError
 
 _ROUND_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
+_SOCKET = "supervisor.sock"
+_LONGEST_ADDRESS = 107  # bytes
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +34,15 @@ class Supervisor:
     Args:
         specs: What to run, in the order in which they are started and ended. The first one leads.
         run: The station's `StationFolder.run`.
+
+    Raises:
+        ConfigError: Its socket cannot be made.
     """
 
     def __init__(self, specs: Sequence[ChildSpec], run: Path) -> None:
         self._run = run
-        self._socket, address = _notify_socket()
-        self._children = [Child(spec, address) for spec in specs]
+        self._socket, self._address = _notify_socket(run)
+        self._children = [Child(spec, self._address) for spec in specs]
         self._stopping = False
         self._is_ending = False
         self._told_s = 0.0
@@ -135,14 +142,27 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # it died before it could be followed
 
 
-def _notify_socket() -> tuple[socket.socket, str]:
-    """A socket without a file; its name is chosen by the kernel."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def _notify_socket(run: Path) -> tuple[socket.socket, str]:
+    """A socket that is this user's alone, and its address.
+
+    In one without a file every user of the machine could leave no room for what the children say.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        made = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ConfigError(
+            f"the socket for the station's processes cannot be made: {error.strerror}",
+            where=run / _SOCKET,
+            cure="let this user write there",
+        ) from None
     made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    made.bind("")
-    name = made.getsockname()
-    assert isinstance(name, bytes)
-    return made, "@" + name[1:].decode()
+    address = str((run / _SOCKET).absolute())
+    if len(os.fsencode(address)) > _LONGEST_ADDRESS:
+        address = f"/proc/{os.getpid()}/fd/{os.open(run, os.O_RDONLY | os.O_DIRECTORY)}/{_SOCKET}"
+    return made, address
 
 
 @contextlib.contextmanager

@@ -358,10 +358,18 @@ def test_a_station_whose_disk_is_full_is_not_told_as_gone(workshop: Any) -> None
     assert station_state(workshop.folder) == ("FAULT", full)
 
 
+@pytest.mark.parametrize("name", ["run", "long" * 30])
+def test_no_other_user_can_leave_the_children_no_room(tmp_path: Path, name: str) -> None:
+    leading = spec(tmp_path, "station", "live(0.1)")
+    supervisor = Supervisor([leading], tmp_path / name)
+    assert Path(supervisor._address).stat().st_mode & 0o777 == 0o600
+    assert supervisor.run() == 0
+    assert supervisor._children[0].was_ready
+
+
 def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
     supervisor = Supervisor([ChildSpec("station", ("/bin/true",))], tmp_path)
-    address = "@" + supervisor._socket.getsockname()[1:].decode()
-    environment = {**os.environ, "NOTIFY_SOCKET": address}
+    environment = {**os.environ, "NOTIFY_SOCKET": supervisor._address}
     code = "from kenpin.edge_runtime.notify import Notifier; Notifier.from_environment().ready()"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     supervisor._hear()
