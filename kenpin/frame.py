@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,9 @@ def decode_picture(data: bytes, *, where: object) -> Image:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        # A link to /dev/zero never ends, and a pipe never begins.
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise DataError("the picture is no file", where=path, cure="remove it: it is a device or a pipe")
         return path.read_bytes()
     except OSError as error:
         raise DataError(

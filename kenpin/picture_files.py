@@ -85,11 +85,11 @@ def contents_of(paths: Sequence[Path]) -> list[str]:
 
     def content(path: Path, size: int) -> str:
         try:
-            return sha256_of(path) if counts[size] > 1 else str(path)
+            return sha256_of(path) if size >= 0 and counts[size] > 1 else str(path)
         except OSError:
             return str(path)
 
-    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
+    sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]  # no end has a link to /dev/zero
     counts = Counter(sizes)
     return [content(path, size) for path, size in zip(paths, sizes, strict=True)]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -227,3 +228,12 @@ def test_a_picture_that_would_unpack_to_gigabytes_is_refused_in_little_memory(tm
     assert "more pixels than allowed" in message[0]
     assert str(bomb) in message[1]
     assert int(grown_kib) < 50_000, "the picture was unpacked before it was refused"
+
+
+def test_a_device_or_a_pipe_under_the_name_of_a_picture_is_refused_unread(tmp_path: Path) -> None:
+    """A folder of a stranger may hold a link to /dev/zero, which has no end."""
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("device.png", "pipe.png"):
+        with pytest.raises(DataError, match="is no file"):
+            read_picture(tmp_path / name)

@@ -660,10 +660,11 @@ def test_a_test_picture_that_is_also_learned_from_is_left_out(tmp_path: Path) ->
     assert len(parts.train) == 6
 
 
-def test_a_broken_link_is_no_copy(tmp_path: Path) -> None:
+def test_a_broken_link_or_a_device_is_no_copy(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("good", 10))
     for name in ("a", "b"):
         (tmp_path / f"good/{name}.png").symlink_to(tmp_path / "gone")
+        (tmp_path / f"good/{name}-device.png").symlink_to("/dev/null")  # as /dev/zero, of which no end is read
     assert read_data(tmp_path).copies == 0
 
 
