@@ -103,6 +103,6 @@ class MqttTrigger:
             return
         self.refused += 1
         if self.refused == 1:
-            _log.warning(
-                "A message on %s is no trigger: %r. Such are ignored.", self._topic, message.payload[:80]
-            )
+            kept = "the broker kept it, and its part has passed"
+            why, told = kept if message.retain else "no number, or too many wait", message.payload[:80]
+            _log.warning("A message on %s is no trigger: %s, %r. Such are ignored.", self._topic, why, told)

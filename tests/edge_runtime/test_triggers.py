@@ -135,7 +135,7 @@ def publish(port: int, payload: str, *more: str) -> None:
 
 
 def test_messages_trigger_and_retained_ones_do_not(
-    workshop: Any, mosquitto: Any, wait_for: Any, closed: Any
+    workshop: Any, mosquitto: Any, wait_for: Any, closed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(mosquitto.port, "5", "-r")
     workshop.port = mosquitto.port
@@ -147,6 +147,8 @@ def test_messages_trigger_and_retained_ones_do_not(
     found = [trigger.wait(soon()) for _ in range(2)]
     assert [(t.trigger_id, t.part_id) if t else None for t in found] == [(6, ""), (7, "A-7")]
     assert trigger.refused == 2
+    assert "the broker kept it, and its part has passed" in caplog.text
+    assert "nonsense" not in caplog.text
 
 
 def test_a_trigger_that_cannot_be_heard_says_why(
