@@ -38,7 +38,7 @@ from kenpin.edge_runtime.database import connect, transaction
 from kenpin.edge_runtime.once import Once
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.remote_threshold import Reach, move_thresholds
-from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError
+from kenpin.errors import BundleError, CalibrationError, ConfigError, KenpinError, reason_and_file
 from kenpin.events import Reply, now_ms
 from kenpin.hold import hold, let_go
 from kenpin.station_folder import StationFolder
@@ -155,9 +155,10 @@ class Commander:
                 reason = "rejected" if rejected else ""
                 self._outbox.put(self._reply(command.action, command.cmd_id, reason, rejected))
         except (KenpinError, OSError) as error:
-            _log.warning("The command %s of %s was not carried out: %s", command.action, command.actor, error)
+            why = reason_and_file(error)
+            _log.warning("The command %s of %s was not carried out: %s", command.action, command.actor, why)
             self.refusals["failed"] += 1
-            self._refuse(_refused(command, "failed", str(error)))
+            self._refuse(_refused(command, "failed", why))
             return
         if rejected:
             self.refusals["rejected"] += 1

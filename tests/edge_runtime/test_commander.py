@@ -213,15 +213,22 @@ def test_a_bundle_is_activated_if_it_is_here(workshop: Any, key: Path) -> None:
     assert read_activation(desk.folder).candidate == new.sha256
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreError("the disk is full"), "the disk is full"),
+        (OSError(28, "No space left on device", "/a"), "No space left on device: /a"),
+    ],
+)
 def test_what_cannot_be_written_down_is_not_done(
-    desk: Desk, raised: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, raised: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     def full(*_arguments: Any) -> None:
-        raise StoreError("the disk is full", cure="make room")
+        raise error
 
     monkeypatch.setattr(commander, "append", full)
     answer = desk.send("ack", alarm="engine_integrity")
-    assert (answer["ok"], answer["reason"]) == (False, "failed")
+    assert (answer["ok"], answer["reason"], answer["message"]) == (False, "failed", told)
     assert state_of(raised, "engine_integrity") == "UNACK"
 
 
