@@ -66,7 +66,7 @@ def test_it_is_refused_and_the_first_one_keeps_its_sockets_and_its_broker(
     scada = make_subscriber(mosquitto.port)
     first = start(config)
     wait_for(lambda: is_ready(workshop), "the first station")
-    wait_for(lambda: len(sockets(workshop.folder.run)) == 2 and scada.payloads("status"), "its publisher")
+    wait_for(lambda: len(sockets(workshop.folder.run)) == 3 and scada.payloads("status"), "its publisher")
     before = sockets(workshop.folder.run)
 
     error = refused(config)
