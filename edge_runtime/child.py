@@ -44,6 +44,7 @@ class Child:
         notify: Address for its NOTIFY_SOCKET.
 
     Attributes:
+        notify: The same; another one counts from its next start on.
         restarts: Times that it was started again.
         trouble: Why it does not run, in words; empty while it does.
     """
@@ -54,7 +55,7 @@ class Child:
         self.trouble = ""
         self.was_ready = False
         self.exit_code: int | None = None
-        self._notify = notify
+        self.notify = notify
         self._process: subprocess.Popen[bytes] | None = None
         self._failures: deque[float] = deque(maxlen=BUDGET)
         self._in_row = 0
@@ -73,7 +74,7 @@ class Child:
         now_s = time.monotonic()
         if self._process is not None or now_s < self._start_at_s:
             return False
-        environment = {**os.environ, "NOTIFY_SOCKET": self._notify}
+        environment = {**os.environ, "NOTIFY_SOCKET": self.notify}
         environment["WATCHDOG_USEC"] = str(round(self.spec.watchdog_s * 1e6))
         environment["KENPIN_PARENT"] = str(os.getpid())
         try:

@@ -56,14 +56,16 @@ class Supervisor:
             did not come up at the first start, so that what is wrong is seen at once.
         """
         wake, woken = socket.socketpair()
-        with contextlib.closing(self._socket), wake, woken, _signals(woken, self._stop):
+        with wake, woken, _signals(woken, self._stop):
             try:
                 return self._supervise(wake)
             finally:
                 self._end()
+                self._socket.close()
 
     def _supervise(self, wake: socket.socket) -> int:
         while not self._stopping:
+            self._listen_again()
             for child in self._children:
                 child.start_if_due()
             for end in select.select([self._socket, wake], [], [], _ROUND_S)[0]:
@@ -87,6 +89,17 @@ class Supervisor:
             return child.exit_code
         _log.warning("%s", child.trouble)
         return None
+
+    def _listen_again(self) -> None:
+        """Make the socket once more where its file is gone, or children that live would be killed as silent."""
+        if os.path.lexists(self._address):
+            return
+        with contextlib.suppress(ConfigError):
+            made, self._address = _notify_socket(self._run)
+            self._socket.close()
+            self._socket = made
+            for child in self._children:
+                child.notify = self._address
 
     def _hear(self) -> None:
         """One message of a child; what comes from elsewhere is ignored."""

@@ -367,6 +367,13 @@ def test_no_other_user_can_leave_the_children_no_room(tmp_path: Path, name: str)
     assert supervisor._children[0].was_ready
 
 
+def test_children_are_heard_when_the_run_folder_was_emptied(tmp_path: Path) -> None:
+    body = 'live(0.1); (root.parent / "supervisor.sock").unlink(); live(2)'
+    leading = spec(tmp_path, "station", body, watchdog_s=1.0)
+    run(tmp_path, leading, until=lambda: len(starts(tmp_path, "station")) > 1)
+    assert len(starts(tmp_path, "station")) == 1
+
+
 def test_messages_of_strangers_are_ignored(tmp_path: Path) -> None:
     supervisor = Supervisor([ChildSpec("station", ("/bin/true",))], tmp_path)
     environment = {**os.environ, "NOTIFY_SOCKET": supervisor._address}
