@@ -313,7 +313,7 @@ def test_check_refuses_addresses_that_no_station_takes(
     ("more", "cure"),
     [
         ('trigger = "modbus"', "add modbus"),
-        ('trigger = "software"', "add trigger=software"),
+        ('trigger = "software"', "leave out [source] trigger"),
         ('trigger = "gpio:gpiochip0/x"', "gpioinfo"),
         ('trigger = "mqtt:a/#/b"\n[mqtt]\nurl = "mqtt://127.0.0.1"', "correct the value"),
         ('[output]\nmodbus = "1502"', "HOST:PORT"),
