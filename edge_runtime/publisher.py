@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import queue
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from kenpin.edge_runtime import announce
 from kenpin.edge_runtime.ack_patience import AckPatience
 from kenpin.edge_runtime.announce import State
+from kenpin.edge_runtime.arrivals import arrivals
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.connection import Connection
 from kenpin.edge_runtime.database import connect, file_id
@@ -258,11 +258,8 @@ class Publisher:
         return True
 
     def _listen(self, timeout_s: float) -> None:
-        """Handle all tasks that are there, after waiting for the first; what comes meanwhile has no end."""
-        with contextlib.suppress(queue.Empty):
-            self._handle(self._tasks.get(timeout=timeout_s))
-            for _ in range(self._tasks.qsize()):
-                self._handle(self._tasks.get_nowait())
+        for task in arrivals(self._tasks, timeout_s):
+            self._handle(task)
 
     def _handle(self, task: Task) -> None:
         if isinstance(task, Up):

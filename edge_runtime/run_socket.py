@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kenpin.errors import ConfigError
+
 
 def bind_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
     """Make a socket for this user, in place of one that a killed process left.
@@ -36,6 +38,27 @@ def bind_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:
         error.filename = error.filename or str(run / name)  # bind tells no place
         raise
     return made
+
+
+def listen_in(run: Path, name: str, *, what: str) -> socket.socket:
+    """Make a datagram socket for what a station cannot run without.
+
+    Args:
+        run: As of `bind_in`.
+        name: Name of the socket in it.
+        what: Whose messages it takes.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        return bind_in(run, name, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ConfigError(
+            f"the socket for {what} cannot be made: {error.strerror}",
+            where=run / name,
+            cure="let this user write there",
+        ) from None
 
 
 def connect_in(run: Path, name: str, kind: socket.SocketKind) -> socket.socket:

@@ -7,7 +7,6 @@ signals into its queue. See docs/sparkplug.md.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kenpin.edge_runtime.arrivals import arrivals
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.once import Once
@@ -154,11 +154,8 @@ class Sparkplug:
         self._refusals.tell()
 
     def _listen(self) -> None:
-        """Handle all signals that are there, after waiting for the first; what comes meanwhile has no end."""
-        with contextlib.suppress(queue.Empty):
-            self._handle(self._signals.get(timeout=_TICK_S))
-            for _ in range(self._signals.qsize()):
-                self._handle(self._signals.get_nowait())
+        for signal in arrivals(self._signals, _TICK_S):
+            self._handle(signal)
 
     def _handle(self, signal: _Signal) -> None:
         if isinstance(signal, _Told):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.child import Child, ChildSpec
-from kenpin.edge_runtime.run_socket import bind_in
+from kenpin.edge_runtime.run_socket import listen_in
 from kenpin.edge_runtime.vitals import EVERY_S, Vitals, write_vitals
 from kenpin.errors import ConfigError
 
@@ -163,14 +163,7 @@ def _notify_socket(run: Path) -> tuple[socket.socket, str]:
     Raises:
         ConfigError: It cannot be made.
     """
-    try:
-        made = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise ConfigError(
-            f"the socket for the station's processes cannot be made: {error.strerror}",
-            where=run / _SOCKET,
-            cure="let this user write there",
-        ) from None
+    made = listen_in(run, _SOCKET, what="the station's processes")
     made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     address = str((run / _SOCKET).absolute())
     if len(os.fsencode(address)) > _LONGEST_ADDRESS:

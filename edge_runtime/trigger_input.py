@@ -6,14 +6,13 @@ import contextlib
 import json
 import logging
 import select
-import socket
 import time
 from pathlib import Path
 from typing import Protocol
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.gpio_lines import parse_trigger_line
-from kenpin.edge_runtime.run_socket import bind_in, send_in
+from kenpin.edge_runtime.run_socket import listen_in, send_in
 from kenpin.edge_runtime.source import SourceUrl, Trigger
 from kenpin.edge_runtime.trigger_message import MAX_BYTES, read_trigger
 from kenpin.errors import ConfigError, SourceError
@@ -64,14 +63,7 @@ class SoftwareTrigger:
         self.refused = 0
         self.trouble = ""
         self._run = run
-        try:
-            self._socket = bind_in(run, _SOCKET, socket.SOCK_DGRAM)
-        except OSError as error:
-            raise ConfigError(
-                f"the socket for triggers cannot be made: {error.strerror}",
-                where=run / _SOCKET,
-                cure="let this user write there",
-            ) from None
+        self._socket = listen_in(run, _SOCKET, what="triggers")
 
     def wait(self, deadline_s: float) -> Trigger | None:
         """Wait for the next trigger; what is none is counted and ignored."""
