@@ -252,6 +252,7 @@ def test_events_reads_from_a_number_on_and_follows(workshop: Any, start: Any) ->
 
 
 # Imports take longer than a life of the station here, so one process imports and forks the others.
+# A line is one write: print makes two of it where Python does not buffer, and the kill may come between them.
 NURSERY = """
 import os, sys
 from pathlib import Path
@@ -262,11 +263,11 @@ config = load_config(Path(sys.argv[1]))
 for _ in sys.stdin:
     child = os.fork()
     if child == 0:
-        print(os.getpid(), flush=True)
-        with Station(config, on_part=lambda _: print("part", flush=True)) as station:
+        os.write(1, b"%d\\n" % os.getpid())
+        with Station(config, on_part=lambda _: os.write(1, b"part\\n")) as station:
             station.run()
     os.waitpid(child, 0)
-    print("dead", flush=True)
+    os.write(1, b"dead\\n")
 """
 
 
