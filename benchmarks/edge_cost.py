@@ -107,13 +107,13 @@ def pictures(side: int) -> Image:
 
 def made(images: Image, side: int) -> dict[str, ModelProto]:
     """The models that are compared, by name."""
-    fp = to_onnx(kenpin_model(images), side=side)
+    fp = to_onnx(kenpin_model(images), shape=(side, side))
     placement = find_placement(fp)
     ranges = ranges_by("max_1.25", measure_reach(fp, placement.activations, images))
     return {
         "kenpin, float": fp,
         "kenpin, INT8": quantize(fp, placement, ranges),
-        "PatchCore, float": to_onnx(PatchCore(side).eval(), side=side),
+        "PatchCore, float": to_onnx(PatchCore(side).eval(), shape=(side, side)),
     }
 
 

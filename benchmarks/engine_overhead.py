@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     side = RunFolder(options.run).config.size if options.run else SIZE
     model = to_onnx(
-        load_inspector(options.run) if options.run else _random(side), side=side
+        load_inspector(options.run) if options.run else _random(side), shape=(side, side)
     ).SerializeToString()
     bare, engine = _times(model, random_frame((side, side)), options.frames)
     print(f"{stamp()}, float, {side} px\n")

@@ -136,7 +136,7 @@ def compress(fp: ModelProto, samples: Samples, judged: Judged, scheme: Scheme, *
     recipe = Recipe(even, choice.ranges, scheme, biases)
     settled = settle(recipe, judged, layers, limits=LIMITS, advance=step("accuracy gate", convs))
     audit(settled.model, floats=settled.placement.floats)
-    check_model(settled.model, side=samples.fit.shape[1], opset=HALF_OPSET if scheme.half else OPSET)
+    check_model(settled.model, shape=samples.shape, opset=HALF_OPSET if scheme.half else OPSET)
     taps = measure_taps(Models(fp, settled.model), judged.pictures[rows])
     return Compressed(settled, choice, layers, taps, scheme, len(pictures))
 

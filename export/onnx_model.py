@@ -57,18 +57,18 @@ SHAPE_INPUTS = {
 _CHANGE_THE_MODEL = "write this part of the model with plain operators and constant shapes"
 
 
-def to_onnx(inspector: nn.Module, *, side: int) -> ModelProto:
+def to_onnx(inspector: nn.Module, *, shape: tuple[int, int]) -> ModelProto:
     """Export a model in evaluation mode; batch norms are folded into the convolutions.
 
     Args:
-        inspector: Maps frames (N, side, side, 3) to score, level_scores and anomaly_map; its submodule
+        inspector: Maps frames (N, H, W, 3) to score, level_scores and anomaly_map; its submodule
             `encoder` holds what is quantised later.
-        side: Side of the input, pixels.
+        shape: Height and width of the frames.
 
     Raises:
         ExportError: The model cannot be exported, or the graph is one that a station cannot run.
     """
-    frames = torch.zeros((1, side, side, 3), dtype=torch.uint8)
+    frames = torch.zeros((1, *shape, 3), dtype=torch.uint8)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -89,7 +89,7 @@ def to_onnx(inspector: nn.Module, *, side: int) -> ModelProto:
         if node.op_type == "Conv":
             # As the gate's table has it: TensorRT calls its layers so, and a passport tells which run in INT8.
             node.name = node.input[1].removeprefix(_WHOLE).removesuffix(".weight")
-    check_model(model, side=side)
+    check_model(model, shape=shape)
     return model
 
 
@@ -118,12 +118,12 @@ def strip_notes(model: ModelProto) -> ModelProto:
     return clean
 
 
-def check_model(model: ModelProto, *, side: int, opset: int = OPSET) -> None:
+def check_model(model: ModelProto, *, shape: tuple[int, int], opset: int = OPSET) -> None:
     """Refuse a graph that ONNX finds wrong, or that a station cannot run.
 
     Args:
         model: The graph.
-        side: Side of the input, pixels.
+        shape: Height and width of the frames.
         opset: The one it must have.
 
     Raises:
@@ -139,7 +139,7 @@ def check_model(model: ModelProto, *, side: int, opset: int = OPSET) -> None:
             f"and IR version {MAX_IR_VERSION} at most",
             cure="install the versions of torch and onnxscript that constraints.txt names",
         )
-    _check_ends(model, side)
+    _check_ends(model, shape)
     constants = {tensor.name for tensor in model.graph.initializer}
     names: set[str] = set()
     for node in model.graph.node:
@@ -191,7 +191,7 @@ def _check_by_onnx(model: ModelProto) -> None:
         raise ExportError(f"the graph is not valid ONNX: {first}", cure=_CHANGE_THE_MODEL) from None
 
 
-def _check_ends(model: ModelProto, side: int) -> None:
+def _check_ends(model: ModelProto, frame: tuple[int, int]) -> None:
     graph = model.graph
     found = {end.name: end.type.tensor_type for end in (*graph.input, *graph.output)}
     if [i.name for i in graph.input] != [INPUT] or tuple(o.name for o in graph.output) != OUTPUTS:
@@ -200,7 +200,7 @@ def _check_ends(model: ModelProto, side: int) -> None:
             cure=f"it must map {INPUT} to {', '.join(OUTPUTS)}",
         )
     wanted: dict[str, tuple[int, list[int | None]]] = {
-        INPUT: (TensorProto.UINT8, [1, side, side, 3]),
+        INPUT: (TensorProto.UINT8, [1, *frame, 3]),
         "score": (TensorProto.FLOAT, [1]),
         "level_scores": (TensorProto.FLOAT, [1, 3]),
         "anomaly_map": (TensorProto.FLOAT, [1, None, None]),

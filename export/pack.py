@@ -73,7 +73,7 @@ def _files(run: RunFolder, content: Content, label: Label, lineage: dict[str, An
     config, sight = run.config, run.sight
     card = write_card(
         names=(label.product, label.version),
-        shown=f"{looked_at(config.view)}, at {config.size} x {config.size} pixels",
+        shown=f"{looked_at(config.view)}, at {config.input_px} pixels",
         lineage=lineage,
         parity=content.parity,
         how=content.quantization,
@@ -96,7 +96,7 @@ def _manifest(run: RunFolder, content: Content, label: Label, lineage: dict[str,
         "created_ms": now_ms(),
         "min_runtime": MIN_RUNTIME,
         "floor": label.floor,
-        "input_shape": (1, config.size, config.size, 3),
+        "input_shape": (1, *config.input_shape, 3),
         "golden": content.golden.scores,
         "golden_tolerance": content.golden.tolerance,
         "golden_tolerance_fp": content.golden.tolerance_fp,

@@ -80,7 +80,7 @@ def export_run(run: RunFolder, inspector: Inspector, out: Path, order: Order, *,
         ConfigError, DataError, TrainError: The run or its pictures cannot be used.
         ExportError: The model cannot become a bundle, or INT8 does not keep its verdicts.
     """
-    side = run.config.size
+    shape = run.config.input_shape
     chosen = choose_rows(run.data)
     small = order.scheme.precision != "fp32"
     if small:
@@ -88,10 +88,10 @@ def export_run(run: RunFolder, inspector: Inspector, out: Path, order: Order, *,
     if order.scheme.half:
         check_rounding()
     advance = step("read pictures", sum(len(rows) for rows in chosen.values()))
-    samples = read_samples(chosen, side=side, sight=run.sight, advance=advance)
+    samples = read_samples(chosen, shape=shape, sight=run.sight, advance=advance)
 
     advance = step("torch to ONNX", 1)
-    fp = to_onnx(inspector, side=side)
+    fp = to_onnx(inspector, shape=shape)
     advance()
 
     judged = _judged(fp, samples, step=step)

@@ -44,6 +44,12 @@ class Samples:
     test_bad: NDArray[np.bool_]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of each."""
+        height, width = self.fit.shape[1:3]
+        return height, width
+
+    @property
     def all(self) -> Image:
         """Held-back, then test pictures (G + T, H, W, 3)."""
         return np.concatenate([self.held_back, self.test])
@@ -71,7 +77,7 @@ def choose_rows(data: Mapping[str, Any]) -> dict[str, list[Row]]:
 def read_samples(
     chosen: Mapping[str, Sequence[Row]],
     *,
-    side: int,
+    shape: tuple[int, int],
     sight: Sight | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Samples:
@@ -79,7 +85,7 @@ def read_samples(
 
     Args:
         chosen: What `choose_rows` returned.
-        side: Side of the model's input, pixels.
+        shape: Height and width of the model's input.
         sight: What of each picture the model looks at; `None` = all of it.
         advance: Called after each picture.
 
@@ -90,16 +96,16 @@ def read_samples(
     def images(part: str) -> Image:
         read = []
         for row in chosen[part]:
-            read.append(_read(row, side, sight))
+            read.append(_read(row, shape, sight))
             advance()
-        return np.stack(read) if read else np.zeros((0, side, side, 3), np.uint8)
+        return np.stack(read) if read else np.zeros((0, *shape, 3), np.uint8)
 
     good, bad = images("test_good"), images("test_bad")
     is_bad = np.arange(len(good) + len(bad)) >= len(good)
     return Samples(images("fit"), images("held_back"), np.concatenate([good, bad]), is_bad)
 
 
-def _read(row: Row, side: int, sight: Sight | None) -> Image:
+def _read(row: Row, shape: tuple[int, int], sight: Sight | None) -> Image:
     path = Path(row["file"])
     image = read_picture(path)
     if sha256_of(path) != row["sha256"]:
@@ -108,4 +114,5 @@ def _read(row: Row, side: int, sight: Sight | None) -> Image:
             where=path,
             cure="restore it, or train again: figures of other pictures would not belong to this model",
         )
-    return to_input(take(image, sight, where=path).image, height=side, width=side)
+    height, width = shape
+    return to_input(take(image, sight, where=path).image, height=height, width=width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -30,6 +30,7 @@ from kenpin.picture_files import (
     subfolders,
 )
 from kenpin.sight import Sight
+from kenpin.strips import WHOLE, Strips
 from kenpin.view import REFERENCE
 
 _MASK_END = re.compile("_mask$", re.IGNORECASE)
@@ -45,6 +46,7 @@ class Picture:
         group: The physical part; pictures of one group never end up on both sides of a split.
         mask: Mask of the defect (non-zero = defect), where there is one; a folder where there are several.
         sight: What of it is looked at; `None` = all of it.
+        strips: Into how many strips that is cut for the model.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Picture:
     group: str
     mask: Path | None = None
     sight: Sight | None = None
+    strips: Strips = WHOLE
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,14 @@ class PictureSet:
 
     def through(self, sight: Sight | None) -> PictureSet:
         """The same pictures, looked at through a view."""
-        train, test = (
-            tuple(replace(picture, sight=sight) for picture in part) for part in (self.train, self.test)
-        )
-        return replace(self, train=train, test=test)
+        return self._each(lambda picture: replace(picture, sight=sight))
+
+    def in_strips(self, strips: Strips) -> PictureSet:
+        """The same pictures, cut into strips."""
+        return self._each(lambda picture: replace(picture, strips=strips))
+
+    def _each(self, changed: Callable[[Picture], Picture]) -> PictureSet:
+        return replace(self, train=tuple(map(changed, self.train)), test=tuple(map(changed, self.test)))
 
 
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:

@@ -280,8 +280,10 @@ def test_pictures_and_masks_are_read_through_the_view(tmp_path: Path) -> None:
     picture = Picture(path, "dent", "1", tmp_path / "mask.png", sight)
     taken = sight.take(scene(9, 5))
     assert taken.cutout.box == ROI.moved(9, 5)
-    np.testing.assert_array_equal(read_image(picture, side=64), to_input(taken.image, height=64, width=64))
-    found = np.argwhere(load_masks([picture], side=64)[0])
+    np.testing.assert_array_equal(
+        read_image(picture, shape=(64, 64)), to_input(taken.image, height=64, width=64)
+    )
+    found = np.argwhere(load_masks([picture], shape=(64, 64))[0])
     rows, columns = (found * (ROI.height / 64, ROI.width / 64) + (45, 69)).T
     assert 105 <= rows.min() <= 112 < rows.mean() < 120 <= rows.max() <= 127
     assert 145 <= columns.min() <= 151 < columns.mean() < 158 <= columns.max() <= 166
@@ -302,7 +304,7 @@ def test_pictures_that_do_not_fit_are_refused_before_a_training(tmp_path: Path) 
         check_pictures([a, b, c])
     assert refused.value.where == str(c.path)
     with pytest.raises(OutOfView) as refused:
-        read_image(c, side=64)  # as kenpin evaluate does without a look before
+        read_image(c, shape=(64, 64))  # as kenpin evaluate does without a look before
     assert refused.value.where == str(c.path)
 
 
@@ -436,7 +438,7 @@ def test_from_a_training_with_a_view_to_an_engine_that_has_it(viewed_run: Path, 
     done = invoke(export, viewed_run, "--out", out, "--key", tmp_path / "key", "--precision", "fp32")
     assert done.exit_code == 0, done.output + repr(done.exception)
     bundle = open_bundle(out, [KEY.public])
-    looked_at = {read_image(p, side=64).tobytes() for p in pictures_of(folder, "held_back")}
+    looked_at = {read_image(p, shape=(64, 64)).tobytes() for p in pictures_of(folder, "held_back")}
     for golden in bundle.manifest.golden[:-DEFECTS]:
         assert decode_picture(bundle.files[golden.file], where=golden.file).tobytes() in looked_at
     told = "It is shown 200 x 160 px of 320 x 240, shifted with the part by up to 24 px, at 64 x 64 pixels."

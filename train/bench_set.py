@@ -164,7 +164,7 @@ def set_of(name: str, train: Sequence[Picture], test: Sequence[Picture], *, side
             where=name,
             cure="give pictures of several good parts, better 100 or more",
         )
-    masks = load_masks(test, side=side // 4)
+    masks = load_masks(test, shape=(side // 4, side // 4))
     return BenchSet(
         name,
         load_pictures(fit, side=side),
@@ -190,7 +190,7 @@ def _drawn(product: str, side: int) -> BenchSet:
     good = [draw_part(product, seed=1, index=i, defect_share=0).image for i in range(DRAWN_TRAIN)]
     parts = [draw_part(product, seed=2, index=i, defect_share=0.5) for i in range(DRAWN_TEST)]
     held_back = round(HELD_BACK_SHARE * len(good))
-    masks = [shrink_mask(np.dstack([p.mask] * 3), side=side // 4) for p in parts]
+    masks = [shrink_mask(np.dstack([p.mask] * 3), height=side // 4, width=side // 4) for p in parts]
     return BenchSet(
         product,
         _stack(good[held_back:], side),

@@ -54,7 +54,7 @@ def facts(folder: RunFolder) -> list[tuple[str, str]]:
         ("software", f"kenpin {config.software}"),
         ("commit", config.commit),
         ("started from", started_from(config)),
-        ("settings", f"{config.size} x {config.size} px, {config.steps} steps, seed {config.seed}"),
+        ("settings", f"{config.input_px} px, {config.steps} steps, seed {config.seed}"),
         ("training", training_time(folder.metrics())),
         ("model", model_size(folder.root)),
     ]

@@ -20,6 +20,7 @@ from kenpin.folder_names import GOOD, good_in, is_name_of_good
 from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import PictureSet, read_data, read_good_bad
 from kenpin.sight import Sight, read_sight
+from kenpin.strips import NUMBERS
 from kenpin.train.data import Roles, assign_roles
 from kenpin.train.device import PRECISIONS, open_fabric
 from kenpin.train.doubts import read_doubts
@@ -59,7 +60,7 @@ MOST_SEED = 2**32 - 1
 # What has no effect together with a model that is there.
 _NOT_WITH_FROM = ("init", "uniform", "update")
 _NOT_WITH_UPDATE = (
-    *("init", "budget", "steps", "epochs", "batch", "uniform", "teach", "view", "whole"),
+    *("init", "budget", "steps", "epochs", "batch", "uniform", "teach", "view", "whole", "strips"),
     *("precision", "cache_mb", "compiled", "log"),
 )
 
@@ -120,6 +121,12 @@ class _Source:
 @click.option("--epochs", type=click.IntRange(1), help="Instead of --budget: passes over the pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of --budget: steps of one batch.")
 @options.size(show_default="160, or the origin's", help="Side of the model's input, pixels.")
+@click.option(
+    "--strips",
+    type=click.Choice([str(number) for number in NUMBERS]),
+    show_default="by their proportions",
+    help="Cut long pictures into so many strips.",
+)
 @click.option("--batch", type=click.IntRange(4), default=BATCH, show_default=True, help="Pictures per step.")
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Your own ImageNet resnet18 to start from.")
@@ -203,16 +210,19 @@ def _look_through(
     """All pictures through one view, each looked at; a run, or a model of the same parts, keeps its own."""
     if given["view"] and given["whole"]:
         raise ConfigError("--view and --whole are given both", cure="give one of them")
-    side = _size(given, origin)
+    side, strips = _size(given, origin), int(given["strips"]) if given["strips"] else None
     if origin and origin.same_parts:
-        return through(found, origin.sight, side=side)
+        seen = through(found, origin.sight, side=side, strips=origin.strips.number)
+        return seen.in_strips(origin.strips)
     if given["view"]:
         sight = read_sight(given["view"])
         tell_unfollowed(found, sight)
-        return through(found, sight, side=side)
+        return through(found, sight, side=side, strips=strips)
     if given["whole"]:
-        return through(found, None, side=side)
-    return through(found, begun.sight, side=side) if begun else through_own_view(found, side=side)
+        return through(found, None, side=side, strips=strips)
+    if begun:
+        return through(found, begun.sight, side=side, strips=strips)
+    return through_own_view(found, side=side, strips=strips)
 
 
 def _assign(found: PictureSet, where: Path, given: dict[str, Any], origin: Origin | None) -> Roles:
@@ -286,6 +296,7 @@ def _config(
         origin=origin.name if origin else "",
         commit=git_commit(),
         view=sight.view if sight else None,
+        strips=roles.fit[0].strips,
     )
 
 

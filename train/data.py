@@ -23,6 +23,7 @@ from kenpin.picture_files import list_pictures, sha256_of
 from kenpin.pictures import Picture, PictureSet, split_groups
 from kenpin.preprocess import to_input
 from kenpin.sight import take
+from kenpin.train.fold import fold
 
 Bools = NDArray[np.bool_]
 T = TypeVar("T")
@@ -155,52 +156,54 @@ def some_of(pictures: Sequence[T], most: int) -> list[T]:
 
 
 def load_pictures(pictures: Iterable[Picture], *, side: int) -> Tensor:
-    """Read and resize pictures, at least one: BGR uint8 (N, 3, side, side)."""
-    stacked = np.stack([read_image(p, side=side) for p in pictures])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+    """Read pictures, at least one, as squares of their strips: BGR uint8 (N, 3, side, side)."""
+    stacked = np.stack([read_image(p, shape=p.strips.shape(side)) for p in pictures])
+    return fold(torch.from_numpy(stacked).permute(0, 3, 1, 2)).contiguous()
 
 
-def read_image(picture: Picture, *, side: int) -> Image:
-    """Read and resize one picture: BGR uint8 (side, side, 3).
+def read_image(picture: Picture, *, shape: tuple[int, int]) -> Image:
+    """Read and resize one picture: BGR uint8 (*shape, 3).
 
     Raises:
         DataError: The picture cannot be read, or does not show the part where its view wants it.
     """
     taken = take(read_picture(picture.path), picture.sight, where=picture.path)
-    return to_input(taken.image, height=side, width=side)
+    height, width = shape
+    return to_input(taken.image, height=height, width=width)
 
 
-def load_masks(pictures: Sequence[Picture], *, side: int) -> Bools:
-    """Masks of defects, bool (N, side, side); all false where there is none.
+def load_masks(pictures: Sequence[Picture], *, shape: tuple[int, int]) -> Bools:
+    """Masks of defects, bool (N, *shape); all false where there is none.
 
     Raises:
         DataError: A mask or its picture cannot be read, or they differ in size.
     """
-    masks = np.zeros((len(pictures), side, side), np.bool_)
+    height, width = shape
+    masks = np.zeros((len(pictures), height, width), np.bool_)
     for number, picture in enumerate(pictures):
         if picture.mask is not None:
-            masks[number] = shrink_mask(read_mask(picture.mask, of=picture), side=side)
+            masks[number] = shrink_mask(read_mask(picture.mask, of=picture), height=height, width=width)
     return masks
 
 
-def shrink_mask(mask: Image, *, side: int) -> Bools:
-    """A mask (H, W, 3), non-zero = defect, as bool (side, side): cells of which a quarter is defect.
+def shrink_mask(mask: Image, *, height: int, width: int) -> Bools:
+    """A mask (H, W, 3), non-zero = defect, as bool (height, width): cells of which a quarter is defect.
 
     A defect that fills no cell so far keeps the cell, or cells, with the most of it.
     """
     area = np.asarray((mask > 0).any(2), np.uint8)
-    share = to_input(np.dstack([area * 255] * 3), height=side, width=side)[..., 0]
+    share = to_input(np.dstack([area * 255] * 3), height=height, width=width)[..., 0]
     kept = (share >= QUARTER).ravel()
     count, labels = cv2.connectedComponents(area, connectivity=8)
     rows, columns = np.nonzero(area)
-    cell = rows * side // area.shape[0] * side + columns * side // area.shape[1]
-    pairs, pixels = np.unique(labels[rows, columns] * np.int64(side**2) + cell, return_counts=True)
-    defect, cells = np.divmod(pairs, side**2)
+    cell = rows * height // area.shape[0] * width + columns * width // area.shape[1]
+    pairs, pixels = np.unique(labels[rows, columns] * np.int64(height * width) + cell, return_counts=True)
+    defect, cells = np.divmod(pairs, height * width)
     most, is_there = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     np.maximum.at(most, defect, pixels)
     np.logical_or.at(is_there, defect, kept[cells])
     kept[cells[~is_there[defect] & (pixels == most[defect])]] = True
-    return kept.reshape(side, side)
+    return kept.reshape(height, width)
 
 
 def read_mask(path: Path, *, of: Picture) -> Image:

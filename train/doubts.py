@@ -17,8 +17,10 @@ from torch import Tensor
 from kenpin.errors import TrainError
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
+from kenpin.strips import OVERLAP
 from kenpin.synced_file import replace_synced
 from kenpin.train.evaluate import Scores
+from kenpin.train.fold import unfold
 from kenpin.train.journal import cannot_write
 from kenpin.train.run import RunFolder
 from kenpin.train.tensor_file import read_tensors
@@ -34,13 +36,14 @@ def save_doubts(folder: RunFolder, pictures: Sequence[Picture], scores: Tensor, 
         folder: The run that learned from them.
         pictures: The N pictures.
         scores: (N,)
-        maps: (N, h, w)
+        maps: Of the squares that the model sees, (N, h, h).
 
     Raises:
         TrainError: The file cannot be written.
     """
     chosen = scores.topk(min(_KEPT, len(pictures))).indices
-    tensors = {"scores": scores[chosen].cpu().contiguous(), "maps": maps[chosen].cpu().contiguous()}
+    kept = unfold(maps[chosen], pictures[0].strips, overlap=OVERLAP // 4)
+    tensors = {"scores": scores[chosen].cpu().contiguous(), "maps": kept.cpu().contiguous()}
     files = json.dumps([str(pictures[number].path.resolve()) for number in chosen.tolist()])
     try:
         replace_synced(folder.root / _FILE, save(tensors, {"files": files}), mode=0o666)
@@ -69,8 +72,9 @@ def read_doubts(folder: RunFolder) -> Scores | None:
     there = [n for n, file in enumerate(files) if _is_same(Path(file), rows[file]["sha256"])]
     if not there:
         return None
-    sight, kept = folder.sight, [rows[files[number]] for number in there]
-    pictures = [Picture(Path(row["file"]), row["label"], row["group"], None, sight) for row in kept]
+    sight, strips = folder.sight, folder.config.strips
+    kept = [rows[files[number]] for number in there]
+    pictures = [Picture(Path(row["file"]), row["label"], row["group"], None, sight, strips) for row in kept]
     return Scores(tuple(pictures), scores[there], np.zeros((len(there), 3), np.float32), maps[there], 0.0)
 
 

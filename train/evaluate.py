@@ -16,7 +16,7 @@ from kenpin.errors import TrainError, printable
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture
 from kenpin.train.bounds import LEAST_PARTS, auroc_interval, parts_of, rate_interval
-from kenpin.train.data import load_masks, load_pictures
+from kenpin.train.data import load_masks, read_image
 from kenpin.train.inspector import Inspector
 from kenpin.train.metrics import Bools, Floats, Interval, aupro, auroc, escapes_at, false_calls_at
 from kenpin.train.pixels import pixel_intervals
@@ -72,10 +72,12 @@ def score_pictures(
     Raises:
         TrainError: The model gives numbers that are not finite: sorted, they would pass for perfect ones.
     """
+    shape = pictures[0].strips.shape(side)
     outputs: list[list[torch.Tensor]] = []
     seconds = 0.0
     for first in range(0, len(pictures), BATCH):
-        batch = load_pictures(pictures[first : first + BATCH], side=side).permute(0, 2, 3, 1)
+        images = [read_image(picture, shape=shape) for picture in pictures[first : first + BATCH]]
+        batch = torch.from_numpy(np.stack(images))
         started = time.perf_counter()
         outputs.append(list(inspector(batch)))
         seconds += time.perf_counter() - started
@@ -149,7 +151,8 @@ def _parts(scores: Scores) -> dict[str, float]:
 
 
 def _pixel_figures(scores: Scores) -> dict[str, Any]:
-    masks = load_masks(scores.pictures, side=scores.maps.shape[-1])
+    height, width = scores.maps.shape[1:]
+    masks = load_masks(scores.pictures, shape=(height, width))
     # A defect without a mask would count every one of its pixels as good.
     known = ~scores.bad | masks.any((1, 2))
     if not masks.any():

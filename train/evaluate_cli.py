@@ -41,7 +41,7 @@ def evaluate(model: Path, data: Path, *, trust: tuple[Path, ...], as_json: bool)
     known = load_origin(model, same_parts=True, trust=trust)
     tell_passed_over(data)
     tested = _not_learned_from(model, known, data)
-    pictures = [replace(picture, sight=known.sight) for picture in tested]
+    pictures = [replace(picture, sight=known.sight, strips=known.strips) for picture in tested]
     misfits = look_with_bar(pictures).misfits
     decided = [picture for picture in pictures if picture.path not in misfits]
     tell_misfits(misfits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,7 +128,7 @@ def _mean_map(title: str, maps: Floats) -> MeanMap:
     ]
     return MeanMap(
         title,
-        _jpeg(_heat((mean - low) / max(high - low, 1e-6), SIDE)),
+        _jpeg(_heat((mean - low) / max(high - low, 1e-6))),
         f"dark {low:.2f}, bright {high:.2f}",
         f"highest place most often: {', '.join(areas)}",
     )
@@ -135,24 +136,27 @@ def _mean_map(title: str, maps: Floats) -> MeanMap:
 
 def _part(scores: Scores, number: int, brightest: float) -> Part:
     picture, image = scores.pictures[number], _input(scores, number)
-    heat = _heat(scores.maps[number] / max(brightest, 1e-6), image.shape[0])
+    heat = cv2.resize(_heat(scores.maps[number] / max(brightest, 1e-6)), image.shape[1::-1])
     overlay = np.asarray(cv2.addWeighted(image, 0.6, heat, 0.6, 0), np.uint8)
     name = f"{picture.label}/{picture.path.name}"
     return Part(name, f"{scores.score[number]:.2f}", _jpeg(image), _jpeg(overlay))
 
 
 def _input(scores: Scores, number: int) -> Image:
-    side = scores.maps.shape[-1] * 4
-    return read_image(scores.pictures[number], side=side)
+    height, width = scores.maps[number].shape
+    return read_image(scores.pictures[number], shape=(4 * height, 4 * width))
 
 
-def _heat(share: Floats, side: int) -> Image:
-    """A map of 0..1, clipped, as colours, (side, side, 3)."""
+def _heat(share: Floats) -> Image:
+    """A map (h, w) of 0..1, clipped, as colours, (h, w, 3)."""
     levels = (np.clip(share, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
-    return np.asarray(cv2.resize(colours, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), np.uint8)
 
 
 def _jpeg(image: Image) -> str:
-    shrunk = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    """A picture (h, w, 3) with about as many pixels as a square of `SIDE`."""
+    height, width = image.shape[:2]
+    scale = SIDE / math.sqrt(height * width)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    shrunk = cv2.resize(image, (round(scale * width), round(scale * height)), interpolation=interpolation)
     return base64.b64encode(cv2.imencode(".jpg", shrunk)[1].tobytes()).decode("ascii")

@@ -9,7 +9,9 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from kenpin.errors import TrainError
+from kenpin.strips import OVERLAP, Strips
 from kenpin.train.encoder import Encoder, normalise
+from kenpin.train.fold import fold, unfold
 from kenpin.train.head import AnomalyHead, HeadShape
 from kenpin.train.model import discriminator
 
@@ -31,16 +33,17 @@ class Inspector(nn.Module):
         """Score frames.
 
         Args:
-            frames: BGR uint8 (N, S, S, 3) at model resolution.
+            frames: BGR uint8 (N, H, W, 3) at model resolution, whose strips fill the head's square (`Strips`).
 
         Returns:
-            score (N,), level_scores (N, 3) in the order coarse, mid, fine, anomaly_map (N, S/4, S/4);
+            score (N,), level_scores (N, 3) in the order coarse, mid, fine, anomaly_map (N, H/4, W/4);
             raw and unclamped.
         """
-        pictures = frames.permute(0, 3, 1, 2).float() / 255
+        pictures = fold(frames.permute(0, 3, 1, 2)).float() / 255
         taps = self.encoder(normalise(pictures))
-        scores: tuple[Tensor, Tensor, Tensor] = self.head(pictures, taps)
-        return scores
+        strips = Strips.of_shape(*frames.shape[1:3])
+        score, level_scores, anomaly_map = self.head(pictures, taps)
+        return score, level_scores, unfold(anomaly_map, strips, overlap=OVERLAP // 4)
 
 
 def inspector_of(encoder: bytes, head: bytes, *, where: Path) -> Inspector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,6 +34,11 @@ class Looked:
 
     sizes: Mapping[tuple[int, int], Sequence[Picture]]
     misfits: Mapping[Path, OutOfView]
+
+    @property
+    def proportion(self) -> float:
+        """How many times as wide as high what is looked at is, in the median."""
+        return statistics.median(width / height for (width, height), some in self.sizes.items() for _ in some)
 
 
 def check_pictures(pictures: Sequence[Picture], *, advance: Callable[[], object] = lambda: None) -> Looked:

@@ -14,6 +14,7 @@ from kenpin.errors import DataError, OutOfView
 from kenpin.frame import lost_of
 from kenpin.pictures import Picture, PictureSet, passed_over
 from kenpin.sight import Sight
+from kenpin.strips import Strips
 from kenpin.train.data import MIN_HELD_BACK, Roles, some_of
 from kenpin.train.intake import Looked, Masked, check_pictures, set_apart
 from kenpin.train.learn import progress_bar
@@ -29,13 +30,16 @@ _OF_14_BITS = 2**14
 console = human_console(quiet=os.environ.get("RANK", "0") != "0")
 
 
-def through(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
-    """Pictures through a view; those in which it finds no part are set apart, those far too small are told.
+def through(found: PictureSet, sight: Sight | None, *, side: int, strips: int | None = None) -> PictureSet:
+    """Pictures through a view, in strips; those in which it finds no part are set apart.
+
+    Those far too small are told.
 
     Args:
         found: Pictures as they are.
         sight: The view; `None` for whole pictures.
-        side: Of the model's input, pixels.
+        side: Of the square that the model sees, pixels.
+        strips: Into how many strips each is cut; by its proportions where that is not given.
 
     Raises:
         DataError: Some cannot be read or do not fit the view.
@@ -45,21 +49,26 @@ def through(found: PictureSet, sight: Sight | None, *, side: int) -> PictureSet:
     kept = set_apart(seen, looked.misfits)
     tell_misfits(looked.misfits)
     _tell_enlarged(looked, side)
-    return kept
+    cut = Strips.of(looked.proportion, strips)
+    if cut.number > 1:
+        _tell_strips(cut, looked.proportion, side)
+    return kept.in_strips(cut)
 
 
-def through_own_view(found: PictureSet, *, side: int) -> PictureSet:
+def through_own_view(found: PictureSet, *, side: int, strips: int | None) -> PictureSet:
     """Pictures of parts that do not lie still through a view that is drawn for them; others whole.
 
     Args:
         found: Pictures as they are.
-        side: Of the model's input, pixels.
+        side: Of the square that the model sees, pixels.
+        strips: As `through` has it.
 
     Raises:
         DataError: Some cannot be read.
     """
     loose = follow_loose([picture.path for picture in found.train])
-    return (_through_drawn(found, loose, side=side) if loose else None) or through(found, None, side=side)
+    drawn = _through_drawn(found, loose, side=side, strips=strips) if loose else None
+    return drawn or through(found, None, side=side, strips=strips)
 
 
 def tell_unfollowed(found: PictureSet, sight: Sight) -> None:
@@ -70,7 +79,7 @@ def tell_unfollowed(found: PictureSet, sight: Sight) -> None:
         console.print(told + "let it follow a part with [align]: docs/view.md", soft_wrap=True)
 
 
-def _through_drawn(found: PictureSet, loose: Loose, *, side: int) -> PictureSet | None:
+def _through_drawn(found: PictureSet, loose: Loose, *, side: int, strips: int | None) -> PictureSet | None:
     """Loose parts through a view that follows them all; `None` where there is no such view."""
     console.print(_how_they_lie(loose), soft_wrap=True)
     worse = "whole pictures are looked at, which is worse for such parts: docs/view.md"
@@ -79,7 +88,7 @@ def _through_drawn(found: PictureSet, loose: Loose, *, side: int) -> PictureSet 
         console.print(told + worse, soft_wrap=True)
         return None
     try:
-        seen = through(found, loose.sight, side=side)
+        seen = through(found, loose.sight, side=side, strips=strips)
     except DataError as error:
         told = f"but no view follows all of them: {error.what} ({error.where}); "
         console.print(told + worse, soft_wrap=True)
@@ -105,7 +114,7 @@ def look_with_bar(pictures: Sequence[Picture]) -> Looked:
     if len(looked.sizes) > 1:
         ((wide, high), usual), ((width, height), others) = list(looked.sizes.items())[:2]
         told = f"the pictures have {len(looked.sizes)} sizes: {len(usual)} are {wide} x {high}, {len(others)} "
-        told += f"{width} x {height}, like {others[0].path}; all are stretched to the same square, "
+        told += f"{width} x {height}, like {others[0].path}; all are stretched to the same one, "
         told += "and a camera has one size"
         console.print(told, soft_wrap=True)
     return looked
@@ -133,6 +142,14 @@ def tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:
             f"{counted(len(misfits), 'picture')} only counted, as a station would make no decision there, like "
         )
         console.print(f"{told}{path}: {why.what}", soft_wrap=True)
+
+
+def _tell_strips(strips: Strips, proportion: float, side: int) -> None:
+    """Say that long pictures are cut, as their proportions are kept so."""
+    longer, way = (proportion, "wide as high") if proportion >= 1 else (1 / proportion, "high as wide")
+    height, width = strips.shape(side)
+    told = f"the pictures are {longer:.1f} times as {way}: the model sees each at {width} x {height} pixels, "
+    console.print(f"{told}in {strips.number} strips; --strips 1 squeezes it into a square", soft_wrap=True)
 
 
 def _tell_enlarged(looked: Looked, side: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kenpin.pictures import Picture
-from kenpin.train.data import read_image
+from kenpin.train.data import load_pictures
 
 # OpenCV decodes outside Python's lock. Few, because each thread holds one picture at camera resolution.
 THREADS = 4
@@ -88,8 +88,7 @@ def _read(pictures: Sequence[Picture], images: Tensor) -> Tensor:
     """Read pictures into `images` (N, 3, side, side), without a second copy of them all."""
 
     def read(row: int) -> None:
-        image = read_image(pictures[row], side=images.shape[-1])
-        images[row] = torch.from_numpy(image).permute(2, 0, 1)
+        images[row] = load_pictures([pictures[row]], side=images.shape[-1])[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, range(len(pictures))))

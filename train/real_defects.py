@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kenpin.pictures import Picture
 from kenpin.train.data import load_masks, load_pictures
+from kenpin.train.fold import fold
 from kenpin.train.levels import COARSE, Level
 from kenpin.train.views import random_crops, to_picture, uniform, warp
 
@@ -33,7 +34,7 @@ class RealDefects:
         Raises:
             DataError: A picture or a mask cannot be read, or the two differ in size.
         """
-        masks = torch.from_numpy(load_masks(pictures, side=side))
+        masks = fold(torch.from_numpy(load_masks(pictures, shape=pictures[0].strips.shape(side))))
         return cls(load_pictures(pictures, side=side), masks)
 
     def cut(self, level: Level, count: int, *, side: int, device: torch.device) -> BadViews:

@@ -94,12 +94,12 @@ def pictures_of(folder: RunFolder, role: str) -> list[Picture]:
     Raises:
         DataError: A picture or a mask is gone or was changed since.
     """
-    pictures, sight = [], folder.sight
+    pictures, sight, strips = [], folder.sight, folder.config.strips
     for row in folder.data.get("pictures", []):
         if row["role"] == role:
             path = _same(row["file"], row["sha256"], "a picture")
             mask = _same(row["mask"], row["mask_sha256"], "a mask") if "mask" in row else None
-            pictures.append(Picture(path, row["label"], row["group"], mask, sight))
+            pictures.append(Picture(path, row["label"], row["group"], mask, sight, strips))
     return pictures
 
 

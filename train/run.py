@@ -31,6 +31,7 @@ from kenpin.counted import counted
 from kenpin.errors import ConfigError, TrainError, reason_of
 from kenpin.sight import Sight
 from kenpin.sole_use import sole_use
+from kenpin.strips import WHOLE, Strips
 from kenpin.synced_file import replace_synced
 from kenpin.train.data import MEASURE
 from kenpin.train.encoder import LEAST_WIDTH, MOST_WIDTH
@@ -61,6 +62,7 @@ class RunConfig(BaseModel):
         commit: Git commit of kenpin, empty outside a checkout.
         software: Version of kenpin.
         view: What of each picture is looked at; `None` = all of it.
+        strips: Into how many strips that is cut for the model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,6 +80,18 @@ class RunConfig(BaseModel):
     commit: str = ""
     software: str = __version__
     view: View | None = None
+    strips: Strips = WHOLE
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width of the pictures that the model is given."""
+        return self.strips.shape(self.size)
+
+    @property
+    def input_px(self) -> str:
+        """The same in words, width first."""
+        height, width = self.input_shape
+        return f"{width} x {height}"
 
 
 @dataclass(frozen=True)

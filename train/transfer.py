@@ -20,6 +20,7 @@ from kenpin.errors import ConfigError
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture, PictureSet
 from kenpin.sight import Sight, sight_of
+from kenpin.strips import WHOLE, Strips
 from kenpin.train.fit import update_head
 from kenpin.train.inspector import Inspector, inspector_of
 from kenpin.train.model import Pretrained
@@ -43,6 +44,7 @@ class Origin:
         same_parts: Whether the new pictures show the same parts, so that what is remembered stays true.
         sight: What of a picture it looks at; `None` = all of it.
         product: What its parts are called.
+        strips: Into how many strips a picture is cut for it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Origin:
     same_parts: bool
     sight: Sight | None = None
     product: str = ""
+    strips: Strips = WHOLE
 
     @property
     def width(self) -> int:
@@ -111,6 +114,7 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
             same_parts,
             folder.sight,
             folder.config.product,
+            folder.config.strips,
         )
     bundle = open_bundle(path, trusted_keys(trust))
     missing = [name for name in TRAINED if name not in bundle.files]
@@ -125,7 +129,8 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
     name = f"{manifest.product} {manifest.version} {bundle.sha256}"
     inspector = inspector_of(encoder, head, where=path)
     learned = frozenset(manifest.learned_from)
-    return Origin(name, inspector, learned, same_parts, sight_of(bundle), manifest.product)
+    strips = Strips.of_shape(*manifest.input_shape[1:3])
+    return Origin(name, inspector, learned, same_parts, sight_of(bundle), manifest.product, strips)
 
 
 def start_from(origin: Origin, model: Pretrained) -> None:

@@ -7,12 +7,16 @@ dents, streaks, gaps and slips. No real defect and no test picture is used for a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kenpin.frame import Image
+from kenpin.strips import OVERLAP, Strips
+from kenpin.train.fold import fold, unfold
 
 Canvas = NDArray[np.float32]
 Rng = np.random.Generator
@@ -22,7 +26,7 @@ def draw_validation_defects(pictures: list[Image], *, per_picture: int, seed: in
     """Draw one defect into copies of each picture.
 
     Args:
-        pictures: BGR uint8 (S, S, 3).
+        pictures: BGR uint8 (H, W, 3), square or such as `Strips` has them.
         per_picture: Number of copies of each.
         seed: Decides all draws.
     """
@@ -30,10 +34,22 @@ def draw_validation_defects(pictures: list[Image], *, per_picture: int, seed: in
     kinds: tuple[Callable[[Rng, Canvas], Canvas], ...] = (_stroke, _pit, _stain, _dent, _streak, _gap, _slip)
     drawn = []
     for number, picture in enumerate(p for p in pictures for _ in range(per_picture)):
-        canvas = picture.astype(np.float32)
-        changed = kinds[number % len(kinds)](rng, canvas)
+        changed = _on_square(picture, partial(kinds[number % len(kinds)], rng))
         drawn.append(np.clip(changed, 0, 255).astype(np.uint8))
     return drawn
+
+
+def _on_square(picture: Image, draw: Callable[[Canvas], Canvas]) -> Canvas:
+    """A picture (H, W, 3) with what is drawn on the square of its strips."""
+    if picture.shape[0] == picture.shape[1]:
+        return draw(picture.astype(np.float32))
+    whole = torch.from_numpy(picture).permute(2, 0, 1).float()
+    square = fold(whole).permute(1, 2, 0).numpy()
+    change = torch.from_numpy(draw(square) - square).permute(2, 0, 1)
+    strips = Strips.of_shape(*picture.shape[:2])
+    # Where strips overlap, only one of them was drawn on.
+    brighter, darker = (unfold(part.relu(), strips, overlap=OVERLAP) for part in (change, -change))
+    return np.asarray((whole + brighter - darker).permute(1, 2, 0))
 
 
 def _stroke(rng: Rng, canvas: Canvas) -> Canvas:

@@ -103,7 +103,7 @@ def model(pictures: Image) -> Model:
 
 @pytest.fixture(scope="session")
 def float_model(model: Model) -> ModelProto:
-    return to_onnx(model, side=SIDE)
+    return to_onnx(model, shape=(SIDE, SIDE))
 
 
 @pytest.fixture(scope="session")

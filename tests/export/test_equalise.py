@@ -53,7 +53,7 @@ def test_in_float_nothing_changes(float_model: ModelProto, pictures: Image) -> N
     before = float_model.SerializeToString(deterministic=True)
     even = equalise(float_model, pictures)
     assert float_model.SerializeToString(deterministic=True) == before
-    check_model(even, side=64)
+    check_model(even, shape=(64, 64))
     ours, theirs = (run_onnx(m, pictures, fusion=Fusion.FULL) for m in (even, float_model))
     np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, rtol=2e-4, atol=1e-4)
     taps = find_taps(float_model)
@@ -100,7 +100,7 @@ def test_what_comes_out_keeps_the_rules(float_model: ModelProto, pictures: Image
     small = quantize(even, placement, ranges, Scheme("fp16" if precision == "fp16" else "int8"))
     if precision == "fp16":
         small = to_half(small)
-        check_model(small, side=64, opset=HALF_OPSET)
+        check_model(small, shape=(64, 64), opset=HALF_OPSET)
     audit(small)
 
 

@@ -131,7 +131,7 @@ def test_manifest(exported: Exported, run: Path) -> None:
     assert manifest.metrics["export"] == exported.answer["parity"]
     assert manifest.metrics["training"]["pictures"] == 12
     assert manifest.score_stats["count"] == 5
-    good = read_samples(choose_rows(RunFolder(run).data), side=64).held_back
+    good = read_samples(choose_rows(RunFolder(run).data), shape=(64, 64)).held_back
     scores = run_onnx(exported.graph("model.onnx"), good, fusion=Fusion.NONE).score
     assert manifest.score_stats["mean"] == pytest.approx(scores.mean(), rel=1e-5)
     assert manifest.score_stats["std"] == pytest.approx(scores.std(), rel=1e-4)
@@ -186,7 +186,7 @@ def test_an_engine_that_saturates_on_defects_fails_the_golden_check(exported: Ex
     """Good parts alone would not show it, and the customer's bad ones stay at home."""
     found = exported.open()
     good, defects = found.manifest.golden[:5], found.manifest.golden[5:]
-    own = [picture.tobytes() for picture in read_samples(choose_rows(RunFolder(run).data), side=64).all]
+    own = [picture.tobytes() for picture in read_samples(choose_rows(RunFolder(run).data), shape=(64, 64)).all]
     assert not any(decode_picture(found.files[g.file], where=g.file).tobytes() in own for g in defects)
     highest = max(golden.score_fp for golden in good)
     assert min(golden.score_fp for golden in defects) > highest + found.manifest.score_stats["std"]
@@ -433,10 +433,10 @@ def test_of_several_evaluations_the_newest_travels(tmp_path: Path) -> None:
 
 def test_samples(run: Path) -> None:
     chosen = choose_rows(RunFolder(run).data)
-    samples = read_samples(chosen, side=64)
+    samples = read_samples(chosen, shape=(64, 64))
     assert samples.fit.shape == (19, 64, 64, 3)
     assert samples.test_bad.tolist() == [False] * 6 + [True] * 6
     assert len(samples.all) == 5 + 12
-    none = read_samples({**chosen, "test_good": [], "test_bad": []}, side=64)
+    none = read_samples({**chosen, "test_good": [], "test_bad": []}, shape=(64, 64))
     assert none.test.shape == (0, 64, 64, 3)
     assert len(none.all) == 5

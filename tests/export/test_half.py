@@ -26,7 +26,7 @@ def kinds(model: ModelProto) -> dict[str, int]:
 
 def test_the_encoder_is_half_and_nothing_else(half_model: ModelProto, float_model: ModelProto) -> None:
     audit(half_model)
-    check_model(half_model, side=64, opset=HALF_OPSET)
+    check_model(half_model, shape=(64, 64), opset=HALF_OPSET)
     found, before = kinds(half_model), kinds(float_model)
     ours = {n for n, kind in found.items() if kind == TensorProto.FLOAT16}
     assert {n.rsplit(".", 1)[-1] for n in ours if n.startswith(ENCODER)} >= {"weight_scale", "weight_bias"}
@@ -70,13 +70,13 @@ def test_one_cast_serves_all_who_read_a_tap(float_model: ModelProto) -> None:
     end = len(several.graph.node)
     several.graph.node.insert(end, helper.make_node("Neg", [tap], ["other"], name="other"))
     half = to_half(several)
-    check_model(half, side=64, opset=HALF_OPSET)
+    check_model(half, shape=(64, 64), opset=HALF_OPSET)
     assert sum(node.output[0] == f"{tap}_float" for node in half.graph.node) == 1
 
 
 def test_fp16_alone_is_nearly_exact(float_model: ModelProto, pictures: Image) -> None:
     half = to_half(float_model)
-    check_model(half, side=64, opset=HALF_OPSET)
+    check_model(half, shape=(64, 64), opset=HALF_OPSET)
     exact = run_onnx(float_model, pictures, fusion=Fusion.FULL).anomaly_map
     assert sqnr_db(exact, run_onnx(half, pictures, fusion=Fusion.NONE).anomaly_map) > 45
 

@@ -31,7 +31,7 @@ OFFSET = "inspector.head.offset"
 @pytest.fixture(scope="module")
 def trained(run: Path) -> ModelProto:
     """The real head, in float."""
-    return to_onnx(load_inspector(run), side=64)
+    return to_onnx(load_inspector(run), shape=(64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def constants(model: ModelProto) -> dict[str, NDArray[Any]]:
 
 
 def test_banks_and_components_are_int8(trained: ModelProto, small: ModelProto) -> None:
-    check_model(small, side=64)
+    check_model(small, shape=(64, 64))
     audit(small)
     before, after = constants(trained), constants(small)
     for name, axis in (*((bank, 1) for bank in BANKS), (BASIS, 0)):
@@ -87,7 +87,7 @@ def test_file_is_less_than_three_tenths_of_float(trained: ModelProto, small: Mod
 @pytest.mark.parametrize("fusion", [Fusion.NONE, Fusion.BASIC])
 def test_scores_hardly_move(trained: ModelProto, run: Path, fusion: Fusion) -> None:
     folder = RunFolder(run)
-    pictures = read_samples(choose_rows(folder.data), side=64).all
+    pictures = read_samples(choose_rows(folder.data), shape=(64, 64)).all
     exact = run_onnx(trained, pictures, fusion=Fusion.FULL)
     stored = run_onnx(store_head(trained), pictures, fusion=fusion)
     assert sqnr_db(exact.anomaly_map, stored.anomaly_map) > 35
@@ -135,7 +135,7 @@ def test_a_place_of_zeros_stays_zero(trained: ModelProto, faint: float) -> None:
 def test_beside_fp16(trained: ModelProto) -> None:
     ranges = dict.fromkeys(activations(trained), 20.0)
     half = store_head(to_half(quantize(trained, find_placement(trained), ranges, Scheme("fp16"))))
-    check_model(half, side=64, opset=HALF_OPSET)
+    check_model(half, shape=(64, 64), opset=HALF_OPSET)
     audit(half)
     assert constants(half)[f"{BANKS[0]}_scale"].dtype == np.float32
 

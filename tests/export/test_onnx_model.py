@@ -98,19 +98,19 @@ class Wrong(nn.Module):
 
 def test_operator_that_is_not_allowed_is_named() -> None:
     with pytest.raises(ExportError, match="operator Cos") as caught:
-        to_onnx(Wrong(torch.cos), side=16)
+        to_onnx(Wrong(torch.cos), shape=(16, 16))
     assert caught.value.where == "node node_cos (Cos)"
 
 
 def test_model_that_torch_cannot_export() -> None:
     with pytest.raises(ExportError, match="torch cannot export the model") as caught:
-        to_onnx(Wrong(lambda x: x * float(x.sum().item() > 0) if x.sum() > 0 else x), side=16)
+        to_onnx(Wrong(lambda x: x * float(x.sum().item() > 0) if x.sum() > 0 else x), shape=(16, 16))
     assert "\n" not in caught.value.what
 
 
 def test_wrong_outputs() -> None:
     with pytest.raises(ExportError, match="level_scores has the shape"):
-        to_onnx(Wrong(lambda scores: scores[:, :2]), side=16)
+        to_onnx(Wrong(lambda scores: scores[:, :2]), shape=(16, 16))
 
 
 def changed(model: ModelProto, change: Callable[[ModelProto], object]) -> ModelProto:
@@ -234,7 +234,7 @@ def test_graphs_that_are_refused(
     float_model: ModelProto, change: Callable[[ModelProto], object], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        check_model(changed(float_model, change), side=SIDE)
+        check_model(changed(float_model, change), shape=(SIDE, SIDE))
 
 
 def test_a_file_full_of_zeros_is_refused(float_model: ModelProto) -> None:
@@ -246,21 +246,21 @@ def test_a_file_full_of_zeros_is_refused(float_model: ModelProto) -> None:
         )
     )
     with pytest.raises(ExportError, match="MB, more than 268 MB") as caught:
-        check_model(huge, side=SIDE)
+        check_model(huge, shape=(SIDE, SIDE))
     assert "--size" in caught.value.cure
 
 
 def test_opset_19_is_for_fp16_only(float_model: ModelProto, half_model: ModelProto) -> None:
-    check_model(half_model, side=SIDE, opset=HALF_OPSET)
+    check_model(half_model, shape=(SIDE, SIDE), opset=HALF_OPSET)
     with pytest.raises(ExportError, match="not opset 18"):
-        check_model(half_model, side=SIDE)
+        check_model(half_model, shape=(SIDE, SIDE))
     with pytest.raises(ExportError, match="not opset 19"):
-        check_model(float_model, side=SIDE, opset=HALF_OPSET)
+        check_model(float_model, shape=(SIDE, SIDE), opset=HALF_OPSET)
 
 
 def test_another_size_is_refused(float_model: ModelProto) -> None:
     with pytest.raises(ExportError, match=r"frames has the shape \[1, 64, 64, 3\]"):
-        check_model(float_model, side=96)
+        check_model(float_model, shape=(96, 96))
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))

@@ -27,7 +27,7 @@ def constants(model: ModelProto) -> dict[str, np.ndarray]:  # type: ignore[type-
 
 def test_int8_graph_is_sound(int8_model: ModelProto) -> None:
     audit(int8_model)
-    check_model(int8_model, side=64)
+    check_model(int8_model, shape=(64, 64))
     count = Counter(node.op_type for node in int8_model.graph.node)
     # 13 inputs of convolutions and 2 downsample outputs; the other shortcuts share the pair of an input.
     assert count["QuantizeLinear"] == 15
@@ -122,7 +122,7 @@ def test_weights_as_float_with_a_pair(
     ranges = {n: 127 * float(constants(int8_model)[f"{n}_scale"]) for n in placement.activations}
     pairs = quantize(float_model, placement, ranges, Scheme(weights="fp32qdq"))
     audit(pairs)
-    check_model(pairs, side=64)
+    check_model(pairs, shape=(64, 64))
     assert not any(name.endswith("_int8") for name in constants(pairs))
     before, after = (run_onnx(m, pictures, fusion=Fusion.NONE) for m in (int8_model, pairs))
     np.testing.assert_array_equal(before.anomaly_map, after.anomaly_map)
@@ -175,7 +175,7 @@ def test_a_convolution_returned_to_float(
     ranges = {n: 127 * float(constants(int8_model)[f"{n}_scale"]) for n in whole.activations}
     mixed = quantize(float_model, part, ranges)
     audit(mixed, floats=part.floats)
-    check_model(mixed, side=64)
+    check_model(mixed, shape=(64, 64))
     with pytest.raises(ExportError, match="its weight is not quantised"):
         audit(mixed)
 

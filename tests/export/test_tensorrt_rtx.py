@@ -54,10 +54,17 @@ def test_builds_with_convolutions_returned_to_float(
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_builds_equalised_with_the_head_stored_small(run: Path, precision: Precision) -> None:
     """The real head: banks and components as int8, maps as fp16."""
-    even = equalise(to_onnx(load_inspector(run), side=64), waves(4, seed=0))
+    even = equalise(to_onnx(load_inspector(run), shape=(64, 64)), waves(4, seed=0))
     placement = find_placement(even)
     recipe = Recipe(even, dict.fromkeys(placement.activations, 20.0), Scheme(precision))
     built = build_with_rtx(recipe.make(placement))
+    assert built.parsed, built.complaints
+    assert built.engine_bytes > 0
+
+
+@pytest.mark.parametrize("shape", [(32, 112), (112, 32), (16, 208)])
+def test_builds_with_strips(run: Path, shape: tuple[int, int]) -> None:
+    built = build_with_rtx(to_onnx(load_inspector(run), shape=shape))
     assert built.parsed, built.complaints
     assert built.engine_bytes > 0
 

@@ -73,9 +73,9 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> No
     mask[:, :40] = 255
     assert cv2.imwrite(str(fitting), mask)
     assert cv2.imwrite(str(turned), mask.T)
-    assert load_masks([Picture(image, "pit", "1", fitting)], side=16)[..., :8].all()
+    assert load_masks([Picture(image, "pit", "1", fitting)], shape=(16, 16))[..., :8].all()
     with pytest.raises(DataError, match="the mask has 60 x 80 pixels, its picture 80 x 60") as caught:
-        load_masks([Picture(image, "pit", "1", turned)], side=16)
+        load_masks([Picture(image, "pit", "1", turned)], shape=(16, 16))
     assert str(turned) in caught.value.where
     assert str(image) in caught.value.where
     assert "full size" in caught.value.cure
@@ -89,7 +89,7 @@ def test_of_a_folder_of_masks_all_that_any_marks_is_defect(tmp_path: Path) -> No
     halves[0, :, :16], halves[1, :, 48:] = 255, 255
     for number, half in enumerate(halves):
         assert cv2.imwrite(str(folder / f"{number}.png"), half)
-    marked = load_masks([picture], side=16)[0]
+    marked = load_masks([picture], shape=(16, 16))[0]
     assert marked[:, :4].all()
     assert marked[:, 12:].all()
     assert not marked[:, 4:12].any()
@@ -104,7 +104,7 @@ def test_a_small_defect_beside_a_large_one_remains() -> None:
     mask[0:64, 0:64] = 255
     mask[200:203, 100:103] = 1
     mask[135:137, 231:233] = 255
-    small = shrink_mask(mask, side=16)
+    small = shrink_mask(mask, height=16, width=16)
     assert small[:4, :4].all()
     assert np.argwhere(small[4:]).tolist() == [[4, 14], [8, 6]]
 
@@ -113,20 +113,20 @@ def test_a_small_defect_beside_a_large_one_remains() -> None:
 def test_of_a_defect_the_cells_that_it_fills_by_a_quarter_are_kept(columns: int, cells: int) -> None:
     mask = np.zeros((64, 32, 3), np.uint8)
     mask[32:48, :columns, 2] = 1
-    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[2, n] for n in range(cells)]
+    assert np.argwhere(shrink_mask(mask, height=4, width=4)).tolist() == [[2, n] for n in range(cells)]
 
 
 def test_a_thin_scratch_askew_is_one_defect() -> None:
     mask = np.zeros((64, 64, 3), np.uint8)
     mask[range(10, 40), range(10, 40)] = 1
-    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[1, 1]]
+    assert np.argwhere(shrink_mask(mask, height=4, width=4)).tolist() == [[1, 1]]
 
 
 def test_a_defect_where_cells_meet_keeps_all_that_have_as_much_of_it() -> None:
     mask = np.zeros((64, 64, 3), np.uint8)
     mask[15:17, 15:17] = 255
-    assert np.argwhere(shrink_mask(mask, side=4)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert not shrink_mask(np.zeros_like(mask), side=4).any()
+    assert np.argwhere(shrink_mask(mask, height=4, width=4)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert not shrink_mask(np.zeros_like(mask), height=4, width=4).any()
 
 
 def test_masks_that_number_the_defects_in_16_bit_are_read_and_empty_ones_are_told(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_masks_that_number_the_defects_in_16_bit_are_read_and_empty_ones_are_tol
     opaque[..., 3] = 255  # an alpha channel marks nothing
     assert cv2.imwrite(str(clear), opaque)
     pictures = [Picture(image, "pit", str(mask), mask) for mask in (numbered, empty, clear)]
-    assert load_masks(pictures, side=16)[0].sum() == 128
+    assert load_masks(pictures, shape=(16, 16))[0].sum() == 128
     assert [picture.mask for picture in check_masks(pictures).empty] == [empty, clear]
 
 

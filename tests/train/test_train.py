@@ -418,7 +418,7 @@ def test_a_mask_of_a_tiny_defect_does_not_vanish(tmp_path: Path) -> None:
         write(tmp_path / f"train/good/{index}.png", image)
     write(tmp_path / "test/pit/0.png", image + 1)
     write(tmp_path / "ground_truth/pit/0_mask.png", mask)
-    masks = load_masks(read_data(tmp_path).test, side=16)
+    masks = load_masks(read_data(tmp_path).test, shape=(16, 16))
     assert masks.sum() == 1
 
 
