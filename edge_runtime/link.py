@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import socket
 import sys
@@ -25,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import message_properties, will_properties
 from kenpin.edge_runtime.link_signal import Acked, Deaf, Down, Incoming, Up
@@ -33,6 +35,11 @@ from kenpin.tls_refusal import tls_words
 REFUSED = 0x80  # reason codes from here on
 _MAX_INCOMING_BYTES = 65536
 _MAX_WAITING = 1000  # signals; whoever floods the station's topics must not fill its memory
+# Messages; a station carries out 5 commands in a second. A flood fills the connection, and the broker's
+# acknowledgements of events wait behind it.
+_HEARD_PER_S = 200
+_DEAF_S = 60.0  # without listening, after a flood
+_SHOWN_S = 2.0  # of listening again, in which a flood that lasts shows itself
 _UNSUPPORTED_VERSION = 0x84
 # Bad client id, user name or password, not authorized, banned, bad authentication method, no messages retained,
 # no QoS 1: no new attempt will change it.
@@ -103,6 +110,8 @@ class Link:
         self._source = will.topic.rpartition("/")[0]  # the station's own topic
         self.connection = 0
         self.dropped = 0
+        self._heard = Allowance(_HEARD_PER_S)
+        self._is_deaf, self._deaf_until_s = False, -math.inf
         self._asked_s: float | None = None  # when CONNECT went out that has no answer yet
         self._alert = ""  # why the broker ended the handshake
         self._max_packet = sys.maxsize  # bytes that the broker takes
@@ -192,6 +201,22 @@ class Link:
         """Start paho's thread again if it has died; whether it had."""
         return revive(self._client)
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with what it hears, in words; empty when nothing is."""
+        if time.monotonic() > self._deaf_until_s + _SHOWN_S:
+            return ""
+        return (
+            f"commands_flooded: more than {_HEARD_PER_S} messages in a second at {self._terms.listen_to}; "
+            "no command is heard for a minute, and longer while it lasts"
+        )
+
+    def listen_again(self) -> None:
+        """Ask anew for what others publish, a while after a flood of it; to be called often."""
+        if self._is_deaf and time.monotonic() > self._deaf_until_s:
+            self._is_deaf = False
+            self._listen(self._client)
+
     def is_unanswered(self, limit_s: float) -> bool:
         """Whether CONNECT has been without an answer for longer."""
         asked_s = self._asked_s
@@ -245,7 +270,7 @@ class Link:
             self._signals.put(Up(self.connection, getattr(properties, "ReceiveMaximum", 65535)))
 
     def _listen(self, client: Client) -> None:
-        if not self._terms.listen_to:
+        if self._is_deaf or not self._terms.listen_to:
             return
         if self._is_v5:
             # What was retained is no command to a station that has just started.
@@ -293,8 +318,11 @@ class Link:
             if code.is_failure:
                 self._signals.put(Deaf(str(code)))
 
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if self._signals.qsize() >= _MAX_WAITING:
+    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        if not (self._is_deaf or self._heard.take()):
+            self._is_deaf, self._deaf_until_s = True, time.monotonic() + _DEAF_S
+            client.unsubscribe(self._terms.listen_to)
+        if self._is_deaf or self._signals.qsize() >= _MAX_WAITING:
             self.dropped += 1
         else:
             # With 3.1.1 a broker is told no limit, and one that lies keeps none. What is longer is refused.

@@ -226,7 +226,7 @@ class Publisher:
 
     def _speak(self) -> None:
         """First how the station is, then what is retained, then events."""
-        self._herald.trouble = self._connection.trouble
+        self._herald.trouble = "; ".join(filter(None, (self._connection.trouble, self._link.trouble)))
         if self._room():
             self._herald.tell_status(self._link)
         if self._room():
@@ -317,7 +317,15 @@ class Publisher:
             self._once.say("silent", f"The broker {self._desk.broker} does not answer; connecting again.")
             self._link.break_off()
         if self._connection.is_up:
+            self._watch_flood()
             self._outbox.report_gaps(lambda lost: announce.gap(self._desk.identity, lost))
+
+    def _watch_flood(self) -> None:
+        self._link.listen_again()
+        if trouble := self._link.trouble:
+            self._once.say("flood", f"{trouble}.")
+        else:
+            self._once.forget("flood")
 
     def _is_overdue(self, limit_s: float) -> bool:
         """Events wait for what is retained, so that must not wait for ever either."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import time
@@ -18,9 +19,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.commit import git_commit
 from kenpin.edge_runtime import announce, part_news
+from kenpin.edge_runtime import link as link_module
 from kenpin.edge_runtime import publisher as publisher_module
 from kenpin.edge_runtime.alarm_catalogue import CATALOGUE
 from kenpin.edge_runtime.alarm_standing import Standing, alarm_fields
+from kenpin.edge_runtime.allowance import Allowance
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
 from kenpin.edge_runtime.cloud_event import attributes
@@ -585,6 +588,45 @@ def test_a_flood_is_dropped_and_counted(line: PublishingLine, mosquitto: Any, wa
     link._signals, usual = Full(), link._signals  # type: ignore[assignment]
     wait_for(lambda: publish(mosquitto.port, "cmd/ack", "x") or link.dropped, "a drop")
     link._signals = usual
+
+
+def test_a_flood_is_not_listened_to_for_a_while(
+    line: PublishingLine, mosquitto: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has nothing to deliver then, so no acknowledgement of an event waits behind it."""
+    monkeypatch.setattr(link_module, "_DEAF_S", 3600.0)
+    hearing = Hearing()
+    publisher = line.publish(mosquitto.port, listener=hearing)
+    pub = ["mosquitto_pub", "-V", "5", "-p", str(mosquitto.port), "-t", f"{PREFIX}/cmd/ack"]
+
+    def flood() -> str:
+        subprocess.run([*pub, "-l"], input=b"x\n" * 5000, check=True, timeout=300)
+        return line.link.trouble
+
+    def is_read() -> bool:
+        sent = [*pub, "-q", "1", "-m", "one", "-d"]
+        return b"RC:16" not in subprocess.run(sent, capture_output=True, check=True, timeout=300).stdout
+
+    def status() -> dict[str, Any]:
+        asked = ["mosquitto_sub", "-p", str(mosquitto.port), "-t", f"{PREFIX}/status", "-C", "1"]
+        return dict(json.loads(subprocess.run(asked, capture_output=True, check=True, timeout=300).stdout))
+
+    wait_for(flood, "the flood to be noticed")
+    wait_for(lambda: not is_read(), "the end of the subscription")
+    wait_for(lambda: "commands_flooded" in status()["reason"], "the words")
+    assert status()["state"] == "DEGRADED"
+    assert publisher.dropped
+    assert b"one" not in {body for _, body, _ in hearing.heard}
+    mosquitto.kill()
+    mosquitto.start()
+    wait_for(lambda: publisher.traffic.connections == 2, "a new connection")
+    assert not is_read()
+    line.link._heard = Allowance(200)  # all this may have taken less than the second that counts
+    line.link._deaf_until_s = -math.inf
+    wait_for(is_read, "the subscription")
+    wait_for(lambda: hearing.heard[-1][1] == b"one", "a message")
+    wait_for(lambda: status()["state"] == "RUNNING", "the state")
+    assert publisher.is_denied is False
 
 
 def test_a_station_that_may_not_listen_says_so_once_and_is_denied(
