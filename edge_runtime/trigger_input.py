@@ -139,14 +139,17 @@ def _check_camera(url: SourceUrl, kind: str) -> None:
 
 def _fit(url: SourceUrl, kind: str, waits_for: str) -> tuple[bool, str]:
     """Whether a camera waits for the station's triggers, and what to do where it does not."""
+    is_drawn = url.scheme == "synthetic"
     if not kind:
-        cure = 'set [source] trigger, to "camera-line" for a cable, or leave out its option trigger'
-        return waits_for in ("off", "0"), cure
+        kinds = '"software" for example' if is_drawn else 'to "camera-line" for a cable'
+        return waits_for in ("off", "0"), f"set [source] trigger, {kinds}, or leave out its option trigger"
     if not url.takes_triggers:
         return False, "it runs freely and cannot be triggered: leave out [source] trigger"
     if kind == "camera-line":
+        if is_drawn:
+            return False, "no cable leads to drawn parts: leave out [source] trigger"
         return waits_for.startswith("line"), "add trigger=line1, or the line that its cable is at"
-    option = "trigger=1" if url.scheme == "synthetic" else "trigger=software"
+    option = "trigger=1" if is_drawn else "trigger=software"
     return waits_for in ("software", "1"), f"add {option}, or leave out [source] trigger"
 
 

@@ -269,7 +269,8 @@ def test_cameras_that_wait_for_the_triggers_that_the_station_has(
         ("modbus", "usb:0", "runs freely and cannot be triggered"),
         ("modbus", "synthetic:fabric?rate=5", "add trigger=1"),
         ("modbus", "replay:recording", "cannot be triggered"),
-        ("", "synthetic:fabric?trigger=1", "set [source] trigger"),
+        ("camera-line", "synthetic:fabric?trigger=line1", "no cable leads to drawn parts"),
+        ("", "synthetic:fabric?trigger=1", 'set [source] trigger, "software"'),
         ("", "aravis:0?trigger=line1", "camera-line"),
     ],
 )
