@@ -46,15 +46,26 @@ def check(file: Path) -> None:
     check_ports(loaded)
     for path in loaded.station.trusted_keys:
         PublicKey.load(path)
-    ending = _check_secrets(loaded)
+    warnings = [*_missing(loaded), *_check_secrets(loaded)]
     if loaded.sparkplug.enabled:
         SparkplugFeed.from_config(loaded, StationFolder(loaded.station.state_dir))
     click.echo(f"{file}: correct", err=True)
     click.echo(f"  station {loaded.station.id}, folder {loaded.station.state_dir.absolute()}", err=True)
     click.echo(f"  frames from {', '.join(map(without_login, loaded.source.urls))}", err=True)
     click.echo(f"  events to {loaded.mqtt.url or 'no broker, the store only'}", err=True)
-    for line in ending:
+    for line in warnings:
         click.echo(f"warning: {line}", err=True)
+
+
+def _missing(loaded: StationConfig) -> list[str]:
+    """Which folders and files no frame can come from yet, in words; a drive may be mounted later."""
+    found = []
+    for url in map(SourceUrl.parse, loaded.source.urls):
+        try:
+            url.check_there()
+        except SourceError as error:
+            found.append(f"{error.what}: {error.where}")
+    return found
 
 
 def _check_secrets(loaded: StationConfig) -> list[str]:

@@ -279,6 +279,17 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
     assert wrong.exception.exit_code == 2
 
 
+def test_check_warns_of_pictures_that_are_not_there(tmp_path: Path) -> None:
+    """The station would not start; what is checked at a desk may be mounted at the line."""
+    there = tmp_path / "parts"
+    there.mkdir()
+    text = f'[source]\nurl = "folder:{there}"\nviews = ["video:{tmp_path}/none.mp4"]\n'
+    result = checked(tmp_path, text)
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings == [f"warning: the video does not exist: {tmp_path}/none.mp4"]
+
+
 @pytest.mark.parametrize("key", ["url", "views"])
 @pytest.mark.parametrize(
     ("address", "cure"),
