@@ -32,6 +32,7 @@ class LogOutput:
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._owed = b""  # a line that was not taken, of a part that was not released
         try:
             self._handle = self._open()
         except OSError as error:
@@ -45,11 +46,13 @@ class LogOutput:
         """Not written down; but the line must not be told READY where the next result could not be.
 
         Raises:
-            OSError: The disk has no room left.
+            OSError: The disk has no room left, or still does not take the last line.
         """
         disk = os.fstatvfs(self._handle)
         if disk.f_blocks and disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        if self._owed:
+            self._append(b"")
 
     def busy(self, *, busy: bool) -> None:
         """Not written down."""
@@ -68,18 +71,29 @@ class LogOutput:
             "mono_ns": time.monotonic_ns(),
             "ts_ms": now_ms(),
         }
+        data = json.dumps(line).encode() + b"\n"
+        try:
+            self._append(data)
+        except OSError:
+            if result.verdict is not Verdict.OK:
+                self._owed = data
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    def _append(self, line: bytes) -> None:
+        """Write what is owed and a line."""
         if os.fstat(self._handle).st_size > self._max_bytes:
             self._begin_anew()
-        data = json.dumps(line).encode() + b"\n"
+        data = self._owed + line
         written = os.write(self._handle, data)
         if written != len(data):
             # Or the next line would stand behind this piece, and neither could be read.
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
             raise OSError("the line was written in part only")
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._handle)
+        self._owed = b""
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -158,6 +158,31 @@ def test_on_a_full_disk_of_the_log_the_line_is_not_ready_between_two_parts(
     log.close()
 
 
+def test_a_log_that_takes_no_line_is_trouble_until_it_takes_the_one_that_it_owes(tmp_path: Path) -> None:
+    """A quota or a failing disk leaves room by the file system's word; READY would come back by itself."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log, other = LogOutput(tmp_path / "outputs.jsonl"), Told()
+    outputs = Outputs([log, other])
+    outputs.result(OK)
+    size = (tmp_path / "outputs.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            outputs.result(OK)
+        outputs.result(NG)  # as the station takes it back
+        for _ in range(3):
+            outputs.beat(ready=not outputs.trouble)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    outputs.beat(ready=not outputs.trouble)
+    assert other.beats == [False, False, False, False]
+    assert outputs.trouble == ""
+    outputs.result(OK)
+    lines = (tmp_path / "outputs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["OK", "NG", "OK"]
+    log.close()
+
+
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="output log") as error:
         LogOutput(tmp_path / "none" / "outputs.jsonl")
