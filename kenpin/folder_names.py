@@ -22,6 +22,8 @@ _LOTS = frozenset(
     {"batch", "box", "cam", "camera", "day", "lot", "part", "shift", "sn", "tray"}
     | {"charge", "kamera", "los", "schicht", "tag", "teil", "ロット", "部品", "年", "月", "日"}
 )
+# Of pictures taken with light from several sides: beside one of these, `normal` holds directions of the surface.
+_MAP_NAMES = frozenset({"albedo", "depth", "roughness", "specular"})
 # What masks beside their pictures end with.
 _MASK_END = re.compile("[_-](mask|gt|label|seg)$", re.IGNORECASE)
 _SHOWN = 6
@@ -97,11 +99,14 @@ def is_like_good(name: str) -> bool:
 def check_kind(folder: Path) -> None:
     """Refuse a folder that by its name is none of defects, as all in it would count as bad parts."""
     name = folder.name.casefold()
-    if folder.name == GOOD or name not in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES:
+    is_map = name in _MAP_NAMES and (folder.parent / "normal").is_dir()
+    if folder.name == GOOD or not (is_map or name in _GOOD_NAMES | _MASK_NAMES | _SIDE_NAMES):
         return
     cure = f"take it out; defects lie in folders of their own beside {GOOD}"
     if is_name_of_good(name):
         cure = f"rename it to {GOOD}, or after the defect if these parts are bad"
+    elif is_map:
+        cure = f"rename normal to {GOOD} if these parts are good; maps of the surface are no pictures of parts"
     elif name in _MASK_NAMES:
         cure = f"move its masks to {GROUND_TRUTH}/DEFECT, named like their pictures"
     raise DataError(

@@ -52,8 +52,8 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _leads_back(path: Path) -> bool:
-    """Whether a path is a link to the folder that it lies in, or to one above that."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+    """Whether a path is a link to a folder that was gone through on the way to it, or to one above such a one."""
+    return path.is_symlink() and any(p.resolve().is_relative_to(path.resolve()) for p in path.parents)
 
 
 def is_picture(path: Path, root: Path) -> bool:

@@ -79,6 +79,14 @@ def test_a_broken_link_is_listed_so_that_reading_it_names_it(tmp_path: Path) -> 
     assert [p.name for p in list_pictures(tmp_path)] == ["gone.png"]
 
 
+def test_folders_that_are_linked_to_each_other_end(tmp_path: Path) -> None:
+    _fill(tmp_path, "good/1.png", "lot1/2.png", "lot2/3.png")
+    for folder, link in (("good", "lot1"), ("lot1", "lot2"), ("lot2", "good")):
+        (tmp_path / folder / link).symlink_to(tmp_path / link)
+    found = [p.relative_to(tmp_path).as_posix() for p in list_pictures(tmp_path / "good")]
+    assert found == ["good/1.png", "good/lot1/2.png", "good/lot1/lot2/3.png"]
+
+
 def test_linked_folders_are_read_and_a_link_back_ends(tmp_path: Path) -> None:
     _fill(tmp_path, "elsewhere/b.png", "good/a.png")
     (tmp_path / "good/lot1").symlink_to(tmp_path / "elsewhere")
@@ -239,6 +247,14 @@ def test_a_folder_that_is_no_kind_of_defect_does_not_count_as_bad_parts(
     error = _refused(tmp_path)
     assert f"the folder {folder} would count as bad parts" in error.what
     assert cure in error.cure
+
+
+def test_maps_of_the_surface_are_neither_good_nor_bad_parts(tmp_path: Path) -> None:
+    """As of photometric stereo, where `normal` is no name of good parts."""
+    _fill(tmp_path, *_names("normal", 9), *_names("albedo", 9))
+    assert "the folder albedo would count as bad parts" in _refused(tmp_path).what
+    (tmp_path / "normal").rename(tmp_path / "good")
+    assert _labels(read_data(tmp_path).test)[-1] == "albedo"
 
 
 def test_masks_below_the_folder_of_bad_parts_do_not_count_as_bad_parts(tmp_path: Path) -> None:
