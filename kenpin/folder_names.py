@@ -22,7 +22,7 @@ _LOTS = frozenset(
     {"batch", "box", "cam", "camera", "day", "lot", "part", "shift", "sn", "tray"}
     | {"charge", "kamera", "los", "schicht", "tag", "teil", "ロット", "部品", "年", "月", "日"}
 )
-# Of pictures taken with light from several sides: beside one of these, `normal` holds directions of the surface.
+# As of photometric stereo: beside one of these, `normal` holds directions of the surface.
 _MAP_NAMES = frozenset({"albedo", "depth", "roughness", "specular"})
 # What masks beside their pictures end with.
 _MASK_END = re.compile("[_-](mask|gt|label|seg)$", re.IGNORECASE)

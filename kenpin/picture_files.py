@@ -52,7 +52,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _leads_back(path: Path) -> bool:
-    """Whether a path is a link to a folder that was gone through on the way to it, or to one above such a one."""
+    """Whether a path is a link to a folder on the way to it, or to one above that."""
     return path.is_symlink() and any(p.resolve().is_relative_to(path.resolve()) for p in path.parents)
 
 
