@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ Image = NDArray[np.uint8]
 # Of 255; what a 12-bit camera's 16-bit picture has in its high bytes.
 _STEPS = 16
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 # Marks of a JPEG (ITU-T T.81, B.1.1.3), but for those that stand in the data of a scan.
 _MARK = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -159,8 +161,19 @@ def _fault(data: bytes) -> str:
     """OpenCV fills what a JPEG or PNG lacks with grey and says nothing, so look for the marks."""
     if data.startswith(_JPEG):
         return _fault_of_jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" not in data[max(data.rfind(b"IDAT"), 0) :]:
-        return "cut short"
+    return _fault_of_png(data) if data.startswith(_PNG) else ""
+
+
+def _fault_of_png(data: bytes) -> str:
+    """Whether the end is missing, or a chunk does not fit its CRC (ISO/IEC 15948, 5.3)."""
+    view, at, kind = memoryview(data), len(_PNG), b""
+    while kind != b"IEND":
+        kind, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
+            return "cut short"
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return "damaged inside"
+        at = end + 4
     return ""
 
 

@@ -180,6 +180,24 @@ def test_every_kind_of_whole_jpeg_is_read(how: list[int]) -> None:
         assert decode_picture(whole + behind, where="x").shape == (240, 320, 3)
 
 
+def test_a_png_with_a_flipped_bit_is_refused_before_the_decoder_writes_to_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In words of its own, which name no file; and OpenCV 4 gives what it has read until then."""
+    whole = _encode(".png", _texture(16, 16))
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DataError):
+            decode_picture(bytes(damaged), where="x")
+    assert capfd.readouterr().err == ""
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    with pytest.raises(DataError, match="damaged inside") as caught:
+        decode_picture(bytes(damaged), where="part 7")
+    assert _says_all(caught.value, where="part 7")
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"]))
 def test_bytes_that_are_no_picture_give_one_kind_of_error(noise: bytes, start: bytes) -> None:
     with pytest.raises(DataError):
