@@ -66,21 +66,32 @@ def check_no_twins(pictures: Sequence[Path]) -> None:
     Raises:
         DataError: One is there.
     """
-    by_stem: dict[Path, Path] = {}
+    masks, by_stem = masks_beside(pictures), _by_stem(pictures)
     for path in pictures:
-        by_stem.setdefault(path.with_suffix(""), path)
-    for path in pictures:
-        own = _MASK_END.sub("", path.stem)
-        twin = by_stem.get(path.with_name(own))
-        if own != path.stem and twin is None:
-            twin = by_stem.get(path.parent.with_name(own))  # masks in a folder of their own beside the pictures
-        if twin not in (None, path):
+        twin = masks.get(path, by_stem[path.with_suffix("")])
+        if twin != path:
             raise DataError(
                 f"a mask beside its picture {twin.name}, or the same part twice: each would count as a part",
                 where=path,
                 cure=f"take masks out, for --data to {GROUND_TRUTH}/DEFECT, and the pictures they mark to "
                 "DEFECT: these are not good; keep one file of each picture",
             )
+
+
+def masks_beside(pictures: Sequence[Path]) -> dict[Path, Path]:
+    """Masks beside their pictures, or in a folder of their own beside these, with the picture of each."""
+    by_stem, found = _by_stem(pictures), {}
+    for path in pictures:
+        own = _MASK_END.sub("", path.stem)
+        twin = by_stem.get(path.with_name(own)) or by_stem.get(path.parent.with_name(own))
+        if own != path.stem and twin is not None:
+            found[path] = twin
+    return found
+
+
+def _by_stem(pictures: Sequence[Path]) -> dict[Path, Path]:
+    """The first picture of each name without its suffix."""
+    return {path.with_suffix(""): path for path in reversed(pictures)}
 
 
 def good_in(folder: Path) -> Path | None:

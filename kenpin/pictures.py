@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -20,6 +20,7 @@ from kenpin.folder_names import (
     good_in,
     is_like_good,
 )
+from kenpin.mask_labels import read_mask_labels
 from kenpin.part_groups import MANIFEST, read_groups, read_groups_beside
 from kenpin.picture_files import (
     contents_of,
@@ -67,6 +68,7 @@ class PictureSet:
         copies: How many are copies: another picture has the same content. They have one group with it.
         left_out: Test pictures left out because a part to learn from has a copy of them, or of their part.
         misfits: Pictures that are neither, as their view does not find the part: a station makes no decision.
+        by_masks: Whether good and bad parts lay together, and their masks told them apart.
     """
 
     train: tuple[Picture, ...]
@@ -74,6 +76,7 @@ class PictureSet:
     copies: int = 0
     left_out: int = 0
     misfits: tuple[Picture, ...] = ()
+    by_masks: bool = False
 
     def through(self, sight: Sight | None) -> PictureSet:
         """The same pictures, looked at through a view."""
@@ -88,12 +91,13 @@ class PictureSet:
 
 
 def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
-    """Read a data folder: MVTec style, or `good/` beside folders of defects, or pictures of good parts.
+    """Read a data folder: MVTec style, `good/` beside folders of defects, good parts alone, or masked ones.
 
     `good` may be called `OK` or `Normal`, too, where no other folder beside it is named so.
     Masks are looked for in `ground_truth/<defect>/`, several of one picture in a folder of its name.
     A `manifest.csv` with the columns `file` and `group` in
     the folder, in one of the two above it, or in one of pictures below it, is honoured.
+    Where good and bad parts lie together, in the folder or its `train` and `test`, their masks tell them apart.
     Where the folder has no test part of its own, a fifth of the good groups is held back for testing.
 
     Args:
@@ -110,7 +114,10 @@ def read_data(folder: Path, *, seed: int = 0) -> PictureSet:
         bad_dirs = [d for d in subfolders(folder) if d != good and d.name != GROUND_TRUTH]
         bad = _label_kinds(bad_dirs, folder, groups)
         return _hold_back(_label(_parts_below(good), GOOD, folder, groups), bad, seed)
-    pictures = _parts_below(folder)
+    pictures = list_pictures(folder)
+    if masked := _read_masked(folder, groups, seed, read_mask_labels(pictures)):
+        return masked
+    check_no_twins(pictures)
     nested = sorted({p.relative_to(folder).parts[0] for p in pictures if p.parent != folder})
     if nested:
         raise DataError(
@@ -148,7 +155,7 @@ def read_measured(folder: Path) -> list[Picture]:
         DataError: As `read_data`.
     """
     found = read_data(folder)
-    has_own = good_in(folder / "train") is not None and (folder / "test").is_dir()
+    has_own = {d.name.casefold() for d in subfolders(folder)} >= {"train", "test"}
     return [*(() if has_own else found.train), *found.test]
 
 
@@ -309,6 +316,25 @@ def _groups_below(folder: Path) -> dict[str, str]:
     return {name.removeprefix(above): group for name, group in groups.items() if name.startswith(above)}
 
 
+def _read_masked(
+    folder: Path, groups: dict[str, str], seed: int, masks: Mapping[Path, Path | None]
+) -> PictureSet | None:
+    """Parts of which masks tell which are bad, in one folder or two sides; `None` where there are none such."""
+    side = {path: path.parent.relative_to(folder).as_posix().casefold() for path in masks}
+    sides = {*side.values()}
+    if sides not in ({"."}, {"train"}, {"train", "test"}):
+        return None
+    good = _label([path for path in masks if masks[path] is None], GOOD, folder, groups)
+    bad = _label([path for path, mask in masks.items() if mask], "bad", folder, groups)
+    bad = [replace(picture, mask=masks[picture.path]) for picture in bad]
+    if good and "test" not in sides:
+        found = _hold_back(good, bad, seed)
+    else:  # bad parts of either side measure
+        train, test = ([p for p in good if (side[p.path] == "test") is is_test] for is_test in (False, True))
+        found = _by_sides(folder, train, test + bad)
+    return replace(found, by_masks=True)
+
+
 def _read_mvtec(folder: Path, good: Path, groups: dict[str, str], seed: int) -> PictureSet:
     train = _label(_parts_below(good), GOOD, folder, groups)
     test_dir = folder / "test"
@@ -321,6 +347,11 @@ def _read_mvtec(folder: Path, good: Path, groups: dict[str, str], seed: int) -> 
             where=test_dir,
             cure=f"sort its pictures into {GOOD}/ and one folder for each defect, or remove it",
         )
+    return _by_sides(folder, train, test)
+
+
+def _by_sides(folder: Path, train: list[Picture], test: list[Picture]) -> PictureSet:
+    """Two sides as they are, but for copies in the test of what is learned from."""
     shared = sorted({p.group for p in train} & {p.group for p in test})
     if shared:
         manifest = _manifest_root(folder) / MANIFEST

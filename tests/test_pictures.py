@@ -7,9 +7,11 @@ import os
 import shlex
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -293,6 +295,89 @@ def test_a_mask_beside_its_picture_is_no_part(
     with pytest.raises(DataError, match="beside its picture") as caught:
         read(tmp_path)
     assert tmp_path / folder in Path(caught.value.where).parents
+
+
+def _draw_masks(root: Path, *bad: str, good: Sequence[str] = ()) -> None:
+    for name in (*bad, *good):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:4, 2:4] = 255 if name in bad else 0
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / name), mask)
+
+
+def _masked(found: PictureSet) -> dict[str, str]:
+    """Names of the bad parts with those of their masks; those of good ones have none."""
+    assert all(p.mask is None for p in (*found.train, *found.test) if p.label == "good")
+    return {p.path.name: p.mask.name for p in found.test if p.label == "bad" and p.mask}
+
+
+def test_masks_beside_their_pictures_tell_good_from_bad(tmp_path: Path) -> None:
+    """As in KSDD2: each has one, all black where the part is good."""
+    _fill(tmp_path, *(f"{side}/{side}{n}.png" for side in ("train", "test") for n in range(10)))
+    good = [f"{side}/{side}{n}_GT.png" for side in ("train", "test") for n in range(2, 10)]
+    _draw_masks(
+        tmp_path, *(f"{side}/{side}{n}_GT.png" for side in ("train", "test") for n in range(2)), good=good
+    )
+    found = read_data(tmp_path)
+    assert [p.path.name for p in found.train] == [f"train{n}.png" for n in range(2, 10)]
+    assert _labels(found.test) == ["good"] * 8 + ["bad"] * 4
+    assert {p.path.parent.name for p in found.test if p.label == "good"} == {"test"}
+    assert _masked(found) == {
+        f"{side}{n}.png": f"{side}{n}_GT.png" for side in ("train", "test") for n in (0, 1)
+    }
+    assert (found.by_masks, read_measured(tmp_path)) == (True, [*found.test])
+    one_side = read_data(tmp_path / "train")
+    assert (len(one_side.train), len(one_side.test), len(_masked(one_side))) == (6, 4, 2)
+    assert len(read_measured(tmp_path / "train")) == 10
+
+
+def test_masks_of_bad_parts_alone_lie_in_a_folder_label(tmp_path: Path) -> None:
+    """As in DAGM, whose sides are written large."""
+    _fill(tmp_path, *(f"Class1/{side}/{n:04}.PNG" for side in ("Train", "Test") for n in range(9)))
+    _fill(tmp_path, "Class1/Train/Label/Labels.txt")
+    _draw_masks(tmp_path / "Class1", "Train/Label/0003_label.PNG", "Test/Label/0008_label.PNG")
+    found = read_data(tmp_path / "Class1")
+    assert (len(found.train), _labels(found.test)) == (8, ["good"] * 8 + ["bad"] * 2)
+    assert _masked(found) == {"0003.PNG": "0003_label.PNG", "0008.PNG": "0008_label.PNG"}
+    assert read_measured(tmp_path / "Class1") == [*found.test]
+    with pytest.raises(DataError, match="a mask beside its picture"):
+        read_data(tmp_path)  # several products
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "unclear"),
+    [
+        (["1_GT.png"], [f"{n}_GT.png" for n in range(2, 9)], "0.png"),
+        (["1_GT.png"], ["0_GT.png", *(f"{n}_GT.png" for n in range(2, 9)), "900_GT.png"], "900_GT.png"),
+        (["Label/1_label.png", "Label/99_label.png"], [], "Label/99_label.png"),
+    ],
+)
+def test_of_which_masks_do_not_tell_whether_it_is_good_is_refused(
+    tmp_path: Path, bad: list[str], good: list[str], unclear: str
+) -> None:
+    _fill(tmp_path, *(f"{n}.png" for n in range(9)))
+    _draw_masks(tmp_path, *bad, good=good)
+    error = _refused(tmp_path)
+    assert "a mask without its picture" in error.what
+    assert Path(error.where) == tmp_path / unclear
+
+
+def test_masks_that_lie_otherwise_tell_nothing(tmp_path: Path) -> None:
+    """In a folder of any name, or here and there, they leave open whether the others are good."""
+    for number, masks in enumerate(
+        (["masks/1_mask.png"], ["1_GT.png", "Label/2_label.png"], ["1_GT.png", "1_mask.png"])
+    ):
+        folder = tmp_path / str(number)
+        _fill(folder, *(f"{n}.png" for n in range(9)))
+        _draw_masks(folder, *masks)
+        assert "a mask beside its picture" in _refused(folder).what
+
+
+def test_a_folder_in_which_masks_find_no_good_part_has_none_to_learn_from(tmp_path: Path) -> None:
+    _fill(tmp_path, "1.png", "2.png")
+    _draw_masks(tmp_path, "1_GT.png", "2_GT.png")
+    found = read_data(tmp_path)
+    assert (found.train, len(found.test)) == ((), 2)
 
 
 def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(tmp_path: Path) -> None:

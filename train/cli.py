@@ -29,6 +29,7 @@ from kenpin.train.init import load_initial_weights, width_of
 from kenpin.train.intake import check_masks, check_teachers
 from kenpin.train.intake_cli import (
     console,
+    tell_by_masks,
     tell_copies,
     tell_doubts,
     tell_few,
@@ -102,11 +103,13 @@ class _Source:
         if self.data is None:
             return read_good_bad(root, self.bad, seed=seed)
         tell_passed_over(root)
-        return read_data(root, seed=seed)
+        found = read_data(root, seed=seed)
+        tell_by_masks(found)
+        return found
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Folder, MVTec style or good/ beside defects.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder: MVTec, good/ beside defects, or masks.")
 @click.option("--good", type=click.Path(path_type=Path), help="Folder of good parts.")
 @click.option("--bad", type=click.Path(path_type=Path), help="Folder of bad parts; they measure.")
 @click.option(

@@ -11,6 +11,7 @@ from pathlib import Path
 from kenpin.console import human_console
 from kenpin.counted import counted
 from kenpin.errors import DataError, OutOfView
+from kenpin.folder_names import GOOD
 from kenpin.frame import lost_of
 from kenpin.pictures import Picture, PictureSet, passed_over
 from kenpin.sight import Sight
@@ -166,6 +167,14 @@ def tell_passed_over(data: Path) -> None:
     if left := passed_over(data):
         told = f"{counted(len(left), 'picture')} left out by their place, like {left[0]}: defects lie in "
         console.print(f"{told}test/DEFECT where there is train/good, in DEFECT beside good", soft_wrap=True)
+
+
+def tell_by_masks(found: PictureSet) -> None:
+    """Say how many parts are good and bad where only masks tell them apart."""
+    if found.by_masks:
+        good = sum(picture.label == GOOD for picture in (*found.train, *found.test))
+        told = f"good and bad parts lie together: by their masks {counted(good, 'picture')} of good ones, "
+        console.print(f"{told}{len(found.test) + len(found.train) - good} of bad ones", soft_wrap=True)
 
 
 def tell_copies(found: PictureSet, new: PictureSet) -> None:

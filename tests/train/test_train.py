@@ -104,6 +104,26 @@ def test_the_report_shows_histogram_roc_and_maps_and_asks_nothing_from_outside(
     assert "image AUROC" in page
 
 
+def test_parts_that_only_masks_tell_apart_are_learned_and_measured(parts: Path, tmp_path: Path) -> None:
+    """The same caps as KSDD2 has its parts: a mask beside each, all black where it is good."""
+    for number, path in enumerate(sorted(parts.glob("t*/*/*.png"))):
+        image = cv2.imread(str(path))
+        mask = parts / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+        side = tmp_path / "caps" / path.parts[-3]
+        write(side / f"{number}.png", image)
+        write(side / f"{number}_GT.png", cv2.imread(str(mask)) if mask.exists() else np.zeros_like(image))
+    data, folder = tmp_path / "caps", tmp_path / "run"
+    done = kenpin("train", "--data", data, "--run", folder, "--size", 64, "--steps", 5, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "by their masks 32 pictures of good ones, 8 of bad ones" in done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["good"], figures["bad"]) == (8, 8)
+    assert 0 <= figures["pixel_auroc"] <= 1
+    measured = kenpin("evaluate", folder, "--data", data, "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout)["image_auroc"] == figures["image_auroc"]
+
+
 def test_evaluate_gives_the_figures_of_the_training(run: tuple[Path, dict[str, object]], parts: Path) -> None:
     done = kenpin("evaluate", run[0], "--data", parts, "--json")
     assert done.returncode == 0, done.stderr
