@@ -21,7 +21,6 @@ from kenpin.calibration.shown import Shown, score_shown
 from kenpin.calibration.tell import tell
 from kenpin.counted import counted
 from kenpin.edge_runtime.light import light_against_sign_off
-from kenpin.options import signer
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 
@@ -70,7 +69,7 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
     with calibration_lock(folder):
         bundle = open_bundle(bundle_path or folder.installed(), trusted_keys(trust))
         scored, used = score_shown(shown, bundle, folder)
-        record = record_fit(folder, scored, Basis(bundle.sha256, used, signer(by), why), rank=rank)
+        record = record_fit(folder, scored, Basis(bundle.sha256, used, by, why), rank=rank)
     tell(record, folder, as_json=as_json)
     if other := unlike([s.score for s in scored.good], bundle.manifest.score_stats):
         click.echo(
@@ -151,6 +150,6 @@ def confirm(  # noqa: PLR0913, PLR0917 - one argument per option
         # The thresholds hold for the scores of one of the models only.
         known = open_book(folder).newest(bundle.sha256).precision
         scored, used = score_shown(replace(shown, precision=precision or known), bundle, folder)
-        basis = Basis(bundle.sha256, used, signer(by), why)
+        basis = Basis(bundle.sha256, used, by, why)
         record = record_confirm(folder, scored, basis, at_most=at_most / 1000)
     tell(record, folder, as_json=as_json)

@@ -22,7 +22,6 @@ from kenpin.events import now_ms, rfc3339
 from kenpin.frame import read_picture
 from kenpin.masters import Expected, read_masters
 from kenpin.masters_due import masters_due, read_demand
-from kenpin.options import signer
 from kenpin.station_folder import StationFolder
 
 _product = click.option(
@@ -59,7 +58,7 @@ def add(  # noqa: PLR0913, PLR0917 - one argument per option
     content = picture.read_bytes()
     master = make_master(name, kind, expected, picture=content, suffix=picture.suffix.lower())
     master = master.model_copy(update={"product": product})
-    master = add_master(StationFolder(state), master, content, by=signer(by), why=why)
+    master = add_master(StationFolder(state), master, content, by=by, why=why)
     of = f" of {master.product}" if master.product else ""
     click.echo(f"master {name}{of} is registered; show it with: kenpin masters check", err=True)
 
@@ -73,7 +72,7 @@ def add(  # noqa: PLR0913, PLR0917 - one argument per option
 def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
     """Take a master off the list."""
     refuse_while_calibrating(StationFolder(state))
-    remove_master(StationFolder(state), name, by=signer(by), why=why, product=product or None)
+    remove_master(StationFolder(state), name, by=by, why=why, product=product or None)
     click.echo(f"master {name} is no longer registered", err=True)
 
 
@@ -85,7 +84,7 @@ def remove(name: str, product: str, state: Path, by: str, why: str) -> None:
 def interval(hours: float, state: Path, by: str, why: str) -> None:
     """Set after how many HOURS the masters must be shown again; 0 = no demand."""
     folder = StationFolder(state)
-    set_interval(folder, hours, by=signer(by), why=why)
+    set_interval(folder, hours, by=by, why=why)
     demand = f"due every {hours:g} h" if hours else "never due"
     due = read_demand(folder).why(now_ms())
     still = f"; yet no part is released: {due.words}; {due.cure}" if due else ""
@@ -138,7 +137,7 @@ def check(ctx: click.Context, state: Path, wait_s: float, by: str, *, as_json: b
     Ends with 1 when a master passes or a good part is stopped; then every part is listed since the last check
     that was passed.
     """
-    folder, by = StationFolder(state), signer(by)
+    folder = StationFolder(state)
     watch = PartWatch(folder, wait_s=wait_s)
 
     def next_seen(step: Step) -> Seen:

@@ -15,7 +15,6 @@ from kenpin.calibration.cost import Costs, cheapest, cheapest_if_escapes_cost, c
 from kenpin.calibration.tell import tell
 from kenpin.edge_runtime.light import check_light
 from kenpin.errors import CalibrationError, DataError
-from kenpin.options import signer
 from kenpin.placed import Placement, record_placed
 from kenpin.record import CalibrationRecord, newest_for, station_records
 from kenpin.station_folder import StationFolder
@@ -54,7 +53,7 @@ def place(  # noqa: PLR0913 - one argument per option
     folder = StationFolder(state)
     check_light(folder)
     with calibration_lock(folder):
-        placed = Placement(t1=t1, t2=t2, looks=looks, by=signer(by), why=why)
+        placed = Placement(t1=t1, t2=t2, looks=looks, by=by, why=why)
         record = record_placed(open_book(folder), folder.installed().name, placed)
     tell(record, folder, as_json=as_json)
 

@@ -16,7 +16,6 @@ from kenpin.calibration.web.users import NAME, RoleWord, Users
 from kenpin.config_file import load_config
 from kenpin.errors import ConfigError, reason_of
 from kenpin.events import rfc3339
-from kenpin.options import signer
 from kenpin.station_folder import StationFolder
 
 _config = click.option("--config", type=click.Path(path_type=Path), help="The station's configuration.")
@@ -61,7 +60,7 @@ def add(name: str, role: str, pin_file: TextIO | None, state: Path, by: str) -> 
         raise ConfigError(
             f"{name!r} is no name for a user", cure="take 1 to 32 letters, digits and . - _ without spaces"
         )
-    Users(StationFolder(state)).add(name, cast(RoleWord, role), _pin(pin_file), by=signer(by))
+    Users(StationFolder(state)).add(name, cast(RoleWord, role), _pin(pin_file), by=by)
     click.echo(f"{name} may log in as {role}", err=True)
 
 
@@ -81,7 +80,7 @@ def _pin(file: TextIO | None) -> str:
 @options.by
 def remove(name: str, state: Path, by: str) -> None:
     """Take a user off the list."""
-    Users(StationFolder(state)).remove(name, by=signer(by))
+    Users(StationFolder(state)).remove(name, by=by)
     click.echo(f"{name} may not log in any more", err=True)
 
 

@@ -46,7 +46,12 @@ trust = click.option(
     multiple=True,
     help="Public key that may have signed the bundle; may be given several times.  [default: this user's own]",
 )
-by = click.option("--by", default="", help="Who signs; default: the login name, before sudo.")
+by = click.option(
+    "--by",
+    default="",
+    callback=lambda _context, _option, value: signer(value),
+    help="Who signs; default: the login name, before sudo.",
+)
 why = click.option("--why", default="", help="Reason, kept in the record.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
