@@ -20,18 +20,7 @@ from kenpin.signing import PublicKey, SecretKey, verify
 from kenpin.station_folder import StationFolder
 from kenpin.station_key import station_public_key
 
-_CAME_LATER = (
-    "quality",
-    "rank",
-    "looks",
-    "origin",
-    "fresh",
-    "shown_sha256",
-    "cameras",
-    "good_levels",
-    "good_parts",
-    "answers",
-)
+_ALWAYS_SIGNED = ("schema_", "state")  # though they have a default
 _RECALIBRATE = "move the file away, keep it as evidence, and calibrate again with: kenpin calibrate fit"
 
 
@@ -174,9 +163,9 @@ class _Line(BaseModel):
 
 
 def _body(record: CalibrationRecord) -> dict[str, object]:
-    """What is signed. Older records lack fields that came later: they are left out where they say nothing."""
-    fields = CalibrationRecord.model_fields
-    without = {name for name in _CAME_LATER if getattr(record, name) == fields[name].default}
+    """What is signed. Fields that say nothing are left out, or a new one would break older signatures."""
+    fields = CalibrationRecord.model_fields.items()
+    without = {n for n, f in fields if getattr(record, n) == f.default and n not in _ALWAYS_SIGNED}
     return record.model_dump(mode="json", by_alias=True, exclude=without)
 
 
