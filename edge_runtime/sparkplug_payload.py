@@ -1,20 +1,20 @@
 """Payloads of Sparkplug B 3.0: written in full, read as far as a command needs.
 
-A payload is a message of Protocol Buffers (encoding: protobuf.dev/programming-guides/encoding). The dozen
-fields that a station uses are written here by hand, so that no station needs protobuf. There are no aliases,
-which every tool would have to resolve, and no UInt32, which hosts read from two different fields.
+A payload is a message of Protocol Buffers. The dozen fields that a station uses are written here by hand, so
+that no station needs protobuf. There are no aliases, which every tool would have to resolve, and no UInt32,
+which hosts read from two different fields.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
 from kenpin.errors import BrokerError
+from kenpin.proto_fields import BYTES, FIXED64, VARINT, read_fields
 
 
 class DataType(IntEnum):
@@ -40,13 +40,10 @@ _RANGES = {
     DataType.DATETIME: range(1 << 63),
 }
 _KINDS = {DataType.DOUBLE: float, DataType.BOOLEAN: bool, DataType.STRING: str}
-# Fields of a payload and of a metric, and the wire types of Protocol Buffers.
+# Fields of a payload and of a metric.
 _SENT_MS, _METRICS, _SEQ = 1, 2, 3
 _NAME, _TIME_MS, _DATATYPE, _IS_NULL = 1, 3, 4, 7
 _INT, _LONG, _DOUBLE, _BOOLEAN, _STRING = 10, 11, 13, 14, 15
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
-_LONGEST_VARINT = 10
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,9 @@ def decode_commands(body: bytes) -> list[Command]:
         BrokerError: It is not a payload of Sparkplug B.
     """
     try:
-        return [_decode_metric(_as_bytes(value)) for number, value in _fields(body) if number == _METRICS]
-    except (ValueError, IndexError) as error:
+        fields = read_fields(memoryview(body))
+        return [_decode_metric(_as_bytes(value)) for number, value in fields if number == _METRICS]
+    except ValueError as error:
         raise BrokerError(
             f"the command is no payload of Sparkplug B: {error}",
             where=body[:32].hex(),
@@ -146,7 +144,7 @@ def _encode_value(datatype: DataType, scalar: Scalar) -> bytes:
     if datatype is DataType.BOOLEAN:
         return _number(_BOOLEAN, int(scalar))
     if datatype is DataType.DOUBLE:
-        return _tag(_DOUBLE, _FIXED64) + struct.pack("<d", scalar)
+        return _tag(_DOUBLE, FIXED64) + struct.pack("<d", scalar)
     if datatype is DataType.INT32:
         return _number(_INT, int(scalar) % (1 << 32))
     return _number(_LONG, int(scalar) % (1 << 64))
@@ -162,11 +160,11 @@ def _tag(number: int, wire: int) -> bytes:
 
 
 def _number(number: int, value: int) -> bytes:
-    return _tag(number, _VARINT) + _varint(value)
+    return _tag(number, VARINT) + _varint(value)
 
 
 def _sized(number: int, body: bytes) -> bytes:
-    return _tag(number, _BYTES) + _varint(len(body)) + body
+    return _tag(number, BYTES) + _varint(len(body)) + body
 
 
 def _varint(value: int) -> bytes:
@@ -178,50 +176,17 @@ def _varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _decode_metric(body: bytes) -> Command:
+def _decode_metric(body: memoryview) -> Command:
     name, value = "", None
-    for number, field in _fields(body):
+    for number, field in read_fields(body):
         if number == _NAME:
-            name = _as_bytes(field).decode()
+            name = str(_as_bytes(field), "utf-8")
         elif number in (_INT, _LONG, _DOUBLE, _BOOLEAN, _STRING):
             value = bool(field) if number == _BOOLEAN else None
     return Command(name, value)
 
 
-def _as_bytes(field: int | bytes) -> bytes:
+def _as_bytes(field: int | memoryview) -> memoryview:
     if isinstance(field, int):
         raise ValueError("a number stands where a text or a metric should")
     return field
-
-
-def _fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message, with their numbers."""
-    at = 0
-    while at < len(body):
-        tag, at = _read_varint(body, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _read_varint(body, at)
-            yield number, value
-            continue
-        if wire == _BYTES:
-            size, at = _read_varint(body, at)
-        elif wire in _WIDTHS:
-            size = _WIDTHS[wire]
-        else:
-            raise ValueError(f"wire type {wire}")
-        if at + size > len(body):
-            raise ValueError("it is cut off")
-        yield number, body[at : at + size]
-        at += size
-
-
-def _read_varint(body: bytes, at: int) -> tuple[int, int]:
-    """A number, and where the next thing begins."""
-    value = 0
-    for place in range(_LONGEST_VARINT):
-        byte = body[at + place]
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at + place + 1
-    raise ValueError("a number does not end")
