@@ -134,7 +134,7 @@ def bad_day(root: Path) -> tuple[list[Row], History]:
     disk = root / "disk"
     with small_disk(disk):
         workshop = Workshop(disk)
-        workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+        workshop.calibrated(t1=107.0, t2=109.0)
         fails = workshop.bundle(model=brightness_model(breaks_at=GOLDEN_SCORE + 1), version="2.0")
         install_bundle(fails, workshop.folder.bundles)
         workshop.calibrate(fails, rev=2, t1=107.0, t2=109.0)

@@ -61,7 +61,7 @@ def unplug_again_and_again(root: Path, camera: FakeCamera, *, cycles: int, limit
         limit_s: No cycle begins after so many seconds.
     """
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=255.5, t2=256.0)
+    workshop.calibrated(t1=255.5, t2=256.0)
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=_RATE, source=_SOURCE)
     found = Cycles()
     try:

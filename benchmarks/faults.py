@@ -125,7 +125,7 @@ def live_through(root: Path, dose: Dose) -> Found:
         dose: How much of each.
     """
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    workshop.calibrated(t1=107.0, t2=109.0)
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=_RATE)
     shim = FaultShim(root / "shim", workshop.folder.root)
     rig.environment = dict(shim.environment)

@@ -54,7 +54,7 @@ def overload(root: Path, *, seconds: float, times: float, measure_s: float) -> O
         measure_s: How long the station's speed is measured, in seconds.
     """
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    workshop.calibrated(t1=107.0, t2=109.0)
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=_FASTEST)
     found = Overload()
     try:

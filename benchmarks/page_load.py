@@ -85,7 +85,7 @@ def measure(root: Path, *, rounds: int, seconds: float, rate: float) -> Found:
         rate: Parts per second.
     """
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=1000.0, t2=2000.0)
+    workshop.calibrated(t1=1000.0, t2=2000.0)
     source = _SOURCE.format(rate=rate)
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=rate, source=source)
     found, server = Found(), Server(workshop.folder)

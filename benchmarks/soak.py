@@ -100,7 +100,7 @@ def soak(root: Path, *, frames: int, limit_s: float) -> Soak:
         limit_s: The longest it may take, seconds.
     """
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    workshop.calibrated(t1=107.0, t2=109.0)
     pictures = root / "pictures"
     pictures.mkdir()
     for number in range(50):  # two in a hundred are NG, so that events flow

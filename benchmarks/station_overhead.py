@@ -203,7 +203,7 @@ def _flame(way: Way) -> str:
 def _print_processes(root: Path, pictures: Path) -> None:
     """A real station with the model of the tests, an engine that takes next to nothing."""
     workshop = Workshop(root)
-    workshop.calibrate(workshop.install(), t1=300.0, t2=310.0)
+    workshop.calibrated(t1=300.0, t2=310.0)
     source = f'url = "folder:{pictures}?loop=1"'
     rig = Rig(root / "rig", workshop.folder, workshop.public_key, rate=1, source=source)
     with closing(rig):

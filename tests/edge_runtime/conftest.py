@@ -160,9 +160,15 @@ class Workshop:
         append_record(self.folder.records, record, self.station_key)
         return record
 
-    def ready(self) -> Workshop:
+    def calibrated(self, **changes: Any) -> Bundle:
         """Install the bundle and calibrate it."""
-        self.calibrate(self.install())
+        bundle = self.install()
+        self.calibrate(bundle, **changes)
+        return bundle
+
+    def ready(self) -> Workshop:
+        """The same, to go on with."""
+        self.calibrated()
         return self
 
     def pictures(self, *brightness: int) -> Path:
@@ -220,7 +226,7 @@ def line(tmp_path: Path) -> Iterator[PublishingLine]:
 @pytest.fixture
 def rig(workshop: Workshop, tmp_path: Path) -> Iterator[Rig]:
     # Drawn fabrics score 96 to 122 in the test's model, so that all verdicts come.
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    workshop.calibrated(t1=107.0, t2=109.0)
     made = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=20)
     yield made
     made.close()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from kenpin.activation import change_activation, read_activation
+from kenpin.activation import Activation, change_activation, read_activation
 from kenpin.audit import audit_file, read_audit
 from kenpin.bundle import Bundle, install_bundle
 from kenpin.bundle_cli import bundle as bundle_command
@@ -114,6 +114,12 @@ def want(workshop: Any, sha256: str, task: Any = "activate") -> None:
     change_activation(workshop.folder, lambda was: was.wanting(sha256, task))
 
 
+def put_on_trial(workshop: Any, bundle: Bundle) -> Activation:
+    return change_activation(
+        workshop.folder, lambda was: was.running(bundle.sha256, bundle.manifest, on_trial=True)
+    )
+
+
 def until(belt: Belt, condition: Callable[[], bool], *, more: int = 3) -> Callable[[Part], None]:
     """Let the belt go on until something holds, and some parts more."""
     left = [more]
@@ -128,8 +134,7 @@ def until(belt: Belt, condition: Callable[[], bool], *, more: int = 3) -> Callab
 
 
 def test_the_change_comes_between_two_parts(workshop: Any, belt: Belt) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     go_on = until(belt, lambda: workshop.folder.installed().name == new.sha256)
 
@@ -151,7 +156,7 @@ def test_the_change_comes_between_two_parts(workshop: Any, belt: Belt) -> None:
 
 def test_the_trial_ends_well(workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "TRIAL_PARTS", 5)
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
     run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == new.sha256, more=8))
@@ -160,8 +165,7 @@ def test_the_trial_ends_well(workshop: Any, belt: Belt, monkeypatch: pytest.Monk
 
 
 def test_one_that_fails_is_given_up(workshop: Any, belt: Belt, caplog: pytest.LogCaptureFixture) -> None:
-    old = workshop.install()
-    workshop.calibrate(old, t1=253.0, t2=254.0)
+    old = workshop.calibrated(t1=253.0, t2=254.0)
     new = follow_up(workshop, breaks_at=250.0)  # the noise that it may be proven with is darker
     want(workshop, new.sha256)
 
@@ -193,8 +197,7 @@ def test_one_that_fails_is_given_up(workshop: Any, belt: Belt, caplog: pytest.Lo
 def test_the_one_before_is_taken_back_at_once_where_a_person_wants_it(
     workshop: Any, belt: Belt, *, restarted: bool
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
     if restarted:
@@ -216,7 +219,7 @@ def test_the_one_before_is_taken_back_at_once_where_a_person_wants_it(
 
 
 def test_faults_of_the_camera_are_not_blamed_on_the_bundle(workshop: Any, belt: Belt) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256)
 
@@ -242,8 +245,7 @@ def test_faults_of_the_camera_are_not_blamed_on_the_bundle(workshop: Any, belt: 
 def test_one_that_is_not_what_was_exported_is_refused(
     workshop: Any, belt: Belt, model_is: dict[str, float], why: str
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, **model_is)
     want(workshop, new.sha256)
     rows = run(workshop, belt, until(belt, lambda: bool(read_activation(workshop.folder).left)))
@@ -254,7 +256,7 @@ def test_one_that_is_not_what_was_exported_is_refused(
 
 
 def test_one_that_is_too_slow_is_refused(workshop: Any, wait_for: Callable[..., None]) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     candidate = changeover.Candidate(new.sha256, Proof(workshop.folder, [workshop.public_key], limit_ms=1e-6))
     wait_for(lambda: candidate.ready is not None, "the candidate")
@@ -266,8 +268,7 @@ def test_one_that_is_too_slow_is_refused(workshop: Any, wait_for: Callable[..., 
 def test_one_whose_engine_may_not_run_is_refused_though_it_could_judge(
     workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     monkeypatch.setattr(changeover.Candidate, "_test", lambda *_: "it is too slow")
     want(workshop, new.sha256)
@@ -278,8 +279,7 @@ def test_one_whose_engine_may_not_run_is_refused_though_it_could_judge(
 
 
 def test_one_without_a_calibration_is_refused(workshop: Any, belt: Belt) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
     install_bundle(new, workshop.folder.bundles)
     for times in (1, 2):  # each refusal is told, for the same reason, too
@@ -293,8 +293,7 @@ def test_one_without_a_calibration_is_refused(workshop: Any, belt: Belt) -> None
 
 
 def test_one_below_the_floor_is_refused_whoever_wants_it(workshop: Any, belt: Belt) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     faulty = follow_up(workshop, breaks_at=1e6)
     change_activation(workshop.folder, lambda was: was.model_copy(update={"floors": {"lamp": "3.0"}}))
     want(workshop, faulty.sha256)  # as a signed command does
@@ -306,10 +305,9 @@ def test_one_below_the_floor_is_refused_whoever_wants_it(workshop: Any, belt: Be
 
 
 def test_one_with_which_the_station_keeps_ending_is_given_up(workshop: Any) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
-    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    put_on_trial(workshop, new)
     proof = Proof(workshop.folder, [workshop.public_key], 1000)
     starts = [begin(proof)[0] for _ in range(changeover.STARTS)]
     # The start at which it was taken counts too.
@@ -322,9 +320,9 @@ def test_one_with_which_the_station_keeps_ending_is_given_up(workshop: Any) -> N
 
 @pytest.mark.parametrize("cause", ["engine", "score", "not_ready", "deadline", "source", "store", "output"])
 def test_only_what_a_bundle_answers_for_ends_its_trial(workshop: Any, cause: str) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
-    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    put_on_trial(workshop, new)
     decision = Decision(Verdict.NO_DECISION, "for a reason", cause=cause)
     settled: Any = SimpleNamespace(part=SimpleNamespace(decision=decision))
     with Station(workshop.config("synthetic:fabric")) as station:
@@ -336,10 +334,9 @@ def test_only_what_a_bundle_answers_for_ends_its_trial(workshop: Any, cause: str
 
 
 def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(workshop: Any) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
-    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    put_on_trial(workshop, new)
     model = workshop.folder.bundles / new.sha256 / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1])
     activation, ready = begin(Proof(workshop.folder, [workshop.public_key], 1000))
@@ -350,8 +347,7 @@ def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(workshop: Any)
 
 
 def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(workshop: Any, belt: Belt) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
     want(workshop, new.sha256, "shadow")
@@ -393,7 +389,7 @@ def test_a_part_that_is_held_whatever_it_scores_is_no_disagreement(tmp_path: Pat
 
 
 def test_a_shadow_may_be_taken(workshop: Any, belt: Belt) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, t1=30.0, t2=35.0)
     want(workshop, new.sha256, "shadow")
@@ -413,7 +409,7 @@ def test_what_is_signed_for_a_bundle_that_waits_is_in_force_when_it_judges(
     workshop: Any, belt: Belt, *, is_watched_on: bool
 ) -> None:
     """A bundle may be watched for weeks, and its limits be lowered meanwhile for what it let pass."""
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     want(workshop, new.sha256, "shadow")
     folder, step = workshop.folder, ["load"]
@@ -437,8 +433,7 @@ def test_what_is_signed_for_a_bundle_that_waits_is_in_force_when_it_judges(
 def test_what_is_signed_in_a_trial_for_the_bundle_before_is_in_force_when_it_is_back(
     workshop: Any, belt: Belt
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     step = ["before"]
 
@@ -459,8 +454,7 @@ def test_what_is_signed_in_a_trial_for_the_bundle_before_is_in_force_when_it_is_
 
 
 def test_a_new_record_is_in_force_from_the_next_part_on(workshop: Any, belt: Belt) -> None:
-    bundle = workshop.install()
-    workshop.calibrate(bundle)
+    bundle = workshop.calibrated()
 
     def on_part(part: Part) -> None:
         if belt.number == 5:
@@ -475,7 +469,7 @@ def test_a_new_record_is_in_force_from_the_next_part_on(workshop: Any, belt: Bel
 
 
 def test_a_record_that_was_altered_lets_nothing_pass(workshop: Any, belt: Belt) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
 
     def on_part(_part: Part) -> None:
         if belt.number == 5:
@@ -489,8 +483,7 @@ def test_a_record_that_was_altered_lets_nothing_pass(workshop: Any, belt: Belt) 
 
 
 def test_a_record_for_the_float_model_brings_the_float_engine(workshop: Any, belt: Belt) -> None:
-    bundle = workshop.install()
-    workshop.calibrate(bundle)
+    bundle = workshop.calibrated()
     precisions: list[str] = []
 
     def on_part(part: Part) -> None:
@@ -509,7 +502,7 @@ def test_a_record_for_the_float_model_brings_the_float_engine(workshop: Any, bel
 
 
 def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     states: list[str] = []
 
     def on_part(_part: Part) -> None:
@@ -532,8 +525,7 @@ def test_while_somebody_calibrates_nothing_is_released(workshop: Any, belt: Belt
 
 def test_another_bundle_waits_while_somebody_calibrates_or_checks(workshop: Any, belt: Belt) -> None:
     """Else what is shown would be scored by two, and a check of the masters be lost or fail."""
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     begin_calibrating(workshop.folder, "Sato")
     want(workshop, new.sha256)
@@ -573,7 +565,7 @@ def test_a_camera_that_is_set_otherwise_than_at_the_sign_off_releases_nothing(
     workshop: Any, belt: Belt
 ) -> None:
     signed = {"exposure_us": 5000.0, "gain_db": 0.0}
-    workshop.calibrate(workshop.install(), cameras={"belt": signed})
+    workshop.calibrated(cameras={"belt": signed})
     belt.settings = signed
 
     def on_part(_part: Part) -> None:
@@ -594,7 +586,7 @@ def test_a_camera_that_is_set_otherwise_than_at_the_sign_off_releases_nothing(
 def test_a_camera_that_does_not_tell_the_same_is_not_taken_for_the_same(
     workshop: Any, belt: Belt, now: dict[str, float]
 ) -> None:
-    workshop.calibrate(workshop.install(), cameras={"belt": {"exposure_us": 5000.0}})
+    workshop.calibrated(cameras={"belt": {"exposure_us": 5000.0}})
     belt.settings = now
     (row,) = run(workshop, belt, until(belt, lambda: True, more=0))
     assert (row["verdict"], row["cause"]) == ("NO_DECISION", "camera_set")
@@ -605,8 +597,7 @@ def test_one_that_could_not_judge_a_single_part_in_its_trial_is_given_up(
 ) -> None:
     chance = np.random.default_rng(1)
     bright = [np.clip(chance.normal(200, 3, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     workshop.calibrate(new, rev=3, quality=learn_limits([measure(image) for image in bright]))
     want(workshop, new.sha256)
@@ -633,9 +624,9 @@ def test_a_calibration_counts_neither_against_nor_for_a_bundle_on_trial(
 ) -> None:
     monkeypatch.setattr(trial, "TRIAL_PARTS", 6)
     monkeypatch.setattr(trial, "TRIAL_S", 0.0)
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
-    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    put_on_trial(workshop, new)
     begin_calibrating(workshop.folder, "Sato")
     run(workshop, belt, until(belt, lambda: True, more=8))
     now = read_activation(workshop.folder)
@@ -692,10 +683,9 @@ def audit(workshop: Any) -> list[tuple[str, str, str]]:
 def test_an_audit_that_cannot_be_written_does_not_stop_the_way_back(
     workshop: Any, belt: Belt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=30.0)
-    change_activation(workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True))
+    put_on_trial(workshop, new)
     audit_file(workshop.folder).mkdir()
     rows = run(workshop, belt, until(belt, lambda: workshop.folder.installed().name == old.sha256))
     assert rows[-1]["verdict"] == "OK"
@@ -705,12 +695,9 @@ def test_an_audit_that_cannot_be_written_does_not_stop_the_way_back(
 def test_a_disk_that_takes_nothing_does_not_stop_the_way_back(
     workshop: Any, belt: Belt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = workshop.install()
-    workshop.calibrate(old)
+    old = workshop.calibrated()
     new = follow_up(workshop, breaks_at=30.0)
-    on_trial = change_activation(
-        workshop.folder, lambda was: was.running(new.sha256, new.manifest, on_trial=True)
-    )
+    on_trial = put_on_trial(workshop, new)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -726,8 +713,7 @@ def test_a_disk_that_takes_nothing_does_not_stop_the_way_back(
 def test_an_activation_that_cannot_be_read_lets_the_station_go_on_and_is_told(
     workshop: Any, belt: Belt, options: list[object], caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    bundle = workshop.install()
-    workshop.calibrate(bundle)
+    bundle = workshop.calibrated()
     file = workshop.folder.activation
     told: set[tuple[str, str]] = set()
 
@@ -849,14 +835,13 @@ def test_names_that_fit_none_or_several_are_refused(workshop: Any, options: list
 
 
 def test_the_active_one_cannot_be_activated_again(workshop: Any, options: list[object]) -> None:
-    bundle = workshop.install()
-    workshop.calibrate(bundle)
+    bundle = workshop.calibrated()
     assert "active one already" in invoke("activate", bundle.sha256[:8], *options).stderr
     assert read_activation(workshop.folder).candidate == ""
 
 
 def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: list[object]) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     assert invoke("shadow", new.sha256[:8], *options).exit_code == 0
     assert read_activation(workshop.folder).task == "shadow"
@@ -866,7 +851,7 @@ def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: lis
 
 
 def test_no_bundle_to_watch_is_not_no_bundle_to_activate(workshop: Any, options: list[object]) -> None:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     assert invoke("activate", new.sha256[:8], *options).exit_code == 0
     assert invoke("shadow", "--off", *options).exit_code == 0
@@ -875,8 +860,7 @@ def test_no_bundle_to_watch_is_not_no_bundle_to_activate(workshop: Any, options:
 
 
 def test_the_active_one_stays_where_that_is_wanted(workshop: Any, options: list[object]) -> None:
-    running = workshop.install()
-    workshop.calibrate(running)
+    running = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     assert invoke("activate", new.sha256[:8], *options).exit_code == 0
     told = invoke("activate", running.sha256[:8], *options).stderr
@@ -886,8 +870,7 @@ def test_the_active_one_stays_where_that_is_wanted(workshop: Any, options: list[
 
 
 def test_a_watched_one_does_not_take_the_place_of_one_to_activate(workshop: Any, options: list[object]) -> None:
-    running = workshop.install()
-    workshop.calibrate(running)
+    running = workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
     assert invoke("activate", new.sha256[:8], *options).exit_code == 0
     error = refused("shadow", new.sha256[:8], *options)

@@ -99,7 +99,7 @@ def test_light_and_focus_are_those_of_the_first_camera_whichever_decides(worksho
 def test_a_bad_picture_is_no_decision_with_its_own_cause(workshop: Any) -> None:
     pictures = [draw_part("cap", seed=1, index=k, defect_share=0).image for k in range(30)]
     limits = learn_limits([measure(image) for image in pictures])
-    workshop.calibrate(workshop.install(), t1=300.0, t2=400.0, quality=limits)
+    workshop.calibrated(t1=300.0, t2=400.0, quality=limits)
     station = judge(workshop)
     good = Frame(pictures[0], "p", "top", frame_id=1)
     assert station.inspect(Shot("p", 1, (good,))).part.decision.verdict is Verdict.OK

@@ -23,7 +23,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def folder(workshop: Any) -> StationFolder:
-    workshop.calibrate(workshop.install())
+    workshop.calibrated()
     return workshop.folder  # type: ignore[no-any-return]
 
 

@@ -35,7 +35,7 @@ T1, T2 = 100.0, 120.0
 
 @pytest.fixture
 def desk(workshop: Any, key: Path) -> Desk:
-    workshop.calibrate(workshop.install(), good=GOOD, masters={"scratch": 110.0}, t1=T1, t2=T2)
+    workshop.calibrated(good=GOOD, masters={"scratch": 110.0}, t1=T1, t2=T2)
     return Desk(workshop, key, remote_write=True)
 
 

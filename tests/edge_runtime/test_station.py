@@ -298,13 +298,12 @@ def test_a_record_without_the_station_key_is_not_used(workshop: Any) -> None:
 
 
 def test_a_record_for_another_bundle_does_not_count(workshop: Any) -> None:
-    bundle = workshop.install()
-    workshop.calibrate(bundle, bundle_sha256="0" * 64)
+    workshop.calibrated(bundle_sha256="0" * 64)
     assert "calibrated for bundle 0000000000000000" in fault_of(workshop)[0]
 
 
 def test_the_precision_of_the_record_decides_which_model_runs(workshop: Any) -> None:
-    workshop.calibrate(workshop.install(), precision="fp32")
+    workshop.calibrated(precision="fp32")
     report, released = run(workshop, frame(10))
     assert report.precision == "fp32"
     assert released == ["p"]

@@ -87,7 +87,7 @@ def test_a_lost_camera_is_noticed_and_back_again_though_no_part_comes(rig: Rig) 
 
 @pytest.mark.slow
 def test_a_line_that_is_far_too_fast_gets_one_answer_each(workshop: Any, tmp_path: Path) -> None:
-    workshop.calibrate(workshop.install(), t1=107.0, t2=109.0)
+    workshop.calibrated(t1=107.0, t2=109.0)
     rig = Rig(tmp_path / "rig", workshop.folder, workshop.public_key, rate=400)
     try:
         rig.start()
