@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from paho.mqtt.client import Client
 
 from benchmarks.rig import Broker, Listener, Rig
 from kenpin.broker import free_port
@@ -303,6 +304,18 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 180.
 @pytest.fixture(name="wait_for")
 def wait_for_fixture() -> Callable[..., None]:
     return wait_for
+
+
+def let_thread_die(client: Client, at: str = "on_message") -> tuple[Any, Any]:
+    """Let paho's thread end without a word at the next call of a callback; sockets that it leaves open."""
+    usual = getattr(client, at)
+
+    def dies(*_: Any) -> None:
+        setattr(client, at, usual)
+        raise SystemExit  # passes by paho's own guard
+
+    setattr(client, at, dies)
+    return client._sockpairR, client._sockpairW
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ class PublishingLine:
 
 
 class RawBroker:
-    """Listens where a broker would; what it says is up to `_serve`."""
+    """Listens where a broker would; what it says on each connection is up to `_talk`."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -94,6 +94,13 @@ class RawBroker:
         self._server.close()
 
     def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                connection, _ = self._server.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
         raise NotImplementedError
 
 
@@ -148,14 +155,12 @@ class ForgetfulBroker(RawBroker):
         self._again_s = again_s
         super().__init__()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                wire = connection.makefile("rwb", buffering=0)
-                with connection, wire, contextlib.suppress(ConnectionError):
-                    self._answer(wire)
-                self._forgotten = b""
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            with connection.makefile("rwb", buffering=0) as wire:
+                self._answer(wire)
+        finally:
+            self._forgotten = b""
 
     def _answer(self, wire: Any) -> None:
         while head := wire.read(1):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -78,10 +78,28 @@ def transitions(line: PublishingLine) -> list[str]:
         return [json.loads(body)["transition"] for (body,) in rows]
 
 
-def allow_all(acl: Path, broker: Any) -> None:
-    """From now on everybody may do everything."""
-    acl.write_text("topic readwrite #\n")
-    broker.send(signal.SIGHUP)
+class Rules:
+    """A broker that lets the station speak at some topics alone."""
+
+    def __init__(self, root: Path, make_mosquitto: Callable[..., Any]) -> None:
+        self._acl = root / "acl"
+        self._broker = make_mosquitto(f"acl_file {self._acl}")
+
+    def allow(self, *topics: str) -> int:
+        """Start the broker; its port."""
+        self._acl.write_text("".join(f"topic readwrite plant/line/st1/{topic}\n" for topic in topics))
+        self._broker.start()
+        return int(self._broker.port)
+
+    def allow_all(self) -> None:
+        """From now on everybody may do everything."""
+        self._acl.write_text("topic readwrite #\n")
+        self._broker.send(signal.SIGHUP)
+
+
+@pytest.fixture
+def rules(tmp_path: Path, make_mosquitto: Callable[..., Any]) -> Rules:
+    return Rules(tmp_path, make_mosquitto)
 
 
 def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it_is_over(
@@ -117,42 +135,33 @@ def test_a_refused_login_is_an_alarm_that_outlives_a_restart_and_is_told_when_it
 
 
 def test_one_refused_topic_is_enough_and_others_that_pass_do_not_hide_it(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
+    line: PublishingLine, rules: Rules, wait_for: Any
 ) -> None:
-    acl = tmp_path / "acl"
-    free = ("status", "kpi", "event/alarm", "reply/#")
-    acl.write_text("".join(f"topic readwrite plant/line/st1/{topic}\n" for topic in free))
-    broker = make_mosquitto(f"acl_file {acl}")
-    broker.start()
+    port = rules.allow("status", "kpi", "event/alarm", "reply/#")
     line.commit(1)
     with closing(connect(line.path)) as connection, transaction(connection):
         for topic in ("event/alarm", "reply/ack"):
             Outbox(connection).append(topic, '{"ts_ms": 1}')
-    publisher = line.publish(broker.port, replace(FAST, refused_s=600))  # so it is refused before they pass
+    publisher = line.publish(port, replace(FAST, refused_s=600))  # so it is refused before they pass
     wait_for(lambda: publisher.traffic.acked == 2, "those that may pass")
     assert publisher.traffic.refused == {"event/anomaly"}
     assert publisher.is_denied
     line.stop(drain_s=0)
-    publisher = line.publish(broker.port)
+    publisher = line.publish(port)
     wait_for(lambda: publisher.is_denied, "the refusal")
-    allow_all(acl, broker)
+    rules.allow_all()
     wait_for(lambda: publisher.is_denied is False, "the permission")
     wait_for(lambda: line.waiting() == 0, "the note of it")
 
 
 def test_alerts_arrive_where_the_rules_forgot_the_audit(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
+    line: PublishingLine, rules: Rules, wait_for: Any
 ) -> None:
-    acl = tmp_path / "acl"
-    acl.write_text(
-        "".join(f"topic readwrite plant/line/st1/{topic}\n" for topic in ("status", "event/anomaly"))
-    )
-    broker = make_mosquitto(f"acl_file {acl}")
-    broker.start()
+    port = rules.allow("status", "event/anomaly")
     with closing(connect(line.path)) as connection, transaction(connection):
         for _ in range(20):  # one in each hour
             Outbox(connection).append("event/audit", '{"ts_ms": 1}')
-    publisher = line.publish(broker.port, replace(FAST, refused_s=600))
+    publisher = line.publish(port, replace(FAST, refused_s=600))
     wait_for(lambda: publisher.traffic.rejected, "the refusal")
     line.commit(30)
     wait_for(lambda: publisher.traffic.acked == 30, "every alert")
@@ -184,31 +193,21 @@ def test_a_broker_that_is_away_refuses_nobody(line: PublishingLine, free_port: i
     assert publisher.is_denied is None
 
 
-def test_a_refused_retained_topic_counts_too(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
-) -> None:
-    acl = tmp_path / "acl"
-    acl.write_text("topic readwrite plant/line/st1/status\ntopic readwrite plant/line/st1/event/#\n")
-    broker = make_mosquitto(f"acl_file {acl}")
-    broker.start()
+def test_a_refused_retained_topic_counts_too(line: PublishingLine, rules: Rules, wait_for: Any) -> None:
+    port = rules.allow("status", "event/#")
     with closing(connect(line.path)) as connection:
         AlarmBoard(connection, Identity("st1"), AT_ONCE).come_round({})
-    publisher = line.publish(broker.port)
+    publisher = line.publish(port)
     wait_for(lambda: publisher.is_denied, "the refusal of alarm/comms_denied")
-    allow_all(acl, broker)
+    rules.allow_all()
     wait_for(lambda: publisher.is_denied is False, "the permission")
 
 
-def test_a_refused_status_counts_too(
-    line: PublishingLine, make_mosquitto: Any, tmp_path: Path, wait_for: Any
-) -> None:
-    acl = tmp_path / "acl"
-    acl.write_text("topic readwrite plant/line/st1/event/#\n")
-    broker = make_mosquitto(f"acl_file {acl}")
-    broker.start()
-    publisher = line.publish(broker.port, replace(FAST, status_s=0.3))
+def test_a_refused_status_counts_too(line: PublishingLine, rules: Rules, wait_for: Any) -> None:
+    port = rules.allow("event/#")
+    publisher = line.publish(port, replace(FAST, status_s=0.3))
     wait_for(lambda: publisher.is_denied, "the refusal of the status")
-    allow_all(acl, broker)
+    rules.allow_all()
     wait_for(lambda: publisher.is_denied is False, "the permission")
 
 
@@ -233,15 +232,11 @@ def test_what_is_larger_than_the_broker_takes_is_refused_and_does_not_end_the_co
 class StrictBroker(RawBroker):
     """Ends the connection of a client that publishes where it may not, and says why, as several brokers do."""
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                with connection, contextlib.suppress(ConnectionError):
-                    connection.recv(4096)
-                    connection.sendall(bytes([0x20, 3, 0, 0, 0]))
-                    connection.recv(4096)
-                    connection.sendall(bytes([0xE0, 2, 0x87, 0]))
+    def _talk(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+        connection.recv(4096)
+        connection.sendall(bytes([0xE0, 2, 0x87, 0]))
 
 
 def test_a_broker_that_ends_the_connection_for_what_is_not_allowed_counts_too(

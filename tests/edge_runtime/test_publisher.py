@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import contextlib
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -100,13 +100,9 @@ class HangsUp(RawBroker):
         self.connections = 0
         super().__init__()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.connections += 1
-                with connection:
-                    connection.recv(4096)
+    def _talk(self, connection: socket.socket) -> None:
+        self.connections += 1
+        connection.recv(4096)
 
 
 def test_a_port_that_answers_no_version_of_mqtt_is_said_once(
@@ -122,13 +118,9 @@ def test_a_port_that_answers_no_version_of_mqtt_is_said_once(
 class Sparing(RawBroker):
     """Lets a client in and ends the connection at once: its quota is used up."""
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                with connection:
-                    connection.recv(4096)
-                    connection.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 2, 0x97, 0]))
+    def _talk(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 2, 0x97, 0]))
 
 
 def test_why_the_broker_drops_the_connection_again_and_again_is_told_by_its_own_words(

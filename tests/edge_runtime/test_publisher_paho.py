@@ -27,6 +27,7 @@ from kenpin.edge_runtime.clone_watch import CloneWatch
 from kenpin.edge_runtime.link import Link, Terms, Will
 from kenpin.edge_runtime.link_signal import Down, Incoming, Up
 from kenpin.edge_runtime.publisher import Timing
+from tests.edge_runtime.conftest import let_thread_die
 from tests.edge_runtime.publishing_line import FAST, MuteBroker, PublishingLine
 
 COMMITS_AND_DIES = """
@@ -138,13 +139,7 @@ def test_paho_06b_a_dead_thread_looks_alive_and_is_started_again(
     publisher = line.publish(mosquitto.port, replace(FAST, ack_s=1.0))
     wait_for(lambda: publisher.traffic.connections == 1, "the connection")
     client = line.link._client
-    usual, pair = client.on_publish, (client._sockpairR, client._sockpairW)
-
-    def dies(*_: Any) -> None:
-        client.on_publish = usual
-        raise SystemExit  # passes by paho's own guard, and ends its thread without a word
-
-    client.on_publish = dies
+    pair = let_thread_die(client, "on_publish")
     line.commit(3)
     wait_for(lambda: line.waiting() == 0, "the events after the revival")
     assert any("network thread had died" in r.message for r in caplog.records)

@@ -28,6 +28,7 @@ from kenpin.edge_runtime.sparkplug_payload import REBIRTH, DataType
 from kenpin.edge_runtime.sparkplug_refusal import Refusal, Refusals
 from kenpin.edge_runtime.sparkplug_session import EdgeNode, Message
 from kenpin.errors import BrokerError
+from tests.edge_runtime.conftest import let_thread_die
 
 FAST = Timing(reconnect_s=(0.1, 0.4), rebirth_s=0.1)
 STATE = "spBv1.0/STATE/ignition"
@@ -513,14 +514,7 @@ def test_a_dead_network_thread_is_started_again(
     sparkplug = node.start(mosquitto.port)
     wait_for(lambda: host.of("DBIRTH"), "the births")
 
-    client = sparkplug._link._client
-    usual, pair = client.on_message, (client._sockpairR, client._sockpairW)
-
-    def dies(*_: Any) -> None:
-        client.on_message = usual
-        raise SystemExit  # passes by paho's own guard, and ends its thread without a word
-
-    client.on_message = dies
+    pair = let_thread_die(sparkplug._link._client)
     host.say(NCMD, rebirth())
     wait_for(lambda: any("had died" in r.message for r in caplog.records), "the revival")
     parts(sparkplug, 1)

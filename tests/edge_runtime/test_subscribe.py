@@ -29,6 +29,7 @@ from kenpin.edge_runtime.publisher import Publisher
 from kenpin.edge_runtime.subscribe import Asking, Event, Subscription
 from kenpin.errors import BrokerError, StoreError
 from kenpin.events import Audit, Reply, now_ms
+from tests.edge_runtime.conftest import let_thread_die
 from tests.edge_runtime.publishing_line import PublishingLine
 
 TOPIC = "plant/line/st1"
@@ -424,13 +425,7 @@ def test_a_dead_network_thread_is_started_again(
 ) -> None:
     with subscribe() as subscription:
         client = subscription._mailbox._client
-        usual, thread, pair = client.on_message, client._thread, (client._sockpairR, client._sockpairW)
-
-        def dies(*_: Any) -> None:
-            client.on_message = usual
-            raise SystemExit  # passes by paho's own guard, and ends its thread without a word
-
-        client.on_message = dies
+        thread, pair = client._thread, let_thread_die(client)
         send(mosquitto.port, 1)
         wait_for(lambda: not thread.is_alive(), "the end of it")
         send(mosquitto.port, 2)

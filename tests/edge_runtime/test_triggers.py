@@ -24,6 +24,7 @@ from kenpin.edge_runtime.station import Station
 from kenpin.edge_runtime.trigger_input import SoftwareTrigger, make_trigger_input, send_trigger
 from kenpin.edge_runtime.trigger_message import read_trigger
 from kenpin.errors import ConfigError, SourceError
+from tests.edge_runtime.conftest import let_thread_die
 
 
 def soon() -> float:
@@ -177,13 +178,7 @@ def test_a_dead_network_thread_is_started_again(
     trigger = closed(MqttTrigger(workshop.config("usb:0"), "plc/part"))
     wait_for(lambda: trigger.trouble == "", "the subscription")
     client = trigger._client
-    usual, thread, pair = client.on_message, client._thread, (client._sockpairR, client._sockpairW)
-
-    def dies(*_: Any) -> None:
-        client.on_message = usual
-        raise SystemExit  # passes by paho's own guard, and ends its thread without a word
-
-    client.on_message = dies
+    thread, pair = client._thread, let_thread_die(client)
     publish(mosquitto.port, "5")
     wait_for(lambda: not thread.is_alive(), "the end of it")
 
