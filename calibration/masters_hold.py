@@ -35,21 +35,17 @@ def held_for_check(folder: StationFolder, by: str) -> Iterator[None]:
         StoreError: The note cannot be written.
     """
     folder.refuse_root()
-    busy = "wait until it is ended, or end it on the page"
     with explained(folder.calibrating):
         try:
             lock = sole_use(folder.root / "masters-check.lock")
         except BlockingIOError:
             raise CalibrationError(
-                "another check of the masters is going on", where=folder.root, cure=busy
+                "another check of the masters is going on", where=folder.root, cure="wait until it is ended"
             ) from None
         with lock:
             note = read_calibrating(folder)
-            if note is not None and not note.by.endswith(_MARK):
-                raise CalibrationError(
-                    f"{note.by} calibrates or checks this station", where=folder.calibrating, cure=busy
-                )
-            begin_calibrating(folder, by + _MARK, instead_of=note)
+            gone = note if note is not None and note.by.endswith(_MARK) else None
+            begin_calibrating(folder, by + _MARK, instead_of=gone)
             yield from _let_go_after(folder)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Annotated, cast
@@ -30,9 +29,9 @@ from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.shift_run import shift_under_way
 from kenpin.calibration.web.signature import Signature, signature
 from kenpin.calibration.web.visitor import site_of, visitor_of
+from kenpin.edge_runtime.database import explained
 from kenpin.edge_runtime.light import Light, light_against_sign_off
 from kenpin.edge_runtime.vitals import read_vitals
-from kenpin.errors import StoreError
 from kenpin.precision import Precision
 from kenpin.station_folder import StationFolder
 
@@ -68,7 +67,7 @@ def begin(request: Request, why: Annotated[str, Form(max_length=200)] = "") -> R
     start = Start(by, bundle, cast(Precision, precision), newest, cameras)
     begun = "begun: no part is released" + _meant(light_against_sign_off(folder), why.strip())
     audit.append(folder, audit.Entry("calibrating", by, "", begun, why.strip()))
-    with _explained(folder):
+    with explained(folder.calibrating):
         begin_calibrating(folder, by)
     _runs(request).begin(start)
     return _back()
@@ -276,22 +275,10 @@ def _check_master(folder: StationFolder, name: str, type_: str) -> None:
 
 
 def _end(request: Request, folder: StationFolder) -> None:
-    with _explained(folder):
+    with explained(folder.calibrating):
         end_calibrating(folder)
     _runs(request).end()
 
 
 def _back() -> Response:
     return RedirectResponse(_PATH, status_code=303)
-
-
-@contextmanager
-def _explained(folder: StationFolder) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"the note that somebody calibrates cannot be written: {error.strerror}",
-            where=folder.calibrating,
-            cure="make room on the disk, or let the page run as the user that owns the station's folder",
-        ) from None
