@@ -6,16 +6,15 @@ station does not merely remember. A failed check puts every part in doubt since 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from kenpin.book import open_book
 from kenpin.calibration.camera_settings import camera_settings
 from kenpin.calibration.masters_book import append_check
-from kenpin.cell import plain_row
+from kenpin.cell import plain_table
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.decide import Verdict, judge
 from kenpin.edge_runtime.signed_settings import set_otherwise
@@ -274,13 +273,9 @@ def suspects_csv(suspects: Iterable[Suspect], *, separator: str = ",") -> str:
         suspects: The parts.
         separator: Between cells.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator)
-    writer.writerow(("seq", "part_id", "time", "verdict", "released"))
-    for suspect in suspects:
-        row = (suspect.seq, suspect.part_id, rfc3339(suspect.ts_ms), suspect.verdict, suspect.released)
-        writer.writerow(plain_row(row))
-    return out.getvalue()
+    head = ("seq", "part_id", "time", "verdict", "released")
+    rows = ((s.seq, s.part_id, rfc3339(s.ts_ms), s.verdict, s.released) for s in suspects)
+    return plain_table(chain([head], rows), separator=separator)
 
 
 def showing_of(step: Step, seen: Seen, record: CalibrationRecord) -> Showing:

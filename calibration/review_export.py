@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from kenpin.calibration.review import Answer, Reviewed, picture_path, reviewed_parts
 from kenpin.calibration.review_room import gone_pictures
-from kenpin.cell import plain_row
+from kenpin.cell import plain_table
 from kenpin.errors import DataError
 from kenpin.events import rfc3339
 from kenpin.part_groups import MANIFEST
@@ -48,7 +47,8 @@ def export_review(folder: StationFolder, out: Path) -> Mapping[str, int]:
     try:
         rows = [_write(folder, out, part, answer) for part, answer in shown]
         out.mkdir(parents=True, exist_ok=True)
-        _write_manifest(out / MANIFEST, rows)
+        # A spreadsheet must not take what a line sent as an identity for a formula.
+        (out / MANIFEST).write_text(plain_table([_COLUMNS, *rows]), encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(
             f"cannot write: {error.strerror}",
@@ -82,11 +82,3 @@ def _write(folder: StationFolder, out: Path, part: Reviewed, answer: Answer) -> 
     names = "+".join(a.name for a in part.answers if a.label == answer.label)
     told = (answer.part_id, rfc3339(answer.ts_ms), answer.verdict, answer.score, names, answer.picture_sha256)
     return (name, answer.part_id or answer.part_seq, answer.label, *told)
-
-
-def _write_manifest(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(_COLUMNS)
-        # A spreadsheet must not take what a line sent as an identity for a formula.
-        writer.writerows(map(plain_row, rows))

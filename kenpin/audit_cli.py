@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +13,7 @@ import click
 from kenpin import options
 from kenpin.audit import read_audit
 from kenpin.audit import verify as verify_audit
-from kenpin.cell import plain_cell
+from kenpin.cell import plain_table
 from kenpin.counted import counted
 from kenpin.errors import ConfigError
 from kenpin.events import rfc3339
@@ -79,7 +77,9 @@ def export(state: Path, key: Path | None, form: str | None) -> None:
         click.echo(json.dumps({"rows": rows}))
     elif form == "csv":
         # As bytes: a terminal of another encoding has no place for every name and reason.
-        click.echo(_table(rows).encode(), nl=False)
+        click.echo(
+            plain_table([_COLUMNS, *([row[column] for column in _COLUMNS] for row in rows)]).encode(), nl=False
+        )
     else:
         for row in rows:
             change = f"{row['old'] or '-'} -> {row['new'] or '-'}" if row["old"] or row["new"] else ""
@@ -103,12 +103,3 @@ def _head(text: str) -> Head:
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "ts": rfc3339(row["ts_ms"])}
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(_COLUMNS)
-    for row in rows:
-        table.writerow([plain_cell(str(row[column])) for column in _COLUMNS])
-    return text.getvalue()

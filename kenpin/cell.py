@@ -1,7 +1,9 @@
-"""A cell of a CSV file: what somebody typed, or a scanner read, must not become a formula in a spreadsheet."""
+"""Cells of a CSV file: what somebody typed, or a scanner read, must not become a formula in a spreadsheet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable
 
@@ -15,6 +17,10 @@ def plain_cell(text: str) -> str:
     return _FORMULA.sub(lambda found: f"{found[0]}'", text)
 
 
-def plain_row(values: Iterable[object]) -> list[object]:
-    """A row of which every text is a `plain_cell`; numbers stay numbers."""
-    return [plain_cell(value) if isinstance(value, str) else value for value in values]
+def plain_table(rows: Iterable[Iterable[object]], *, separator: str = ",") -> str:
+    """The text of a CSV file in which every text is a `plain_cell`; numbers stay numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator)
+    for row in rows:
+        writer.writerow([plain_cell(value) if isinstance(value, str) else value for value in row])
+    return out.getvalue()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kenpin import audit, ledger
-from kenpin.cell import plain_cell
+from kenpin.cell import plain_table
 from kenpin.errors import KenpinError, StoreError
 from kenpin.events import rfc3339
 from kenpin.ledger import Line
@@ -96,17 +94,14 @@ def to_csv(log: Log, *, separator: str) -> str:
         log: The log.
         separator: Between cells.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator)
-    writer.writerow(COLUMNS)
+    rows = [COLUMNS]
     if log.fault:
-        writer.writerow(("", "", "NOT VERIFIED", "", plain_cell(log.fault), ""))
+        rows.append(("", "", "NOT VERIFIED", "", log.fault, ""))
     for row in log.rows:
         what = row.what or f"row {row.number} is damaged"
         what = f"NOT VERIFIED: {what}" if row.is_doubted else what
-        texts = (rfc3339(row.ts_ms) if row.ts_ms else "", row.who, what, row.was, row.now, row.why)
-        writer.writerow(map(plain_cell, texts))
-    return out.getvalue()
+        rows.append((rfc3339(row.ts_ms) if row.ts_ms else "", row.who, what, row.was, row.now, row.why))
+    return plain_table(rows, separator=separator)
 
 
 def _audited(folder: StationFolder, key: PublicKey | None) -> tuple[Sequence[LogRow], str]:
