@@ -6,11 +6,28 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kenpin.errors import KenpinError, reason_of
 
 _LIMIT_S = 30.0
+
+
+Rating = Literal["PASS", "WARN", "FAIL"]
+
+
+class Diagnosis(NamedTuple):
+    """What a look showed.
+
+    Attributes:
+        verdict: FAIL means that the station cannot release parts, or not be trusted.
+        words: How it is.
+        cure: What to do about it; empty where nothing is to be done.
+    """
+
+    verdict: Rating
+    words: str
+    cure: str = ""
 
 
 @dataclass(frozen=True)
@@ -19,15 +36,15 @@ class Finding:
 
     Attributes:
         name: What was looked at.
-        verdict: FAIL means that the station cannot release parts, or not be trusted.
-        words: How it is.
-        cure: What to do about it; empty where nothing is to be done.
+        verdict: As in `Diagnosis`.
+        words: The same.
+        cure: The same.
     """
 
     name: str
-    verdict: Literal["PASS", "WARN", "FAIL"]
+    verdict: Rating
     words: str
-    cure: str = ""
+    cure: str
 
 
 @dataclass(frozen=True)
@@ -41,23 +58,23 @@ class Check:
     """
 
     name: str
-    look: Callable[[], Finding]
+    look: Callable[[], Diagnosis]
     needs: str = ""
 
 
-def passed(name: str, words: str) -> Finding:
+def passed(words: str) -> Diagnosis:
     """All is well."""
-    return Finding(name, "PASS", words)
+    return Diagnosis("PASS", words)
 
 
-def warned(name: str, words: str, cure: str) -> Finding:
+def warned(words: str, cure: str) -> Diagnosis:
     """It works, but should be seen to."""
-    return Finding(name, "WARN", words, cure)
+    return Diagnosis("WARN", words, cure)
 
 
-def failed(name: str, words: str, cure: str) -> Finding:
+def failed(words: str, cure: str) -> Diagnosis:
     """It does not work."""
-    return Finding(name, "FAIL", words, cure)
+    return Diagnosis("FAIL", words, cure)
 
 
 def examine(checks: Sequence[Check], *, limit_s: float = _LIMIT_S) -> list[Finding]:
@@ -70,35 +87,29 @@ def examine(checks: Sequence[Check], *, limit_s: float = _LIMIT_S) -> list[Findi
     findings: list[Finding] = []
     for check in checks:
         if any(f.name == check.needs and f.verdict == "FAIL" for f in findings):
-            cure = f"see to {check.needs} first"
-            findings.append(warned(check.name, f"not looked at, for want of {check.needs}", cure))
+            found = warned(f"not looked at, for want of {check.needs}", f"see to {check.needs} first")
         else:
-            findings.append(_examine(check, limit_s))
+            found = _examine(check, limit_s)
+        findings.append(Finding(check.name, *found))
     return findings
 
 
-def _examine(check: Check, limit_s: float) -> Finding:
-    found: queue.SimpleQueue[Finding] = queue.SimpleQueue()
+def _examine(check: Check, limit_s: float) -> Diagnosis:
+    found: queue.SimpleQueue[Diagnosis] = queue.SimpleQueue()
     threading.Thread(target=lambda: found.put(_look(check)), daemon=True).start()
     try:
         return found.get(timeout=limit_s)
     except queue.Empty:
-        return failed(
-            check.name, f"no answer within {limit_s:g} s", "look whether the device or disk hangs: dmesg"
-        )
+        return failed(f"no answer within {limit_s:g} s", "look whether the device or disk hangs: dmesg")
 
 
-def _look(check: Check) -> Finding:
+def _look(check: Check) -> Diagnosis:
     try:
         return check.look()
     except KenpinError as error:
-        return failed(check.name, f"{error.what}: {error.where}" if error.where else error.what, error.cure)
+        return failed(f"{error.what}: {error.where}" if error.where else error.what, error.cure)
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
             cure = "let this user work there, or run this as the station's user"
-            return failed(check.name, f"{reason_of(error)}: {error.filename}", cure)
-        return failed(
-            check.name,
-            f"{type(error).__name__}: {error}",
-            "report this with the output of kenpin doctor --json",
-        )
+            return failed(f"{reason_of(error)}: {error.filename}", cure)
+        return failed(f"{type(error).__name__}: {error}", "report this with the output of kenpin doctor --json")

@@ -14,7 +14,7 @@ from kenpin.counted import counted
 from kenpin.edge_runtime.broker_address import BrokerAddress, cure_for
 from kenpin.edge_runtime.certificate import RENEW_DAYS, common_names, days_left
 from kenpin.edge_runtime.database import reading
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor import Check, Diagnosis, failed, passed, warned
 from kenpin.edge_runtime.link import TLS_ALERT
 from kenpin.edge_runtime.outbox import Outbox
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
@@ -82,44 +82,42 @@ def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.Si
         return heard, "no answer" if heard.empty() else "it hangs up without an answer"
 
 
-def _login(config: StationConfig) -> Finding:
+def _login(config: StationConfig) -> Diagnosis:
     """By what the broker knows the station. Its rules go by the certificate's name, so that must be the id."""
     path, station = config.mqtt.cert_file, config.station.id
     if config.mqtt.insecure:
-        return warned(
-            "login", "insecure = true in [mqtt]", "use mqtts:// and a certificate: kenpin mqtt init-pki"
-        )
+        return warned("insecure = true in [mqtt]", "use mqtts:// and a certificate: kenpin mqtt init-pki")
     if path is None:
-        return passed("login", f"user {config.mqtt.username}" if config.mqtt.username else "none, this machine")
+        return passed(f"user {config.mqtt.username}" if config.mqtt.username else "none, this machine")
     cure = f"make one: kenpin mqtt issue --client {station}"
     try:
         names, days = common_names(path), days_left(path, cure)
     except ConfigError as error:
-        return failed("login", f"{path}: {error.what}", f"{error.cure} (cert_file in [mqtt])")
+        return failed(f"{path}: {error.what}", f"{error.cure} (cert_file in [mqtt])")
     if names != [station]:
-        return failed("login", f"{path} is for {', '.join(names)}, the station is {station}", cure)
+        return failed(f"{path} is for {', '.join(names)}, the station is {station}", cure)
     if days < RENEW_DAYS:
-        return warned("login", f"{path} ends in {counted(days, 'day')}", cure)
-    return passed("login", f"certificate of {station}, for {days} days")
+        return warned(f"{path} ends in {counted(days, 'day')}", cure)
+    return passed(f"certificate of {station}, for {days} days")
 
 
-def _broker(config: StationConfig) -> Finding:
+def _broker(config: StationConfig) -> Diagnosis:
     client, broker = _client(config, "doctor")
     topic = f"{config.station.topic}/doctor"
     try:
         heard, trouble = _listen(client, broker, topic)
         if trouble:
-            return failed("broker", f"{broker}: {trouble}", cure_for(trouble))
+            return failed(f"{broker}: {trouble}", cure_for(trouble))
         word = uuid7(now_ms()).encode().ljust(MAX_BYTES)  # as long as an event may be
         client.publish(topic, word, qos=1)
         answer = _next(heard)
         if answer == word:
-            return passed("broker", f"{broker}, {'TLS, ' if broker.tls else ''}publishes and hears {topic}")
+            return passed(f"{broker}, {'TLS, ' if broker.tls else ''}publishes and hears {topic}")
         if answer == _HUNG_UP:
             cure = "let it take QoS 1 and packets of 16 KiB (mosquitto: max_qos, max_packet_size)"
-            return failed("broker", f"{broker} hangs up on a message of {MAX_BYTES} bytes with QoS 1", cure)
+            return failed(f"{broker} hangs up on a message of {MAX_BYTES} bytes with QoS 1", cure)
         cure = f"let this station's user write and read {config.station.topic}/# on the broker"
-        return failed("broker", f"{broker} takes messages on {topic} and delivers none", cure)
+        return failed(f"{broker} takes messages on {topic} and delivers none", cure)
     finally:
         client.disconnect()
         client.loop_stop()
@@ -133,34 +131,32 @@ def _next(heard: queue.SimpleQueue[bytes]) -> bytes | None:
         return None
 
 
-def _last_will(config: StationConfig) -> Finding:
+def _last_will(config: StationConfig) -> Diagnosis:
     topic = f"{config.station.topic}/doctor"
     listener, broker = _client(config, "doctor")
     dying, _ = _client(config, "doctor-will")
     try:
         heard, trouble = _listen(listener, broker, topic)
         if trouble:
-            return failed("last will", trouble, "see the line above")
+            return failed(trouble, "see the line above")
         dying.will_set(topic, b"will", qos=1, retain=True)
         _, trouble = _listen(dying, broker, f"{topic}/none")
         connection = dying.socket()
         if trouble or not isinstance(connection, socket.socket):
             cure = "let it take QoS 1 and messages that it retains (mosquitto: max_qos, retain_available)"
-            return failed("last will", trouble or "no connection", cure)
+            return failed(trouble or "no connection", cure)
         connection.shutdown(socket.SHUT_RDWR)  # as a machine that loses its power
         if not _next(heard):
-            return failed(
-                "last will", "the broker did not publish it", "allow this user to publish its own status"
-            )
+            return failed("the broker did not publish it", "allow this user to publish its own status")
         listener.publish(topic, b"", qos=1, retain=True).wait_for_publish(_ANSWER_S)
-        return passed("last will", "delivered when a station vanishes")
+        return passed("delivered when a station vanishes")
     finally:
         for client in (listener, dying):
             client.disconnect()
             client.loop_stop()
 
 
-def _readers(config: StationConfig) -> Finding:
+def _readers(config: StationConfig) -> Diagnosis:
     """Whether anybody subscribes to the events, as the broker told the publisher; a probe would be an event."""
     found = read_vitals(StationFolder(config.station.state_dir).run)
     publisher = found.get("publisher")
@@ -168,20 +164,17 @@ def _readers(config: StationConfig) -> Finding:
         # With --single-process there is none; but then the cameras have no processes either.
         if any(role.startswith("capture-") and vitals.is_alive for role, vitals in found.items()):
             return failed(
-                "readers",
                 "the station runs without its publisher: alerts stay in the store",
                 "journalctl -u kenpin-publisher -n 50; mend that; then sudo systemctl restart kenpin-publisher",
             )
-        return passed("readers", "not known: the publisher is not running")
+        return passed("not known: the publisher is not running")
     if not publisher.numbers.get("broker_connected"):
         return failed(
-            "readers",
             "the publisher has no connection to the broker now: alerts wait in the store",
             "see the lines above; where they say PASS, journalctl -u kenpin-publisher -n 50",
         )
     if publisher.numbers.get("broker_denied"):
         return failed(
-            "readers",
             "the broker refuses the station, some messages or its commands: alerts may wait in the store",
             f"let its user write {config.station.topic}/# and read {config.station.topic}/cmd/+ there; "
             "journalctl -u kenpin-publisher",
@@ -189,7 +182,7 @@ def _readers(config: StationConfig) -> Finding:
     return _waiting(config) or _read(config, publisher)
 
 
-def _waiting(config: StationConfig) -> Finding | None:
+def _waiting(config: StationConfig) -> Diagnosis | None:
     """Events that a broker does not take although there is a connection; `None` where none is old."""
     with reading(StationFolder(config.station.state_dir).database) as connection:
         depth = Outbox(connection).depth()
@@ -197,16 +190,15 @@ def _waiting(config: StationConfig) -> Finding | None:
         return None
     words = f"{counted(depth.waiting, 'event')} wait for the broker, the oldest for {depth.oldest_s:.0f} s"
     cure = "look again in a minute: fewer wait where it takes them; else journalctl -u kenpin-publisher -n 50"
-    return warned("readers", words, cure)
+    return warned(words, cure)
 
 
-def _read(config: StationConfig, publisher: Vitals) -> Finding:
+def _read(config: StationConfig, publisher: Vitals) -> Diagnosis:
     if unread := publisher.texts.get("unread"):
         return warned(
-            "readers",
             f"nobody subscribes to {unread.replace(',', ', ')}: alerts reach the broker and no one",
             f"let SCADA subscribe to {config.station.topic}/event/+ with QoS 1 and a session that is kept",
         )
     words = "each kind of event that was sent has one, as far as the broker tells (MQTT 5)"
     was_sent = publisher.numbers.get("events_acked_total")
-    return passed("readers", words if was_sent else "not known: no event was sent since the publisher's start")
+    return passed(words if was_sent else "not known: no event was sent since the publisher's start")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from kenpin.config import StationConfig
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor import Check, Diagnosis, failed, passed, warned
 from kenpin.edge_runtime.look import Look
 from kenpin.edge_runtime.opencv_camera import MANUAL
 from kenpin.edge_runtime.readiness import Readiness
@@ -29,29 +29,27 @@ def camera_checks(config: StationConfig, ready: Callable[[], Readiness], *, need
         ready: Finds what the station has to judge by; asked once a camera has given a picture.
         needs: Name of the check without which none of that can be found.
     """
-    return [Check(_name(url), partial(_camera, config, url, ready), needs) for url in config.source.urls]
+    return [
+        Check(f"camera {without_login(url)}", partial(_camera, config, url, ready), needs)
+        for url in config.source.urls
+    ]
 
 
-def _name(url: str) -> str:
-    return f"camera {without_login(url)}"
-
-
-def _camera(config: StationConfig, url: str, ready: Callable[[], Readiness]) -> Finding:
-    name = _name(url)
+def _camera(config: StationConfig, url: str, ready: Callable[[], Readiness]) -> Diagnosis:
     with closing(make_source(url)) as source:
         source.open()
         if config.source.trigger:
-            return passed(name, "opens; it waits for triggers, so no picture was taken")
+            return passed("opens; it waits for triggers, so no picture was taken")
         frames, seconds = _take(source)
     if not frames:
         return failed(
-            name, f"opens, but no picture in {_FRAME_S:g} s", "check cable, light and trigger of the camera"
+            f"opens, but no picture in {_FRAME_S:g} s", "check cable, light and trigger of the camera"
         )
     height, width = frames[-1].image.shape[:2]
     words = f"{width} x {height}, {len(frames) / seconds:.0f} pictures a second"
     risk, cure = _risk(source)
     if risk:
-        return warned(name, f"{words}; {risk}", cure)
+        return warned(f"{words}; {risk}", cure)
     found = ready()
     found.close()
     if url != config.source.url and found.record is not None:  # its limits are those of the first camera
@@ -60,8 +58,8 @@ def _camera(config: StationConfig, url: str, ready: Callable[[], Readiness]) -> 
     look = Look(found, cameras=[source.camera], live=[source.camera] if source.live else [])
     findings = [seen.finding for frame in frames if (seen := look.at(frame)).finding]
     if findings:
-        return failed(name, f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
-    return passed(name, words + ("; as at the sign-off" if limits is not None else ""))
+        return failed(f"{words}; {findings[-1]}", "bring light, focus and position back to the sign-off")
+    return passed(words + ("; as at the sign-off" if limits is not None else ""))
 
 
 def _risk(source: FrameSource) -> tuple[str, str]:

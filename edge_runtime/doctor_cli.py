@@ -41,7 +41,7 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@options.config
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Zip file to write.")
 def support(config_path: Path, out: Path) -> None:
     """Collect what somebody elsewhere needs to see of a station; no password, key or picture is in it."""

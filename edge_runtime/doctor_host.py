@@ -17,7 +17,7 @@ from kenpin import tensorrt_seam
 from kenpin.counted import counted
 from kenpin.driver import RELEASE, is_jetson
 from kenpin.edge_runtime.clock import clock_is_synchronised
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor import Check, Diagnosis, failed, passed, warned
 from kenpin.errors import EngineError
 from kenpin.machine_state import read_state
 
@@ -48,26 +48,26 @@ def host_checks(folder: Path) -> list[Check]:
     ]
 
 
-def _machine() -> Finding:
+def _machine() -> Diagnosis:
     words = f"{platform.machine()}, Python {platform.python_version()}, {counted(os.cpu_count() or 1, 'core')}"
     if is_jetson():
         words += f", {RELEASE.read_text().splitlines()[0]}"
     if platform.python_version_tuple() < ("3", "11"):
         cure = "Python 3.10 gets no more security fixes; JetPack 7.2 brings 3.12"
-        return warned("machine", words, cure)
-    return passed("machine", words)
+        return warned(words, cure)
+    return passed(words)
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> Diagnosis:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     words = f"{free / 1e9:.1f} GB free at {folder}"
     if (files := files_left(folder)) < _LEAST_FILES:
-        return warned("disk", f"{words}, but room for {files:,} more files only (inodes)", FEWER_FILES)
+        return warned(f"{words}, but room for {files:,} more files only (inodes)", FEWER_FILES)
     if free < _LEAST_FREE:
-        return warned("disk", words, "make room, or lower max_mb in [evidence]")
-    return passed("disk", words)
+        return warned(words, "make room, or lower max_mb in [evidence]")
+    return passed(words)
 
 
 def files_left(folder: Path) -> int:
@@ -76,26 +76,26 @@ def files_left(folder: Path) -> int:
     return found.f_favail if found.f_files else sys.maxsize
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     words = f"{available / 1e9:.1f} GB available"
     if available < _LEAST_MEMORY:
-        return warned("memory", words, "stop other programs; a station needs about 0.5 GB")
-    return passed("memory", words)
+        return warned(words, "stop other programs; a station needs about 0.5 GB")
+    return passed(words)
 
 
-def _temperature() -> Finding:
+def _temperature() -> Diagnosis:
     hottest = read_state().get("temperature_c")
     if hottest is None:
-        return passed("temperature", "this machine does not tell")
+        return passed("this machine does not tell")
     words = f"{hottest:.0f} degrees at the hottest place"
     if float(hottest) >= _HOT_C:
-        return warned("temperature", words, "clean the fan and heat sink; a hot machine slows down")
-    return passed("temperature", words)
+        return warned(words, "clean the fan and heat sink; a hot machine slows down")
+    return passed(words)
 
 
-def power_mode(governor: Path) -> Finding:
+def power_mode(governor: Path) -> Diagnosis:
     """Whether the machine runs as fast as it can all the time; a Jetson's mode by its own tool.
 
     Args:
@@ -111,26 +111,26 @@ def power_mode(governor: Path) -> Finding:
         words = f"{mode}, {words}"
     if chosen_by == "powersave":
         cure = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        return warned("power mode", f"{words}: they are kept slow", cure)
+        return warned(f"{words}: they are kept slow", cure)
     if mode and "MAXN" not in mode:
         # Its number differs: 0 on an AGX Orin, 2 on an Orin Nano.
         cure = (
             "find the number of MAXN with nvpmodel -p --verbose, then sudo nvpmodel -m NUMBER, if power supply "
             "and cooling allow it; then measure: kenpin bench engine"
         )
-        return warned("power mode", words, cure)
-    return passed("power mode", words)
+        return warned(words, cure)
+    return passed(words)
 
 
-def _clock() -> Finding:
+def _clock() -> Diagnosis:
     now = datetime.now(timezone.utc)
     told = (
         f"{now:%Y-%m-%d %H:%M} UTC, {now.astimezone():%H:%M %Z} here"  # a wrong zone is seen by a person only
     )
     if clock_is_synchronised():
-        return passed("clock", f"synchronised, {told}")
+        return passed(f"synchronised, {told}")
     cure = "timedatectl set-ntp true, or ask for the plant's time server; events say clock_ok = false meanwhile"
-    return warned("clock", f"not synchronised, {told}", cure)
+    return warned(f"not synchronised, {told}", cure)
 
 
 def owners_of_cv2(distributions: Iterable[importlib.metadata.Distribution]) -> list[str]:
@@ -143,46 +143,46 @@ def owners_of_cv2(distributions: Iterable[importlib.metadata.Distribution]) -> l
     return sorted(found)
 
 
-def _opencv() -> Finding:
+def _opencv() -> Diagnosis:
     import cv2  # noqa: PLC0415 - a broken one is a finding
 
     if not hasattr(cv2, "imread"):
         cure = "pip uninstall every opencv package, then install one again"
-        return failed("OpenCV", "it is broken: a part of it was removed", cure)
+        return failed("it is broken: a part of it was removed", cure)
     owners = owners_of_cv2(importlib.metadata.distributions())
     words = f"{cv2.__version__} of {', '.join(owners) or 'the system'}"
     if len(owners) > 1:
         cure = f"pip uninstall {' '.join(owners)}, then install one of them again"
-        return failed("OpenCV", f"{words}: they overwrite each other", cure)
-    return passed("OpenCV", words)
+        return failed(f"{words}: they overwrite each other", cure)
+    return passed(words)
 
 
-def _gstreamer() -> Finding:
+def _gstreamer() -> Diagnosis:
     import cv2  # noqa: PLC0415 - as above
 
     has = re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
     if has:
-        return passed("OpenCV GStreamer", "yes: CSI cameras work")
+        return passed("yes: CSI cameras work")
     if is_jetson():
         cure = "pip uninstall opencv-python-headless; apt install python3-opencv"
-        return warned("OpenCV GStreamer", "no: CSI cameras do not work", cure)
-    return passed("OpenCV GStreamer", "no; only CSI cameras need it")
+        return warned("no: CSI cameras do not work", cure)
+    return passed("no; only CSI cameras need it")
 
 
-def _runtime() -> Finding:
+def _runtime() -> Diagnosis:
     found = []
     if tensorrt_seam.is_installed():
         found.append("TensorRT")
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found.append(f"ONNX Runtime {importlib.metadata.version('onnxruntime')}")
     if not found:
-        return failed("engine runtime", "nothing here runs a model", "pip install 'kenpin[edge]'")
+        return failed("nothing here runs a model", "pip install 'kenpin[edge]'")
     if is_jetson() and "TensorRT" not in found:
-        return warned("engine runtime", f"{', '.join(found)}, but no TensorRT", tensorrt_seam.INSTALL)
+        return warned(f"{', '.join(found)}, but no TensorRT", tensorrt_seam.INSTALL)
     fault = _fault_of_tensorrt() if "TensorRT" in found else None
     if fault is not None:
-        return warned("engine runtime", f"{', '.join(found)}, but without TensorRT: {fault.what}", fault.cure)
-    return passed("engine runtime", ", ".join(found))
+        return warned(f"{', '.join(found)}, but without TensorRT: {fault.what}", fault.cure)
+    return passed(", ".join(found))
 
 
 def _fault_of_tensorrt() -> EngineError | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kenpin.config import StationConfig
 from kenpin.counted import counted
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor import Check, Diagnosis, failed, passed, warned
 from kenpin.edge_runtime.systemd_units import unit_name
 
 _SYSTEMD = Path("/run/systemd/system")
@@ -23,13 +23,13 @@ def service_check(config: StationConfig) -> Check:
     return Check("service", lambda: _service(config))
 
 
-def _service(config: StationConfig) -> Finding:
+def _service(config: StationConfig) -> Diagnosis:
     if shutil.which("systemctl") is None or not _SYSTEMD.exists():
-        return warned("service", "this machine does not run systemd", "start kenpin run by other means at boot")
+        return warned("this machine does not run systemd", "start kenpin run by other means at boot")
     # The target is what is enabled; the services are started for it, and are never enabled themselves.
     if [unit.get("UnitFileState") for unit in _shown("kenpin.target", "UnitFileState")] != ["enabled"]:
         cure = "kenpin service install --config FILE, then sudo systemctl enable --now kenpin.target"
-        return warned("service", "not installed, or not started at boot", cure)
+        return warned("not installed, or not started at boot", cure)
     units = _shown("kenpin-*.service", "Id,ActiveState,NRestarts")
     away = [f"{unit['Id']} is {unit['ActiveState']}" for unit in units if unit["ActiveState"] != "active"]
     if away or not units:
@@ -37,7 +37,7 @@ def _service(config: StationConfig) -> Finding:
             "journalctl -u 'kenpin-*' -n 50; what fails is tried again by itself once that is mended, "
             "what was stopped needs sudo systemctl start kenpin.target"
         )
-        return failed("service", ", ".join(away) or "no unit is started", cure)
+        return failed(", ".join(away) or "no unit is started", cure)
     missing = {unit_name(role) for role in config.roles} - {unit["Id"] for unit in units}
     if missing:
         cure = (
@@ -45,9 +45,9 @@ def _service(config: StationConfig) -> Finding:
             "then stop and start kenpin.target"
         )
         words = f"the units are of another configuration: {', '.join(sorted(missing))} is missing"
-        return failed("service", words, cure)
+        return failed(words, cure)
     restarts = sum(int(unit["NRestarts"]) for unit in units)
-    return passed("service", f"{len(units)} units are active, {counted(restarts, 'restart')}")
+    return passed(f"{len(units)} units are active, {counted(restarts, 'restart')}")
 
 
 def _shown(units: str, properties: str) -> list[dict[str, str]]:

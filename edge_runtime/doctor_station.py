@@ -19,7 +19,7 @@ from kenpin.config import StationConfig
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.damage import find_damage
 from kenpin.edge_runtime.database import reading
-from kenpin.edge_runtime.doctor import Check, Finding, failed, passed, warned
+from kenpin.edge_runtime.doctor import Check, Diagnosis, failed, passed, warned
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_camera import camera_checks
 from kenpin.edge_runtime.doctor_host import FEWER_FILES, files_left
@@ -79,7 +79,7 @@ def station_checks(config: StationConfig) -> list[Check]:
     return [*checks, service_check(config)]
 
 
-def _folder(folder: StationFolder) -> Finding:
+def _folder(folder: StationFolder) -> Diagnosis:
     folder.create()
     probe = folder.root / ".doctor"
     try:
@@ -91,15 +91,15 @@ def _folder(folder: StationFolder) -> Finding:
             cure = FEWER_FILES
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
-        return failed("folder", f"{folder.root} cannot be written: {error.strerror}", cure)
+        return failed(f"{folder.root} cannot be written: {error.strerror}", cure)
     if strange := _not_usable(folder.root):
         command = f"sudo chown -R {owner_name(os.geteuid())} {quote(str(folder.root))}"
         cure = f"{command}; work there as that user, never as root"
-        return failed("folder", f"this user cannot read or write {', '.join(strange)} in {folder.root}", cure)
+        return failed(f"this user cannot read or write {', '.join(strange)} in {folder.root}", cure)
     if folder.root.stat().st_mode & 0o007:
         words = f"every user of this machine may look into {folder.root}, lock what is there, and stop the line"
-        return warned("folder", words, f"chmod o-rwx {quote(str(folder.root))}")
-    return passed("folder", str(folder.root))
+        return warned(words, f"chmod o-rwx {quote(str(folder.root))}")
+    return passed(str(folder.root))
 
 
 def _not_usable(root: Path) -> list[str]:
@@ -108,7 +108,7 @@ def _not_usable(root: Path) -> list[str]:
     return [path.name for path in own if not os.access(path, os.R_OK | os.W_OK)]
 
 
-def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
+def _secrets(config: StationConfig, folder: StationFolder) -> Diagnosis:
     cameras = [parse_qs(url.partition("?")[2]).get("password_file", []) for url in config.source.urls]
     private = [folder.key, folder.engine_key, config.mqtt.password_file, config.mqtt.key_file]
     private += [Path(name) for names in cameras for name in names]
@@ -116,11 +116,11 @@ def _secrets(config: StationConfig, folder: StationFolder) -> Finding:
     # A page's key may belong to a group, as those below /etc/ssl/private do.
     open_ones += [str(path) for path in (config.web.tls_key_file,) if _is_open(path, 0o007)]
     if open_ones:
-        return failed("secrets", f"others can read {', '.join(open_ones)}", private_again(*open_ones))
+        return failed(f"others can read {', '.join(open_ones)}", private_again(*open_ones))
     if config.commands.keys is not None:
         load_keys(config.commands.keys)
     require_key(folder)
-    return passed("secrets", "only this user can read them")
+    return passed("only this user can read them")
 
 
 def _is_open(path: Path | None, mask: int) -> bool:
@@ -129,24 +129,24 @@ def _is_open(path: Path | None, mask: int) -> bool:
     return False
 
 
-def _database(folder: StationFolder) -> Finding:
+def _database(folder: StationFolder) -> Diagnosis:
     if not folder.database.exists():
-        return passed("database", "none yet: the first run makes it")
+        return passed("none yet: the first run makes it")
     with reading(folder.database) as connection:
         if finding := find_damage(connection):
             cure = "start the station: it moves the damaged file aside and goes on; keep that file"
-            return failed("database", f"damaged: {finding}", cure)
+            return failed(f"damaged: {finding}", cure)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             cure = "update kenpin here, or put back the station's folder as it was before that kenpin"
-            return failed("database", "it was written by a newer kenpin", cure)
+            return failed("it was written by a newer kenpin", cure)
         # Not how many: to count a year of them reads 10 GB, and the check would be taken for a disk that hangs.
         ends = "SELECT (SELECT coalesce(min(seq), 0) FROM part), (SELECT coalesce(max(seq), 0) FROM part)"
         first, last = connection.execute(ends).fetchone()
-    return passed("database", f"parts {first:,} to {last:,}" if last else "no part yet")
+    return passed(f"parts {first:,} to {last:,}" if last else "no part yet")
 
 
-def _line(config: StationConfig) -> Finding:
+def _line(config: StationConfig) -> Diagnosis:
     """How the line triggers and hears; nothing is opened, as a line would take it for a result."""
     check_trigger(config, has_modbus=bool(config.output.modbus))
     check_outputs(config.output)
@@ -157,13 +157,13 @@ def _line(config: StationConfig) -> Finding:
     ):
         if is_used and find_spec(package) is None:
             cure = f"pip install 'kenpin[{extra}]'"
-            return failed("line", f"the Python package {package} is not installed", cure)
+            return failed(f"the Python package {package} is not installed", cure)
     if output.log is not None and not os.access(output.log.parent, os.W_OK):
         cure = "make that folder and let the station's user own it"
-        return failed("line", f"{output.log} cannot be written", cure)
+        return failed(f"{output.log} cannot be written", cure)
     names = [name for name, value in output.model_dump().items() if value]
     return passed(
-        "line", f"triggered by {config.source.trigger or 'the source'}, results to {', '.join(names) or 'none'}"
+        f"triggered by {config.source.trigger or 'the source'}, results to {', '.join(names) or 'none'}"
     )
 
 
@@ -171,15 +171,15 @@ def _trusted(config: StationConfig) -> list[PublicKey]:
     return [PublicKey.load(path) for path in config.station.trusted_keys]
 
 
-def _keys(config: StationConfig) -> Finding:
+def _keys(config: StationConfig) -> Diagnosis:
     names = [key.name for key in _trusted(config)]
     if not names:
         cure = "set trusted_keys in [station] to the .pub file that lies beside the signing key"
-        return failed(_KEYS, "none, so no bundle may run", cure)
-    return passed(_KEYS, ", ".join(names))
+        return failed("none, so no bundle may run", cure)
+    return passed(", ".join(names))
 
 
-def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
+def _bundle(config: StationConfig, folder: StationFolder) -> Diagnosis:
     found = open_bundle(folder.installed(), _trusted(config))
     words = f"{found.manifest.product} {found.manifest.version}, signed by {found.signed_by}"
     activation = read_activation(folder)
@@ -187,43 +187,43 @@ def _bundle(config: StationConfig, folder: StationFolder) -> Finding:
         words += ", on trial"
     if activation.trouble:
         what, _, cure = activation.trouble.partition("; ")
-        return warned("bundle", f"{words}; {what}", cure)
+        return warned(f"{words}; {what}", cure)
     if activation.left and activation.reason:
         given_up = f"{words}; {activation.left[:16]} was given up: {activation.reason}"
-        return warned("bundle", given_up, "have that bundle mended; kenpin bundle list shows all")
+        return warned(given_up, "have that bundle mended; kenpin bundle list shows all")
     age_days = (now_ms() - found.manifest.created_ms) // _DAY_MS
     if age_days < -1:
         ahead = f"{words}, made {-age_days} days after what the clock says"
-        return failed("bundle", ahead, "set the clock, here or on the workstation that exported it")
+        return failed(ahead, "set the clock, here or on the workstation that exported it")
     if age_days > _OLD_DAYS:
-        return warned("bundle", f"{words}, {age_days} days old", "ask whether there is a newer one")
-    return passed("bundle", words)
+        return warned(f"{words}, {age_days} days old", "ask whether there is a newer one")
+    return passed(words)
 
 
 def _ready(config: StationConfig, folder: StationFolder) -> Readiness:
     return check_readiness(folder, _trusted(config))
 
 
-def _calibration(config: StationConfig, folder: StationFolder) -> Finding:
+def _calibration(config: StationConfig, folder: StationFolder) -> Diagnosis:
     ready = _ready(config, folder)
     ready.close()
     if ready.fault:
         what, _, cure = ready.fault.partition("; ")
-        return failed("calibration", what, cure or "see the lines above")
+        return failed(what, cure or "see the lines above")
     assert ready.record is not None
     if due := read_demand(folder).why(now_ms()):
-        return failed("calibration", due.words, due.cure)
+        return failed(due.words, due.cure)
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"
     if ready.record.quality is None:
         cure = "calibrate again with 20 or more pictures: kenpin calibrate fit"
-        return warned("calibration", f"{words}; no limits for light, focus and position", cure)
-    return passed("calibration", words)
+        return warned(f"{words}; no limits for light, focus and position", cure)
+    return passed(words)
 
 
-def _engine(config: StationConfig, folder: StationFolder) -> Finding:
+def _engine(config: StationConfig, folder: StationFolder) -> Diagnosis:
     ready = _ready(config, folder)
     if ready.engine is None:
-        return failed("engine", "none runs", "see the lines above")
+        return failed("none runs", "see the lines above")
     with closing(ready.engine) as engine:
         found = open_bundle(folder.installed(), _trusted(config))
         height, width = engine.input_size
@@ -237,14 +237,14 @@ def _engine(config: StationConfig, folder: StationFolder) -> Finding:
         speed = f"median {statistics.median(times):.1f} ms"
         words = f"{engine.precision} on {engine.runtime}, {height} x {width}, {speed}"
     if ready.note:
-        return warned("engine", f"{words}; {ready.note}", "kenpin build-engine")
-    return passed("engine", f"{words}; scores the golden frames as it should")
+        return warned(f"{words}; {ready.note}", "kenpin build-engine")
+    return passed(f"{words}; scores the golden frames as it should")
 
 
-def _running(folder: StationFolder) -> Finding:
+def _running(folder: StationFolder) -> Diagnosis:
     found = read_vitals(folder.run)
     station = found["station"]
     words = f"{station.state}, camera and engine are in use by it"
     if station.numbers.get("ready"):
-        return passed("running station", words)
-    return failed("running station", f"{words}; {station.reason}", "see /readyz and the lines above")
+        return passed(words)
+    return failed(f"{words}; {station.reason}", "see /readyz and the lines above")

@@ -22,7 +22,7 @@ from kenpin.config import SourceSection
 from kenpin.edge_runtime import damage, doctor_broker, doctor_service, doctor_station
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.decide import Decision, Verdict
-from kenpin.edge_runtime.doctor import Check, Finding, examine, passed
+from kenpin.edge_runtime.doctor import Check, Diagnosis, Finding, examine, passed
 from kenpin.edge_runtime.doctor_broker import broker_checks
 from kenpin.edge_runtime.doctor_host import host_checks, owners_of_cv2, power_mode
 from kenpin.edge_runtime.doctor_station import station_checks
@@ -516,17 +516,17 @@ def test_two_packages_that_bring_opencv_are_found() -> None:
 
 
 def test_a_check_that_fails_or_hangs_is_a_finding() -> None:
-    def raise_ours() -> Finding:
+    def raise_ours() -> Diagnosis:
         raise StoreError("the disk is full", cure="make room")
 
-    def raise_other() -> Finding:
+    def raise_other() -> Diagnosis:
         raise ValueError("oops")
 
-    def hang() -> Finding:
+    def hang() -> Diagnosis:
         time.sleep(3)
-        return passed("hangs", "late")
+        return passed("late")
 
-    def raise_systems() -> Finding:
+    def raise_systems() -> Diagnosis:
         raise PermissionError(errno.EACCES, "Permission denied", "/etc/kenpin/mqtt")
 
     checks = [Check("a", raise_ours), Check("b", raise_other), Check("d", raise_systems)]
