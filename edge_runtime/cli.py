@@ -42,9 +42,7 @@ _NUMBER = re.compile(r"[\d.]+(e-\d+)?")
 
 
 @click.command()
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="The station's TOML file."
-)
+@options.config
 @click.option(
     "--source",
     "source_url",

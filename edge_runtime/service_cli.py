@@ -16,6 +16,7 @@ from typing import Literal
 
 import click
 
+from kenpin import options
 from kenpin.config import StationConfig, host_port, is_loopback
 from kenpin.config_file import load_config
 from kenpin.edge_runtime.source import SourceUrl
@@ -40,7 +41,7 @@ def service() -> None:
 
 
 @service.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@options.config
 @click.option("--user", default="", help="Who runs it; must own the station's folder.  [default: this user]")
 @_folder
 @click.option("--dry-run", is_flag=True, help="Print the units and write nothing.")

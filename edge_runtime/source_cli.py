@@ -9,6 +9,7 @@ from shlex import quote
 import click
 from rich.progress import Progress
 
+from kenpin import options
 from kenpin.config_file import load_config
 from kenpin.console import human_console
 from kenpin.counted import counted
@@ -41,7 +42,7 @@ def record(url: str, out: Path, frames: int) -> None:
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@options.config
 @click.option("--trigger-id", type=click.IntRange(min=0), required=True, help="One higher than the last one.")
 @click.option("--part-id", default="", help="Default: made from the number.")
 def trigger(config_path: Path, trigger_id: int, part_id: str) -> None:

@@ -30,6 +30,13 @@ state = click.option(
     show_default=True,
     help="The station's folder.",
 )
+config = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The station's TOML file.",
+)
 bundle = click.option(
     "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Default: the active one."
 )
