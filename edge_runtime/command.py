@@ -6,9 +6,8 @@ an HMAC-SHA256 over its text, says for which station and how long it is meant, a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -84,7 +83,6 @@ class Context:
         seen: Whether a command of this id was carried out.
         allowance: How many are carried out in a second; one object for all messages.
         remote_write: Whether actions that change verdicts are allowed.
-        refusals: Counts refusals by reason; one object for all messages.
     """
 
     keys: Mapping[str, CommandKey]
@@ -94,7 +92,6 @@ class Context:
     seen: Callable[[str], bool]
     allowance: Allowance
     remote_write: bool = False
-    refusals: Counter[Reason] = field(default_factory=Counter)
 
 
 class Envelope(BaseModel):
@@ -114,7 +111,7 @@ class Envelope(BaseModel):
 
 
 def check(message: bytes, *, retained: bool, context: Context) -> Accepted | Refused:
-    """Decide about a message, and count it if it is refused.
+    """Decide about a message.
 
     The cheap checks come first, and nothing of the command is read before its signature fits.
 
@@ -127,10 +124,7 @@ def check(message: bytes, *, retained: bool, context: Context) -> Accepted | Ref
         StoreError: `context.seen` cannot tell. No message raises anything.
     """
     envelope = _opened(message, retained=retained, keys=context.keys)
-    verdict = envelope if isinstance(envelope, Refused) else _judged(envelope, context)
-    if isinstance(verdict, Refused):
-        context.refusals[verdict.reason] += 1
-    return verdict
+    return envelope if isinstance(envelope, Refused) else _judged(envelope, context)
 
 
 def _opened(message: bytes, *, retained: bool, keys: Mapping[str, CommandKey]) -> Envelope | Refused:

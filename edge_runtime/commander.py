@@ -112,7 +112,6 @@ class Commander:
         if isinstance(verdict, Refused):
             self._refuse(verdict)
         elif verdict.command.action != topic.rpartition("/")[2]:
-            self.refusals["bad_arguments"] += 1
             self._refuse(_refused(verdict.command, "bad_arguments", "the topic names another action"))
         else:
             self._carry_out(verdict, self._connection)
@@ -138,7 +137,6 @@ class Commander:
             lambda cmd_id: is_seen(connection, cmd_id),
             self._allowance,
             self._order.reach is not None,
-            self.refusals,  # type: ignore[arg-type]  # its keys are reasons
         )
 
     def _carry_out(self, accepted: Accepted, connection: sqlite3.Connection) -> None:
@@ -157,7 +155,6 @@ class Commander:
         except (KenpinError, OSError) as error:
             why = reason_and_file(error)
             _log.warning("The command %s of %s was not carried out: %s", command.action, command.actor, why)
-            self.refusals["failed"] += 1
             self._refuse(_refused(command, "failed", why))
             return
         if rejected:
@@ -219,6 +216,7 @@ class Commander:
 
     def _refuse(self, refused: Refused) -> None:
         """Whoever holds a key gets an answer, but not without end."""
+        self.refusals[refused.reason] += 1
         if self.refusals[refused.reason] == 1:
             _log.warning("A command was refused: %s", refused.sentence)
         if not refused.cmd_id or not self._answers.take():

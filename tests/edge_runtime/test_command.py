@@ -77,12 +77,9 @@ def signed(fields: dict[str, Any], **changes: Any) -> bytes:
 
 
 def reason(message: bytes, *, retained: bool = False, **changes: Any) -> str:
-    against = context(**changes)
-    verdict = check(message, retained=retained, context=against)
+    verdict = check(message, retained=retained, context=context(**changes))
     if isinstance(verdict, Accepted):
-        assert not against.refusals
         return "accepted"
-    assert against.refusals == {verdict.reason: 1}
     assert verdict.sentence
     return verdict.reason
 

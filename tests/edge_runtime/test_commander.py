@@ -113,6 +113,7 @@ def test_a_command_is_carried_out_once(desk: Desk, raised: sqlite3.Connection) -
     desk.take("ack", message)
     desk.take("ack", message)
     assert [r["reason"] for r in desk.replies()] == ["", "replayed"]
+    assert desk.commander.refusals == {"replayed": 1}
     assert len(desk.audit()) == 1
 
 
