@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from kenpin.edge_runtime.signed_settings import set_otherwise
 from kenpin.edge_runtime.source import Settings
 from kenpin.engine_passport import Passport
 from kenpin.errors import KenpinError, reason_of
+from kenpin.heap import trim
 from kenpin.hold import read_hold
 from kenpin.precision import Precision
 from kenpin.record import CalibrationRecord, newest_for, station_records
@@ -135,15 +135,8 @@ def _choose(folder: StationFolder, bundle: Bundle, record: CalibrationRecord | N
     # The thresholds hold for the scores of one of the models only.
     calibrated = record is not None and record.bundle_sha256 == bundle.sha256
     choice = choose_engine(folder, bundle, record.precision if record is not None and calibrated else None)
-    _give_back_memory()
+    trim()  # loading a model leaves several times its size free
     return choice
-
-
-def _give_back_memory() -> None:
-    """Loading a model leaves several times its size in the heap, free; glibc keeps that unless it is asked."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _newest_record(folder: StationFolder, bundle_sha256: str) -> tuple[CalibrationRecord | None, str]:

@@ -15,9 +15,9 @@ from kenpin import __version__, options
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.canonical_json import canonical_json
-from kenpin.edge_runtime.engine import Engine, Runtime
+from kenpin.edge_runtime.engine import Runtime
 from kenpin.edge_runtime.engine_choice import choose_engine
-from kenpin.edge_runtime.golden_check import GoldenCheck, check_golden
+from kenpin.edge_runtime.golden_check import GoldenScore, check_golden
 from kenpin.errors import ConfigError, EngineError, KenpinError
 from kenpin.events import now_ms
 from kenpin.out_file import refuse_other
@@ -29,16 +29,6 @@ from kenpin.station_key import station_key
 from kenpin.synced_file import replace_synced
 
 _COMMENT = "engine report"
-
-
-class Frame(BaseModel):
-    """One golden frame: its score when the model was exported, and here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: str
-    expected: float
-    score: float
 
 
 class EngineReport(BaseModel):
@@ -71,7 +61,7 @@ class EngineReport(BaseModel):
     runtime: Runtime | None = None
     precision: Precision | None = None
     tolerance: float = 0.0
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[GoldenScore, ...] = ()
     machine: str
     software: str = __version__
 
@@ -127,17 +117,15 @@ def make_report(folder: StationFolder, bundle: Bundle) -> EngineReport:
         return EngineReport(**facts, passed=False, fault=error.in_one_line)
     # Who runs this on a station with TensorRT wants to know of it, although the line starts without as usual.
     note = choice.note or choice.no_gpu
-    return EngineReport(**facts, **_scores(engine, check), passed=check.passed and not note, note=note)
-
-
-def _scores(engine: Engine, check: GoldenCheck) -> dict[str, Any]:
-    frames = tuple(Frame(file=s.file, expected=s.expected, score=s.score) for s in check.scores)
-    return {
-        "runtime": engine.runtime,
-        "precision": engine.precision,
-        "tolerance": check.tolerance,
-        "frames": frames,
-    }
+    return EngineReport(
+        **facts,
+        passed=check.passed and not note,
+        note=note,
+        runtime=engine.runtime,
+        precision=engine.precision,
+        tolerance=check.tolerance,
+        frames=check.scores,
+    )
 
 
 def _calibrated_precision(folder: StationFolder, bundle: Bundle) -> Precision | None:
@@ -162,7 +150,7 @@ def _write(out: Path, body: bytes, signature: str) -> None:
 def _tell(report: EngineReport, key: SecretKey) -> None:
     lines = []
     if report.runtime is not None:
-        worst = max(abs(frame.score - frame.expected) for frame in report.frames)
+        worst = max(frame.difference for frame in report.frames)
         lines.append(
             f"{'passed' if worst <= report.tolerance else 'FAILED'}: {report.model}, {report.precision} on "
             f"{report.runtime}, {len(report.frames)} golden frames, the worst off by {worst:.3g} "

@@ -33,8 +33,17 @@ def give_back_freed_memory() -> None:
     _set({_M_MMAP_THRESHOLD: _MB, _M_ARENA_MAX: 2})
 
 
+def trim() -> None:
+    """Give back now what is free, once: `malloc_trim(3)`."""
+    _call("malloc_trim", 0)
+
+
 def _set(options: dict[int, int]) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    if mallopt is not None:
-        for option, value in options.items():
-            mallopt(option, value)
+    for option, value in options.items():
+        _call("mallopt", option, value)
+
+
+def _call(name: str, *arguments: int) -> None:
+    function = getattr(ctypes.CDLL(None), name, None)  # glibc's alone
+    if function is not None:
+        function(*arguments)
