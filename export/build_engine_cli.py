@@ -46,9 +46,7 @@ class _Wish:
 
 @click.command("build-engine")
 @options.state
-@click.option(
-    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Default: the one that is active there."
-)
+@options.bundle
 @click.option(
     "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: that of the bundle's model.onnx."
 )

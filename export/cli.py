@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -74,9 +75,14 @@ def export(*, run: Path, out: Path, key: Path | None, as_json: bool, **given: An
     inspector = load_inspector(run)  # before a key is made: an unfinished or damaged run leaves nothing behind
     _check_out(out)
     secret = signing_key(key)
-    with _Steps() as steps:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+
+        def step(name: str, parts: int) -> Callable[[], object]:
+            return partial(progress.advance, progress.add_task(name, total=parts))
+
         order = Order(label, secret, Scheme(given["precision"], given["weights"]))
-        exported = export_run(folder, inspector, out, order, step=steps.start)
+        exported = export_run(folder, inspector, out, order, step=step)
     seconds = round(time.monotonic() - started, 1)
     _show(exported, order.scheme.precision)
     console.print(
@@ -102,25 +108,6 @@ def signing_key(path: Path | None) -> SecretKey:
         )
         return key
     return SecretKey.load(path or default_key())
-
-
-class _Steps:
-    """Progress bars, one per step."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console)
-
-    def __enter__(self) -> _Steps:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, name: str, parts: int) -> Callable[[], object]:
-        bar = self._progress.add_task(name, total=parts)
-        return lambda: self._progress.advance(bar)
 
 
 def _checked(option: str, value: str) -> str:

@@ -18,7 +18,7 @@ from scipy.stats import beta
 
 from kenpin.errors import ExportError
 from kenpin.export.outputs import Floats, Outputs
-from kenpin.export.parity import operating_point
+from kenpin.export.parity import count_flips, operating_point
 from kenpin.frame import Image
 from kenpin.train.data import MIN_HELD_BACK
 from kenpin.train.metrics import auroc
@@ -167,17 +167,14 @@ def judge(judged: Judged, changed: Outputs, rows: Rows | None = None) -> Judgeme
     rows = range(len(judged.pictures)) if rows is None else rows
     threshold, bad, margins = judged.threshold, judged.bad[rows], judged.margins[rows]
     exact, scores = judged.exact.score[rows], changed.score[rows]
-    stops, stops_now = exact > threshold, scores > threshold
-    flips = stops != stops_now
+    flips = count_flips(exact, scores, bad, threshold=threshold)
     shift = np.abs(exact - scores)
     largest = float(np.where(np.isfinite(shift), shift, np.inf).max())
     return Judgement(
         pictures=len(bad),
         threshold=threshold,
-        new_escapes=int((flips & bad & stops).sum()),
-        new_false_calls=int((flips & ~bad & stops_now).sum()),
-        other_flips=int((flips & (bad == stops_now)).sum()),
-        flip_bound=upper_bound(int(flips.sum()), len(bad)),
+        **flips,
+        flip_bound=upper_bound(sum(flips.values()), len(bad)),
         **_auroc(judged, changed, rows),
         nearest=float(margins.min()),
         largest_shift=largest,

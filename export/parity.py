@@ -121,8 +121,7 @@ def compare(forms: Forms, test_bad: NDArray[np.bool_]) -> Parity:
         )
     first_test = len(forms.onnx.score) - len(test_bad)
     threshold = operating_point(forms.onnx.score[:first_test])
-    stops, stops_int8 = (form.score[first_test:] > threshold for form in (forms.onnx, forms.int8))
-    flips = stops != stops_int8
+    exact, changed = (form.score[first_test:] for form in (forms.onnx, forms.int8))
     return Parity(
         pictures=len(forms.onnx.score),
         test_good=int((~test_bad).sum()),
@@ -133,10 +132,28 @@ def compare(forms: Forms, test_bad: NDArray[np.bool_]) -> Parity:
         sqnr_db=sqnr,
         auroc=_aurocs(forms, test_bad),
         threshold=threshold,
-        new_escapes=int((flips & test_bad & stops).sum()),
-        new_false_calls=int((flips & ~test_bad & stops_int8).sum()),
-        other_flips=int((flips & (test_bad == stops_int8)).sum()),
+        **count_flips(exact, changed, test_bad, threshold=threshold),
     )
+
+
+def count_flips(
+    exact: NDArray[np.float32], changed: NDArray[np.float32], bad: NDArray[np.bool_], *, threshold: float
+) -> dict[str, Any]:
+    """Pictures whose verdict changes, by kind: float stops them and the other model does not, or vice versa.
+
+    Args:
+        exact: Scores of the float model, (N,).
+        changed: Scores of the other one, (N,).
+        bad: (N,) true = bad.
+        threshold: A part above it is stopped.
+    """
+    stops, stops_now = exact > threshold, changed > threshold
+    flips = stops != stops_now
+    return {
+        "new_escapes": int((flips & bad & stops).sum()),
+        "new_false_calls": int((flips & ~bad & stops_now).sum()),
+        "other_flips": int((flips & (bad == stops_now)).sum()),
+    }
 
 
 def operating_point(scores: NDArray[np.float32]) -> float:
