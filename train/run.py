@@ -242,8 +242,7 @@ class RunFolder:
         training.hardness = tensors.get("hardness")
         if progress["allotment"]:
             training.allotment = Allotment(**progress["allotment"])
-        # Checkpoints of before do not have it.
-        training.scaling = progress.get("scaling", {})
+        training.scaling = progress["scaling"]
         # Lines without a step, as the allotment's, belong to the steps before them.
         kept = takewhile(lambda line: line.get("step", 0) <= training.step, self.metrics())
         rewrite(self.root / "metrics.jsonl", kept)

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Standard deviation of the noise that is added to views, 0..1 scale.
+NOISE = 0.01
+
 
 @dataclass(frozen=True)
 class Photometry:
@@ -23,12 +26,10 @@ class Photometry:
     Attributes:
         gain: Standard deviation of the logarithm of a picture's mean.
         contrast: Standard deviation of the logarithm of a picture's standard deviation.
-        noise: Standard deviation of the added noise, 0..1 scale.
     """
 
     gain: float
     contrast: float
-    noise: float = 0.01
 
     @classmethod
     def measure(cls, pictures: Tensor) -> Photometry:
@@ -44,7 +45,7 @@ def uniform(count: int, low: float, high: float) -> Tensor:
     return torch.rand(count) * (high - low) + low
 
 
-def random_crops(count: int, extent: tuple[float, float], *, rotation_deg: float = 6.0) -> Tensor:
+def random_crops(count: int, extent: tuple[float, float], *, rotation_deg: float) -> Tensor:
     """Random crops as affine matrices (count, 2, 3).
 
     Args:
@@ -107,6 +108,6 @@ def jitter(views: Tensor, photometry: Photometry) -> Tensor:
     views = (views - mean) * contrast + mean * gain
     soft = functional.avg_pool2d(functional.pad(views, (1, 1, 1, 1), mode="reflect"), 3, 1)
     blend = (torch.rand(count) * 0.5 * (torch.rand(count) < 0.3)).view(-1, 1, 1, 1).to(device)
-    noise = torch.randn(views.shape, device=device) * photometry.noise
+    noise = torch.randn(views.shape, device=device) * NOISE
     strength = torch.rand(count, 1, 1, 1).to(device)
     return views + blend * (soft - views) + noise * strength

@@ -17,7 +17,7 @@ def ramp(count: int, side: int) -> torch.Tensor:
 
 def test_a_place_is_the_same_place_in_picture_and_view() -> None:
     torch.manual_seed(0)
-    crops = random_crops(6, (0.4, 0.6))
+    crops = random_crops(6, (0.4, 0.6), rotation_deg=6)
     points = torch.rand(6, 9, 2) * 1.6 - 0.8
     assert torch.allclose(to_view(crops, to_picture(crops, points)), points, atol=1e-5)
     seen = sample(warp(ramp(6, 128), crops, 128), points).reshape(6, 9, 3)
