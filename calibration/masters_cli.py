@@ -140,11 +140,12 @@ def check(ctx: click.Context, state: Path, wait_s: float, by: str, *, as_json: b
     folder = StationFolder(state)
     watch = PartWatch(folder, wait_s=wait_s)
 
-    def next_seen(step: Step) -> Seen:
-        click.echo(step.words, err=True)
-        return watch.next()
+    with _broken_off_by_signals(), held_for_check(folder, by) as note:
 
-    with _broken_off_by_signals(), held_for_check(folder, by):
+        def next_seen(step: Step) -> Seen:
+            click.echo(step.words, err=True)
+            return watch.next(note)
+
         result = check_masters(folder, next_seen, by=by)
     _tell(folder, result)
     if as_json:

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass, replace
 
 from kenpin.book import Book, calibration_lock, open_book
+from kenpin.calibrating import refuse_while_calibrating
 from kenpin.edge_runtime.command_action import SetThreshold
 from kenpin.edge_runtime.light import check_light
 from kenpin.errors import CalibrationError
@@ -41,7 +42,7 @@ def move_thresholds(folder: StationFolder, command: SetThreshold, by: str, reach
 
     Raises:
         CalibrationError: It goes too far, a master would pass, the light is another one, two persons must sign,
-            the active bundle was never calibrated, somebody is calibrating, or nothing can be written.
+            the active bundle was never calibrated, somebody calibrates or checks, or nothing can be written.
         ConfigError: The reason is empty.
         StoreError: The audit cannot be written; nothing was changed.
     """
@@ -50,6 +51,7 @@ def move_thresholds(folder: StationFolder, command: SetThreshold, by: str, reach
             "a second person must sign every change here, and a command has one sender",
             cure="use the station's page",
         )
+    refuse_while_calibrating(folder)
     check_light(folder)
     with calibration_lock(folder):
         book, bundle = open_book(folder), folder.installed().name

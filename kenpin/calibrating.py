@@ -7,13 +7,15 @@ called away has not finished.
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kenpin.errors import CalibrationError
 from kenpin.hold import Hold, hold, let_go, read_hold
 from kenpin.station_folder import StationFolder
 
 
-def begin_calibrating(folder: StationFolder, by: str, *, instead_of: Hold | None = None) -> None:
+def begin_calibrating(folder: StationFolder, by: str, *, instead_of: Hold | None = None) -> Hold:
     """Let the station release nothing; it still scores each part and keeps its picture.
 
     Of two who begin at once one is refused: the end of the first would let the parts of the other be released.
@@ -23,24 +25,32 @@ def begin_calibrating(folder: StationFolder, by: str, *, instead_of: Hold | None
         by: Who begins.
         instead_of: The note of somebody who is gone, which is taken over.
 
+    Returns:
+        The note.
+
     Raises:
         CalibrationError: Somebody calibrates or checks.
         OSError: It cannot be written.
     """
-    with folder.calibrating.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(folder):
         if read_calibrating(folder) != instead_of:
             refuse_while_calibrating(folder)
-        hold(folder.calibrating, by)
+        return hold(folder.calibrating, by)
 
 
-def end_calibrating(folder: StationFolder) -> None:
+def end_calibrating(folder: StationFolder, note: Hold | None = None) -> None:
     """Let the station go on by its calibration record.
+
+    Args:
+        folder: The station's folder.
+        note: The one to remove; that of somebody who has begun since stays. Default: whichever is there.
 
     Raises:
         OSError: The note cannot be removed.
     """
-    let_go(folder.calibrating)
+    with _alone(folder):
+        if note in (None, read_calibrating(folder)):
+            let_go(folder.calibrating)
 
 
 def read_calibrating(folder: StationFolder) -> Hold | None:
@@ -63,3 +73,11 @@ def refuse_while_calibrating(folder: StationFolder) -> None:
             where=folder.calibrating,
             cure="wait until that is ended, or end it on the page",
         )
+
+
+@contextmanager
+def _alone(folder: StationFolder) -> Iterator[None]:
+    """Nobody else writes or removes the note meanwhile."""
+    with folder.calibrating.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -28,13 +28,18 @@ class Hold(BaseModel):
     since_ms: int
 
 
-def hold(note: Path, by: str) -> None:
+def hold(note: Path, by: str) -> Hold:
     """Let the station release nothing.
+
+    Returns:
+        What the note says.
 
     Raises:
         OSError: The note cannot be written.
     """
-    replace_synced(note, canonical_json(Hold(by=by, since_ms=now_ms()).model_dump(mode="json")))
+    content = Hold(by=by, since_ms=now_ms())
+    replace_synced(note, canonical_json(content.model_dump(mode="json")))
+    return content
 
 
 def let_go(note: Path) -> None:

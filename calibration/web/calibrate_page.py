@@ -71,10 +71,11 @@ def calibrate(request: Request, step: str = Query(default="", max_length=20)) ->
         template = "light" if _is_held(now) else now.run.step
         return page(request, f"calibrate_{template}.html", _at_step(request, now))
     count, fault = _count(request)
+    note = read_calibrating(site_of(request).folder)
+    step = step or ("camera" if note else "")  # there stands who holds the station, and the way to end it
     around = {"run": None, "step": "confirm" if _is_confirm(step, count) else "camera", "steps": STEPS}
     if around["step"] == "confirm":
         return page(request, "calibrate_confirm.html", {**around, **_fresh(request, count, fault)})
-    note = read_calibrating(site_of(request).folder)
     light = light_against_sign_off(site_of(request).folder)
     checking = shift_under_way(site_of(request).folder)
     show = {

@@ -52,8 +52,9 @@ def shift(request: Request) -> Response:
     may = visitor_of(request).role >= Role.TECHNICIAN
     if run is not None:
         return page(request, "shift_run.html", {"run": run, "progress": read_progress(folder, run), "may": may})
-    standing = read_standing(folder)
-    return page(request, "shift.html", {"standing": standing, "doubt": doubt_of(standing.suspects), "may": may})
+    standing, note = read_standing(folder), read_calibrating(folder)
+    show = {"standing": standing, "doubt": doubt_of(standing.suspects), "may": may, "note": note}
+    return page(request, "shift.html", show)
 
 
 @router.get("/shift/panel", dependencies=needs(Role.VIEWER))

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from kenpin import audit, ledger
 from kenpin.book import calibration_lock, open_book
 from kenpin.bundle import install_bundle, open_bundle
-from kenpin.calibrating import begin_calibrating, read_calibrating
+from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
 from kenpin.calibration.fit import Basis, record_fit
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.calibration.masters_check import Result as Checked
@@ -37,6 +37,7 @@ from kenpin.edge_runtime.store import Store
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, SourceError, StoreError
 from kenpin.events import now_ms
+from kenpin.hold import Hold
 from kenpin.masters import masters_file, read_masters
 from kenpin.masters_due import read_demand
 from kenpin.placed import Placement, record_placed
@@ -429,11 +430,11 @@ def test_parts_are_taken_one_by_one_in_their_order(two: StationFolder) -> None:
     judged(two, 2.1)
     watch = PartWatch(two, wait_s=60)
     judged(two, 2.15)  # was under way when the check began
-    with held_for_check(two, "Aiko"):
+    with held_for_check(two, "Aiko") as note:
         judged(two, 2.2, 2.3)
         judged(two, 2.4)
         bundle = two.installed().name
-        assert [watch.next() for _ in range(3)] == [
+        assert [watch.next(note) for _ in range(3)] == [
             Seen(3, 2.2, bundle),
             Seen(4, 2.3, bundle),
             Seen(5, 2.4, bundle),
@@ -484,6 +485,23 @@ def test_the_note_of_a_check_that_was_killed_is_taken_over(two: StationFolder) -
     assert read_calibrating(two) is None
 
 
+def test_a_check_that_is_ended_on_the_page_lets_nobody_elses_parts_go(two: StationFolder) -> None:
+    """Its end would release what the next one shows, and parts of the line would be taken for masters."""
+    judged(two, 2.1)
+    watch = PartWatch(two, wait_s=60)
+    with held_for_check(two, "Aiko") as note:
+        judged(two, 2.2)
+        assert watch.next(note).score == 2.2
+        end_calibrating(two)
+        judged(two, 2.3)
+        begin_calibrating(two, "Ben")
+        with pytest.raises(CalibrationError, match="somebody has ended"):
+            watch.next(note)
+    left = read_calibrating(two)
+    assert left is not None
+    assert left.by == "Ben"
+
+
 @pytest.mark.parametrize(
     ("error", "stays"), [(StoreError("full", cure=""), True), (KeyboardInterrupt(), False)]
 )
@@ -502,7 +520,7 @@ def test_a_lost_connection_breaks_a_check_off_in_words(
     judged(two, 2.1)
     showings = 0
 
-    def next_part(_watch: PartWatch) -> Seen:
+    def next_part(_watch: PartWatch, _note: Hold) -> Seen:
         nonlocal showings
         showings += 1
         if showings == 2:
@@ -629,9 +647,9 @@ def shown(two: StationFolder, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     scores: list[float] = []
     wait = PartWatch.next
 
-    def next_part(watch: PartWatch) -> Seen:
+    def next_part(watch: PartWatch, note: Hold) -> Seen:
         judged(two, scores.pop(0))
-        return wait(watch)
+        return wait(watch, note)
 
     monkeypatch.setattr(PartWatch, "next", next_part)
     return scores

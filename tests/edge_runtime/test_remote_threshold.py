@@ -13,6 +13,7 @@ import pytest
 
 from kenpin.audit import read_audit
 from kenpin.book import calibration_lock, open_book
+from kenpin.calibrating import begin_calibrating
 from kenpin.config import CommandsSection, WebSection
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.commander import Commander
@@ -160,6 +161,10 @@ def test_while_somebody_calibrates_a_command_waits_for_another_time(desk: Desk) 
         answer = move(desk, 99.0)
     assert (answer["reason"], len(station_records(desk.folder))) == ("rejected", 1)
     assert "another calibration" in answer["message"]
+    begin_calibrating(desk.folder, "sato")  # on the page, or masters are shown
+    answer = move(desk, 99.0)
+    assert (answer["reason"], len(station_records(desk.folder))) == ("rejected", 1)
+    assert "sato calibrates or checks this station" in answer["message"]
 
 
 def test_off_unless_the_station_allows_it(desk: Desk, workshop: Any, key: Path) -> None:

@@ -279,6 +279,16 @@ def test_nobody_calibrates_during_a_check_by_the_command_line(checking: Visit, f
     assert Runs(folder.root / "page.db").read() is None
 
 
+def test_a_note_that_a_killed_check_has_left_is_seen_and_ended(checking: Visit, folder: StationFolder) -> None:
+    begin_calibrating(folder, "abe (kenpin masters check)")
+    shift = checking.get("/shift").text
+    assert "abe (kenpin masters check) calibrates this station; no part is released." in shift
+    assert ('href="/calibrate"' in shift, "/shift/begin" in shift) == (True, False)
+    assert 'action="/calibrate/end"' in checking.get("/calibrate").text  # of a TRIAL it showed the fresh parts
+    assert checking.submit("/calibrate/end").status_code == 303
+    assert "/shift/begin" in checking.get("/shift").text
+
+
 @pytest.mark.parametrize("language", ["en", "ja", "de"])
 def test_a_product_without_masters_says_so_where_others_have_some(
     checking: Visit, folder: StationFolder, language: str
