@@ -275,9 +275,10 @@ def _check_master(folder: StationFolder, name: str, type_: str) -> None:
 
 
 def _end(request: Request, folder: StationFolder) -> None:
+    """The note goes last: without it the station releases what is shown for a run that is still there."""
+    _runs(request).end()
     with explained(folder.calibrating):
         end_calibrating(folder)
-    _runs(request).end()
 
 
 def _back() -> Response:

@@ -187,7 +187,7 @@ def _going_on(request: Request, status: int) -> ShiftRun:
 
 
 def _release(request: Request, folder: StationFolder) -> None:
-    """The note goes last but one: without the run, a note that stays behind would be nobody's."""
+    """The note goes last: without it the station releases what is shown for a run that is still there."""
+    _runs(request).end()
     with explained(folder.calibrating):
         end_calibrating(folder)
-    _runs(request).end()

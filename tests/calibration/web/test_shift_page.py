@@ -8,6 +8,7 @@ import re
 import sqlite3
 import tracemalloc
 from contextlib import closing
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,8 +18,9 @@ from kenpin.calibration.masters_book import add_master, make_master, remove_mast
 from kenpin.calibration.masters_check import Suspect, suspects_csv
 from kenpin.calibration.web import shift_page
 from kenpin.calibration.web.calibrate_run import Runs
-from kenpin.calibration.web.shift_run import shift_under_way
+from kenpin.calibration.web.shift_run import ShiftRuns, shift_under_way
 from kenpin.calibration.web.words import load_words
+from kenpin.errors import StoreError
 from kenpin.events import now_ms
 from kenpin.masters import read_masters
 from kenpin.masters_due import masters_due
@@ -170,6 +172,23 @@ def test_giving_up_is_signed_and_kept(checking: Visit, folder: StationFolder) ->
     ]
     assert masters_due(folder, now_ms()) == "masters were never shown: M-02"
     assert checking.get("/shift/panel").status_code == 404
+
+
+def test_the_station_stays_held_while_the_run_cannot_be_forgotten(
+    checking: Visit, folder: StationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: the page goes on asking for masters, and the station would release them."""
+    full = StoreError("the page's database is full", cure="make room")
+    for begin, end in (("/shift/begin", "/shift/give-up"), ("/calibrate/begin", "/calibrate/end")):
+        show_live(folder, texts={"model": "m", "bundle_sha256": BUNDLE, "precision": "int8"})
+        assert checking.submit(begin).status_code == 303
+        with monkeypatch.context() as patch:
+            for runs in (ShiftRuns, Runs):
+                patch.setattr(runs, "end", Mock(side_effect=full))
+            assert checking.submit(end, why="test", pin=PIN).status_code == 503
+        assert read_calibrating(folder) is not None
+        assert checking.submit(end, why="test", pin=PIN).status_code == 303
+        assert read_calibrating(folder) is None
 
 
 @pytest.mark.parametrize(("shown", "due"), [(SHOWN, ""), (SHOWN[1:], "the last check of the masters failed")])
