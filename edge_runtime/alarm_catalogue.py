@@ -126,8 +126,8 @@ CATALOGUE: tuple[AlarmSpec, ...] = (
         priority=2,
         severity=550,
         max_shelve_min=60,
-        message="Pictures are dark, blurred or frozen",
-        operator_action="Check light, lens and focus; clean the window",
+        message="Pictures are dark, blurred or frozen, or show no part",
+        operator_action="Check where parts lie, light, lens and focus; clean the window",
     ),
     AlarmSpec(
         key="score_drift",

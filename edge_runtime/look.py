@@ -17,7 +17,7 @@ from kenpin.edge_runtime.stuck_score import StuckScore
 from kenpin.errors import OutOfView
 from kenpin.frame import Frame, Image
 from kenpin.quality import Quality
-from kenpin.quality_limits import Finding
+from kenpin.quality_limits import AS_EMPTY, Finding
 from kenpin.sight import take
 
 
@@ -73,15 +73,17 @@ class Look:
         """
         gate = self._gates.get(frame.camera, self._other)
         found = gate.check(frame.image)
-        whole = take(frame.image, None)
-        if found is not None:
-            return Seen(whole.image, whole.cutout, found[1], found[0].value, gate.seen)
-        try:
-            taken = take(frame.image, self._sight)
-        except OutOfView as error:
-            gate.found[Finding(error.finding)] += 1
-            return Seen(whole.image, whole.cutout, error.what, error.finding, gate.seen)
-        return Seen(taken.image, taken.cutout, quality=gate.seen)
+        taken = whole = take(frame.image, None)
+        if found is None or found[0] in AS_EMPTY:
+            try:
+                taken = take(frame.image, self._sight)
+            except OutOfView as error:
+                if found is None or error.finding == Finding.ABSENT.value:
+                    gate.found[Finding(error.finding)] += 1
+                    found = Finding(error.finding), "; ".join((error.what, *(found or ())[1:]))
+        if found is None:
+            return Seen(taken.image, taken.cutout, quality=gate.seen)
+        return Seen(whole.image, whole.cutout, found[1], found[0].value, gate.seen)
 
     def stuck(self, camera: str, score: float) -> str:
         """Why a score cannot be believed, in words; empty where it can."""

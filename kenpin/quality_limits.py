@@ -39,6 +39,9 @@ class Finding(str, Enum):
     BLURRED = "blurred"
 
 
+AS_EMPTY = (Finding.LIGHT_DRIFT, Finding.COLOUR_DRIFT)  # of an empty place, too: it looks otherwise than a part
+
+
 class QualityLimits(BaseModel):
     """Limits of one camera.
 
@@ -101,8 +104,8 @@ class QualityLimits(BaseModel):
         if self.size is not None and seen.size != self.size:
             return Finding.WRONG_SIZE, f"the frame is {_by(seen.size)} pixels, not {_by(self.size)}"
         found = self._check_light(seen)
-        if found is None and reference is not None:
-            found = self._check_place(seen, reference)
+        if reference is not None and seen.small.shape == reference.shape:
+            found = self._check_place(found, seen, reference)
         if found is None and seen.focus < self.focus:
             found = Finding.BLURRED, f"blurred: focus {seen.focus:.2g}, allowed from {self.focus:.2g}"
         return found
@@ -123,13 +126,19 @@ class QualityLimits(BaseModel):
                 return Finding.COLOUR_DRIFT, f"another colour: {told}"
         return None
 
-    def _check_place(self, seen: Quality, reference: Small) -> tuple[Finding, str] | None:
-        if seen.small.shape != reference.shape:
-            return None
+    def _check_place(
+        self, found: tuple[Finding, str] | None, seen: Quality, reference: Small
+    ) -> tuple[Finding, str] | None:
+        if found is not None and found[0] not in AS_EMPTY:
+            return found
         place = locate(seen.small, reference)
+        match = f"no part, or another one: match {place.match:.2f}, allowed from {self.match:.2f}"
+        if found is not None:
+            # Light from one side makes a part match less, but not like an empty place.
+            is_empty = place.match < min(self.match, _NO_PLACE)
+            return (Finding.ABSENT, f"{match}; {found[1]}") if is_empty else found
         if place.match < self.match:
-            match = f"match {place.match:.2f}, allowed from {self.match:.2f}"
-            return Finding.ABSENT, f"no part, or another one: {match}"
+            return Finding.ABSENT, match
         if place.shift > self.shift:
             shift = f"{place.shift:.1%} of the frame, allowed {self.shift:.1%}"
             return Finding.MISPLACED, f"the part lies elsewhere: shifted by {shift}"

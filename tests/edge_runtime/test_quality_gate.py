@@ -69,6 +69,19 @@ def test_each_kind_of_bad_frame_is_called_by_its_name(
         assert finding(limits, change(image)) in (expected.split() or [""])
 
 
+@pytest.mark.parametrize("product", ["board", "cap"])
+@pytest.mark.parametrize(("grey", "lit"), [(45, "too dark"), (240, "too bright")])
+def test_an_empty_place_is_no_lamp_that_has_changed(product: str, grey: int, lit: str) -> None:
+    """It is darker or brighter than a part, and whoever cleans the lamp for it looks in the wrong place."""
+    learned = learn_limits([measure(image) for image in parts(product, 30)])
+    assert learned is not None
+    empty = np.random.default_rng(1).normal(grey, 3, (256, 256, 3)).clip(0, 249).astype(np.uint8)
+    found = QualityGate(learned, live=False).check(empty)
+    assert found is not None
+    assert found[0] is Finding.ABSENT
+    assert f"; {lit}: light " in found[1]
+
+
 def test_the_words_name_the_number_and_the_limit(limits: QualityLimits) -> None:
     found = QualityGate(limits, live=False).check(gain(parts("board", 1)[0], 0.6))
     assert found is not None

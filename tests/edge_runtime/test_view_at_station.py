@@ -154,6 +154,19 @@ def test_a_frame_without_the_part_in_its_place_is_never_judged(
     assert judge.look.findings() == {f'findings_total{{camera="top",finding="{cause}"}}': 1}
 
 
+def test_an_empty_belt_is_no_lamp_that_has_changed(workshop: Any, bundle: Any) -> None:
+    limits = learn_limits([measure(scene(number % 3)) for number in range(24)], place=False)
+    workshop.calibrate(bundle, quality=limits)
+    ready = check_readiness(workshop.folder, [workshop.signer.public])
+    judge = Judge(Desk(ready, Look(ready, cameras=["top"]), Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
+    dim = np.asarray(scene() * 0.6, np.uint8)
+    empty = np.full_like(dim, 60)
+    for frame, cause in ((empty, "absent"), (dim, "light_drift")):
+        decision = inspect(judge, frame).part.decision
+        assert decision.cause == cause
+        assert "too dark: light" in decision.reason
+
+
 def test_a_bundle_without_a_view_looks_at_the_whole_frame(workshop: Any) -> None:
     workshop.ready()
     ready = check_readiness(workshop.folder, [workshop.signer.public])
