@@ -815,8 +815,13 @@ def test_to_install_the_active_one_again_neither_ends_its_trial_nor_forgets_the_
 def test_where_nothing_is_calibrated_a_bundle_takes_its_place_at_once(
     workshop: Any, options: list[object]
 ) -> None:
-    invoke("install", workshop.bundle().path, *options)
+    old = workshop.bundle()
+    invoke("install", old.path, *options)
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
+    begin_calibrating(workshop.folder, "Aiko")  # fifty parts scored by the first would be for nothing
+    assert isinstance(refused("install", new.path, *options), CalibrationError)
+    assert workshop.folder.installed().name == old.sha256
+    end_calibrating(workshop.folder)
     assert "installed and active" in invoke("install", new.path, *options).stderr
     assert workshop.folder.installed().name == new.sha256
 
