@@ -279,8 +279,8 @@ def _cure_of(folder: Path, pictures: Sequence[Path]) -> str:
             return f"give --data {quote(str(root))}"
         others = [d for d in subfolders(likely.parent) if d != likely]
         bad = f" --bad {quote(str(others[0]))}" if len(others) == 1 else ", and bad parts with --bad"
-        return f"give --good {quote(str(likely))}{bad}; or rename it to {GOOD}"
-    return f"name the folder of good parts {GOOD}, or give it alone: --good {quote(str(folder))}/NAME"
+        return f"train with --good {quote(str(likely))}{bad}; or rename it to {GOOD}"
+    return f"name the folder of good parts {GOOD}, or train with --good {quote(str(folder))}/NAME"
 
 
 def _refuse_nested(good: Path, bad: Path) -> None:
