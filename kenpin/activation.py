@@ -7,6 +7,7 @@ between the two, sets the link. So a station runs the old bundle or the new one 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import re
 from collections.abc import Callable
 from shlex import quote
@@ -37,6 +38,7 @@ class Activation(BaseModel):
         reason: Why it was, in words; or what became of the file.
         newest: Newest version of each product that ran here.
         floors: Oldest version of each product that may run here from now on, as bundles that ran here say.
+        sha256: Of all else, in the file alone; empty in one of before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,7 @@ class Activation(BaseModel):
     reason: str = ""
     newest: dict[str, str] = {}
     floors: dict[str, str] = {}
+    sha256: str = ""
 
     def wanting(self, sha256: str, task: Task) -> Activation:
         """A bundle is to follow; what was given up before it is over with."""
@@ -124,10 +127,20 @@ def _read(folder: StationFolder) -> Activation:
         return Activation(current=linked)
     except ValidationError:
         return _linked(folder, "was damaged")
-    # A flipped bit may leave a name of no bundle; followed, it would lead the link astray, and nothing ran.
+    if found.sha256 not in ("", _sum_of(found)):  # a flipped bit may leave another version
+        return _linked(folder, "was damaged")
+    # Or, in a file of before, a name of no bundle; followed, it would lead the link astray, and nothing ran.
     if linked and found.current not in ("", linked) and not (folder.bundles / found.current).exists():
         return _linked(folder, "was damaged: it names a bundle that is not there")
-    return found
+    return found.model_copy(update={"sha256": ""})
+
+
+def _content(activation: Activation) -> dict[str, object]:
+    return activation.model_dump(mode="json", by_alias=True, exclude={"sha256"})
+
+
+def _sum_of(activation: Activation) -> str:
+    return hashlib.sha256(canonical_json(_content(activation))).hexdigest()
 
 
 def _linked(folder: StationFolder, why: str, first: str = "") -> Activation:
@@ -156,7 +169,7 @@ def change_activation(folder: StationFolder, step: Callable[[Activation], Activa
         before = _read(folder)
         after = step(before)
         if after != before:
-            replace_synced(folder.activation, canonical_json(after.model_dump(mode="json", by_alias=True)))
+            replace_synced(folder.activation, canonical_json({**_content(after), "sha256": _sum_of(after)}))
         if after.current not in ("", folder.active_sha256):
             folder.activate(folder.bundles / after.current)
         return after

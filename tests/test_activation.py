@@ -23,6 +23,7 @@ from kenpin.activation import (
 )
 from kenpin.audit import Entry, append
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
+from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError, ConfigError
 from kenpin.signing import SecretKey
 from kenpin.station_folder import StationFolder
@@ -212,15 +213,31 @@ def test_a_damaged_file_is_answered_by_the_link(folder: StationFolder, tmp_path:
         assert "damaged" in found.reason
 
 
-def test_no_flipped_bit_leads_to_a_bundle_that_is_not_there(folder: StationFolder, tmp_path: Path) -> None:
+def test_no_flipped_bit_passes_unnoticed(folder: StationFolder, tmp_path: Path) -> None:
+    """In newest and floors it would be another version, and refuse bundles that may run."""
     bundle = make(tmp_path, "1")
     first(folder, bundle)
-    whole = folder.activation.read_bytes()
+    whole, before = folder.activation.read_bytes(), read_activation(folder)
+    assert before.newest
     for bit in range(8 * len(whole)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         folder.activation.write_bytes(damaged)
-        assert read_activation(folder).current == bundle.sha256
+        found = read_activation(folder)
+        assert (found.current, found.newest) == (bundle.sha256, {})
+        assert "was damaged; kenpin bundle install" in found.trouble
+
+
+def test_a_file_of_before_is_read_and_leads_to_no_bundle_that_is_not_there(
+    folder: StationFolder, tmp_path: Path
+) -> None:
+    """It has no sum of its content."""
+    bundle = make(tmp_path, "1")
+    first(folder, bundle)
+    before = read_activation(folder)
+    whole = canonical_json(before.model_dump(mode="json", by_alias=True, exclude={"sha256"}))
+    folder.activation.write_bytes(whole)
+    assert read_activation(folder) == before
     folder.activation.write_bytes(whole.replace(bundle.sha256.encode(), b"A" + bundle.sha256[1:].encode()))
     now = change_activation(folder, Activation.started)
     assert "names a bundle that is not there; kenpin bundle install" in now.trouble
