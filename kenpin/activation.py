@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from shlex import quote
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
@@ -38,7 +39,6 @@ class Activation(BaseModel):
         reason: Why it was, in words; or what became of the file.
         newest: Newest version of each product that ran here.
         floors: Oldest version of each product that may run here from now on, as bundles that ran here say.
-        sha256: Of all else, in the file alone; empty in one of before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,7 +54,6 @@ class Activation(BaseModel):
     reason: str = ""
     newest: dict[str, str] = {}
     floors: dict[str, str] = {}
-    sha256: str = ""
 
     def wanting(self, sha256: str, task: Task) -> Activation:
         """A bundle is to follow; what was given up before it is over with."""
@@ -122,25 +121,24 @@ def read_activation(folder: StationFolder) -> Activation:
 def _read(folder: StationFolder) -> Activation:
     linked = folder.active_sha256
     try:
-        found = Activation.model_validate_json(folder.activation.read_bytes())
+        content = json.loads(folder.activation.read_bytes())
+        told = content.pop("sha256", "")
+        found = Activation.model_validate(content)
     except FileNotFoundError:
         return Activation(current=linked)
-    except ValidationError:
+    except (ValueError, TypeError, AttributeError):
         return _linked(folder, "was damaged")
-    if found.sha256 not in ("", _sum_of(found)):  # a flipped bit may leave another version
+    if told not in ("", _sum_of(content)):  # a flipped bit may leave another version
         return _linked(folder, "was damaged")
     # Or, in a file of before, a name of no bundle; followed, it would lead the link astray, and nothing ran.
     if linked and found.current not in ("", linked) and not (folder.bundles / found.current).exists():
         return _linked(folder, "was damaged: it names a bundle that is not there")
-    return found.model_copy(update={"sha256": ""})
+    return found
 
 
-def _content(activation: Activation) -> dict[str, object]:
-    return activation.model_dump(mode="json", by_alias=True, exclude={"sha256"})
-
-
-def _sum_of(activation: Activation) -> str:
-    return hashlib.sha256(canonical_json(_content(activation))).hexdigest()
+def _sum_of(content: dict[str, object]) -> str:
+    """Of what stands in the file, not of what this kenpin makes of it: another one may know more fields."""
+    return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 def _linked(folder: StationFolder, why: str, first: str = "") -> Activation:
@@ -169,7 +167,8 @@ def change_activation(folder: StationFolder, step: Callable[[Activation], Activa
         before = _read(folder)
         after = step(before)
         if after != before:
-            replace_synced(folder.activation, canonical_json({**_content(after), "sha256": _sum_of(after)}))
+            content = after.model_dump(mode="json", by_alias=True)
+            replace_synced(folder.activation, canonical_json({**content, "sha256": _sum_of(content)}))
         if after.current not in ("", folder.active_sha256):
             folder.activate(folder.bundles / after.current)
         return after

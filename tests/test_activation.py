@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import threading
@@ -235,13 +237,23 @@ def test_a_file_of_before_is_read_and_leads_to_no_bundle_that_is_not_there(
     bundle = make(tmp_path, "1")
     first(folder, bundle)
     before = read_activation(folder)
-    whole = canonical_json(before.model_dump(mode="json", by_alias=True, exclude={"sha256"}))
+    whole = canonical_json(before.model_dump(mode="json", by_alias=True))
     folder.activation.write_bytes(whole)
     assert read_activation(folder) == before
     folder.activation.write_bytes(whole.replace(bundle.sha256.encode(), b"A" + bundle.sha256[1:].encode()))
     now = change_activation(folder, Activation.started)
     assert "names a bundle that is not there; kenpin bundle install" in now.trouble
     assert folder.active_sha256 == bundle.sha256, "the link was led astray"
+
+
+def test_a_kenpin_that_knows_more_fields_reads_the_file(folder: StationFolder, tmp_path: Path) -> None:
+    first(folder, make(tmp_path, "1"))
+    before, content = read_activation(folder), json.loads(folder.activation.read_bytes())
+    assert content["reason"] == ""
+    del content["reason"], content["sha256"]
+    content["sha256"] = hashlib.sha256(canonical_json(content)).hexdigest()
+    folder.activation.write_bytes(canonical_json(content))
+    assert read_activation(folder) == before
 
 
 def test_a_file_that_cannot_be_read_is_answered_by_the_link_and_not_replaced(
