@@ -9,7 +9,7 @@ NUMBERS = (1, 2, 4)
 # distance of 8 pixels from an edge until a defect scores as it does elsewhere.
 OVERLAP = 16
 # From so many times as long as wide on, a picture is cut in 2, and in 4.
-_LONG, _VERY_LONG = 3.0, 8.0
+_LONG, _VERY_LONG = 2.5, 8.0
 
 
 class Strips(NamedTuple):
