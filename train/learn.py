@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from kenpin.pictures import Picture
 from kenpin.train.allot import PICTURES, Gauge, because
 from kenpin.train.data import Roles, evenly, load_pictures, some_of
 from kenpin.train.doubts import save_doubts
-from kenpin.train.fit import doubt, fit_head
+from kenpin.train.fit import BATCH, doubt, fit_head
 from kenpin.train.inspector import Inspector
 from kenpin.train.picture_cache import PictureCache
 from kenpin.train.pretrain import Trainer
@@ -35,6 +36,7 @@ CHECKPOINT_EVERY_S = 20.0
 # More pictures than this bring the head nothing and cost memory.
 HEAD_PICTURES = 1000
 HELD_BACK_PICTURES = 400
+OTHER = 5.0  # times what one held-back good part in ten exceeds: so much have defects
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,22 @@ def update(folder: RunFolder, roles: Roles, means: Means, origin: Origin) -> Non
         new, held = [roles.fit[n] for n in _for_head(roles.fit)], some_of(roles.held_back, HELD_BACK_PICTURES)
         pictures, held_back = (load_pictures(some, side=side).to(device) for some in (new, held))
         inspector = remember(origin, pictures, held_back, seed=folder.config.seed)
+    _tell_other(origin, held_back.cpu(), means.console)
     before = copy.deepcopy(origin.inspector.head).to(device)
     save_doubts(folder, [*new, *held], *doubt(before, pictures, held_back, beside=True))
     folder.save_model(inspector.cpu())
+
+
+@torch.no_grad()
+def _tell_other(origin: Origin, pictures: Tensor, console: Console) -> None:
+    """Say where new pictures look to an origin as defects do: they may show other parts."""
+    batches = torch.split(pictures.permute(0, 2, 3, 1), BATCH)
+    middle = float(torch.cat([origin.inspector(frames)[0] for frames in batches]).median())
+    if middle > OTHER:
+        told = f"half of the new good pictures score above {middle:.3g} by the model as it was, where nine of "
+        told += "ten that it knew are below 1: the same parts do so under another lamp, and so do other parts, "
+        told += "with which defects pass; for these give --from: docs/transfer.md"
+        console.print(told, soft_wrap=True)
 
 
 def _for_head(pictures: Sequence[Picture]) -> list[int]:

@@ -212,9 +212,25 @@ def test_an_update_learns_only_what_it_does_not_know(run: Path, tmp_path: Path) 
     done = kenpin_train("--data", folder, "--run", tmp_path / "b", "--update", tmp_path / "a")
     assert done.exit_code == 0
     assert "of good parts left out, as the model knows them already" in done.stderr
+    assert "by the model as it was" not in done.stderr
     rows = RunFolder(tmp_path / "b").data["pictures"]
     assert {row["role"] for row in rows} >= {"fit", "held_back"}
     assert not known & {row["sha256"] for row in rows}
+
+
+def test_an_update_with_other_parts_is_told(tmp_path: Path) -> None:
+    """With them defects pass that were good at the first."""
+    first, other = caps(tmp_path / "caps", 24), tmp_path / "boards"
+    options = ("--data", first, "--size", 64, "--steps", 2, "--whole")
+    assert kenpin_train(*options, "--run", tmp_path / "a").exit_code == 0
+    other.mkdir()
+    for index in range(10):
+        image = draw_part("board", seed=1, index=index, defect_share=0).image
+        assert cv2.imwrite(str(other / f"{index:02}.png"), image)
+    done = kenpin_train("--good", other, "--run", tmp_path / "b", "--update", tmp_path / "a")
+    told = " ".join(done.stderr.split())
+    assert "half of the new good pictures score above" in told
+    assert "and so do other parts, with which defects pass; for these give --from" in told
 
 
 def test_a_run_from_a_bundle_trains_a_share_and_tells_where_it_comes_from(
