@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 from kenpin.activation import read_activation
 from kenpin.bundle import open_bundle
+from kenpin.calibrating import read_calibrating
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.command_key import load_keys
 from kenpin.edge_runtime.damage import find_damage
@@ -30,8 +31,9 @@ from kenpin.edge_runtime.readiness import Readiness, check_readiness
 from kenpin.edge_runtime.trigger_input import check_trigger
 from kenpin.edge_runtime.vitals import read_vitals
 from kenpin.errors import private_again
-from kenpin.events import now_ms
+from kenpin.events import now_ms, rfc3339
 from kenpin.frame import decode_picture
+from kenpin.hold import read_hold
 from kenpin.masters_due import read_demand
 from kenpin.signing import PublicKey
 from kenpin.station_folder import StationFolder, owner_name
@@ -211,6 +213,13 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Diagnosis:
         what, _, cure = ready.fault.partition("; ")
         return failed(what, cure or "see the lines above")
     assert ready.record is not None
+    if note := read_calibrating(folder):
+        words = f"{note.by} calibrates or shows masters since {rfc3339(note.since_ms)}; no part is released"
+        cure = "wait until that is ended, or end it on the page; a killed kenpin masters check: begin it anew"
+        return failed("calibration", words, cure)
+    if note := read_hold(folder.paused):
+        words = f"paused by {note.by} since {rfc3339(note.since_ms)}; no part is released"
+        return failed("calibration", words, "send the command pause with paused = false")
     if due := read_demand(folder).why(now_ms()):
         return failed(due.words, due.cure)
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"

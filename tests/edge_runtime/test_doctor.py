@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 from kenpin.activation import change_activation
+from kenpin.calibrating import begin_calibrating
 from kenpin.calibration.masters_book import add_master, make_master
 from kenpin.config import SourceSection
 from kenpin.edge_runtime import damage, doctor_broker, doctor_service, doctor_station
@@ -38,6 +39,7 @@ from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.edge_runtime.watch import Watch
 from kenpin.errors import EngineError, SourceError, StoreError
 from kenpin.events import now_ms
+from kenpin.hold import hold
 from kenpin.masters import masters_file
 from tests.edge_runtime import fake_device
 from tests.edge_runtime.publishing_line import PublishingLine
@@ -136,6 +138,19 @@ def test_masters_that_are_due_are_told(workshop: Any) -> None:
         "masters were never shown: M-1",
         "show them: kenpin masters check",
     )
+
+
+def test_who_holds_the_station_is_told_while_it_does_not_run(workshop: Any) -> None:
+    """As after a power cut in the middle of a check: once started it would release nothing."""
+    workshop.ready()
+    hold(workshop.folder.paused, "mes")
+    found = findings(workshop)["calibration"]
+    assert (found.verdict, found.words[:16]) == ("FAIL", "paused by mes si")
+    begin_calibrating(workshop.folder, "sato")
+    found = findings(workshop)["calibration"]
+    assert found.verdict == "FAIL"
+    assert found.words.startswith("sato calibrates or shows masters since 20")
+    assert found.words.endswith("; no part is released")
 
 
 def test_masters_that_cannot_be_read_are_not_to_be_shown(workshop: Any) -> None:
