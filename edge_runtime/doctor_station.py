@@ -219,7 +219,8 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Diagnosis:
         return failed("calibration", words, cure)
     if note := read_hold(folder.paused):
         words = f"paused by {note.by} since {rfc3339(note.since_ms)}; no part is released"
-        return failed("calibration", words, "send the command pause with paused = false")
+        cure = f"send the command pause with paused = false; where nobody can, remove {folder.paused}"
+        return failed("calibration", words, cure)
     if due := read_demand(folder).why(now_ms()):
         return failed(due.words, due.cure)
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"

@@ -146,6 +146,7 @@ def test_who_holds_the_station_is_told_while_it_does_not_run(workshop: Any) -> N
     hold(workshop.folder.paused, "mes")
     found = findings(workshop)["calibration"]
     assert (found.verdict, found.words[:16]) == ("FAIL", "paused by mes si")
+    assert found.cure.endswith(f"remove {workshop.folder.paused}")
     begin_calibrating(workshop.folder, "sato")
     found = findings(workshop)["calibration"]
     assert found.verdict == "FAIL"
