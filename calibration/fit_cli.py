@@ -22,6 +22,7 @@ from kenpin.calibration.tell import tell
 from kenpin.counted import counted
 from kenpin.edge_runtime.light import light_against_sign_off
 from kenpin.precision import Precision
+from kenpin.record import newest_for
 from kenpin.station_folder import StationFolder
 
 _NAMED = 3
@@ -68,6 +69,9 @@ def fit(  # noqa: PLR0913, PLR0917 - one argument per option
     folder = StationFolder(state)
     with calibration_lock(folder):
         bundle = open_bundle(bundle_path or folder.installed(), trusted_keys(trust))
+        # The station runs the model of the newest record; which one is faster is told otherwise each time.
+        known = newest_for(open_book(folder).records, bundle.sha256)
+        shown = replace(shown, precision=precision or (known.precision if known else None))
         scored, used = score_shown(shown, bundle, folder)
         record = record_fit(folder, scored, Basis(bundle.sha256, used, by, why), rank=rank)
     tell(record, folder, as_json=as_json)

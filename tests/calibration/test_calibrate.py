@@ -94,6 +94,17 @@ def test_separated(fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
     assert document["record"]["t1"] == record.t1
 
 
+@pytest.mark.parametrize("model", ["int8", "fp32"])
+def test_who_fits_again_stays_with_the_model_that_the_station_runs(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path], model: str
+) -> None:
+    """The faster one is another by chance: the line would wait for it, and what was left out be forgotten."""
+    good, masters = pictures
+    fit("--good", good, "--masters", masters, "--precision", model)
+    fit("--good", good, "--masters", masters)
+    assert [record.precision for record in records_of(station)] == [model, model]
+
+
 @pytest.mark.parametrize(
     ("gone", "to", "stopped"),
     [
