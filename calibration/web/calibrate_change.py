@@ -83,7 +83,9 @@ def give_up(request: Request) -> Response:
     if left is not None:
         t1, t2 = (words_of(request).typed(f"{t:.6g}") for t in (left.t1, left.t2))
         raise Refused(409, "calibrate_half_signed", t1=t1, t2=t2)
-    audit.append(folder, audit.Entry("calibrating", by, "", "given up"))
+    note = read_calibrating(folder)
+    of_another = f"held by {note.by}" if note is not None and note.by != by else ""
+    audit.append(folder, audit.Entry("calibrating", by, of_another, "given up"))
     _end(request, folder)
     return RedirectResponse(f"{_PATH}?step=camera", status_code=303)
 

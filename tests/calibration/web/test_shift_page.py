@@ -305,6 +305,8 @@ def test_a_note_that_a_killed_check_has_left_is_seen_and_ended(checking: Visit, 
     assert ('href="/calibrate"' in shift, "/shift/begin" in shift) == (True, False)
     assert 'action="/calibrate/end"' in checking.get("/calibrate").text  # of a TRIAL it showed the fresh parts
     assert checking.submit("/calibrate/end").status_code == 303
+    row = audit.read_audit(folder, PublicKey.load(folder.public_key))[-1]
+    assert [row[k] for k in ("by", "old", "new")] == ["sato", "held by abe (kenpin masters check)", "given up"]
     assert "/shift/begin" in checking.get("/shift").text
 
 
