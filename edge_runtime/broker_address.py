@@ -6,9 +6,11 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import MqttSection
 from kenpin.edge_runtime.certificate import load_pair, read_certificates
@@ -69,12 +71,19 @@ class BrokerAddress:
         is_tls = self.tls is not None and isinstance(failure, ConnectionResetError)
         return tls_words(f"[SSL] {failure}") if is_tls else reason_of(failure)
 
-    def equip(self, client: Client) -> None:
-        """Give a client what the broker lets it in by."""
+    def client(self, **options: Any) -> Client:
+        """A client with what the broker lets it in by.
+
+        Args:
+            options: Of paho's client; without a protocol it speaks MQTT 3.1.1, which every broker knows.
+        """
+        client = Client(CallbackAPIVersion.VERSION2, client_id=self.client_id, **options)
+        client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
         if self.tls is not None:
             client.tls_set_context(self.tls)
         if self.username:
             client.username_pw_set(self.username, self.password)
+        return client
 
 
 def cure_for(trouble: str) -> str:

@@ -7,7 +7,6 @@ import socket
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.config import StationConfig
 from kenpin.counted import counted
@@ -44,9 +43,7 @@ def broker_checks(config: StationConfig) -> list[Check]:
 
 def _client(config: StationConfig, suffix: str) -> tuple[Client, BrokerAddress]:
     broker = BrokerAddress.from_config(config.mqtt, client_id=f"{config.station.id}-{suffix}")
-    client = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id)
-    broker.equip(client)
-    return client, broker
+    return broker.client(), broker
 
 
 def _listen(client: Client, broker: BrokerAddress, topic: str) -> tuple[queue.SimpleQueue[bytes], str]:

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -124,19 +124,12 @@ class Link:
             version: MQTT 5 or 3.1.1.
         """
         self._is_v5 = version == MQTTProtocolVersion.MQTTv5
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._broker.client_id,
-            protocol=version,
-            # A session kept by the broker would bring back what the outbox sends anyway.
-            clean_session=None if self._is_v5 else True,
-        )
-        client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
+        # A session kept by the broker would bring back what the outbox sends anyway.
+        client = self._broker.client(protocol=version, clean_session=None if self._is_v5 else True)
         client.on_log = self._on_log
         client.max_inflight_messages = 0  # the publisher's own window counts
         short, long = self._terms.reconnect_s
         set_pauses(client, short, long)
-        self._broker.equip(client)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
@@ -224,10 +217,7 @@ class Link:
 
     def break_off(self) -> None:
         """Give up a connection that does not answer; a new one follows by itself."""
-        connected = self._client.socket()
-        if isinstance(connected, socket.socket):
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+        hang_up(self._client)
 
     def disconnect(self) -> None:
         """Say goodbye, so that the broker does not publish the last will; `Down` follows."""
@@ -239,11 +229,8 @@ class Link:
         by_s = time.monotonic() + _GOODBYE_S
         while self._client.socket() is not None and time.monotonic() < by_s:
             time.sleep(0.005)  # paho's thread sends it; without it the broker would publish the last will
-        # paho's thread goes on for ever while it believes that a message is on its way.
-        self._client.drop_out_messages()
-        self.break_off()
-        with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
-            self._client.loop_stop()
+        hang_up(self._client)
+        end_thread(self._client)
 
     def _on_socket_open(self, client: Client, _data: Any, opened: Any) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -355,6 +342,21 @@ def _acknowledge_at_once(connected: Any) -> None:
 def revive(client: Client) -> bool:
     """Start paho's thread again if it has died, which it does without a word; whether it had."""
     return client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def hang_up(client: Client) -> None:
+    """Shut a client's connection, without a goodbye."""
+    connected = client.socket()
+    if isinstance(connected, socket.socket):
+        with contextlib.suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+
+def end_thread(client: Client) -> None:
+    """End paho's thread, and forget what was on its way: while there is such, it would go on for ever."""
+    client.drop_out_messages()
+    with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
+        client.loop_stop()
 
 
 def set_pauses(client: Client, short_s: float, long_s: float) -> None:

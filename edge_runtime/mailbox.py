@@ -7,7 +7,6 @@ wait.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.link import revive
+from kenpin.edge_runtime.link import end_thread, revive
 from kenpin.errors import BrokerError
 
 _SUBSCRIBED_S = 10.0
@@ -88,10 +86,7 @@ class Mailbox:
     def close(self) -> None:
         """End the connection."""
         self._client.disconnect()
-        # paho's thread goes on for ever while it believes that a message is on its way.
-        self._client.drop_out_messages()
-        with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
-            self._client.loop_stop()
+        end_thread(self._client)
 
     @property
     def is_connected(self) -> bool:
@@ -135,15 +130,7 @@ class Mailbox:
         )
 
     def _make_client(self, *, is_kept: bool) -> Client:
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._broker.client_id,
-            clean_session=not is_kept,
-            protocol=MQTTProtocolVersion.MQTTv311,
-            manual_ack=True,
-        )
-        client.suppress_exceptions = True  # an exception in a callback would end paho's thread silently
-        self._broker.equip(client)
+        client = self._broker.client(clean_session=not is_kept, manual_ack=True)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message

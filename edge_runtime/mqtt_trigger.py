@@ -12,12 +12,11 @@ import time
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.config import StationConfig
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.link import revive
+from kenpin.edge_runtime.link import end_thread, revive
 from kenpin.edge_runtime.source import Trigger
 from kenpin.edge_runtime.trigger_message import read_trigger
 from kenpin.errors import ConfigError
@@ -53,12 +52,8 @@ class MqttTrigger:
         self.trouble = "the broker was not reached yet"
         self._topic = topic
         self._queue: queue.Queue[Trigger] = queue.Queue(_QUEUE)
-        client = Client(
-            CallbackAPIVersion.VERSION2, client_id=broker.client_id, protocol=MQTTProtocolVersion.MQTTv311
-        )
-        client.suppress_exceptions = True
+        client = broker.client()
         client.reconnect_delay_set(1, 10)
-        broker.equip(client)
         client.on_connect = self._subscribe
         client.on_subscribe = self._subscribed
         client.on_disconnect = self._lose
@@ -79,7 +74,7 @@ class MqttTrigger:
     def close(self) -> None:
         """End the connection."""
         self._client.disconnect()
-        self._client.loop_stop()
+        end_thread(self._client)
 
     def _subscribe(self, client: Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
         if code.is_failure:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
 from kenpin.edge_runtime.broker_address import BrokerAddress
-from kenpin.edge_runtime.link import revive, set_pauses
+from kenpin.edge_runtime.link import end_thread, hang_up, revive, set_pauses
 from kenpin.edge_runtime.sparkplug_session import EdgeNode, Message, encode_death, next_bd_seq
 from kenpin.events import now_ms
 
@@ -127,16 +126,9 @@ class SparkplugLink:
 
     def open(self) -> None:
         """Start connecting, in a thread of paho; the broker may be absent."""
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._broker.client_id,
-            protocol=MQTTProtocolVersion.MQTTv311,
-            clean_session=True,
-        )
-        client.suppress_exceptions = True  # otherwise an exception in a callback ends paho's thread silently
+        client = self._broker.client()
         client.max_inflight_messages = 0
         set_pauses(client, *self._timing.reconnect_s)
-        self._broker.equip(client)
         self._listen(client)
         client.connect_async(self._broker.host, self._broker.port, self._timing.keepalive_s)
         client.loop_start()
@@ -167,17 +159,8 @@ class SparkplugLink:
                 self._client.publish(last.topic, last.body, qos=1).wait_for_publish(_GOODBYE_S)
         self._client.disconnect()
         self._is_down.wait(_GOODBYE_S)
-        self._close()
-
-    def _close(self) -> None:
-        # paho's thread goes on for ever while it believes that a message is on its way.
-        self._client.drop_out_messages()
-        connected = self._client.socket()
-        if isinstance(connected, socket.socket):
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(AttributeError):  # the thread may end between paho's check and its join
-            self._client.loop_stop()
+        hang_up(self._client)
+        end_thread(self._client)
         self._client.reinitialise()  # closes the sockets that paho otherwise leaves to the garbage collector
 
     def _listen(self, client: Client) -> None:

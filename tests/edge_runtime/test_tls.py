@@ -15,8 +15,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
 
 from kenpin.broker import free_port
 from kenpin.config import MqttSection
@@ -186,8 +184,7 @@ def test_a_station_without_certificate_is_not_let_in(
 def heard_of(asked: MqttSection) -> str:
     """What the doctor hears of a broker: why there is no connection, in words."""
     broker = BrokerAddress.from_config(asked, client_id="st1-doctor")
-    client = Client(CallbackAPIVersion.VERSION2, client_id="st1-doctor")
-    broker.equip(client)
+    client = broker.client()
     _, trouble = doctor_broker._listen(client, broker, "plant/st1/doctor")
     client.disconnect()
     client.loop_stop()
