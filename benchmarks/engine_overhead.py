@@ -17,8 +17,9 @@ import onnxruntime
 from benchmarks.stamp import stamp
 from kenpin.edge_runtime.engine_bench import WARM_UP, random_frame
 from kenpin.edge_runtime.engine_ort import OrtEngine, session_options
-from kenpin.export.onnx_model import OUTPUTS, to_onnx
+from kenpin.export.onnx_model import to_onnx
 from kenpin.frame import Image
+from kenpin.precision import INPUT, OUTPUTS
 from kenpin.train.encoder import Encoder
 from kenpin.train.head import AnomalyHead, HeadShape
 from kenpin.train.inspector import Inspector
@@ -59,7 +60,7 @@ def _times(model: bytes, frame: Image, frames: int) -> tuple[list[float], list[f
     bare, ours = [], []
     for number in range(WARM_UP + frames):
         started = time.perf_counter()
-        session.run(list(OUTPUTS), {"frames": frame[None]})
+        session.run(list(OUTPUTS), {INPUT: frame[None]})
         between = time.perf_counter()
         engine.score(frame)
         if number >= WARM_UP:

@@ -13,12 +13,11 @@ from kenpin.edge_runtime.engine import Engine, Runtime, Scored
 from kenpin.edge_runtime.golden_check import prove
 from kenpin.errors import EngineError
 from kenpin.frame import Image
-from kenpin.precision import Precision, model_of
+from kenpin.precision import INPUT, OUTPUTS, Precision, model_of
 from kenpin.preprocess import to_input
 from kenpin.sight import Sight, sight_of
 
 _PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
-_OUTPUTS = ("score", "level_scores", "anomaly_map")
 _EXPORT_AGAIN = "export the bundle again with this version of kenpin"
 _TIMED_RUNS = 5
 
@@ -68,7 +67,7 @@ class OrtEngine:
         height, width = self.input_size
         frames = to_input(image, height=height, width=width)[np.newaxis]
         try:
-            score, levels, anomaly_map = self._session.run(_OUTPUTS, {"frames": frames})
+            score, levels, anomaly_map = self._session.run(OUTPUTS, {INPUT: frames})
         except Exception as error:
             raise EngineError(
                 f"the model failed: {_first_line(error)}", where=self.precision, cure="restart the station"
@@ -135,16 +134,16 @@ def session_options(precision: Precision) -> ort.SessionOptions:
 
 def _input_size(session: ort.InferenceSession) -> tuple[int, int]:
     inputs, outputs = session.get_inputs(), {o.name for o in session.get_outputs()}
-    if len(inputs) == 1 and inputs[0].name == "frames" and inputs[0].type == "tensor(uint8)":
+    if len(inputs) == 1 and inputs[0].name == INPUT and inputs[0].type == "tensor(uint8)":
         shape: Sequence[object] = inputs[0].shape
-        if outputs >= set(_OUTPUTS) and len(shape) == 4 and shape[0] == 1 and shape[3] == 3:
+        if outputs >= set(OUTPUTS) and len(shape) == 4 and shape[0] == 1 and shape[3] == 3:
             height, width = shape[1], shape[2]
             if isinstance(height, int) and isinstance(width, int):
                 return height, width
     found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
     raise EngineError(
         f"not a kenpin model: it takes {found} and gives {', '.join(sorted(outputs))}",
-        where="frames uint8 (1, H, W, 3) is needed, and the outputs " + ", ".join(_OUTPUTS),
+        where="frames uint8 (1, H, W, 3) is needed, and the outputs " + ", ".join(OUTPUTS),
         cure=_EXPORT_AGAIN,
     )
 

@@ -15,12 +15,10 @@ from kenpin.edge_runtime.lane import Intake, Lane
 from kenpin.engine_passport import Target
 from kenpin.errors import DeviceLost, EngineError
 from kenpin.frame import Image
-from kenpin.precision import Precision
+from kenpin.precision import INPUT, OUTPUTS, Precision
 from kenpin.preprocess import check_frame
 from kenpin.sight import Sight
 from kenpin.tensorrt_seam import (
-    INPUT,
-    OUTPUTS,
     Tensor,
     check_tensors,
     failure,

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from kenpin.errors import ExportError
+from kenpin.precision import INPUT, OUTPUTS
 
 OPSET = 18
 # The scales of Q/DQ may be fp16 from here on.
@@ -25,8 +26,6 @@ HALF_OPSET = 19
 MAX_IR_VERSION = 10
 # A model of the largest width and its memory take a tenth of this; protobuf itself ends at 2 GB.
 MAX_MODEL_BYTES = 256 << 20
-INPUT = "frames"
-OUTPUTS = ("score", "level_scores", "anomaly_map")
 # Parameters keep their names through the exporter; those of the encoder start with this.
 _WHOLE = "inspector."
 ENCODER = f"{_WHOLE}encoder."

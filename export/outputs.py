@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 from torch import nn
 
-from kenpin.export.onnx_model import INPUT, OUTPUTS
 from kenpin.frame import Image
+from kenpin.precision import INPUT, OUTPUTS
 
 Floats = NDArray[np.float32]
 

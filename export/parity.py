@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kenpin.errors import ExportError
 from kenpin.export.outputs import Outputs
+from kenpin.precision import OUTPUTS
 from kenpin.train.metrics import auroc
 
 # Torch and ONNX Runtime sum in another order; anything above is another model.
@@ -24,7 +25,6 @@ WEAK_SQNR_DB = 15.0
 OPERATING_PERCENTILE = 95
 # What is written for outputs that do not differ at all.
 MAX_SQNR_DB = 150.0
-_NAMES = ("score", "level_scores", "anomaly_map")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def compare(forms: Forms, test_bad: NDArray[np.bool_]) -> Parity:
             f"(allowed {MAX_FLOAT_DIFFERENCE:.0e})",
             cure="install the versions of torch, onnxscript and onnxruntime that constraints.txt names",
         )
-    sqnr = {n: sqnr_db(a, b) for n, (a, b) in zip(_NAMES, _pairs(forms.onnx, forms.int8), strict=True)}
+    sqnr = {n: sqnr_db(a, b) for n, (a, b) in zip(OUTPUTS, _pairs(forms.onnx, forms.int8), strict=True)}
     if not sqnr["anomaly_map"] >= MIN_SQNR_DB:
         raise ExportError(
             f"INT8 destroys the model: its anomaly maps have {sqnr['anomaly_map']:.1f} dB signal to noise "
@@ -184,7 +184,7 @@ def sqnr_db(signal: NDArray[np.float32], changed: NDArray[np.float32]) -> float:
 
 
 def _pairs(a: Outputs, b: Outputs) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    return [(getattr(a, name), getattr(b, name)) for name in _NAMES]
+    return [(getattr(a, name), getattr(b, name)) for name in OUTPUTS]
 
 
 def _relative(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""The models of a bundle: which file each one is, and what it scores the golden frames."""
+"""The models of a bundle: their input and outputs, which file each one is, what it scores the golden frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from kenpin.errors import EngineError
 from kenpin.manifest import Golden, Manifest
 
 Precision = Literal["int8", "fp16", "fp32"]
+INPUT = "frames"  # uint8 (1, H, W, 3)
+OUTPUTS = ("score", "level_scores", "anomaly_map")
 
 
 def small_precision(bundle: Bundle) -> Precision:

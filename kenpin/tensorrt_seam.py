@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from kenpin.errors import EngineError, KenpinError
+from kenpin.precision import INPUT, OUTPUTS
 
 OLDEST_MAJOR = 10
 _KEPT_ERRORS = 8
@@ -31,8 +32,6 @@ _SHORTAGE = (
 INSTALL = (
     "apt install python3-libnvinfer (JetPack 6.1 or newer), in an environment made with --system-site-packages"
 )
-INPUT = "frames"
-OUTPUTS = ("score", "level_scores", "anomaly_map")
 _EXPORT_AGAIN = "export the bundle again with this version of kenpin"
 _CURE = "if it speaks of memory, stop other programs and try again; else report it with the versions"
 _log = logging.getLogger(__name__)
