@@ -11,7 +11,7 @@ import numpy as np
 
 from kenpin.edge_runtime.decide import Verdict
 from kenpin.edge_runtime.opencv_camera import AUTOMATIC, MANUAL, Camera
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Trigger, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, Settings, SourceUrl, Untriggered
 from kenpin.edge_runtime.usb_camera import usb_camera
 from kenpin.errors import ConfigError, SourceError, private_again, reason_of
 from kenpin.frame import Frame, Image
@@ -29,7 +29,7 @@ _CSI = (
 )
 
 
-class CameraSource:
+class CameraSource(Untriggered):
     """A camera that runs freely: each call takes its newest picture, and comes back by itself.
 
     While it is away, each second gives one fault.
@@ -88,14 +88,6 @@ class CameraSource:
             return self._fault()
         self._index += 1
         return Frame(image, self._part_id(), self.camera, frame_id=self._index)
-
-    def trigger(self, trigger: Trigger) -> None:
-        """Not here: the camera runs freely.
-
-        Raises:
-            SourceError: Always.
-        """
-        raise takes_no_trigger(self.camera)
 
     def close(self) -> None:
         """Let the camera go."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kenpin.edge_runtime.decide import Verdict
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, storable, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Untriggered, storable
 from kenpin.errors import DataError, SourceError
 from kenpin.frame import Frame, read_picture
 from kenpin.picture_files import list_pictures
 
 
-class FolderSource:
+class FolderSource(Untriggered):
     """Every picture below a folder is one part; pictures wait, so none is missed.
 
     Args:
@@ -79,14 +79,6 @@ class FolderSource:
             return Frame(read_picture(path), part_id, self.camera, frame_id=self._taken)
         except DataError as error:
             return Fault(part_id, self.camera, Verdict.NO_DECISION, error.what)
-
-    def trigger(self, trigger: Trigger) -> None:
-        """Not here: every picture is a part by itself.
-
-        Raises:
-            SourceError: Always.
-        """
-        raise takes_no_trigger(self.camera)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -19,9 +19,8 @@ from kenpin.edge_runtime.source import (
     FrameSource,
     Lull,
     SourceUrl,
-    Trigger,
+    Untriggered,
     storable,
-    takes_no_trigger,
 )
 from kenpin.errors import DataError, SourceError, reason_of
 from kenpin.frame import Frame, read_picture
@@ -54,7 +53,7 @@ class Recorded(BaseModel):
     verdict: Literal[Verdict.MISSED, Verdict.NO_DECISION] = Verdict.MISSED
 
 
-class ReplaySource:
+class ReplaySource(Untriggered):
     """Plays a folder that `record` wrote.
 
     Args:
@@ -128,14 +127,6 @@ class ReplaySource:
         time.sleep(max(0.0, due_s - time.monotonic()))
         self._index += 1
         return self._play(recorded)
-
-    def trigger(self, trigger: Trigger) -> None:
-        """Not here: the recording has its own triggers.
-
-        Raises:
-            SourceError: Always.
-        """
-        raise takes_no_trigger(self.camera)
 
     def close(self) -> None:
         """Nothing is held open."""

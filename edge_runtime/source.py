@@ -172,6 +172,20 @@ class FrameSource(Protocol):
         ...
 
 
+class Untriggered:
+    """A source whose pictures are parts by themselves, as those of a file or of a camera that runs freely."""
+
+    camera: str
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Not here.
+
+        Raises:
+            SourceError: Always.
+        """
+        raise takes_no_trigger(self.camera)
+
+
 def without_login(url: str) -> str:
     """An address that can be shown: up to the last @, and behind the ? of a network camera, stands a login.
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 
 from kenpin.edge_runtime.camera_source import read_image
-from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Trigger, storable, takes_no_trigger
+from kenpin.edge_runtime.source import NO_SETTINGS, Fault, Lull, SourceUrl, Untriggered, storable
 from kenpin.errors import SourceError
 from kenpin.frame import Frame
 
 _log = logging.getLogger(__name__)
 
 
-class VideoSource:
+class VideoSource(Untriggered):
     """Every frame of a video file is one part; the id is the file's name and the frame's number."""
 
     drawn = False
@@ -61,14 +61,6 @@ class VideoSource:
         part_id = f"{self.camera}-{self._index:06d}"
         self._index += 1
         return Frame(image, part_id, self.camera, frame_id=self._index)
-
-    def trigger(self, trigger: Trigger) -> None:
-        """Not here: every frame is a part by itself.
-
-        Raises:
-            SourceError: Always.
-        """
-        raise takes_no_trigger(self.camera)
 
     def close(self) -> None:
         """Close the file."""
