@@ -8,7 +8,6 @@ rules: common name = station id, clients for client authentication only. Profile
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kenpin.errors import ConfigError, private_again, reason_of
+from kenpin.synced_file import create_synced
 
 AUTHORITY = "ca"
 # A level of a topic, as the broker puts it into its rules; and a folder, so no dots alone.
@@ -196,11 +196,7 @@ def write_new(path: Path, data: bytes) -> None:
         ConfigError: It exists, or cannot be written.
     """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as out:  # noqa: PTH123
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+        create_synced(path, data, mode=0o600)
     except FileExistsError:
         raise ConfigError(
             "the file exists, and is not overwritten", where=path, cure="choose another folder, or move it away"

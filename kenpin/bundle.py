@@ -33,7 +33,7 @@ from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
 from kenpin.manifest import MAX_BYTES, FileEntry, Manifest, parse_manifest
 from kenpin.signing import PublicKey, SecretKey, verify
-from kenpin.synced_file import replace_synced, sync_folder
+from kenpin.synced_file import create_synced, replace_synced, sync_folder
 from kenpin.view import REFERENCE
 
 MANIFEST = "manifest.json"
@@ -275,7 +275,8 @@ def _install(content: Mapping[str, bytes], target: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         for name, data in content.items():
-            _write_synced(staging / name, data)
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            create_synced(staging / name, data, mode=0o666)
         for folder in {(staging / name).parent for name in content}:
             sync_folder(folder)
     except BaseException:
@@ -286,14 +287,6 @@ def _install(content: Mapping[str, bytes], target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     sync_folder(target.parent)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def _read_seal(name: str, parts: Mapping[str, _Part], path: Path) -> bytes:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kenpin.errors import BundleError, ConfigError, private_again
+from kenpin.synced_file import create_synced
 
 _MAKE = "make one with: kenpin bundle keygen"
 # A new key would not have signed the bundles that are there.
@@ -191,10 +192,7 @@ def verify(data: bytes, signature: str, trusted: Sequence[PublicKey], *, where: 
 def _write_new(path: Path, text: str, *, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as out:  # noqa: PTH123
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+        create_synced(path, text.encode(), mode=mode)
     except OSError as error:
         if isinstance(error, FileExistsError):
             _refuse_taken(path)

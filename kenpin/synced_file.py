@@ -26,14 +26,23 @@ def replace_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     # Never one that lies there: in a folder like /tmp somebody else may have put a link or an open file there.
     partial.unlink(missing_ok=True)
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:  # noqa: PTH123
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+        create_synced(partial, data, mode=mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def create_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that is not there yet, and bring it to the disk; its name is there with `sync_folder`.
+
+    Raises:
+        OSError: It is there already, or cannot be written.
+    """
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:  # noqa: PTH123
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def sync_folder(folder: Path) -> None:
