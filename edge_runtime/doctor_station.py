@@ -216,11 +216,11 @@ def _calibration(config: StationConfig, folder: StationFolder) -> Diagnosis:
     if note := read_calibrating(folder):
         words = f"{note.by} calibrates or shows masters since {rfc3339(note.since_ms)}; no part is released"
         cure = "wait until that is ended, or end it on the page; a killed kenpin masters check: begin it anew"
-        return failed("calibration", words, cure)
+        return failed(words, cure)
     if note := read_hold(folder.paused):
         words = f"paused by {note.by} since {rfc3339(note.since_ms)}; no part is released"
         cure = f"send the command pause with paused = false; where nobody can, remove {folder.paused}"
-        return failed("calibration", words, cure)
+        return failed(words, cure)
     if due := read_demand(folder).why(now_ms()):
         return failed(due.words, due.cure)
     words = f"record {ready.record.rev}, {ready.record.state}, by {ready.record.by}"
