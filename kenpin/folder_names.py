@@ -83,7 +83,7 @@ def masks_beside(pictures: Sequence[Path]) -> dict[Path, Path]:
     by_stem, found = _by_stem(pictures), {}
     for path in pictures:
         own = _MASK_END.sub("", path.stem)
-        twin = by_stem.get(path.with_name(own)) or by_stem.get(path.parent.with_name(own))
+        twin = by_stem.get(path.parent / own) or by_stem.get(path.parent.parent / own)
         if own != path.stem and twin is not None:
             found[path] = twin
     return found

@@ -382,9 +382,15 @@ def test_a_folder_in_which_masks_find_no_good_part_has_none_to_learn_from(tmp_pa
     assert (found.train, len(found.test)) == ((), 2)
 
 
-def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(tmp_path: Path) -> None:
-    _fill(tmp_path, "good/1.png", "good/2_mask.png", "good/3_label.png", "good/lot4/1.png", "good/lot5/1.jpg")
-    assert len(read_folder(tmp_path / "good", label="good")) == 5
+def test_a_name_that_ends_like_a_mask_is_a_part_where_no_other_picture_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["1.png", "2_mask.png", "3_label.png", "_gt.png"]
+    _fill(tmp_path / "good", *names, "lot4/1.png", "lot5/1.jpg")
+    assert len(read_folder(tmp_path / "good", label="good")) == 6
+    _fill(tmp_path / "here", *names)
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(read_measured(Path())) == 4
 
 
 def test_several_masks_of_a_picture_lie_in_a_folder_of_its_name(tmp_path: Path) -> None:

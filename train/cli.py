@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from kenpin import options
 from kenpin.commit import git_commit
-from kenpin.errors import ConfigError, TrainError
+from kenpin.errors import ConfigError, DataError, TrainError
 from kenpin.folder_names import GOOD, good_in, is_name_of_good
 from kenpin.picture_files import one_spelling, sha256_of
 from kenpin.pictures import PictureSet, read_data, read_good_bad
@@ -105,6 +105,12 @@ class _Source:
         tell_passed_over(root)
         found = read_data(root, seed=seed)
         tell_by_masks(found)
+        if not found.train:
+            raise DataError(
+                "by their masks no part to learn from is good",
+                where=root,
+                cure="add good parts: each with a mask that is all black, or without where masks lie in Label",
+            )
         return found
 
 

@@ -366,6 +366,7 @@ def test_epochs_are_passes_over_the_pictures(parts: Path, tmp_path: Path) -> Non
         (["--data", "{parts}", "--good", "{parts}"], "one too many"),
         ([], "one too many"),
         (["--data", "{cut}"], "cut short"),
+        (["--data", "{bad}"], "by their masks no part to learn from is good"),
         (["--data", "{parts}", "--device", "cuda"], "no CUDA device"),
         (["--data", "{parts}", "--epochs", "1", "--steps", "1"], "--epochs and --steps are given together"),
         (["--data", "{parts}", "--budget", "long", "--steps", "1"], "--budget and --steps are given together"),
@@ -376,10 +377,12 @@ def test_bad_input_is_answered_with_what_where_and_the_cure(
 ) -> None:
     if "cuda" in arguments and torch.cuda.is_available():
         arguments, message = ["--data", "{empty}"], "holds no picture"
-    folders = {name: tmp_path / name for name in ("none", "empty", "one", "cut")}
+    folders = {name: tmp_path / name for name in ("none", "empty", "one", "cut", "bad")}
     folders["empty"].mkdir()
     picture = draw_part("cap", seed=1, index=0, defect_share=0).image
     write(folders["one"] / "a.png", picture)
+    write(folders["bad"] / "a.png", picture)
+    write(folders["bad"] / "a_GT.png", cv2.circle(np.zeros_like(picture), (30, 30), 9, (255, 255, 255), -1))
     for index in range(10):
         write(folders["cut"] / f"{index}.png", draw_part("cap", seed=1, index=index, defect_share=0).image)
     whole = (folders["cut"] / "3.png").read_bytes()
