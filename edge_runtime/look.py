@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Look:
             name: QualityGate(limits if name == first else None, live=name in live) for name in cameras
         }
         self._other = QualityGate(None, live=False)
+        self._found = Counter[tuple[str, str]]()
         self._sight = ready.engine.sight if ready.engine is not None else None
         self._stuck = {name: StuckScore() for name in live}
 
@@ -79,10 +81,10 @@ class Look:
                 taken = take(frame.image, self._sight)
             except OutOfView as error:
                 if found is None or error.finding == Finding.ABSENT.value:
-                    gate.found[Finding(error.finding)] += 1
                     found = Finding(error.finding), "; ".join((error.what, *(found or ())[1:]))
         if found is None:
             return Seen(taken.image, taken.cutout, quality=gate.seen)
+        self._found[frame.camera, found[0].value] += 1
         return Seen(whole.image, whole.cutout, found[1], found[0].value, gate.seen)
 
     def stuck(self, camera: str, score: float) -> str:
@@ -93,7 +95,6 @@ class Look:
     def findings(self) -> dict[str, int]:
         """How often each finding was made, by the name of its series."""
         return {
-            series_name("findings_total", camera=name, finding=finding.value): count
-            for name, gate in self._gates.items()
-            for finding, count in gate.found.items()
+            series_name("findings_total", camera=camera, finding=finding): count
+            for (camera, finding), count in self._found.items()
         }

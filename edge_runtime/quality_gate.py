@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from kenpin.frame import Image
 from kenpin.preprocess import check_frame
 from kenpin.quality import Quality, measure
@@ -19,12 +17,10 @@ class QualityGate:
             has frozen. Files may differ and repeat, and so may a compressed stream.
 
     Attributes:
-        found: How often each finding was made.
         seen: What the newest frame measures; `None` before the first.
     """
 
     def __init__(self, limits: QualityLimits | None, *, live: bool) -> None:
-        self.found = Counter[Finding]()
         self.seen: Quality | None = None
         self._limits = limits
         self._reference = limits.reference_picture() if limits is not None else None
@@ -56,8 +52,6 @@ class QualityGate:
         # Noise makes every two of them differ: what looks like the part before is a part that was not seen.
         if self._live and self._repeats > 1 and (finding is None or finding[0] is not Finding.BLACK):
             finding = Finding.FROZEN, f"frozen: the camera gave the same picture {self._repeats} times"
-        if finding is not None:
-            self.found[finding[0]] += 1
         return finding
 
     def _check_size(self, size: tuple[int, int]) -> tuple[Finding, str] | None:

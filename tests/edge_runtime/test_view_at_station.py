@@ -165,6 +165,7 @@ def test_an_empty_belt_is_no_lamp_that_has_changed(workshop: Any, bundle: Any) -
         decision = inspect(judge, frame).part.decision
         assert decision.cause == cause
         assert "too dark: light" in decision.reason
+    assert sorted(judge.look.findings().values()) == [1, 1]  # each frame counts once
 
 
 def test_a_bundle_without_a_view_looks_at_the_whole_frame(workshop: Any) -> None:
