@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from shlex import quote
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kenpin.canonical_json import canonical_json
 from kenpin.errors import BundleError
@@ -23,6 +22,7 @@ from kenpin.station_folder import StationFolder
 from kenpin.synced_file import replace_synced
 
 Task = Literal["", "shadow", "activate"]
+_JSON = TypeAdapter(dict[str, Any])
 
 
 class Activation(BaseModel):
@@ -121,12 +121,12 @@ def read_activation(folder: StationFolder) -> Activation:
 def _read(folder: StationFolder) -> Activation:
     linked = folder.active_sha256
     try:
-        content = json.loads(folder.activation.read_bytes())
+        content = _JSON.validate_json(folder.activation.read_bytes())
         told = content.pop("sha256", "")
         found = Activation.model_validate(content)
     except FileNotFoundError:
         return Activation(current=linked)
-    except (ValueError, TypeError, AttributeError):
+    except ValidationError:
         return _linked(folder, "was damaged")
     if told not in ("", _sum_of(content)):  # a flipped bit may leave another version
         return _linked(folder, "was damaged")

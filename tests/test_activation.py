@@ -230,6 +230,27 @@ def test_no_flipped_bit_passes_unnoticed(folder: StationFolder, tmp_path: Path) 
         assert "was damaged; kenpin bundle install" in found.trouble
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"schema":"kenpin.activation.v1","reason":"\\ud800","sha256":"0"}',
+        '{"schema":"kenpin.activation.v1","starts":NaN,"sha256":"0"}',
+        '{"schema":"kenpin.activation.v1","sha256":["0"]}',
+        "[" * 100_000,
+        "7",
+    ],
+)
+def test_whatever_else_stands_in_the_file_is_answered_by_the_link(
+    folder: StationFolder, tmp_path: Path, written: str
+) -> None:
+    bundle = make(tmp_path, "1")
+    first(folder, bundle)
+    folder.activation.write_text(written)
+    found = read_activation(folder)
+    assert found.current == bundle.sha256
+    assert "was damaged" in found.trouble
+
+
 def test_a_file_of_before_is_read_and_leads_to_no_bundle_that_is_not_there(
     folder: StationFolder, tmp_path: Path
 ) -> None:
