@@ -37,12 +37,17 @@ def create_synced(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file that is not there yet, and bring it to the disk; its name is there with `sync_folder`.
 
     Raises:
-        OSError: It is there already, or cannot be written.
+        OSError: It is there already, or cannot be written; no half of it stays.
     """
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:  # noqa: PTH123
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(handle, "wb") as out:  # noqa: PTH123
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -122,6 +123,19 @@ def test_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write the key"):
         KEY.save(tmp_path / "file" / "line.key")
+
+
+def test_a_full_disk_leaves_no_half_of_a_key(tmp_path: Path) -> None:
+    """It would be taken for a key that is there: none could be made, and none read."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot write the key"):
+            KEY.save(tmp_path / "signing.key")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert list(tmp_path.iterdir()) == []
+    KEY.save(tmp_path / "signing.key")
 
 
 def test_secret_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
