@@ -18,6 +18,7 @@ from kenpin.cli import cli
 from kenpin.errors import DataError
 from kenpin.folder_names import GOOD
 from kenpin.pictures import Picture, PictureSet, read_data
+from kenpin.strips import Strips
 from kenpin.synthetic import draw_part
 from kenpin.train import objective
 from kenpin.train.card import facts
@@ -129,6 +130,18 @@ def test_a_view_of_a_masked_part_shows_its_defect_where_the_mask_says(level: Lev
     assert torch.allclose(bright, bad.mask, atol=1e-4)
     assert (bad.mask.amax((1, 2, 3)) > 0.9).all()
     assert len({tuple(whole.flatten().tolist()) for whole in bad.wholes}) == 3
+
+
+@pytest.mark.parametrize("strips", [Strips(across=2), Strips(down=2)])
+def test_masks_of_long_parts_lie_where_the_strips_of_their_pictures_do(strips: Strips, tmp_path: Path) -> None:
+    mask = np.zeros((32, 112, 3), np.uint8)
+    mask[12:20, 50:58] = 255  # in both strips
+    mask = mask if strips.across > 1 else np.ascontiguousarray(mask.transpose(1, 0, 2))
+    path, mask_path = write(tmp_path / "a.png", mask // 2), write(tmp_path / "a_mask.png", mask)
+    bad = RealDefects.load([Picture(path, "hole", "a", mask_path, strips=strips)], side=64)
+    assert bad.pictures.shape == (1, 3, 64, 64)
+    assert torch.equal(bad.masks, bad.pictures[:, 0] > 0)
+    assert int(bad.masks.sum()) == 2 * 8 * 8
 
 
 def test_a_part_without_a_mask_is_shown_as_a_whole_and_nothing_is_claimed() -> None:
