@@ -7,6 +7,7 @@ from statistics import NormalDist
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kenpin.edge_runtime.quality_gate import QualityGate
 from kenpin.edge_runtime.stuck_score import STUCK_AT, StuckScore
@@ -15,6 +16,9 @@ from kenpin.frame import Image
 from kenpin.quality import locate, measure
 from kenpin.quality_limits import LEAST, Finding, QualityLimits, learn_limits, light_limits
 from kenpin.synthetic import draw_part
+
+Ramp = NDArray[np.float32]
+FROM_ONE_SIDE: Ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, np.newaxis]
 
 
 def parts(product: str, count: int, first: int = 0) -> list[Image]:
@@ -33,7 +37,7 @@ def finding(limits: QualityLimits, image: Image) -> str:
     return found[0].value if found else ""
 
 
-def gain(image: Image, factor: float) -> Image:
+def gain(image: Image, factor: float | Ramp) -> Image:
     return np.clip(image.astype(np.float32) * factor, 0, 255).astype(np.uint8)
 
 
@@ -48,6 +52,7 @@ def tint(image: Image, *, red: float = 1.0, blue: float = 1.0) -> Image:
         (np.zeros_like, "black"),
         (lambda image: gain(image, 0.6), "light_drift"),
         (lambda image: gain(image, 1.4), "over_exposed light_drift"),
+        (lambda image: gain(image, FROM_ONE_SIDE), "light_drift"),  # a part matches less, but it is there
         (lambda image: np.full_like(image, 255), "over_exposed"),
         (lambda image: tint(image, red=1.04, blue=0.98), ""),
         (lambda image: tint(image, red=0.85), "colour_drift"),

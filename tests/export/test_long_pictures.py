@@ -22,6 +22,7 @@ from kenpin.signing import PublicKey, SecretKey
 from kenpin.strips import Strips
 from kenpin.train.doubts import read_doubts
 from kenpin.train.run import RunFolder
+from kenpin.train.transfer import load_origin
 
 Way = Literal["wide", "high"]
 LONG, SHORT = 512, 128
@@ -62,6 +63,7 @@ class Made:
     figures: dict[str, Any]
     told: str
     bundle: Bundle
+    key: Path
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,8 +84,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     key, out = root / "signing.key", root / "rail.kenpin"
     SecretKey.generate().save(key)
     kenpin("export", run, "--out", out, "--key", key)
-    bundle = open_bundle(out, [PublicKey.load(key.with_suffix(".pub"))])
-    return Made(way, root / "rail", run, figures, told, bundle)
+    public = key.with_suffix(".pub")
+    bundle = open_bundle(out, [PublicKey.load(public)])
+    return Made(way, root / "rail", run, figures, told, bundle, public)
 
 
 def test_the_training_says_how_it_sees_them(made: Made) -> None:
@@ -98,6 +101,7 @@ def test_maps_lie_as_the_pictures_and_their_masks_do(made: Made) -> None:
     assert made.figures["pixel_auroc"] > 0.95
     doubts = read_doubts(RunFolder(made.run))
     assert doubts is not None
+    assert {picture.strips for picture in doubts.pictures} == {RunFolder(made.run).config.strips}
     height, width = made.shape
     assert doubts.maps.shape[1:] == (height // 4, width // 4)
     evaluated, _ = kenpin("evaluate", made.run, "--data", made.data)
@@ -121,10 +125,13 @@ def test_a_station_finds_the_defect_where_it_is(made: Made, precision: Literal["
 
 
 def test_further_pictures_are_seen_as_the_model_saw_the_first(made: Made, tmp_path: Path) -> None:
+    """Whatever their own proportions say."""
     for seed in range(40, 52):
-        write(tmp_path / f"later/{seed}.png", part(seed, made.way)[0])
+        write(tmp_path / f"later/{seed}.png", part(seed, made.way)[0][:SHORT, :SHORT])
     kenpin("train", "--good", tmp_path / "later", "--update", made.run, "--run", tmp_path / "run")
-    assert RunFolder(tmp_path / "run").config.strips == RunFolder(made.run).config.strips
+    strips = RunFolder(made.run).config.strips
+    assert RunFolder(tmp_path / "run").config.strips == strips
+    assert load_origin(made.bundle.path, same_parts=True, trust=(made.key,)).strips == strips
 
 
 def test_one_strip_squeezes_them_into_a_square(made: Made, tmp_path: Path) -> None:

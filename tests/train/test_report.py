@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import nn
 
 from kenpin.errors import ConfigError, DataError, TrainError
+from kenpin.frame import decode_picture
 from kenpin.pictures import read_data, read_good_bad
 from kenpin.synthetic import draw_part
 from kenpin.train.card import figure_of, fingerprint, model_size
@@ -213,6 +216,15 @@ def test_borderline_parts_are_nearest_to_the_limit_of_good_test_parts(parts: Pat
     )
     assert shown["Defects that score lowest: would they escape?"] == sorted(bad)
     assert shown["Good parts that score highest: would they be stopped?"] == sorted(good, reverse=True)
+
+
+def test_long_pictures_and_their_maps_are_shown_as_long(parts: Path, tmp_path: Path) -> None:
+    scores = some_scores(untrained_run(tmp_path / "run", parts))
+    long = replace(scores, maps=np.zeros((len(scores.pictures), 8, 32), np.float32))
+    part = shelves(long, 4.2)[0].parts[0]
+    for jpeg in (part.picture, part.overlay, *(shown.jpeg for shown in mean_maps(long, None))):
+        height, width = decode_picture(base64.b64decode(jpeg), where="jpeg").shape[:2]
+        assert width == 4 * height
 
 
 def test_where_maps_light_up_is_said_in_words(parts: Path, tmp_path: Path) -> None:
