@@ -820,6 +820,7 @@ def test_where_nothing_is_calibrated_a_bundle_takes_its_place_at_once(
     new = workshop.bundle(model=brightness_model(breaks_at=1e6), version="2.0")
     begin_calibrating(workshop.folder, "Aiko")  # fifty parts scored by the first would be for nothing
     assert isinstance(refused("install", new.path, *options), CalibrationError)
+    assert "active already" in invoke("install", workshop.folder.installed(), *options).stderr  # mended
     assert workshop.folder.installed().name == old.sha256
     end_calibrating(workshop.folder)
     assert "installed and active" in invoke("install", new.path, *options).stderr

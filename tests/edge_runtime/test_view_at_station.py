@@ -160,12 +160,12 @@ def test_an_empty_belt_is_no_lamp_that_has_changed(workshop: Any, bundle: Any) -
     ready = check_readiness(workshop.folder, [workshop.signer.public])
     judge = Judge(Desk(ready, Look(ready, cameras=["top"]), Identity("st1"), Counters(), timeout_ms=TIMEOUT_MS))
     dim = np.asarray(scene() * 0.6, np.uint8)
-    empty = np.full_like(dim, 60)
-    for frame, cause in ((empty, "absent"), (dim, "light_drift")):
+    empty, elsewhere = np.full_like(dim, 60), np.asarray(scene(SHIFT + 5) * 0.6, np.uint8)
+    for frame, cause in ((empty, "absent"), (dim, "light_drift"), (elsewhere, "light_drift")):
         decision = inspect(judge, frame).part.decision
         assert decision.cause == cause
         assert "too dark: light" in decision.reason
-    assert sorted(judge.look.findings().values()) == [1, 1]  # each frame counts once
+    assert sorted(judge.look.findings().values()) == [1, 2]  # each frame counts once
 
 
 def test_a_bundle_without_a_view_looks_at_the_whole_frame(workshop: Any) -> None:
