@@ -307,7 +307,9 @@ class Link:
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         if not (self._is_deaf or self._heard.take()):
-            self._is_deaf, self._deaf_until_s = True, time.monotonic() + _DEAF_S
+            # In this order: another thread that saw the first without the second would listen again.
+            self._deaf_until_s = time.monotonic() + _DEAF_S
+            self._is_deaf = True
             client.unsubscribe(self._terms.listen_to)
         if self._is_deaf or self._signals.qsize() >= _MAX_WAITING:
             self.dropped += 1
