@@ -103,11 +103,12 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
     now = read_activation(folder)
     is_kept = (folder.bundles / found.sha256).exists()
     refuse_older(now, found.manifest, is_kept=is_kept)
-    waits = found.sha256 != now.current and _is_calibrated(folder, now.current)
-    if not waits and found.sha256 != now.current:
+    is_active = found.sha256 == now.current
+    waits = not is_active and _is_calibrated(folder, now.current)
+    if not (is_active or waits):
         refuse_while_calibrating(folder)  # what is shown is scored by the one whose place it takes
     installed = install_bundle(found, folder.bundles)
-    if found.sha256 == now.current and found.manifest.product in now.newest:  # in its trial, perhaps
+    if is_active and found.manifest.product in now.newest:  # in its trial, perhaps
         click.echo(f"active already, and whole: {_name(found)}\n  in {installed}", err=True)
         return
     if not waits:

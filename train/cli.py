@@ -221,8 +221,7 @@ def _look_through(
         raise ConfigError("--view and --whole are given both", cure="give one of them")
     side, strips = _size(given, origin), int(given["strips"]) if given["strips"] else None
     if origin and origin.same_parts:
-        seen = through(found, origin.sight, side=side, strips=origin.strips.number)
-        return seen.in_strips(origin.strips)
+        return through(found, origin.sight, side=side, strips=origin.strips)
     if given["view"]:
         sight = read_sight(given["view"])
         tell_unfollowed(found, sight)

@@ -31,7 +31,9 @@ _OF_14_BITS = 2**14
 console = human_console(quiet=os.environ.get("RANK", "0") != "0")
 
 
-def through(found: PictureSet, sight: Sight | None, *, side: int, strips: int | None = None) -> PictureSet:
+def through(
+    found: PictureSet, sight: Sight | None, *, side: int, strips: Strips | int | None = None
+) -> PictureSet:
     """Pictures through a view, in strips; those in which it finds no part are set apart.
 
     Those far too small are told.
@@ -40,7 +42,7 @@ def through(found: PictureSet, sight: Sight | None, *, side: int, strips: int | 
         found: Pictures as they are.
         sight: The view; `None` for whole pictures.
         side: Of the square that the model sees, pixels.
-        strips: Into how many strips each is cut; by its proportions where that is not given.
+        strips: The strips, or into how many each is cut; by the proportions where that is not given.
 
     Raises:
         DataError: Some cannot be read or do not fit the view.
@@ -50,7 +52,7 @@ def through(found: PictureSet, sight: Sight | None, *, side: int, strips: int | 
     kept = set_apart(seen, looked.misfits)
     tell_misfits(looked.misfits)
     _tell_enlarged(looked, side)
-    cut = Strips.of(looked.proportion, strips)
+    cut = strips if isinstance(strips, Strips) else Strips.of(looked.proportion, strips)
     if cut.number > 1:
         _tell_strips(cut, looked.proportion, side)
     return kept.in_strips(cut)

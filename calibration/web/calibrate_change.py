@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
-from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.fit import LEAST_GOOD_PARTS
 from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_limits import Assessment, assess, limits_of
@@ -24,6 +24,7 @@ from kenpin.calibration.web.calibrate_sign import half_signed, register_masters,
 from kenpin.calibration.web.limit_field import LimitField
 from kenpin.calibration.web.page import words_of
 from kenpin.calibration.web.page_database import page_file
+from kenpin.calibration.web.page_hold import end_hold
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.role import Role
 from kenpin.calibration.web.shift_run import shift_under_way
@@ -86,7 +87,7 @@ def give_up(request: Request) -> Response:
     note = read_calibrating(folder)
     of_another = f"held by {note.by}" if note is not None and note.by != by else ""
     audit.append(folder, audit.Entry("calibrating", by, of_another, "given up"))
-    _end(request, folder)
+    end_hold(folder, _runs(request).end)
     return RedirectResponse(f"{_PATH}?step=camera", status_code=303)
 
 
@@ -182,7 +183,7 @@ def sign_it(
     sign(folder, run.start, replace(shown, lots=lots), placed, signed)
     if keep:
         register_masters(folder, shown.masters, placed.t2, signed)
-    _end(request, folder)
+    end_hold(folder, _runs(request).end)
     return RedirectResponse(f"{_PATH}?step=confirm", status_code=303)
 
 
@@ -274,13 +275,6 @@ def _check_master(folder: StationFolder, name: str, type_: str) -> None:
     known = registered_types(folder).get(name, type_)
     if known != type_:  # it would not be kept for the shift check, where the name is of another part
         raise Refused(409, "masters_known", name=name, type=known)
-
-
-def _end(request: Request, folder: StationFolder) -> None:
-    """The note goes last: without it the station releases what is shown for a run that is still there."""
-    _runs(request).end()
-    with explained(folder.calibrating):
-        end_calibrating(folder)
 
 
 def _back() -> Response:

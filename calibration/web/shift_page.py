@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 
 from kenpin import audit
-from kenpin.calibrating import begin_calibrating, end_calibrating, read_calibrating
+from kenpin.calibrating import begin_calibrating, read_calibrating
 from kenpin.calibration.masters_check import (
     check_masters,
     check_of,
@@ -23,6 +23,7 @@ from kenpin.calibration.web.access import needs
 from kenpin.calibration.web.calibrate_parts import newest_seq
 from kenpin.calibration.web.page import page, part, spreadsheet, words_of
 from kenpin.calibration.web.page_database import page_file
+from kenpin.calibration.web.page_hold import end_hold
 from kenpin.calibration.web.refusal import Refused
 from kenpin.calibration.web.review_picture import as_jpeg
 from kenpin.calibration.web.role import Role
@@ -36,7 +37,6 @@ from kenpin.errors import DataError, KenpinError
 from kenpin.frame import read_picture
 from kenpin.masters import active_product, read_masters
 from kenpin.record import record_in_force
-from kenpin.station_folder import StationFolder
 
 MENU = Page("shift", "/shift")
 router = APIRouter()
@@ -116,7 +116,7 @@ def end(request: Request) -> Response:
     parts = iter(seen)
     shown_by = dict.fromkeys((run.by, visitor_of(request).name))  # another shift may have gone on with it
     check_masters(folder, lambda _step: next(parts), by=" + ".join(shown_by))
-    _release(request, folder)
+    end_hold(folder, _runs(request).end)
     return RedirectResponse(MENU.path, status_code=303)
 
 
@@ -146,7 +146,7 @@ def give_up(request: Request, signed: Annotated[Signature, Depends(signature)]) 
     if record is not None and not progress.is_void:  # else nobody can tell what was to be shown
         so_far = check_of(progress.showings, record, active_product(folder))
         write_broken_off(folder, so_far, by=signed.by)
-    _release(request, folder)
+    end_hold(folder, _runs(request).end)
     return RedirectResponse(MENU.path, status_code=303)
 
 
@@ -184,10 +184,3 @@ def _going_on(request: Request, status: int) -> ShiftRun:
     if run is None:
         raise Refused(status, "shift_none")
     return run
-
-
-def _release(request: Request, folder: StationFolder) -> None:
-    """The note goes last: without it the station releases what is shown for a run that is still there."""
-    _runs(request).end()
-    with explained(folder.calibrating):
-        end_calibrating(folder)
