@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.mqtt_station import STATION, bad_part, publishing
 from benchmarks.stamp import stamp
-from kenpin.broker import DemoBroker, demo_broker, free_port
+from kenpin.broker import DemoBroker, demo_broker, held_port
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.database import connect, open_database, transaction
 from kenpin.edge_runtime.link_signal import Acked
@@ -130,7 +130,7 @@ def offline(path: Path, count: int) -> Iterator[tuple[str, str]]:
     outbox = Outbox(connection, Room(1 << 40))
     _, event = bad_part(IDENTITY)
     body = event.to_json().decode()
-    with publishing(path, free_port(), IDENTITY):
+    with held_port() as port, publishing(path, port, IDENTITY):
         _fill(outbox, connection, body, count // 10)
         before_mb = rss_mb()
         _fill(outbox, connection, body, count - count // 10)

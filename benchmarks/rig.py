@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.history import History
-from kenpin.broker import free_port
+from kenpin.broker import held_port
 from kenpin.edge_runtime.database import reading
 from kenpin.edge_runtime.trigger_input import send_trigger
 from kenpin.edge_runtime.vitals import Vitals, read_vitals
@@ -39,6 +40,13 @@ RECORD = specimens.record(t1=2.0, t2=2.5)
 TRIGGERED = 'url = "synthetic:fabric?trigger=1"\ntrigger = "software"\nwait_ms = 1000'
 
 
+def port_for(owner: object) -> int:
+    """A free port of loopback, which nobody else is given as long as its owner lives."""
+    held = contextlib.ExitStack()
+    weakref.finalize(owner, held.close)
+    return held.enter_context(held_port())
+
+
 class Broker:
     """mosquitto.
 
@@ -50,7 +58,7 @@ class Broker:
 
     def __init__(self, root: Path, *, keeps: bool = True, extra: str = "max_queued_messages 0") -> None:
         root.mkdir()
-        self.port = free_port()
+        self.port = port_for(self)
         self._config = root / "mosquitto.conf"
         # As root it would become another user, who cannot read a temporary folder.
         user = "user root\n" if os.geteuid() == 0 else ""
@@ -226,7 +234,7 @@ class Rig:
             f'[station]\ntopic = "plant/line/st1"\nstate_dir = "{folder.root}"\ntrusted_keys = ["{trusted}"]\n'
             f"[source]\n{source}\n"
             f'[mqtt]\nurl = "mqtt://127.0.0.1:{self.broker.port}"\n'
-            f'[output]\nlog = "{self.output_log}"\n[health]\nlisten = "127.0.0.1:{free_port()}"\n'
+            f'[output]\nlog = "{self.output_log}"\n[health]\nlisten = "127.0.0.1:{port_for(self)}"\n'
             '[decide]\ntimeout_ms = 2000\n[evidence]\nkeep = "none"\n'
         )
         self._log = (root / "station.log").open("w")

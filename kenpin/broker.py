@@ -55,10 +55,8 @@ def demo_broker(url: str | None, folder: Path) -> Iterator[DemoBroker]:
             )
         yield DemoBroker(url, "given")
         return
-    port = free_port()
     program = shutil.which("mosquitto", path=_search_path())
-    started = _mosquitto(program, port, folder) if program else _amqtt(port)
-    with started as name:
+    with held_port() as port, _mosquitto(program, port, folder) if program else _amqtt(port) as name:
         yield DemoBroker(f"mqtt://127.0.0.1:{port}", name)
 
 
@@ -142,8 +140,14 @@ def _accepts(host: str, port: int) -> bool:
     return False
 
 
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A free port of loopback, which the system gives to nobody else until the block ends.
+
+    A server that reuses addresses, as servers do, listens at it all the same; until one does, and whenever it
+    is away, a connection is refused.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])

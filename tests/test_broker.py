@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.publish import single
 
 from kenpin import broker
-from kenpin.broker import demo_broker
+from kenpin.broker import demo_broker, held_port
 from kenpin.demo_subscriber import Subscriber
 from kenpin.errors import BrokerError
 
@@ -87,3 +87,16 @@ def test_a_broker_that_dies_at_start_is_reported_with_its_log(
     with pytest.raises(BrokerError, match="does not start") as caught, demo_broker(None, tmp_path):
         pass
     assert caught.value.where.endswith("mosquitto.log")
+
+
+def test_a_held_port_is_nobody_elses_and_a_server_listens_at_it() -> None:
+    with held_port() as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+            client.connect(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)) as server:
+            with socket.create_connection(("127.0.0.1", port)):
+                server.accept()[0].close()
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port))

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from paho.mqtt.client import Client
 
 from benchmarks.rig import Broker, Listener, Rig
-from kenpin.broker import free_port
+from kenpin.broker import held_port
 from kenpin.bundle import Bundle, install_bundle, open_bundle, write_bundle
 from kenpin.config import StationConfig
 from kenpin.edge_runtime import commander
@@ -367,9 +367,10 @@ def closed() -> Iterator[Callable[[Any], Any]]:
         yield lambda made: opened.enter_context(contextlib.closing(made))
 
 
-@pytest.fixture(name="free_port")
-def free_port_fixture() -> int:
-    return free_port()
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kenpin.broker import free_port
 from kenpin.config import MqttSection
 from kenpin.edge_runtime import doctor_broker
 from kenpin.edge_runtime.announce import Identity
@@ -90,17 +89,17 @@ def plant(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def secure_port(plant: Authority, make_mosquitto: Callable[..., Any]) -> int:
-    return secure_broker(plant, make_mosquitto)
+def secure_port(plant: Authority, make_mosquitto: Callable[..., Any], free_port: int) -> int:
+    start_secure(plant, make_mosquitto, free_port)
+    return free_port
 
 
-def secure_broker(plant: Authority, make_mosquitto: Callable[..., Any]) -> int:
-    folder, port = plant.folder, free_port()
+def start_secure(plant: Authority, make_mosquitto: Callable[..., Any], port: int) -> None:
+    folder = plant.folder
     make_mosquitto(
         f"listener {port} 127.0.0.1\ncafile {folder}/ca.pem\ncertfile {folder}/broker.pem\n"
         f"keyfile {folder}/broker.key\nrequire_certificate true\n"
     ).start()
-    return port
 
 
 def arrives(address: BrokerAddress, path: Path, *, denied: bool = False) -> bool:
@@ -156,6 +155,7 @@ def test_a_broker_of_another_authority_gets_nothing(plant: Authority, secure_por
 def test_of_a_broker_whose_certificate_does_not_hold_today_an_operator_hears(
     plant: Authority,
     make_mosquitto: Callable[..., Any],
+    free_port: int,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     *,
@@ -163,8 +163,8 @@ def test_of_a_broker_whose_certificate_does_not_hold_today_an_operator_hears(
     denied: bool,
 ) -> None:
     plant.issue("broker", first_day=first_day)
-    port = secure_broker(plant, make_mosquitto)
-    mqtt = section(port, plant.folder / "ca.pem", plant.folder / "st1.pem")
+    start_secure(plant, make_mosquitto, free_port)
+    mqtt = section(free_port, plant.folder / "ca.pem", plant.folder / "st1.pem")
     assert not arrives(BrokerAddress.from_config(mqtt, client_id="st1"), tmp_path / "a.db", denied=denied)
     assert (
         f"certificate {'has expired' if denied else 'is not yet valid'}, by this machine's clock; "
@@ -212,21 +212,29 @@ def test_the_doctor_hears_of_a_port_that_wants_tls(secure_port: int) -> None:
     ],
 )
 def test_why_tls_fails_is_told_in_words_with_its_cure(
-    plant: Authority, make_mosquitto: Callable[..., Any], tmp_path: Path, *, case: str, words: str, cure: str
+    plant: Authority,
+    make_mosquitto: Callable[..., Any],
+    free_port: int,
+    tmp_path: Path,
+    *,
+    case: str,
+    words: str,
+    cure: str,
 ) -> None:
     stranger = Authority(tmp_path / "stranger")
     stranger.issue("st1")
     for who, name in (("broker", "broker"), ("station", "st1")):
         if case.startswith(who):
             plant.issue(name, first_day=-3 if "ended" in case else 1)
-    port = free_port() if case == "no TLS" else secure_broker(plant, make_mosquitto)
     if case == "no TLS":
-        make_mosquitto(f"listener {port} 127.0.0.1\n").start()
+        make_mosquitto(f"listener {free_port} 127.0.0.1\n").start()
+    else:
+        start_secure(plant, make_mosquitto, free_port)
     ca = (stranger if case == "another authority" else plant).folder / "ca.pem"
     own = (stranger if "stranger" in case else plant).folder / "st1.pem"
-    asked = section(port, ca, own if case != "no certificate" else None)
+    asked = section(free_port, ca, own if case != "no certificate" else None)
     if case == "another name":
-        asked = asked.model_copy(update={"url": f"mqtts://localhost:{port}"})
+        asked = asked.model_copy(update={"url": f"mqtts://localhost:{free_port}"})
     trouble = heard_of(asked)
     assert words in trouble if words else not trouble
     assert "SSL" not in trouble

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.rig import Broker, Listener
-from kenpin.broker import free_port
+from benchmarks.rig import Broker, Listener, port_for
 from kenpin.edge_runtime import commander
 from kenpin.edge_runtime.announce import Identity
 from kenpin.edge_runtime.broker_address import BrokerAddress
@@ -56,7 +55,7 @@ class NodeRed:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
-        self._port = free_port()
+        self._port = port_for(self)
         (folder / "settings.js").write_text(SETTINGS % self._port)
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -9,7 +9,6 @@ import copy
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from kenpin.broker import held_port
 from kenpin.errors import TrainError
 from kenpin.synthetic import draw_part
 from kenpin.train.device import open_fabric
@@ -51,23 +51,23 @@ def test_the_library_below_does_not_talk_between_our_progress(caplog: pytest.Log
 
 @pytest.mark.slow
 def test_the_objective_on_two_processes_is_that_of_the_joined_batch(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for number in range(2):
-        variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        variables |= {"GROUP_RANK": 0, "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_RUN_ID": "test"}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        env = os.environ | {k: str(v) for k, v in variables.items()}
-        command = [sys.executable, __file__, str(tmp_path)]
-        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    try:
-        told = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with held_port() as port:
+        processes = [start_rank(number, port, tmp_path) for number in range(2)]
+        try:
+            told = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(told)
+
+
+def start_rank(number: int, port: int, folder: Path) -> subprocess.Popen[str]:
+    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    variables |= {"GROUP_RANK": 0, "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_RUN_ID": "test"}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    env = os.environ | {k: str(v) for k, v in variables.items()}
+    command = [sys.executable, __file__, str(folder)]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

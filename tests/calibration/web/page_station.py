@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from fastapi.testclient import TestClient
 
-from kenpin.broker import free_port
+from benchmarks.rig import port_for
 from kenpin.config import WebSection
 from kenpin.edge_runtime.database import open_database
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
@@ -98,7 +98,7 @@ class Server:
     """The page in a process of its own."""
 
     def __init__(self, folder: StationFolder, **section: Any) -> None:
-        self.port = free_port()
+        self.port = port_for(self)
         made = WebSection(listen=f"127.0.0.1:{self.port}", **section)
         self.url = f"{'https' if made.has_tls else 'http'}://{made.listen}"
         program = (

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from uvicorn.server import ServerState
 
-from kenpin.broker import free_port
+from kenpin.broker import held_port
 from kenpin.calibration.web import patience
 from kenpin.calibration.web.server import serve
 from kenpin.config import WebSection
@@ -200,7 +200,8 @@ def test_the_page_listens_at_that_door(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[socket.socket] = []
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)  # the tests would give way to all else, too
     monkeypatch.setattr(uvicorn.Server, "run", lambda _, sockets: taken.extend(sockets))
-    serve(_answer, WebSection(listen=f"127.0.0.1:{free_port()}"))  # type: ignore[arg-type]
+    with held_port() as port:
+        serve(_answer, WebSection(listen=f"127.0.0.1:{port}"))  # type: ignore[arg-type]
     assert [type(listener) for listener in taken] == [patience.Door]
 
 
