@@ -110,6 +110,14 @@ def test_masters_above_all_good_parts() -> None:
     assert (chosen.t1, chosen.t2) == (math.nextafter(2.0, math.inf), 4.0)
 
 
+def test_that_no_part_was_seen_between_the_thresholds_is_said_only_where_it_is_true() -> None:
+    good, masters = [1.0, 2.0, 3.0], [5.0]
+    assert "no part was seen there" in choose_thresholds(good, masters).method
+    chosen = choose_thresholds(good, masters, rank=2)
+    assert chosen.t1 < 3.0 < chosen.t2  # a good part was
+    assert "seen there" not in chosen.method
+
+
 def test_overlap_is_the_review_band() -> None:
     chosen = choose_thresholds([1.0, 3.0], [2.0, 4.0])
     assert (chosen.t1, chosen.t2) == (2.0, math.nextafter(3.0, math.inf))

@@ -107,6 +107,7 @@ def test_a_bad_picture_is_no_decision_with_its_own_cause(workshop: Any) -> None:
     part = station.inspect(Shot("p", 2, (black,))).part
     decision = part.decision
     assert (decision.verdict, decision.cause, decision.scored) == (Verdict.NO_DECISION, "black", None)
+    assert decision.reason.startswith("black picture: light 0, allowed ")
     assert part.light == 0.0
     # The limits were learned on the first camera and say nothing about the second.
     side = Frame(np.zeros_like(pictures[0]), "p", "side", frame_id=3)
