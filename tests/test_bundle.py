@@ -347,7 +347,14 @@ def test_installed_bundle_is_the_same(path: Path, station: StationFolder) -> Non
     active = open_bundle(station.active, TRUSTED)
     assert (active.sha256, active.files) == (found.sha256, found.files)
     assert station.active.resolve().name == found.sha256
+
+
+def test_what_is_installed_whole_is_not_written_again(path: Path, station: StationFolder) -> None:
+    """It may be the active one: taken away and put back, a power cut between would leave the station without."""
+    found = install(path, station)
+    before = station.active.stat().st_ino
     assert install_bundle(found, station.bundles).name == found.sha256
+    assert station.active.stat().st_ino == before
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "extra", "link"])
