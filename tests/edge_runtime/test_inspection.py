@@ -63,6 +63,8 @@ def test_the_worst_view_decides(
     }
     assert (found.event is not None) == (verdict in ("NG", "REVIEW"))
     assert found.cutout == (None if verdict == "MISSED" else Cutout(Box(0, 0, 30, 20), (30, 20)))
+    decisive = next(v for v in shot.views if v.camera == camera)
+    assert found.image is (decisive.image if isinstance(decisive, Frame) else None)
     if found.event is not None:
         assert (found.event.camera, found.event.ng_rate_window) == (camera, float(verdict == "NG"))
         assert part.region is not None

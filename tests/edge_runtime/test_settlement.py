@@ -62,7 +62,8 @@ class Bench:
         self.disk, self.line = Disk(path), Line()
         self.late = ""
         self.pictures: list[tuple[str, str]] = []
-        evidence = SimpleNamespace(offer=lambda *_: None, written=self._written)
+        self.offered: list[tuple[str, object]] = []
+        evidence = SimpleNamespace(offer=lambda *offer: self.offered.append(offer), written=self._written)
         self.settlement = Settlement(
             self.disk,  # type: ignore[arg-type]
             self.line,  # type: ignore[arg-type]
@@ -75,7 +76,13 @@ class Bench:
         return pictures
 
     def settle(
-        self, part_id: str, verdict: Verdict, *, trigger_id: int | None = None, image_ref: str = ""
+        self,
+        part_id: str,
+        verdict: Verdict,
+        *,
+        trigger_id: int | None = None,
+        image_ref: str = "",
+        image: Any = None,
     ) -> Verdict:
         record = SimpleNamespace(t1=2.0, t2=3.0, rev=1)
         part = Part(
@@ -92,7 +99,7 @@ class Bench:
             image_ref=image_ref,
         )
         event: Any = SimpleNamespace(topic="event/anomaly", to_json=lambda: b'{"x": 1}')
-        found = self.settlement.settle(Inspection(part, event if verdict is Verdict.NG else None))
+        found = self.settlement.settle(Inspection(part, event if verdict is Verdict.NG else None, image))
         return found.part.decision.verdict
 
     def rows(self, table: str = "part") -> list[tuple[Any, ...]]:
@@ -115,6 +122,17 @@ def test_a_bad_part_is_told_before_its_record_and_a_good_one_after(bench: Bench)
     bench.settle("a", Verdict.NG)
     bench.settle("b", Verdict.OK)
     assert order == ["NG", "commit", "commit", "OK"]
+
+
+def test_the_picture_of_a_part_is_kept_if_it_has_a_name_even_where_its_record_waits(bench: Bench) -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    bench.settle("a", Verdict.NG, image_ref="a.png", image=image)
+    bench.settle("b", Verdict.OK, image=image)
+    bench.settle("c", Verdict.MISSED, image_ref="c.png")
+    assert [(name, kept is image) for name, kept in bench.offered] == [("a.png", True)]
+    bench.disk.is_full = True
+    bench.settle("d", Verdict.REVIEW, image_ref="d.png", image=image)
+    assert [name for name, _ in bench.offered] == ["a.png", "d.png"]
 
 
 def test_the_hash_of_a_picture_comes_to_its_part_though_the_line_is_never_idle(bench: Bench) -> None:
