@@ -350,7 +350,7 @@ def test_installed_bundle_is_the_same(path: Path, station: StationFolder) -> Non
 
 
 def test_what_is_installed_whole_is_not_written_again(path: Path, station: StationFolder) -> None:
-    """It may be the active one: taken away and put back, a power cut between would leave the station without."""
+    """It may be the active one, which a power cut between taking it away and putting it back would cost."""
     found = install(path, station)
     before = station.active.stat().st_ino
     assert install_bundle(found, station.bundles).name == found.sha256
