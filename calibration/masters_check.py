@@ -231,7 +231,7 @@ def _suspects(folder: StationFolder, last_passed: Check | None, failed: Check) -
     after = max((s.seq for s in last_passed.showings), default=0) if last_passed else 0
     before = min(s.seq for s in failed.showings)
     since_ms = last_passed.ts_ms if last_passed else 0
-    if last_passed is not None and before <= after:  # a database from before it was put back, with its numbers
+    if before <= after:  # a database from before it was put back, with its numbers
         yield _without_record(after + 1, "?", since_ms)
         yield from _parts(folder, "ts_ms > ? AND seq < ?", since_ms, before)
         return

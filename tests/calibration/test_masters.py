@@ -262,6 +262,25 @@ def test_parts_that_have_no_record_any_more_are_in_doubt_too(two: StationFolder)
     assert [s.seq for s in others] == [18, 19]
 
 
+def test_parts_without_a_record_right_before_the_failed_check_are_in_doubt_too(two: StationFolder) -> None:
+    judged(two, *[2.5] * 32)
+    show(two, start=5)
+    with closing(sqlite3.connect(two.database)) as connection, connection:
+        connection.execute("DELETE FROM part WHERE seq BETWEEN 18 AND 19")
+    found = [(s.seq, s.part_id) for s in show(two, start=20, m1=1.0).suspects]
+    assert [seq for seq, _ in found] == [17, 18]
+    assert found[-1] == (18, "18 to 19: no record")
+
+
+def test_a_number_that_was_shown_in_the_last_good_check_tells_of_a_database_put_back(
+    two: StationFolder,
+) -> None:
+    judged(two, *[2.5] * 5)
+    show(two, start=100)  # to 111
+    first, *_ = show(two, start=111, m1=1.0).suspects
+    assert first.part_id == "112 to ?: no record"
+
+
 def test_parts_of_a_database_that_is_older_than_the_last_good_check_are_in_doubt(two: StationFolder) -> None:
     """As one that was put back from a copy: its numbers are those of before."""
     judged(two, *[2.5] * 5)
