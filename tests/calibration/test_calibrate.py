@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from kenpin import audit
 from kenpin.book import calibration_lock
 from kenpin.calibration.cli import calibrate
+from kenpin.calibration.fit import left_above
 from kenpin.calibration.threshold import false_call_bound
 from kenpin.edge_runtime.vitals import Vitals, write_vitals
 from kenpin.errors import CalibrationError, ConfigError, DataError, KenpinError, StoreError
@@ -126,6 +127,32 @@ def test_who_takes_the_highest_out_of_the_folder_proves_nothing(
     said = fit(*shown).stderr
     told = f"left out of the parts shown as good, although T1 stops them: {stopped}"
     assert ("false calls: NOT PROVED" in said, told in said) == (bool(stopped), bool(stopped))
+
+
+def test_a_picture_with_another_name_is_not_left_out_where_others_are(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    good, masters = pictures
+    shown = ("--good", good, "--masters", masters, "--precision", "int8", "--rank", 2)  # T1 stops 49.png
+    fit(*shown)
+    (good / "49.png").rename(good / "other.png")
+    (good / "03.png").unlink()
+    fit(*shown)
+    assert [record.false_calls is not None for record in records_of(station)] == [True, True]
+
+
+def test_what_another_model_said_of_a_part_that_is_gone_is_not_compared(
+    fit: Fit, station: StationFolder, pictures: tuple[Path, Path]
+) -> None:
+    good, masters = pictures
+    fit("--good", good, "--masters", masters, "--precision", "fp32")
+    (good / "49.png").unlink()
+    fit("--good", good, "--masters", masters, "--precision", "int8")
+    assert [record.false_calls is not None for record in records_of(station)] == [True, True]
+
+
+def test_a_part_that_was_left_out_and_scores_exactly_t1_would_be_stopped() -> None:
+    assert left_above({"a": 1.0, "b": 2.0, "c": 3.0}, 2.0) == 2
 
 
 def test_parts_of_another_folder_were_not_left_out(
