@@ -318,6 +318,34 @@ def test_one_with_which_the_station_keeps_ending_is_given_up(workshop: Any) -> N
     assert begin(proof)[0].current == old.sha256
 
 
+def prove(workshop: Any, bundle: Bundle) -> Proof:
+    put_on_trial(workshop, bundle)
+    change_activation(workshop.folder, Activation.proven)
+    return Proof(workshop.folder, [workshop.public_key], 1000)
+
+
+def test_one_whose_trial_is_over_stays_however_often_the_station_starts(workshop: Any) -> None:
+    workshop.calibrated()
+    new = follow_up(workshop, breaks_at=1e6)
+    proof = prove(workshop, new)
+    starts = [begin(proof)[0] for _ in range(changeover.STARTS + 2)]
+    assert {(a.current, a.state, a.left) for a in starts} == {(new.sha256, "good", "")}
+
+
+def test_one_that_is_damaged_after_its_trial_releases_nothing_and_no_other_takes_its_place(
+    workshop: Any,
+) -> None:
+    """Which bundle judges changes by a person, or in a trial that fails; never behind everybody's back."""
+    workshop.calibrated()
+    new = follow_up(workshop, breaks_at=1e6)
+    proof = prove(workshop, new)
+    model = workshop.folder.bundles / new.sha256 / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    activation, ready = begin(proof)
+    assert (activation.current, activation.left) == (new.sha256, "")
+    assert "model.onnx has" in ready.fault
+
+
 @pytest.mark.parametrize("cause", ["engine", "score", "not_ready", "deadline", "source", "store", "output"])
 def test_only_what_a_bundle_answers_for_ends_its_trial(workshop: Any, cause: str) -> None:
     workshop.calibrated()
