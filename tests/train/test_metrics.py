@@ -41,7 +41,8 @@ def test_auroc_takes_maps_of_any_shape() -> None:
 
 
 def test_auroc_of_one_class_is_not_a_number() -> None:
-    assert np.isnan(auroc(np.arange(3.0), np.zeros(3, bool)))
+    for bad in (np.zeros(3, bool), np.ones(3, bool)):
+        assert np.isnan(auroc(np.arange(3.0), bad))
 
 
 def test_escapes_and_false_calls_at_an_operating_point() -> None:
@@ -88,6 +89,11 @@ def test_the_limit_stops_no_more_good_parts_than_allowed() -> None:
         assert (good >= limit).mean() * 1000 <= allowed
         stopped_by_next = (good >= good[good < limit].max()).mean() * 1000
         assert stopped_by_next > allowed
+
+
+def test_resamples_of_one_class_alone_say_nothing() -> None:
+    found = bootstrap(auroc, np.arange(4.0), np.arange(4) > 1, groups=[*"abcd"])
+    assert (found.value, found.low, found.high) == (1, 1, 1)
 
 
 def test_hierarchical_interval_is_that_of_a_slow_plain_bootstrap() -> None:
