@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -372,6 +373,16 @@ def test_one_that_is_damaged_on_the_disk_in_its_trial_is_given_up(workshop: Any)
     assert not ready.fault
     assert ready.model is not None
     assert ready.model.bundle_sha256 == old.sha256
+
+
+def test_one_that_is_being_proven_ends_with_the_station(workshop: Any) -> None:
+    """A build that went on would hold the GPU when the station starts again."""
+    workshop.calibrated()
+    ended = threading.Event()
+    candidate: Any = SimpleNamespace(close=ended.set)
+    with Station(workshop.config("synthetic:fabric")) as station:
+        station._changeover._candidate = candidate
+    assert ended.wait(10)
 
 
 def test_a_shadow_decides_nothing_and_lists_where_it_disagrees(workshop: Any, belt: Belt) -> None:
