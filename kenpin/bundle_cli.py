@@ -182,6 +182,12 @@ def shadow(name: str | None, state: Path, trust: tuple[Path, ...], *, off: bool)
         click.echo("no bundle is watched", err=True)
         return
     found, now = _kept(folder, name, trust), read_activation(folder)
+    if found.sha256 == now.current:
+        raise BundleError(
+            "the active bundle decides already; there is nothing to compare it with",
+            where=found.sha256[:16],
+            cure=f"give another one; kenpin bundle list {folder.as_option} shows them",
+        )
     if now.task == "activate":
         raise BundleError(
             "another bundle is about to be activated, and watching this one would give that up",

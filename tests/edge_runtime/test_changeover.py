@@ -895,6 +895,15 @@ def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: lis
     assert "give the bundle to watch" in str(refused("shadow", *options))
 
 
+def test_the_active_one_cannot_be_watched(workshop: Any, options: list[object]) -> None:
+    """The station would not do it, and the one that is watched would be watched no more."""
+    running = workshop.calibrated()
+    new = follow_up(workshop, breaks_at=1e6)
+    assert invoke("shadow", new.sha256[:8], *options).exit_code == 0
+    assert "decides already" in str(refused("shadow", running.sha256[:8], *options))
+    assert read_activation(workshop.folder).candidate == new.sha256
+
+
 def test_no_bundle_to_watch_is_not_no_bundle_to_activate(workshop: Any, options: list[object]) -> None:
     workshop.calibrated()
     new = follow_up(workshop, breaks_at=1e6)
