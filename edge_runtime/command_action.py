@@ -117,7 +117,7 @@ class SetThreshold(Command):
 
 
 class Pause(Command):
-    """Stop judging (every part is then stopped), or go on.
+    """Stop every part, whatever it scores, or go on.
 
     Attributes:
         paused: False to go on.
