@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kenpin.answers import Answers
-from kenpin.book import open_book
+from kenpin.book import Book, open_book
 from kenpin.calibration.fit import Basis, pictures_of
 from kenpin.calibration.origin import joined
 from kenpin.calibration.scores import ScoreSet, worst_of_parts
@@ -46,7 +47,7 @@ def record_confirm(
     book = open_book(folder)
     before = book.newest(basis.bundle_sha256)
     _check_model(before, basis)
-    _check_fresh(before, scores)
+    _check_fresh(book, before, scores)
     fresh = _count(before, scores, at_most)
     bound = _proved(book.standing(before), fresh)
     content: dict[str, Any] = {
@@ -124,6 +125,14 @@ def _proved(standing: CalibrationRecord, fresh: Fresh) -> Bound:
     return false_call_bound(fresh.stopped, fresh.parts, confidence=confidence_of_looks(standing))
 
 
+def shown_pictures(records: Iterable[CalibrationRecord]) -> set[str]:
+    """SHA-256 of all pictures that are not fresh any more, from all records of a bundle.
+
+    Those of earlier thresholds, too: who has seen how they score may have chosen the next ones by that.
+    """
+    return {sha256 for record in records for sha256 in record.shown_sha256}
+
+
 def _check_model(before: CalibrationRecord, basis: Basis) -> None:
     if before.precision != basis.precision:
         raise CalibrationError(
@@ -133,15 +142,16 @@ def _check_model(before: CalibrationRecord, basis: Basis) -> None:
         )
 
 
-def _check_fresh(before: CalibrationRecord, scores: ScoreSet) -> None:
+def _check_fresh(book: Book, before: CalibrationRecord, scores: ScoreSet) -> None:
     if not scores.good:
         raise DataError("there is no good part", cure="show fresh good parts")
-    shown = {*before.good, *(before.fresh.scores if before.fresh else {})}
+    pictures = shown_pictures(r for r in book.records if r.bundle_sha256 == before.bundle_sha256)
+    names = {*before.good, *(before.fresh.scores if before.fresh else {})}
     for score in scores.good:
         # Without a picture the name is all there is to know a part by.
-        if score.sha256 in before.shown_sha256 or (not score.sha256 and score.name in shown):
+        if score.sha256 in pictures or (not score.sha256 and score.name in names):
             raise DataError(
                 "the picture is not fresh: it was shown before",
                 where=score.name,
-                cure="show parts that nobody has calibrated with",
+                cure="show parts that nobody has calibrated with; these can go into a new kenpin calibrate fit",
             )

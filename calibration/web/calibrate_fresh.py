@@ -105,7 +105,7 @@ def count_fresh(folder: StationFolder) -> FreshCount | None:
     standing = next(r for r in records if r.rev == (record.fresh.of_rev if record.fresh else record.rev))
     # A good part is shown many times in a check of the masters, and is one part all the same.
     checked = shown_in_checks(folder) if record.state == "TRIAL" else frozenset()
-    parts = [part for part in judged_by(folder, record) if part.seq not in checked]
+    parts = [part for part in judged_by(folder, records) if part.seq not in checked]
     answers = {r.newest.part_seq: r.label for r in reviewed_parts(folder)}
     said = [(part, answers.get(part.seq, None if part.stopped else "good")) for part in parts]
     all_good = [part for part, label in said if label == "good"]

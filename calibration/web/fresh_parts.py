@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kenpin.calibration.confirm import shown_pictures
 from kenpin.calibration.web.calibrate_shown import learned_from
 from kenpin.edge_runtime.database import reading
 from kenpin.record import CalibrationRecord
@@ -52,8 +53,14 @@ class FreshPart:
         return self.verdict != "OK"
 
 
-def judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPart]:
-    """The first parts in production but those whose pictures were shown for the calibration or the training."""
+def judged_by(folder: StationFolder, records: Sequence[CalibrationRecord]) -> list[FreshPart]:
+    """The first parts in production but those whose pictures were shown for a calibration or the training.
+
+    Args:
+        folder: The station's folder.
+        records: Of a bundle, oldest first; the last one is in force.
+    """
+    record = records[-1]
     with reading(folder.database) as connection:
         by = (record.rev, record.bundle_sha256, record.t1, record.t2)
         rows = connection.execute(_JUDGED, (*by, _PARTS)).fetchall()
@@ -62,7 +69,7 @@ def judged_by(folder: StationFolder, record: CalibrationRecord) -> list[FreshPar
         FreshPart(seq, part_id, score, sha256, verdict, ts_ms, mono_ns, tuple(measures))
         for seq, part_id, score, sha256, verdict, ts_ms, mono_ns, *measures in rows
     ]
-    shown = {*record.shown_sha256, *learned_from(folder, record.bundle_sha256)}
+    shown = shown_pictures(records) | learned_from(folder, record.bundle_sha256)
     return [p for p in parts if f"seq {p.seq}" not in known and p.image_sha256 not in shown]
 
 

@@ -147,6 +147,19 @@ def test_pictures_are_known_again_under_any_name(
         assert "not fresh" in str(error_of(run("confirm", "--good", tmp_path / "again"))), shown
 
 
+def test_pictures_of_thresholds_before_are_not_fresh(
+    tmp_path: Path, run: Run, station: StationFolder, write_grey: Callable[[Path, int], None]
+) -> None:
+    """Who has seen how they score can choose the next thresholds so that they pass."""
+    for k in range(30):
+        write_grey(tmp_path / ("good" if k < 25 else "fresh") / f"{k}.png", 5 + k)
+    assert run("fit", "--good", tmp_path / "good").exit_code == 0
+    assert run("confirm", "--good", tmp_path / "fresh").exit_code == 0
+    assert run("fit", "--good", tmp_path / "good").exit_code == 0
+    assert "not fresh" in str(error_of(run("confirm", "--good", tmp_path / "fresh")))
+    assert newest(station).rev == 3
+
+
 def test_the_record_keeps_the_score_of_every_fresh_picture(
     run: Run, station: StationFolder, tmp_path: Path, write_grey: Callable[[Path, int], None]
 ) -> None:

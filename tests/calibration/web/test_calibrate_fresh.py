@@ -145,6 +145,19 @@ def test_a_part_whose_picture_was_trained_on_is_not_fresh(
     assert counted(station).parts == 52
 
 
+def test_a_picture_that_was_shown_for_thresholds_before_is_not_fresh(
+    station: StationFolder, record: CalibrationRecord, judge: Judge
+) -> None:
+    fields = record.model_dump(by_alias=True)
+    with calibration_lock(station):
+        open_book(station).append({**fields, "shown_sha256": ("ab" * 32,)})
+        newest = open_book(station).append(fields)
+    judge(newest, ["OK"] * 3)
+    with closing(open_database(station.database)) as connection:
+        connection.execute("UPDATE part SET image_sha256 = ? WHERE seq = 1002", ("ab" * 32,))
+    assert counted(station).parts == 52
+
+
 def test_pictures_that_are_shown_again_count_once(
     station: StationFolder, record: CalibrationRecord, judge: Judge
 ) -> None:
