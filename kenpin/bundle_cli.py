@@ -126,7 +126,7 @@ def install(file: Path, state: Path, trust: tuple[Path, ...]) -> None:
 @options.state
 @options.trust
 def activate(name: str, state: Path, trust: tuple[Path, ...]) -> None:
-    """Let the station change to an installed bundle, given by the first characters of its SHA-256.
+    """Let the station change to an installed bundle, given by the first characters of its SHA-256 in the list.
 
     A station that runs loads and proves it beside the old one and changes between two parts. The bundle is on
     trial for 200 parts or 15 minutes; if it fails, the station goes back by itself. The name of the active one
@@ -235,7 +235,8 @@ def _line(folder: StationFolder, path: Path, now: Activation, trust: tuple[Path,
 
 
 def _role(sha256: str, now: Activation) -> str:
-    roles = {now.previous: "before", now.left: "given up", now.candidate: f"to {now.task}"}
+    wanted = "watched" if now.task == "shadow" else "to activate"
+    roles = {now.previous: "before", now.left: "given up", now.candidate: wanted}
     roles[now.current] = "active, on trial" if now.state == "trial" else "active"
     return roles.get(sha256, "")
 

@@ -430,7 +430,7 @@ class Meta(Payload):
         engine_sha256: Of the engine that was built of the bundle here.
         engine_precision: What the engine calculates in.
         model_id: Name of the bundle.
-        model_sha256: Of the whole bundle, which the events give the first 16 digits of.
+        model_sha256: Of the bundle's manifest, which pins all of it; the events give the first 16 digits.
         signature_key_id: The key that signed the bundle.
         threshold_rev: Revision of the calibration record; 0 = not calibrated.
         dataset_sha256: Of the list of pictures that the model was trained on.

@@ -890,6 +890,8 @@ def test_a_watched_bundle_is_watched_until_it_is_off(workshop: Any, options: lis
     new = follow_up(workshop, breaks_at=1e6)
     assert invoke("shadow", new.sha256[:8], *options).exit_code == 0
     assert read_activation(workshop.folder).task == "shadow"
+    listed = json.loads(invoke("list", *options, "--json").stdout)["bundles"]
+    assert {line["sha256"]: line["role"] for line in listed}[new.sha256] == "watched"
     assert invoke("shadow", "--off", *options).exit_code == 0
     assert read_activation(workshop.folder).task == ""
     assert "give the bundle to watch" in str(refused("shadow", *options))
