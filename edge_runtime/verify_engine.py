@@ -18,6 +18,7 @@ from kenpin.canonical_json import canonical_json
 from kenpin.edge_runtime.engine import Runtime
 from kenpin.edge_runtime.engine_choice import choose_engine
 from kenpin.edge_runtime.golden_check import GoldenScore, check_golden
+from kenpin.engine_passport import Passport
 from kenpin.errors import ConfigError, EngineError, KenpinError
 from kenpin.events import now_ms
 from kenpin.out_file import refuse_other
@@ -43,6 +44,7 @@ class EngineReport(BaseModel):
         note: Why the engine is not TensorRT although the station has it; empty otherwise.
         runtime: What ran the model; `None` where nothing did.
         precision: Which of the bundle's models.
+        engine: Passport of the TensorRT engine: what it was built with and for; `None` where none ran.
         tolerance: Largest difference of a score that counts as the same model.
         frames: The golden frames.
         machine: Processor architecture and system.
@@ -60,6 +62,7 @@ class EngineReport(BaseModel):
     note: str = ""
     runtime: Runtime | None = None
     precision: Precision | None = None
+    engine: Passport | None = None
     tolerance: float = 0.0
     frames: tuple[GoldenScore, ...] = ()
     machine: str
@@ -123,6 +126,7 @@ def make_report(folder: StationFolder, bundle: Bundle) -> EngineReport:
         note=note,
         runtime=engine.runtime,
         precision=engine.precision,
+        engine=choice.passport,
         tolerance=check.tolerance,
         frames=check.scores,
     )

@@ -836,6 +836,9 @@ def test_verify_engine_signs_what_the_engine_scored(jetson: FakeJetson, tmp_path
     assert report["tolerance"] == pytest.approx(0.03)
     (frame,) = report["frames"]
     assert (frame["file"], frame["expected"], frame["score"]) == ("golden/0.png", 40, pytest.approx(40.02))
+    # Which engine that was: without TensorRT, GPU and the plan's SHA-256 the tolerance tells of none.
+    sealed = json.loads(next(jetson.workshop.folder.engines.glob("*/passport.json")).read_bytes())["passport"]
+    assert report["engine"] == sealed
     # The file is signed in minisign's format with the station's key.
     key = PublicKey.load(jetson.workshop.folder.public_key)
     signature = out.with_name("report.json.minisig").read_text()
@@ -852,7 +855,7 @@ def test_verify_engine_does_not_pass_where_onnx_runtime_stands_in(jetson_6: Fake
     with pytest.raises(EngineError, match="did not pass"):
         verify_engine(jetson_6, "--out", out)
     report = json.loads(out.read_text())
-    assert (report["passed"], report["runtime"]) == (False, "onnxruntime")
+    assert (report["passed"], report["runtime"], report["engine"]) == (False, "onnxruntime", None)
     assert "scores a known frame 41 instead of 40" in report["note"]
 
 
