@@ -92,8 +92,13 @@ def doubt_shelf(doubts: Scores) -> Shelf:
     """The good parts that are most unlike the others of what was learned from."""
     brightest = float(np.percentile(doubts.maps.max((1, 2)), 90))
     parts = [_part(doubts, number, brightest) for number in range(len(doubts.pictures))]
-    title = "Good parts that are most unlike the others that were learned from: are they good?"
-    return Shelf(f"{title} (Scores of light, pattern and grain alone, by what the others teach.)", parts)
+    title = (
+        "Good parts that are most unlike the others that were learned from: are they good? (Score and colour "
+    )
+    title += (
+        "of light, pattern and grain alone, by what the others teach: neither compares with those of other "
+    )
+    return Shelf(f"{title}groups.)", parts)
 
 
 def mean_maps(held_back: Scores, test: Scores | None) -> list[MeanMap]:

@@ -142,6 +142,7 @@ def test_plots_maps_and_parts_are_shown(page: str) -> None:
     assert "mean of 2 pictures of good parts" in page
     assert "map of 6 test pictures of bad parts" in page
     assert "may mask" in page
+    assert "Each map has colours of its own" in text_of(page)
     assert page.count("data:image/jpeg;base64,") == 3 + 2 * 6 * 6
 
 
@@ -255,6 +256,8 @@ def test_good_parts_unlike_the_others_are_shown_but_not_those_that_were_taken_ou
     write_report(folder, held_back, None, {})
     page = (folder.root / "report.html").read_text()
     shown = page.split("most unlike the others")[1].split("<h3>")[0]
+    # A good part glows here and is dark further down, with a higher score.
+    assert "neither compares with those of other groups" in shown
     assert re.findall(r"score (\d)\.00", shown) == [str(n) for n in range(8, -1, -1)]
     (folder.root / "doubts.safetensors").write_bytes(b"x")
     with pytest.raises(TrainError, match="cannot read"):
