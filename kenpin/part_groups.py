@@ -59,9 +59,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         DataError: It cannot be read, or lacks a file or a group in a row.
     """
     try:
-        # Spreadsheets write a byte order mark and, on Windows, backslashes; people a space after the comma.
+        # Spreadsheets write a byte order mark, semicolons where a comma stands in numbers and, on Windows,
+        # backslashes; people write a space after the comma.
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            found = list(csv.DictReader(lines, restkey="", restval="", skipinitialspace=True))
+            header = lines.readline()
+            lines.seek(0)
+            separator = ";" if ";" in header and "," not in header else ","
+            reader = csv.DictReader(lines, delimiter=separator, restkey="", restval="", skipinitialspace=True)
+            found = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{MANIFEST} cannot be read: {reason_of(error)}",
@@ -74,7 +79,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             raise DataError(
                 f"{MANIFEST} needs a file and a group in every row",
                 where=f"{path}, line {number}",
-                cure="add the columns file and group, separated by commas, and fill them, or remove the file",
+                cure="name columns file and group in the first line, separated by commas, and fill them; or "
+                "remove the file",
             )
         row["file"] = one_spelling(PurePosixPath(row["file"].replace("\\", "/")).as_posix())
     return rows

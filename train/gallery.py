@@ -94,11 +94,10 @@ def doubt_shelf(doubts: Scores) -> Shelf:
     parts = [_part(doubts, number, brightest) for number in range(len(doubts.pictures))]
     title = (
         "Good parts that are most unlike the others that were learned from: are they good? (Score and colour "
-    )
-    title += (
         "of light, pattern and grain alone, by what the others teach: neither compares with those of other "
+        "groups.)"
     )
-    return Shelf(f"{title}groups.)", parts)
+    return Shelf(title, parts)
 
 
 def mean_maps(held_back: Scores, test: Scores | None) -> list[MeanMap]:
