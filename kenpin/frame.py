@@ -87,19 +87,17 @@ def read_mask(path: Path) -> Image:
     return np.dstack([marked.astype(np.uint8) * 255] * 3)
 
 
-def lost_of(path: Path) -> tuple[bool, int]:
-    """What reading a picture loses: whether parts of it are transparent, and of 16 bits the brightest value.
-
-    Returns:
-        The value is -1 where the picture has 8 bits: it loses none.
+def lost_of(path: Path) -> tuple[bool, int, int]:
+    """What a picture lacks as it is read: whether parts are clear, its brightest value, and that of white.
 
     Raises:
         DataError: As `read_picture`, but for the bits.
     """
     image = _decode(_bytes_of(path), path, cv2.IMREAD_UNCHANGED)
-    is_clear = image.ndim == 3 and image.shape[2] == 4 and image[..., 3].min() < np.iinfo(image.dtype).max
+    white = np.iinfo(image.dtype).max
+    is_clear = image.ndim == 3 and image.shape[2] == 4 and image[..., 3].min() < white
     colours = image[..., :3] if image.ndim == 3 else image
-    return bool(is_clear), int(colours.max()) if image.dtype == np.uint16 else -1
+    return bool(is_clear), int(colours.max()), white
 
 
 def decode_picture(data: bytes, *, where: object) -> Image:

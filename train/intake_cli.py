@@ -27,6 +27,7 @@ _FEW_PARTS = 5
 _VIEWS = 8  # of a part in a folder of its own; a lot has more pictures
 _NAMED = 3  # of those in doubt
 _OF_14_BITS = 2**14
+_OF_5_BITS = 2**5
 # Of several processes that train together, as torchrun starts them, one speaks.
 console = human_console(quiet=os.environ.get("RANK", "0") != "0")
 
@@ -124,17 +125,21 @@ def look_with_bar(pictures: Sequence[Picture]) -> Looked:
 
 
 def _tell_lost(pictures: Sequence[Picture]) -> None:
-    """Say, of some pictures, where transparency is left away and where 16 bits become a few levels of grey."""
+    """Say, of some pictures, where transparency is left away and where there are but a few levels of grey."""
     some = [picture.path for picture in some_of(pictures, _LOOKED_AT)]
     lost = {path: lost_of(path) for path in some}
-    if clear := [path for path, (is_clear, _) in lost.items() if is_clear]:
+    if clear := [path for path, (is_clear, _, _) in lost.items() if is_clear]:
         told = f"transparency is left away, as in {clear[0]}: what lies under it is seen, often black; "
         console.print(f"{told}save cut-out parts on the background that the camera sees", soft_wrap=True)
-    deep = {path: brightest for path, (_, brightest) in lost.items() if brightest >= 0}
-    if deep and (brightest := max(deep.values())) < _OF_14_BITS:
-        told = f"pictures of 16 bits are dark, as of a 14-bit camera: at most {brightest} of 65535, as in "
-        told += f"{next(iter(deep))}, which leaves {brightest // 256 + 1} levels of grey; multiply them all so "
-        console.print(f"{told}that white is near 65535, or save them with 8 bits", soft_wrap=True)
+    white = max(white for _, _, white in lost.values())
+    deep = {path: brightest for path, (_, brightest, own) in lost.items() if own == white}
+    brightest, is_deep = max(deep.values()), white > _OF_14_BITS
+    if brightest < (_OF_14_BITS if is_deep else _OF_5_BITS):
+        told = "pictures of 16 bits are dark, as of a 14-bit camera" if is_deep else "pictures are dark"
+        told += f": at most {brightest} of {white}, as in {next(iter(deep))}, which leaves "
+        told += f"{brightest * 256 // (white + 1) + 1} levels of grey; "
+        cure = "multiply them all so that white is near 65535, or save them with 8 bits"
+        console.print(told + (cure if is_deep else "expose longer or give more light"), soft_wrap=True)
 
 
 def tell_misfits(misfits: Mapping[Path, OutOfView]) -> None:

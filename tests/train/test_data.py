@@ -191,6 +191,18 @@ def test_transparency_and_missing_bits_are_told(tmp_path: Path, capsys: pytest.C
     assert f"at most {texture.max()} of 65535, as in {tmp_path / 'dim.tif'}, which leaves 64" in told["dim.tif"]
 
 
+@pytest.mark.parametrize(("brightest", "is_told"), [(10, True), (31, True), (32, False), (255, False)])
+def test_dark_pictures_of_8_bits_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], brightest: int, is_told: bool
+) -> None:
+    """They train as any other, and what is not in their few levels of grey no threshold finds."""
+    for number in range(3):
+        assert cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((16, 16), brightest - number, np.uint8))
+    look_with_bar([Picture(tmp_path / f"{number}.png", GOOD, f"{number}") for number in range(3)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert (f"pictures are dark: at most {brightest} of 255, as in {tmp_path / '0.png'}" in told) == is_told
+
+
 def test_few_parts_held_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else it shows at the export, after the training."""
     pictures = [Picture(tmp_path / f"{n}.png", GOOD, f"part {n // 2}") for n in range(10)]
