@@ -258,10 +258,14 @@ def join_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
     for picture, content in zip(pictures, contents, strict=True):
         other = first.setdefault(content, picture)
         if (picture.label == GOOD) != (other.label == GOOD):
+            kinds = {(c, p.label == GOOD) for c, p in zip(contents, pictures, strict=True)}
+            more = len(kinds) - len(set(contents)) - 1
             raise DataError(
-                f"the same picture is there as {other.label} and as {picture.label}",
+                f"the same picture is there as {other.label} and as {picture.label}"
+                + (f", and so are {more} more" if more else ""),
                 where=f"{other.path} and {picture.path}",
-                cure="look at it and remove the wrong one of the two",
+                cure="look at it and remove the wrong one of the two"
+                + ("; is a whole folder the wrong one?" if more else ""),
             )
         names = {group_of(picture.group), group_of(other.group)}
         if len(names) == 2:
@@ -284,6 +288,8 @@ def _cure_of(folder: Path, pictures: Sequence[Path]) -> str:
 
 
 def _refuse_nested(good: Path, bad: Path) -> None:
+    if good == bad:
+        raise DataError("one folder is given for good and for bad parts", where=bad, cure="correct --bad")
     for inner, outer, names in ((bad, good, ("bad", "good")), (good, bad, ("good", "bad"))):
         if outer in (inner, *inner.parents):
             raise DataError(

@@ -472,8 +472,12 @@ def test_the_same_file_name_does_not_make_the_same_part(tmp_path: Path) -> None:
 
 def test_bad_parts_inside_the_good_folder_are_refused(tmp_path: Path) -> None:
     _fill(tmp_path, *_names("parts", 10), *_names("parts/bad", 2))
-    for bad in ("parts", "parts/bad", "parts/../parts/bad"):
-        with pytest.raises(DataError, match="lies in the folder of good ones"):
+    for bad, says in (
+        ("parts", "one folder is given for good and for bad parts"),
+        ("parts/bad", "lies in the folder of good ones"),
+        ("parts/../parts/bad", "lies in the folder of good ones"),
+    ):
+        with pytest.raises(DataError, match=says):
             read_good_bad(tmp_path / "parts", tmp_path / bad)
 
 
@@ -733,6 +737,9 @@ def test_a_picture_that_is_there_as_good_and_as_bad_is_refused(tmp_path: Path, g
     error = _refused(tmp_path)
     assert error.what == "the same picture is there as good and as hole"
     assert all(str(path) in error.where for path in (tmp_path / good / "004.png", bad))
+    # A folder in the wrong place is not mended picture by picture.
+    bad.with_name("y.png").write_text(f"{good}/007.png")
+    assert _refused(tmp_path).what == "the same picture is there as good and as hole, and so are 1 more"
 
 
 def test_copies_join_the_groups_of_a_manifest_over_any_number_of_steps(tmp_path: Path) -> None:
