@@ -135,7 +135,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _decode(data: bytes, where: object, flags: int) -> NDArray[Any]:
-    replace = "replace the file with a complete PNG or JPEG, or remove it"
+    replace = "replace the file with a complete PNG, JPEG or TIFF of 8 or 16 bits, or remove it"
     if not data:
         raise DataError("the picture file is empty", where=where, cure=replace)
     if fault := _fault(data):

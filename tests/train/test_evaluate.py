@@ -129,6 +129,26 @@ def test_pictures_are_scored_in_order_over_the_edge_of_a_batch(tmp_path: Path) -
     assert not torch.is_tensor(scores.score)
 
 
+@pytest.mark.parametrize("count", [4, 2 * BATCH])
+def test_the_time_is_that_of_a_model_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Its first call takes longer, and so does one while the machine has other work."""
+    now, calls = 0.0, iter([9.0, 0.25, 5.0])
+
+    class Slow(Brightness):
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            nonlocal now
+            now += next(calls)
+            return super().forward(frames)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    path = write(tmp_path / "one.png", np.zeros((64, 64, 3), np.uint8))
+    pictures = [Picture(path, "good", str(n)) for n in range(count)]
+    scores = score_pictures(Slow(), pictures, side=64)  # type: ignore[arg-type]
+    assert scores.ms_per_picture == 250 / min(count, BATCH)
+
+
 @pytest.mark.parametrize("output", [0, 1, 2], ids=["score", "level", "map"])
 def test_numbers_that_are_not_finite_are_no_figures(tmp_path: Path, output: int) -> None:
     class Broken(Brightness):
