@@ -165,7 +165,10 @@ def train(*, run: Path, resume: bool, as_json: bool, **given: Any) -> None:
     load_package(given["log"])  # missing, it shall be told before there is a run
     source = _Source(given["data"], given["good"], given["bad"])
     source.check_apart(run)
-    origin, folder = _origin(given), RunFolder(run)
+    folder = RunFolder(run)
+    if not resume and not console.quiet:  # of several processes, another may have begun it
+        folder.refuse_taken()
+    origin = _origin(given)
     begun = folder if resume and folder.exists else None
     found = _look_through(source.read(seed=given["seed"]), given, origin, begun=begun)
     sight = found.train[0].sight

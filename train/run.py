@@ -118,13 +118,9 @@ class RunFolder:
         # A run without a view looks like one from before there were views.
         settings = config.model_dump(mode="json", exclude_none=True)
         wanted = {"config.json": settings, "data.json": dict(data)}
+        if not resume:
+            self.refuse_taken()
         if self.exists:
-            if not resume:
-                raise ConfigError(
-                    "the run folder holds a run already",
-                    where=self.root,
-                    cure="give another --run, or --resume to go on with it",
-                )
             for name, content in wanted.items():
                 if told := _difference(_read_json(self.root / name), content):
                     raise ConfigError(
@@ -139,6 +135,19 @@ class RunFolder:
         # config.json comes last: with it the folder is a run, and all that a resume looks at has to be there.
         for name in ("data.json", "config.json"):
             _replace(self.root / name, (json.dumps(wanted[name], indent=1) + "\n").encode())
+
+    def refuse_taken(self) -> None:
+        """Refuse to begin a run where one is.
+
+        Raises:
+            ConfigError: There is, or it is no folder.
+        """
+        if self.exists or self.root.is_file():
+            raise ConfigError(
+                "the run folder " + ("holds a run already" if self.exists else "is a file"),
+                where=self.root,
+                cure="give another --run" + (", or --resume to go on with it" if self.exists else ""),
+            )
 
     def sole_use(self) -> ExitStack:
         """Let nobody else train into the folder meanwhile: of two that save in turn, neither would be whole.

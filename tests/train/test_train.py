@@ -278,6 +278,18 @@ def test_a_finished_run_is_not_overwritten(run: tuple[Path, dict[str, object]], 
     assert "--resume" in done.stderr
 
 
+@pytest.mark.parametrize(("taken", "says"), [("config.json", "holds a run already"), ("", "is a file")])
+def test_a_run_that_cannot_be_begun_is_told_before_thousands_of_pictures_are_read(
+    tmp_path: Path, taken: str, says: str
+) -> None:
+    place = tmp_path / "run" / taken
+    place.parent.mkdir(exist_ok=True)
+    place.touch()
+    unread = tmp_path / "nowhere"
+    with pytest.raises(ConfigError, match=says):
+        cli.main(["train", "--data", str(unread), "--run", str(tmp_path / "run")], standalone_mode=False)
+
+
 def test_resume_with_other_settings_is_refused(run: tuple[Path, dict[str, object]], parts: Path) -> None:
     arguments = ["train", "--data", parts, "--run", run[0], "--size", 64, "--steps", 31, "--resume"]
     with pytest.raises(ConfigError, match=r"config\.json differs"):
