@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -313,6 +314,12 @@ def _config(
 
 def _width(init: Path) -> int:
     """Width of the encoder that a file of weights fits, all of it: the run folder will name it for good."""
+    if RunFolder(init.parent).exists:  # of BGR pictures: they would fit, with red and blue exchanged
+        raise ConfigError(
+            "the weights are those of a run",
+            where=init,
+            cure=f"start on its model with --from {quote(str(init.parent))}",
+        )
     width = width_of(init)
     load_initial_weights(Encoder(width), init)
     return width

@@ -408,6 +408,16 @@ def test_bad_input_is_answered_with_what_where_and_the_cure(
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_of_a_run_are_no_initial_ones(
+    run: tuple[Path, dict[str, object]], parts: Path, tmp_path: Path
+) -> None:
+    """They would fit, with red and blue exchanged."""
+    given = ["--data", parts, "--run", tmp_path / "run", "--init", run[0] / "encoder.safetensors", "--steps", 1]
+    with pytest.raises(ConfigError, match="weights are those of a run") as refused:
+        cli.main(["train", *map(str, given)], standalone_mode=False)
+    assert f"--from {run[0]}" in refused.value.cure
+
+
 def test_parts_with_foreign_names_are_different_products() -> None:
     names = ("ボルト", "ナット", "M6 ボルト", "M6 ナット", "ÄÖÜ" * 40, "bolt 7", "bolt", "x" * 80)
     products = [_product(Path("/parts") / name / "good") for name in names]
