@@ -156,7 +156,7 @@ def _tell(report: EngineReport, key: SecretKey) -> None:
     if report.runtime is not None:
         worst = max(frame.difference for frame in report.frames)
         lines.append(
-            f"{'passed' if worst <= report.tolerance else 'FAILED'}: {report.model}, {report.precision} on "
+            f"{'passed' if report.passed else 'FAILED'}: {report.model}, {report.precision} on "
             f"{report.runtime}, {len(report.frames)} golden frames, the worst off by {worst:.3g} "
             f"(tolerance {report.tolerance:.3g})"
         )

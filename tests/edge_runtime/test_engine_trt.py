@@ -18,6 +18,7 @@ import pytest
 from kenpin.build_log import BuildLog, last_step
 from kenpin.bundle import Bundle, open_bundle
 from kenpin.canonical_json import canonical_json
+from kenpin.cli import cli
 from kenpin.config import MOST_CAMERAS
 from kenpin.edge_runtime.background_build import BackgroundBuild
 from kenpin.edge_runtime.engine_choice import Choice, choose_engine
@@ -857,6 +858,20 @@ def test_verify_engine_does_not_pass_where_onnx_runtime_stands_in(jetson_6: Fake
     report = json.loads(out.read_text())
     assert (report["passed"], report["runtime"], report["engine"]) == (False, "onnxruntime", None)
     assert "scores a known frame 41 instead of 40" in report["note"]
+
+
+def test_what_does_not_pass_is_never_told_to_have(
+    jetson_6: FakeJetson, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime holds the frames; who reads the first line alone must not take it for TensorRT's."""
+    jetson_6.trt.noise = 1.0
+    workshop = jetson_6.workshop
+    words = ("verify-engine", "--state", workshop.folder.root, "--trust", workshop.public_key)
+    with pytest.raises(EngineError, match="did not pass"):
+        cli.main([str(word) for word in words], standalone_mode=False)
+    told = capsys.readouterr().err
+    assert told.startswith("FAILED: lamp-1.0, int8 on onnxruntime, 1 golden frames, the worst off by 0")
+    assert "passed:" not in told
 
 
 def test_verify_engine_does_not_pass_where_the_gpu_cannot_be_used_and_never_was(
