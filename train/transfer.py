@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kenpin.bundle import TRAINED, open_bundle
+from kenpin.bundle import MANIFEST, TRAINED, open_bundle
 from kenpin.bundle_cli import trusted_keys
 from kenpin.errors import ConfigError
 from kenpin.picture_files import sha256_of
@@ -100,8 +100,8 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
         trust: Public keys that may have signed a bundle; without any, this user's own.
 
     Raises:
-        BundleError: The bundle is missing, damaged or signed by a stranger.
-        ConfigError: The run is not finished, or the bundle holds no model that can go on learning.
+        BundleError: The bundle is damaged or signed by a stranger.
+        ConfigError: There is neither, the run is not finished, or the bundle holds no model that can learn on.
         TrainError: A file of the model is damaged.
     """
     folder = RunFolder(path)
@@ -115,6 +115,12 @@ def load_origin(path: Path, *, same_parts: bool, trust: tuple[Path, ...] = ()) -
             folder.sight,
             folder.config.product,
             folder.config.strips,
+        )
+    if not (path.is_file() or (path / MANIFEST).is_file()):  # before a key is missed that no run needs
+        raise ConfigError(
+            "there is neither a finished run nor a bundle",
+            where=path,
+            cure="give the folder that kenpin train wrote with --run, or a .kenpin file",
         )
     bundle = open_bundle(path, trusted_keys(trust))
     missing = [name for name in TRAINED if name not in bundle.files]

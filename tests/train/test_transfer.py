@@ -121,6 +121,16 @@ def test_a_bundle_signed_by_a_stranger_is_not_read(run: Path, tmp_path: Path) ->
         load_origin(bundle, same_parts=False, trust=(stranger,))
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistyped_run_is_no_question_of_keys(tmp_path: Path, there: bool) -> None:
+    """Nobody who never exported has a key, and none is needed for a run."""
+    if there:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match="neither a finished run nor a bundle") as refused:
+        load_origin(tmp_path / "run", same_parts=True, trust=(tmp_path / "none.pub",))
+    assert refused.value.where == str(tmp_path / "run")
+
+
 @pytest.mark.parametrize("without", TRAINED)
 def test_a_bundle_without_the_trained_model_says_how_to_get_one(
     run: Path, tmp_path: Path, trust: tuple[Path, ...], without: str
@@ -275,7 +285,7 @@ def test_the_same_parts_from_another_folder_keep_the_name_of_their_product(
         (("--update", "{run}", "--precision", "bf16", "--compile"), "--precision, --compile"),
         (("--from", "{run}", "--uniform"), "--uniform"),
         (("--update", "{run}", "--size", "80"), "not the 64"),
-        (("--from", "{none}"), "does not exist"),
+        (("--from", "{none}"), "neither a finished run nor a bundle"),
     ],
 )
 def test_what_cannot_go_together_is_refused(
