@@ -13,6 +13,7 @@ from rich.table import Table
 from kenpin import options
 from kenpin.console import human_console
 from kenpin.errors import ConfigError, DataError
+from kenpin.folder_names import GOOD
 from kenpin.out_file import refuse_other
 from kenpin.picture_files import sha256_of
 from kenpin.pictures import Picture
@@ -165,5 +166,7 @@ def show_figures(figures: dict[str, Any], model: str) -> None:
             table.add_row(head, str(value))
     human_console().print(table)
     if "image_auroc" not in figures:
-        told = "nothing tells good from bad parts here: the other figures need test pictures of both"
-        human_console().print(told, soft_wrap=True)
+        told, kind = "no picture measures", "bad" if figures.get("bad") else GOOD
+        if count := figures["pictures"]:
+            told = f"all {count:,} pictures count as {kind} parts"
+        human_console().print(f"{told}: the other figures need test pictures of both", soft_wrap=True)
