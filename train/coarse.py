@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kenpin.train.components import Components
 from kenpin.train.moments import Moments
 
-# Principal components of the pattern: at most this many, and one for every four pictures.
 PATTERN_SIZE = 32
-PICTURES_PER_COMPONENT = 4
 # Variance that the logarithms of mean and contrast have at least.
 LEAST_VARIANCE = 1e-6
 
@@ -68,62 +67,34 @@ class LightStatistics(nn.Module):
 
 
 class Pattern(nn.Module):
-    """What a linear model of whole good parts leaves unexplained: principal components of the light grid.
-
-    Turk & Pentland, "Eigenfaces for Recognition", 1991. Parts differ from one to the next in a few ways
-    that concern the whole picture (a shadow, a shift, a shade); these are explained, a local fault is not.
+    """What a linear model of whole good parts leaves unexplained of the light grid.
 
     Args:
         cells: h = w of the grids.
     """
 
-    basis: Tensor
-    strength: Tensor
-
     def __init__(self, cells: int) -> None:
         super().__init__()
         self.statistics = LightStatistics(cells)
-        self.register_buffer("basis", torch.zeros(PATTERN_SIZE, 2 * cells**2))
-        # Singular value of each component; it does not score, `merge` needs it.
-        self.register_buffer("strength", torch.zeros(PATTERN_SIZE))
+        self.components = Components(PATTERN_SIZE, 2 * cells**2)
 
     def fit(self, grids: Tensor) -> None:
         """Learn from light grids (N, 2, h, w)."""
         self.statistics.fit(grids)
-        self._decompose(self.statistics.standardise(grids).flatten(1))
+        self.components.fit(self.statistics.standardise(grids).flatten(1), len(grids))
 
     def merge(self, grids: Tensor) -> None:
-        """Learn from further light grids (N, 2, h, w).
-
-        The components stand for the pictures they came from (sequential Karhunen-Loeve: Levy & Lindenbaum
-        2000; Ross et al. 2008); one more row is the shift of the mean.
-        """
+        """Learn from further light grids (N, 2, h, w); one more row is the shift of the mean."""
         before = self.statistics.moments
         was = self.statistics.inverse_std.clone()
         self.statistics.merge(grids)
-        # Without those that stand for nothing: of ever so many rows of zeros eigh does not always find an end.
-        used = self.strength > 0
-        known = (self.strength[used, None] * self.basis[used]).view(-1, *was.shape) / was
+        known = self.components.standing_for().view(-1, *was.shape) / was
         own = grids.mean(0)
         shift = (before.count * len(grids) / self.statistics.count).sqrt() * (own - before.mean)
         rows = torch.cat([known, grids - own, shift[None]]) * self.statistics.inverse_std
-        self._decompose(rows.flatten(1))
-
-    def _decompose(self, rows: Tensor) -> None:
-        """Principal components of centred rows (M, D)."""
-        count = min(PATTERN_SIZE, int(self.statistics.count) // PICTURES_PER_COMPONENT, len(rows))
-        self.basis.zero_()
-        self.strength.zero_()
-        if count:
-            # The eigenvectors of the small M x M matrix give those of the large one: exact and quick.
-            values, vectors = torch.linalg.eigh(rows @ rows.T)
-            strength = values[-count:].clamp(min=1e-9).sqrt()
-            self.strength[:count] = strength
-            self.basis[:count] = (vectors[:, -count:] / strength).T @ rows
+        self.components.fit(rows.flatten(1), int(self.statistics.count))
 
     def forward(self, grids: Tensor) -> Tensor:
         """Largest unexplained deviation (N, h, w)."""
-        deviation = self.statistics.standardise(grids)
-        rows = deviation.flatten(1)
-        explained = rows @ self.basis.T @ self.basis
-        return (rows - explained).reshape_as(deviation).abs().amax(1)
+        left: Tensor = self.components(self.statistics.standardise(grids))
+        return left.abs().amax(1)

@@ -35,14 +35,12 @@ BATCH = 32
 # Weights within this AUROC of the best are averaged: validation defects are few and not the real ones.
 NEAR_BEST = 0.01
 # Whatever the drawn defects say.
-LIGHT_WEIGHT = 1.0
-# The grain has few numbers to learn, so it weighs more where pictures are few: 2 up to 32, 1 from 128 on.
-GRAIN_PICTURES, GRAIN_WEIGHTS = (32, 128), (2.0, 1.0)
+LIGHT_WEIGHT, GRAIN_WEIGHT = 1.0, 2.0
 # The maps of mid count half: they find what those of fine find, and outline it coarsely.
 MID = 0.5
 # What the other maps weigh before drawn defects are asked, in the order of MAPS: the four of the encoder repeat
 # each other.
-USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, MID * 0.5, MID * 0.25, 0.5, 0.25)
+USUAL_WEIGHTS = (LIGHT_WEIGHT, 1.0, MID * 0.5, MID * 0.25, 0.5, 0.25, GRAIN_WEIGHT)
 # Parts into which known pictures are cut for cross-fitting; the held-back ones are as many as one of them.
 FOLDS = 4
 # The choice by drawn defects is believed by half, because real ones are others.
@@ -70,8 +68,7 @@ def fit_head(trained: Pretrained, pictures: Tensor, held_back: Tensor, *, seed: 
     head.fill(*known)
     head.standardise(_with_untrained(untrained, raw_maps_of(head, trained, held_back)))
     good, bad = maps_of(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
-    number = len(pictures) + len(held_back)
-    head.weight.copy_(choose_weights(good, bad, number).to(pictures.device))
+    head.weight.copy_(choose_weights(good, bad).to(pictures.device))
     levels, fused = _units(head, good)
     head.level_scale.copy_(levels.reciprocal())
     head.fused_scale.copy_(fused.reciprocal())
@@ -106,8 +103,7 @@ def update_head(
     head.restandardise(_with_untrained(untrained, raw_maps_of(head, trained, held_back)))
     share = len(held_back) / float(head.count[MAPS.index("bank8")])
     good, bad = maps_of(head, trained, held_back), _validation_maps(head, trained, held_back, seed)
-    number = int(head.grain.count) + len(held_back)
-    head.weight.lerp_(choose_weights(good, bad, number).to(pictures.device), share)
+    head.weight.lerp_(choose_weights(good, bad).to(pictures.device), share)
     levels, fused = _units(head, good)
     head.level_scale.copy_(torch.lerp(head.level_scale.reciprocal(), levels, share).reciprocal())
     head.fused_scale.copy_(torch.lerp(head.fused_scale.reciprocal(), fused, share).reciprocal())
@@ -145,34 +141,32 @@ def doubt(
     return robust_maximum(fused), fused
 
 
-def choose_weights(good: Tensor, bad: Tensor, pictures: int) -> Tensor:
+def choose_weights(good: Tensor, bad: Tensor) -> Tensor:
     """Weights of the maps: half of the way from the usual ones to those that separate drawn defects best.
 
     Combinations are tried; those near the best are averaged. Three rules hold whatever the drawn defects
     say, because those resemble the defects of training more than real ones do: every level keeps its bank or
-    its pattern, a discriminator weighs half at most, and light always counts, because nothing that a
-    brightness meter would catch may escape.
+    its pattern, a discriminator weighs half at most, and light and grain always count, because nothing that a
+    brightness meter would catch may escape, nor a scratch.
 
     Args:
         good: Standardised maps of good pictures (N, 7, h, w).
         bad: Standardised maps of pictures with drawn defects (M, 7, h, w).
-        pictures: How many good ones the head has learned from.
 
     Returns:
         (7,)
     """
-    grain = float(np.interp(pictures, GRAIN_PICTURES, GRAIN_WEIGHTS))
     maps = torch.cat([good, bad])
     is_bad = np.arange(len(maps)) >= len(good)
     tried: list[tuple[float, tuple[float, ...]]] = []
     some, any_half = (0.5, 1.0), (0.0, 0.5)
     for pattern, bank16, bank8, defect16, defect8 in itertools.product(some, some, some, any_half, any_half):
-        weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8, grain)
+        weight = (LIGHT_WEIGHT, pattern, MID * bank16, MID * defect16, bank8, defect8, GRAIN_WEIGHT)
         fused = fuse(by_level(maps * maps.new_tensor(weight).view(1, -1, 1, 1)))
         tried.append((auroc(robust_maximum(fused).cpu().numpy(), is_bad), weight))
     best = max(figure for figure, _ in tried)
     chosen = torch.tensor([w for figure, w in tried if figure >= best - NEAR_BEST]).mean(0)
-    return torch.lerp(torch.tensor((*USUAL_WEIGHTS, grain)), chosen, TRUST)
+    return torch.lerp(torch.tensor(USUAL_WEIGHTS), chosen, TRUST)
 
 
 def _cross_fitted(

@@ -1,8 +1,10 @@
 """The grain: how strong fine lines and edges are, in each direction, compared with what is usual at a place.
 
 Nothing of it is trained. The filters are first and second derivatives of a Gaussian at four angles; textures
-are told by their local energy (Bovik, Clark & Geisler, IEEE TPAMI 1990). The distance is Mahalanobis', with a
-mean at each place (PaDiM, Defard et al. 2020) and one covariance for all, which takes fewer pictures.
+are told by their local energy (Bovik, Clark & Geisler, IEEE TPAMI 1990). What is usual is a mean at each place
+(PaDiM, Defard et al. 2020) and how parts differ as wholes, so that an outline that lies a little to the side is
+no scratch. The distance of the rest is Mahalanobis', with one covariance for all places, which takes fewer
+pictures.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kenpin.train.components import Components
 from kenpin.train.light import DARK
 
 CELL = 4  # pixels along a side
 ANGLES = 4
 CHANNELS = 2 * ANGLES
+GRAIN_SIZE = 16  # components: 32 rank no better and take twice the memory
 _SIGMA = 1.0  # pixels: the finest structure that a picture shows
 _RADIUS = 3
 # Energy of a flat place, which is all noise; and what a variance of the logarithms is at least.
@@ -39,18 +43,17 @@ class Grain(nn.Module):
     count: Tensor
     mean: Tensor
     covariance: Tensor
-    usual: Tensor
     whitening: Tensor
 
     def __init__(self, cells: int) -> None:
         super().__init__()
         self.register_buffer("filters", _in_pairs(_derivatives()), persistent=False)
         self.register_buffer("pooling", _pooling(), persistent=False)
-        # These three do not score; `merge` needs them.
+        # Count and covariance do not score; `merge` needs them.
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(CHANNELS, cells, cells))
+        self.components = Components(GRAIN_SIZE, CHANNELS * cells**2)
         self.register_buffer("covariance", torch.zeros(CHANNELS, CHANNELS))
-        self.register_buffer("usual", torch.zeros(CHANNELS, cells, cells))
         self.register_buffer("whitening", torch.eye(CHANNELS))
 
     def energies(self, grey: Tensor) -> Tensor:
@@ -68,30 +71,35 @@ class Grain(nn.Module):
 
     def fit(self, energies: Tensor) -> None:
         """Learn from energies (N, 8, h, w)."""
-        mean = energies.mean(0)
-        self._set(energies.new_tensor(float(len(energies))), mean, _covariance(energies - mean))
+        self.count.fill_(len(energies))
+        self.mean.copy_(energies.mean(0))
+        self.components.fit((energies - self.mean).flatten(1), len(energies))
+        self._set_covariance(_covariance(self.components(energies - self.mean)))
 
     def merge(self, energies: Tensor) -> None:
-        """Learn from further energies as if they had been among the first (Chan, Golub & LeVeque 1979)."""
-        count, mean = self.count + len(energies), energies.mean(0)
-        share, shift = len(energies) / count, mean - self.mean
-        within = torch.lerp(self.covariance, _covariance(energies - mean), share)
-        between = share * (1 - share) * _covariance(shift[None])
-        self._set(count, self.mean + share * shift, within + between)
+        """Learn from further energies (N, 8, h, w); one more row is the shift of the mean.
 
-    def _set(self, count: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        """Neighbouring places lend each other their pictures."""
-        self.count.copy_(count)
-        self.mean.copy_(mean)
+        What is left of the first ones is taken to vary as before.
+        """
+        own, known = energies.mean(0), self.components.standing_for()
+        shift = (self.count * len(energies) / (self.count + len(energies))).sqrt() * (own - self.mean)
+        self.count += len(energies)
+        share = len(energies) / self.count
+        self.mean.lerp_(own, share)
+        rows = torch.cat([known, (energies - own).flatten(1), shift.flatten()[None]])
+        self.components.fit(rows, int(self.count))
+        new = _covariance(self.components(energies - self.mean))
+        self._set_covariance(torch.lerp(self.covariance, new, share))
+
+    def _set_covariance(self, covariance: Tensor) -> None:
         self.covariance.copy_(covariance)
-        self.usual.copy_(functional.avg_pool2d(mean, 3, 1, 1, count_include_pad=False))
-        spread = covariance + _covariance((mean - self.usual)[None])
-        spread = spread + torch.diag(_RIDGE * spread.diag() + _LEAST_VARIANCE)
+        spread = covariance + torch.diag(_RIDGE * covariance.diag() + _LEAST_VARIANCE)
         self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(spread)))
 
     def forward(self, energies: Tensor) -> Tensor:
         """Distances (N, h, w)."""
-        return (functional.conv2d(energies - self.usual, self.whitening[:, :, None, None]) ** 2).sum(1).sqrt()
+        left: Tensor = self.components(energies - self.mean)
+        return (functional.conv2d(left, self.whitening[:, :, None, None]) ** 2).sum(1).sqrt()
 
 
 def _covariance(deviations: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from kenpin.export.scheme import Scheme
 from kenpin.train.run import RunFolder, load_inspector
 
 BANKS = ("inspector.head.bank8.bank", "inspector.head.bank16.bank")
-BASIS = "inspector.head.pattern.basis"
+BASES = tuple(f"inspector.head.{name}.components.basis" for name in ("pattern", "grain"))
 OFFSET = "inspector.head.offset"
 
 
@@ -52,7 +52,7 @@ def test_banks_and_components_are_int8(trained: ModelProto, small: ModelProto) -
     check_model(small, shape=(64, 64))
     audit(small)
     before, after = constants(trained), constants(small)
-    for name, axis in (*((bank, 1) for bank in BANKS), (BASIS, 0)):
+    for name, axis in (*((bank, 1) for bank in BANKS), *((basis, 0) for basis in BASES)):
         assert name not in after
         steps, scale = after[f"{name}_int8"], np.expand_dims(after[f"{name}_scale"], 1 - axis)
         assert steps.dtype == np.int8

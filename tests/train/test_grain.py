@@ -59,31 +59,61 @@ def test_the_edge_of_the_picture_is_no_edge_of_the_part() -> None:
     assert torch.equal(energies[..., -1], energies[..., -2])
 
 
-def test_the_distance_is_that_of_mahalanobis_from_what_is_usual_at_the_place() -> None:
+def test_the_distance_is_that_of_mahalanobis_from_what_components_leave() -> None:
     torch.manual_seed(0)
     grain, mixed = Grain(6), torch.randn(CHANNELS, CHANNELS)
     known = torch.einsum("cd,ndhw->nchw", mixed, torch.randn(50, CHANNELS, 6, 6)) + torch.randn(CHANNELS, 6, 6)
     grain.fit(known)
-    deviations = (known - grain.usual).double().transpose(0, 1).flatten(1).numpy()
-    covariance = deviations @ deviations.T / deviations.shape[1]
-    covariance += np.diag(0.1 * np.diag(covariance) + 1e-4)
     asked = torch.randn(1, CHANNELS, 6, 6)
-    found = grain(asked)[0]
-    for y, x in (0, 0), (2, 3), (5, 5):
-        place = known.mean(0)[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean((1, 2))
-        expected = mahalanobis(asked[0, :, y, x].numpy(), place.numpy(), np.linalg.inv(covariance))
-        assert float(found[y, x]) == pytest.approx(expected, rel=1e-3)
+    mean = known.mean(0).double()
+    rows = (torch.cat([known, asked]).double() - mean).flatten(1)
+    basis = torch.linalg.svd(rows[:50], full_matrices=False).Vh[: 50 // 4]
+    left = (rows - rows @ basis.T @ basis).view(51, CHANNELS, 36)
+    known_left = left[:50].transpose(0, 1).flatten(1).numpy()
+    covariance = known_left @ known_left.T / known_left.shape[1]
+    inverse = np.linalg.inv(covariance + np.diag(0.1 * np.diag(covariance) + 1e-4))
+    expected = [mahalanobis(left[50, :, place].numpy(), np.zeros(CHANNELS), inverse) for place in range(36)]
+    assert grain(asked).flatten().tolist() == pytest.approx(expected, rel=1e-3)
 
 
-def test_what_is_merged_is_as_if_all_had_been_learned_at_once() -> None:
+def shifted_edges(count: int) -> torch.Tensor:
+    """Parts (N, 1, 64, 64) whose outline lies a little further left or right on each."""
+    x = torch.arange(64.0).expand(count, 1, 64, 64)
+    at = 32 + 2 * torch.randn(count, 1, 1, 1)
+    return 0.4 + 0.2 * torch.sigmoid(x - at) + 0.002 * torch.randn(count, 1, 64, 64)
+
+
+def test_an_outline_that_lies_a_little_to_the_side_is_no_scratch() -> None:
     torch.manual_seed(0)
-    old, new = torch.randn(30, CHANNELS, 8, 8), 2 * torch.randn(10, CHANNELS, 8, 8) + 1
-    merged, every = Grain(8), Grain(8)
+    grain = Grain(16)
+    grain.fit(grain.energies(shifted_edges(120)))
+    good = shifted_edges(20)
+    scratched = good.clone()
+    scratched[:, 0, 20:40, 34] -= 0.03
+    assert grain(grain.energies(scratched)).amax((1, 2)).min() > 1.2 * grain(grain.energies(good)).amax()
+    grain.components.basis.zero_()  # by place alone, the outline hides it
+    assert grain(grain.energies(scratched)).amax((1, 2)).min() < grain(grain.energies(good)).amax()
+
+
+def test_what_is_merged_explains_what_old_and_new_parts_differ_by() -> None:
+    torch.manual_seed(0)
+    ways = torch.randn(2, CHANNELS, 8, 8)
+
+    def parts(count: int, way: int) -> torch.Tensor:
+        return 2 * torch.randn(count, 1, 1, 1) * ways[way] + way + 0.1 * torch.randn(count, CHANNELS, 8, 8)
+
+    old, new = parts(120, 0), parts(60, 1)
+    merged, every, first = Grain(8), Grain(8), Grain(8)
     merged.fit(old)
     merged.merge(new)
     every.fit(torch.cat([old, new]))
-    for name, found in merged.state_dict().items():
-        assert torch.allclose(found, every.state_dict()[name], atol=1e-4), name
+    first.fit(old)
+    assert merged.count == every.count
+    assert torch.allclose(merged.mean, every.mean, atol=1e-5)
+    assert torch.allclose(merged.covariance, every.covariance, atol=0.1 * float(every.covariance.max()))
+    asked = torch.cat([parts(5, 0), parts(5, 1)])
+    assert float(merged(asked).mean()) == pytest.approx(float(every(asked).mean()), rel=0.1)
+    assert first(asked)[5:].mean() > 3 * first(asked)[:5].mean()
 
 
 def test_a_fine_scratch_stands_out_and_parts_without_any_grain_are_no_trouble() -> None:
@@ -96,7 +126,7 @@ def test_a_fine_scratch_stands_out_and_parts_without_any_grain_are_no_trouble() 
     scratched[:, :, 20:40, 30] -= 0.1
     found = grain(grain.energies(scratched))
     assert found[:, 6:9, 7].mean(1).min() > 1.5 * good.amax((1, 2)).max()
-    assert torch.equal(found[:, :, 12:], good[:, :, 12:])
+    assert torch.allclose(found[:, :, 12:], good[:, :, 12:], atol=0.5)
     flat = torch.full((5, 1, 64, 64), 0.5)
     grain.fit(grain.energies(flat))
     assert grain(grain.energies(flat)).abs().max() < 1e-3
