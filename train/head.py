@@ -9,7 +9,7 @@ Seven maps:
     mid     bank16: unlike any place of good parts (stride 16; PatchCore, Roth et al., CVPR 2022)
             defect16: the discriminator trained on synthetic defects
     fine    bank8, defect8: the same at stride 8
-            grain: fine lines and edges as strong as nowhere on good parts at this place
+            grain: fine lines and edges unlike what is usual at this place, and what the whole part explains
 
 Each map is standardised on good pictures that it does not know, and at each place for itself (PaDiM, Defard et
 al. 2020, has that idea for features): edges and prints vary more than plain surface. A score of 1 is what the
