@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kenpin.train.components import Components
+from kenpin.train.components import Components, joined_deviations
 from kenpin.train.moments import Moments
 
 PATTERN_SIZE = 32
@@ -84,15 +84,13 @@ class Pattern(nn.Module):
         self.components.fit(self.statistics.standardise(grids).flatten(1), len(grids))
 
     def merge(self, grids: Tensor) -> None:
-        """Learn from further light grids (N, 2, h, w); one more row is the shift of the mean."""
+        """Learn from further light grids (N, 2, h, w)."""
         before = self.statistics.moments
         was = self.statistics.inverse_std.clone()
         self.statistics.merge(grids)
         known = self.components.standing_for().view(-1, *was.shape) / was
-        own = grids.mean(0)
-        shift = (before.count * len(grids) / self.statistics.count).sqrt() * (own - before.mean)
-        rows = torch.cat([known, grids - own, shift[None]]) * self.statistics.inverse_std
-        self.components.fit(rows.flatten(1), int(self.statistics.count))
+        joined = joined_deviations(known, before.count, before.mean, grids) * self.statistics.inverse_std
+        self.components.fit(joined.flatten(1), int(self.statistics.count))
 
     def forward(self, grids: Tensor) -> Tensor:
         """Largest unexplained deviation (N, h, w)."""

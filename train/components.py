@@ -54,3 +54,20 @@ class Components(nn.Module):
         """What is left of deviations (N, C, h, w) once they are explained."""
         rows = deviations.flatten(1)
         return (rows - rows @ self.basis.T @ self.basis).reshape_as(deviations)
+
+
+def joined_deviations(known: Tensor, count: Tensor, mean: Tensor, new: Tensor) -> Tensor:
+    """Deviations that stand for known pictures and further ones together, about the mean of all of them.
+
+    Args:
+        known: What stands for the known ones, (K, C, h, w).
+        count: How many these were, ().
+        mean: Their mean, (C, h, w).
+        new: The further ones, (N, C, h, w).
+
+    Returns:
+        (K + N + 1, C, h, w); the last one is the shift of the mean.
+    """
+    own = new.mean(0)
+    shift = (count * len(new) / (count + len(new))).sqrt() * (own - mean)
+    return torch.cat([known, new - own, shift[None]])

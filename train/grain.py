@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kenpin.train.components import Components
+from kenpin.train.components import Components, joined_deviations
 from kenpin.train.light import DARK
 
 CELL = 4  # pixels along a side
@@ -73,21 +73,21 @@ class Grain(nn.Module):
         """Learn from energies (N, 8, h, w)."""
         self.count.fill_(len(energies))
         self.mean.copy_(energies.mean(0))
-        self.components.fit((energies - self.mean).flatten(1), len(energies))
-        self._set_covariance(_covariance(self.components(energies - self.mean)))
+        deviations = energies - self.mean
+        self.components.fit(deviations.flatten(1), len(energies))
+        self._set_covariance(_covariance(self.components(deviations)))
 
     def merge(self, energies: Tensor) -> None:
-        """Learn from further energies (N, 8, h, w); one more row is the shift of the mean.
+        """Learn from further energies (N, 8, h, w).
 
         What is left of the first ones is taken to vary as before.
         """
-        own, known = energies.mean(0), self.components.standing_for()
-        shift = (self.count * len(energies) / (self.count + len(energies))).sqrt() * (own - self.mean)
+        known = self.components.standing_for().view(-1, *self.mean.shape)
+        joined = joined_deviations(known, self.count, self.mean, energies)
         self.count += len(energies)
         share = len(energies) / self.count
-        self.mean.lerp_(own, share)
-        rows = torch.cat([known, (energies - own).flatten(1), shift.flatten()[None]])
-        self.components.fit(rows, int(self.count))
+        self.mean.lerp_(energies.mean(0), share)
+        self.components.fit(joined.flatten(1), int(self.count))
         new = _covariance(self.components(energies - self.mean))
         self._set_covariance(torch.lerp(self.covariance, new, share))
 
